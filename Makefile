@@ -1,0 +1,48 @@
+# Everything runs in a virtual environment that is made and reused: VENV=path moves it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PYTEST_FLAGS ?=
+
+.DELETE_ON_ERROR:
+.PHONY: help train test check lint fix bench
+
+help:
+	@echo "make train   train the three classifiers on handwritten digits"
+	@echo "make test    run the tests"
+	@echo "make check   formatting, lint, types and tests"
+	@echo "make fix     repair formatting and what lint can"
+	@echo "make bench   time the training step"
+
+train: $(VENV)/.train
+	$(BIN)/python train.py
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+check: lint test
+
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+fix: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test
+	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m pytest bench --benchmark-enable --benchmark-only
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "xpnet needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.train: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@ $(VENV)/.train

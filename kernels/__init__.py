@@ -1,0 +1,6 @@
+"""The operations that every device offers, written once.
+
+This package imports nothing from the rest of xpnet and is reached as ``xpnet.kernels``:
+``reference`` states each operation as plain array expressions with its equation, ``philox``
+is the counter-based random number generator that gives the same bits on every device.
+"""

@@ -1,0 +1,44 @@
+"""Neural-network classifiers written out from first principles, on NumPy or CuPy.
+
+Importing xpnet imports NumPy and nothing heavier; what needs more is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from xpnet.device import Device, DeviceUnavailableError, device
+
+if TYPE_CHECKING:
+    from xpnet import data, nn, training
+    from xpnet.environment import show_config
+    from xpnet.nn.gradient_check import gradient_check
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Device",
+    "DeviceUnavailableError",
+    "__version__",
+    "data",
+    "device",
+    "gradient_check",
+    "nn",
+    "show_config",
+    "training",
+]
+
+_FROM = {"gradient_check": "xpnet.nn.gradient_check", "show_config": "xpnet.environment"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("data", "nn", "training"):
+        return importlib.import_module(f"xpnet.{name}")
+    if name in _FROM:
+        return getattr(importlib.import_module(_FROM[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,173 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from xpnet.data import DataError
+from xpnet.device import Device, DeviceUnavailableError, device
+from xpnet.files import write_whole
+from xpnet.recipe import Recipe, RecipeError, Result, load_recipe, recipe_names
+from xpnet.training import DivergenceError, Report
+
+__all__ = ["main"]
+
+DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+_DEFAULT = ("digits-logistic", "digits-shallow", "digits-deep")
+
+
+class _UsageError(Exception):
+    """The user's input is wrong; the message is one line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run recipes and print one table of what they reached.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        The command line's words; by default the process's own.
+
+    Returns
+    -------
+    int
+        Exit status: 0 done, 1 the training diverged, 2 the input was wrong, 130 interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        if options.list:
+            _print_lines(recipe_names())
+            return DONE
+        return _train(options)
+    except (DataError, DeviceUnavailableError, RecipeError, _UsageError) as error:
+        return _complain(str(error), WRONG_INPUT)
+    except DivergenceError as error:
+        return _complain(str(error), FAILED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="train.py", description="Train xpnet's classifiers by recipe."
+    )
+    parser.add_argument(
+        "recipes",
+        nargs="*",
+        metavar="RECIPE",
+        help=f"which to run, one after another; by default {', '.join(_DEFAULT)}",
+    )
+    parser.add_argument("--list", action="store_true", help="list the recipes and stop")
+    parser.add_argument(
+        "--device",
+        help="cpu, cuda, cuda:N or auto; by default what XPNET_DEVICE says, else cpu",
+    )
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="where data files are; by default XPNET_DATA_DIR"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="write DIR/RECIPE/history.json for each recipe"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the table")
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    recipes = [load_recipe(name) for name in options.recipes or _DEFAULT]
+    try:
+        chosen = device(options.device)
+    except ValueError as error:
+        raise _UsageError(str(error)) from error
+    datasets = {recipe.data["dataset"]: recipe.load_data(options.data_dir) for recipe in recipes}
+    folders = {recipe.name: _make_folder(options.out, recipe.name) for recipe in recipes}
+    results: list[Result] = []
+    for recipe in recipes:
+        progress = None if options.quiet else _Progress(recipe, chosen)
+        result = recipe.run(datasets[recipe.data["dataset"]], chosen, on_report=progress)
+        folder = folders[recipe.name]
+        if folder is not None:
+            text = json.dumps(result.to_dict(), indent=1) + "\n"
+            write_whole(folder / "history.json", text.encode())
+        results.append(result)
+        if result.history.interrupted:
+            break
+    _print_lines(_table(results))
+    if results[-1].history.interrupted:
+        return _complain(
+            f"interrupted in {results[-1].recipe.name}; what was reached is above", INTERRUPTED
+        )
+    return DONE
+
+
+class _Progress:
+    """Prints a line for each report, but no more than about one a second."""
+
+    def __init__(self, recipe: Recipe, chosen: Device) -> None:
+        self._last_epoch = recipe.training["epochs"] - 1
+        self._printed = float("-inf")
+        _print_lines([f"{recipe.name} on {chosen.name}"])
+
+    def __call__(self, report: Report) -> None:
+        now = time.monotonic()
+        if now - self._printed < 1 and report.epoch != self._last_epoch:
+            return
+        self._printed = now
+        _print_lines(
+            [
+                f"  epoch {report.epoch + 1:>5}  cost {report.cost:.6f}  "
+                f"{report.samples_per_second:>9,.0f} samples/s  {report.seconds:6.1f} s"
+            ]
+        )
+
+
+def _table(results: list[Result]) -> list[str]:
+    rows = [("recipe", "parameters", "cost", "train", "test", "majority", "samples/s", "seconds")]
+    rows += [
+        (
+            result.recipe.name,
+            f"{result.network.n_parameters:,}",
+            f"{result.history.reports[-1].cost:.6f}",
+            f"{result.train_accuracy:.4f}",
+            f"{result.test_accuracy:.4f}",
+            f"{result.dataset.majority_accuracy:.4f}",
+            f"{result.history.samples_per_second:,.0f}",
+            f"{result.history.seconds:.1f}",
+        )
+        for result in results
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return ["", lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+
+
+def _make_folder(out: str | None, name: str) -> Path | None:
+    if out is None:
+        return None
+    folder = Path(out) / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _UsageError(f"--out: cannot make the folder {folder}: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise _UsageError(f"--out: cannot write into {folder}")
+    return folder
+
+
+def _print_lines(lines: list[str]) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+def _complain(message: str, status: int) -> int:
+    sys.stderr.write(f"train.py: {message}\n")
+    return status

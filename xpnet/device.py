@@ -1,0 +1,337 @@
+"""The device that a network lives on: its array module, operations, stream and border.
+
+A :class:`Device` is made once, at the edge of a program, and handed down. Nothing in xpnet looks
+at an array to find out where it is, and no global or context variable holds a choice: two devices
+can live side by side in one process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xpnet.kernels.reference import Array, NumpyOps, ReferenceOps
+
+__all__ = ["Device", "DeviceUnavailableError", "cuda_problem", "device"]
+
+_VALID = "'cpu', 'cuda', 'cuda:N' (N a device number) or 'auto'"
+_MIN_CUDA12_DRIVER = 12000
+_CUDA13_DRIVER = 13000
+_CUDA13_MIN_CAPABILITY = (7, 5)  # CUDA 13 dropped Maxwell, Pascal and Volta
+
+logger = logging.getLogger("xpnet")
+
+
+class DeviceUnavailableError(RuntimeError):
+    """A device was asked for by name and cannot be used; the message says why."""
+
+
+class Device:
+    """Where arrays live and operations run; made by :func:`device`.
+
+    Parameters
+    ----------
+    name : str
+        ``"cpu"`` or ``"cuda:N"``.
+    xp : module
+        ``numpy`` or ``cupy``, the module itself.
+    ops : ReferenceOps
+        The table of operations, picked here once.
+    index : int, optional
+        CUDA device number; None on the CPU.
+
+    Attributes
+    ----------
+    name, xp, ops, index
+        As given.
+    stream : cupy.cuda.Stream or None
+        The one non-blocking stream that all of this device's work is issued on; None on the CPU.
+    """
+
+    def __init__(
+        self, name: str, xp: ModuleType, ops: ReferenceOps, *, index: int | None = None
+    ) -> None:
+        self.name = name
+        self.xp: Any = xp
+        self.ops = ops
+        self.index = index
+        self.stream: Any = None
+        if index is not None:
+            with self.xp.cuda.Device(index):
+                self.stream = self.xp.cuda.Stream(non_blocking=True)
+
+    def __repr__(self) -> str:
+        return f"Device({self.name!r})"
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        """Pickle by name: a stream cannot leave its process."""
+        return device, (self.name,)
+
+    @contextmanager
+    def activate(self) -> Iterator[None]:
+        """Issue the work inside the ``with`` block on this device.
+
+        On CUDA the device and its stream become current. Entering waits, on the GPU, for what the
+        caller's stream has been given so far; leaving makes the caller's stream wait for this
+        one. Neither blocks the host. Nesting is free of effect.
+
+        On the CPU NumPy's floating-point warnings are off inside: a diverging run is detected by
+        its loss, and NumPy on some ARM machines warns of divisions by zero in products that have
+        none.
+        """
+        if self.index is None:
+            with np.errstate(all="ignore"):
+                yield
+            return
+        cuda = self.xp.cuda
+        with cuda.Device(self.index):
+            caller = cuda.get_current_stream()
+            if caller == self.stream:
+                yield
+                return
+            self.stream.wait_event(caller.record())
+            try:
+                with self.stream:
+                    yield
+            finally:
+                caller.wait_event(self.stream.record())
+
+    def synchronize(self) -> None:
+        """Block the host until all work issued on this device has finished."""
+        if self.stream is not None:
+            self.stream.synchronize()
+
+    def asarray(
+        self, array: Any, dtype: npt.DTypeLike | None = None, *, name: str = "array"
+    ) -> Array:
+        """Bring a user's array over the border.
+
+        Parameters
+        ----------
+        array : array_like or cupy.ndarray
+            On a CUDA device host data are copied there, and an array that is already on the same
+            GPU is used as it is. On the CPU host arrays of the right dtype and layout are not
+            copied.
+        dtype : dtype, optional
+            Converted to this; by default the array's own.
+        name : str
+            How error messages call the argument.
+
+        Returns
+        -------
+        C-contiguous array of this device
+
+        Raises
+        ------
+        TypeError
+            If the array lives on another device, or does not convert to ``dtype``.
+        """
+        on_gpu = hasattr(array, "__cuda_array_interface__")
+        if self.index is None:
+            if on_gpu:
+                raise TypeError(
+                    f"{name} is a {type(array).__module__} array on a GPU, but the device is "
+                    "'cpu': pass a host array, or choose device='cuda'"
+                )
+            return _host_array(array, dtype, name)
+        with self.activate():
+            if not on_gpu:
+                return self.xp.asarray(_host_array(array, dtype, name))
+            gpu_array = self.xp.asarray(array)
+            if gpu_array.device.id != self.index:
+                raise TypeError(
+                    f"{name} lives on cuda:{gpu_array.device.id}, but the device is "
+                    f"'{self.name}': move it there first"
+                )
+            return self.xp.ascontiguousarray(gpu_array, dtype=dtype)
+
+    def to_host(self, array: Array) -> npt.NDArray[Any]:
+        """Bring an array of this device to the host, as a NumPy array.
+
+        On CUDA this waits for the work that produces the array and copies it; on the CPU it
+        returns the array itself.
+        """
+        if self.index is None:
+            return np.asarray(array)
+        with self.activate():
+            return np.asarray(self.xp.asnumpy(array))
+
+
+def device(spec: str | Device | None = None) -> Device:
+    """Make the device that a program runs on.
+
+    Parameters
+    ----------
+    spec : str, Device or None
+        ``"cpu"``; ``"cuda"`` (the first GPU) or ``"cuda:N"``; ``"auto"``, which takes the first
+        GPU where one is usable and else the CPU, and logs which and why (logger ``xpnet``, level
+        INFO). None reads the environment variable ``XPNET_DEVICE``, and means ``"cpu"`` where it
+        is not set. A :class:`Device` is returned as it is.
+
+    Returns
+    -------
+    Device
+
+    Raises
+    ------
+    ValueError
+        If ``spec`` is none of these.
+    DeviceUnavailableError
+        If CUDA was asked for by name and is not usable. There is no silent fall-back.
+    """
+    if isinstance(spec, Device):
+        return spec
+    source = "device"
+    if spec is None:
+        source = "XPNET_DEVICE"
+        spec = os.environ.get("XPNET_DEVICE") or "cpu"
+    if not isinstance(spec, str) or not re.fullmatch(r"cpu|auto|cuda(:\d+)?", spec):
+        raise ValueError(f"{source} must be {_VALID}, got {spec!r}")
+    if spec == "cpu":
+        return _cpu_device()
+    index = int(spec.partition(":")[2] or 0)
+    problem = cuda_problem(index)
+    if problem is None:
+        chosen = _cuda_device(index)
+    elif spec == "auto":
+        chosen = _cpu_device()
+    else:
+        raise DeviceUnavailableError(f"{source}={spec}: {problem}")
+    if spec == "auto":
+        logger.info("device 'auto' is %s (%s)", chosen.name, problem or "a usable GPU")
+    return chosen
+
+
+def cuda_problem(index: int = 0) -> str | None:
+    """Say why a CUDA device cannot be used.
+
+    Parameters
+    ----------
+    index : int
+        CUDA device number.
+
+    Returns
+    -------
+    str or None
+        One line, with what to type where typing helps; None if the device is usable.
+    """
+    try:
+        cupy: Any = importlib.import_module("cupy")
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            return f"CuPy is not installed; {_what_to_install()}"
+        reason = " ".join(str(error).split())
+        return f"CuPy is installed but cannot be imported ({reason}); {_what_to_install()}"
+    runtime = cupy.cuda.runtime
+    try:
+        n_devices = runtime.getDeviceCount()
+    except runtime.CUDARuntimeError as error:
+        n_devices, reason = 0, str(error)
+    else:
+        reason = "the driver reports 0 devices"
+    if n_devices == 0:
+        return f"CuPy {cupy.__version__} finds no usable GPU ({reason}); {_what_to_install()}"
+    if index >= n_devices:
+        listed = ", ".join(f"cuda:{i}" for i in range(n_devices))
+        return f"there is no CUDA device {index}; this machine has {listed}"
+    capability = tuple(int(digits) for digits in _split_capability(cupy, index))
+    built_for = runtime.runtimeGetVersion()
+    if built_for >= _CUDA13_DRIVER and capability < _CUDA13_MIN_CAPABILITY:
+        return (
+            f"compute capability {capability[0]}.{capability[1]} of cuda:{index} is no longer "
+            "supported by CUDA 13; type: pip uninstall cupy-cuda13x && "
+            "pip install 'cupy-cuda12x[ctk]'"
+        )
+    return None
+
+
+def _split_capability(cupy: Any, index: int) -> tuple[str, str]:
+    # CuPy gives "75" for 7.5 and "120" for 12.0.
+    text = cupy.cuda.Device(index).compute_capability
+    return text[:-1], text[-1]
+
+
+def _what_to_install() -> str:
+    """Tell what is missing for CUDA on this machine, and the line to type."""
+    found = _nvidia_driver()
+    if found is None:
+        return (
+            "no NVIDIA driver was found either: install one, then type: pip install "
+            "'cupy-cuda13x[ctk]' (or stay on the CPU with XPNET_DEVICE=cpu)"
+        )
+    version, capability = found
+    supports = f"the NVIDIA driver supports CUDA {version // 1000}.{version % 1000 // 10}"
+    if version < _MIN_CUDA12_DRIVER:
+        return f"{supports}, and CuPy needs 12.0 or newer: update the driver"
+    is_cuda13 = version >= _CUDA13_DRIVER
+    if capability is None:
+        return f"{supports} but shows no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES"
+    if capability < _CUDA13_MIN_CAPABILITY:
+        is_cuda13 = False
+    package = "cupy-cuda13x" if is_cuda13 else "cupy-cuda12x"
+    return (
+        f"{supports} and the GPU has compute capability {capability[0]}.{capability[1]}; "
+        f"type: pip install '{package}[ctk]'"
+    )
+
+
+def _nvidia_driver() -> tuple[int, tuple[int, int] | None] | None:
+    """Ask the NVIDIA driver itself, without CuPy.
+
+    Returns
+    -------
+    (version, capability) or None
+        The newest CUDA version that the driver supports, as in 13010 for 13.1, and the first
+        GPU's compute capability (None where there is no GPU). None where there is no driver.
+    """
+    library = None
+    for file in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            library = ctypes.CDLL(file)
+            break
+        except OSError:
+            continue
+    if library is None:
+        return None
+    version = ctypes.c_int()
+    if library.cuDriverGetVersion(ctypes.byref(version)) != 0 or version.value == 0:
+        return None
+    handle, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    # 75 and 76: CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+    calls: tuple[Callable[[], int], ...] = (
+        lambda: library.cuInit(0),
+        lambda: library.cuDeviceGet(ctypes.byref(handle), 0),
+        lambda: library.cuDeviceGetAttribute(ctypes.byref(major), 75, handle),
+        lambda: library.cuDeviceGetAttribute(ctypes.byref(minor), 76, handle),
+    )
+    if any(call() != 0 for call in calls):
+        return version.value, None
+    return version.value, (major.value, minor.value)
+
+
+def _cpu_device() -> Device:
+    return Device("cpu", np, NumpyOps(np))
+
+
+def _cuda_device(index: int) -> Device:
+    cupy = importlib.import_module("cupy")
+    return Device(f"cuda:{index}", cupy, ReferenceOps(cupy), index=index)
+
+
+def _host_array(array: Any, dtype: npt.DTypeLike | None, name: str) -> npt.NDArray[Any]:
+    try:
+        converted = np.asarray(array, dtype=dtype, order="C")
+    except (TypeError, ValueError) as error:
+        wanted = "an array" if dtype is None else f"an array of {np.dtype(dtype)}"
+        raise TypeError(f"{name} does not convert to {wanted}: {error}") from error
+    return converted

@@ -1,0 +1,90 @@
+"""What xpnet runs on: versions, BLAS, devices, kernels."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import sys
+from typing import Any
+
+import numpy as np
+
+import xpnet
+from xpnet.device import cuda_problem
+
+__all__ = ["show_config", "versions"]
+
+_PACKAGES = ("numpy", "scikit-learn", "cupy-cuda12x", "cupy-cuda13x", "cupy")
+
+
+def versions() -> dict[str, str]:
+    """Give the versions that a result depends on.
+
+    Returns
+    -------
+    dict of str to str
+        Python's, xpnet's, and those of the installed packages that compute; NumPy's BLAS.
+    """
+    found = {"python": platform.python_version(), "xpnet": xpnet.__version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    found["blas"] = _blas()
+    return found
+
+
+def show_config() -> None:
+    """Print versions, BLAS and its threads, devices, driver, and the kernels in use.
+
+    Where CuPy is installed it is imported, to find out whether a GPU can be used.
+    """
+    rows = [(name, version) for name, version in versions().items() if name != "blas"]
+    rows += [
+        ("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs"),
+        ("BLAS", f"{_blas()}, {_blas_threads()}"),
+        ("XPNET_DEVICE", os.environ.get("XPNET_DEVICE") or "not set: cpu"),
+        ("cuda", _cuda()),
+        ("kernels", _kernels()),
+    ]
+    width = max(len(name) for name, _ in rows)
+    sys.stdout.write("".join(f"{name:<{width}}  {value}\n" for name, value in rows))
+
+
+def _blas() -> str:
+    config: Any = np.show_config(mode="dicts")
+    blas = config.get("Build Dependencies", {}).get("blas", {})
+    return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
+
+
+def _blas_threads() -> str:
+    try:
+        threadpoolctl: Any = importlib.import_module("threadpoolctl")
+    except ImportError:
+        return "threads unknown (threadpoolctl is not installed)"
+    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    if not pools:
+        return "threads unknown (a BLAS that threadpoolctl does not know)"
+    return ", ".join(f"{pool['num_threads']} threads" for pool in pools)
+
+
+def _cuda() -> str:
+    problem = cuda_problem()
+    if problem is not None:
+        return f"not usable: {problem}"
+    cupy: Any = importlib.import_module("cupy")
+    runtime = cupy.cuda.runtime
+    names = [
+        runtime.getDeviceProperties(i)["name"].decode() for i in range(runtime.getDeviceCount())
+    ]
+    listed = ", ".join(f"cuda:{i} {name}" for i, name in enumerate(names))
+    return f"{listed}; driver {runtime.driverGetVersion()}, runtime {runtime.runtimeGetVersion()}"
+
+
+def _kernels() -> str:
+    device = xpnet.device("cpu")
+    fused = ", ".join(sorted(device.ops.fused)) or "none"
+    return f"reference ({device.xp.__name__} expressions), fused: {fused}"

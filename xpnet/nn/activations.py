@@ -1,0 +1,206 @@
+"""Activation functions, each with the derivation of its backward pass.
+
+An activation works element by element, so its Jacobian is diagonal and the chain rule reads
+``dZ = dA * f'(Z)``. Each class says in which terms ``f'`` is computed: the output ``A`` where it
+states the derivative well (the input need then not be kept), else the input ``Z``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy.typing as npt
+
+from xpnet.kernels.reference import Array
+from xpnet.nn.base import Activation, Cache, check_positive
+
+__all__ = [
+    "ELU",
+    "GELUTanh",
+    "Identity",
+    "LeakyReLU",
+    "ReLU",
+    "Sigmoid",
+    "Softplus",
+    "Softsign",
+    "Tanh",
+]
+
+
+class _OpActivation(Activation):
+    """An activation that is an operation of the device, with buffers bound in advance.
+
+    The operation is named like the activation; its constants are the constructor's arguments.
+    """
+
+    name = "_op_activation"
+    constants: ClassVar[tuple[str, ...]] = ()
+
+    def build(self, n_in: int) -> int:
+        self._forward: Any = getattr(self.ops, self.name)
+        self._backward: Any = getattr(self.ops, f"{self.name}_grad")
+        self._constants = tuple(getattr(self, constant) for constant in self.constants)
+        return n_in
+
+    def allocate(self, cache: Cache, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        cache.A = self.xp.empty(shape, dtype=dtype)
+
+    def forward(self, X: Array, cache: Cache) -> Array:
+        cache.Z = X
+        return self._forward(X, *self._constants, out=cache.A)
+
+    def backward(self, dA: Array, cache: Cache) -> Array:
+        kept = cache.A if self.gradient_from == "output" else cache.Z
+        return self._backward(dA, kept, *self._constants, out=dA)
+
+
+class Identity(Activation):
+    """``A = Z``, hence ``dZ = dA``: the activation of a layer that ends in logits."""
+
+    name = "identity"
+    gradient_from = "output"
+
+    def forward(self, X: Array, cache: Cache) -> Array:
+        """Return the input itself."""
+        del cache
+        return X
+
+    def backward(self, dA: Array, cache: Cache) -> Array:
+        """Return the gradient itself."""
+        del cache
+        return dA
+
+
+class Sigmoid(_OpActivation):
+    """Logistic function, ``A = 1 / (1 + exp(-Z))``.
+
+    Writing ``e = exp(-Z)``, ``dA/dZ = e / (1 + e)^2 = A (1 - A)``.
+    """
+
+    name = "sigmoid"
+    gradient_from = "output"
+
+
+class Tanh(_OpActivation):
+    """Hyperbolic tangent, ``A = tanh(Z)``.
+
+    From ``tanh = sinh / cosh`` and ``cosh^2 - sinh^2 = 1``, ``dA/dZ = 1 - A^2``.
+    """
+
+    name = "tanh"
+    gradient_from = "output"
+
+
+class ReLU(_OpActivation):
+    """Rectified linear unit, ``A = max(Z, 0)``.
+
+    ``dA/dZ`` is 1 for ``Z > 0`` and 0 for ``Z < 0``. At the kink it is taken as 0.
+
+    References
+    ----------
+    Nair and Hinton, "Rectified linear units improve restricted Boltzmann machines", ICML 2010.
+    """
+
+    name = "relu"
+    gradient_from = "output"
+    default_init = "he_normal"
+
+
+class LeakyReLU(_OpActivation):
+    """``A = Z`` for ``Z > 0``, else ``slope Z``.
+
+    ``dA/dZ`` is 1 for ``Z > 0``, else ``slope``, at the kink too. Since ``slope >= 0``, the sign
+    of ``A`` tells that of ``Z``.
+
+    Parameters
+    ----------
+    slope : float
+        Derivative for negative inputs, at least 0.
+
+    References
+    ----------
+    Maas, Hannun and Ng, "Rectifier nonlinearities improve neural network acoustic models",
+    ICML 2013, equation 2.
+    """
+
+    name = "leaky_relu"
+    gradient_from = "output"
+    default_init = "he_normal"
+    constants = ("slope",)
+
+    def __init__(self, slope: float = 0.01) -> None:
+        self.slope = check_positive("slope", slope, zero=True)
+
+
+class ELU(_OpActivation):
+    """Exponential linear unit, ``A = Z`` for ``Z > 0``, else ``alpha (exp(Z) - 1)``.
+
+    ``dA/dZ`` is 1 for ``Z > 0``, else ``alpha exp(Z) = A + alpha``, at the kink (of ``alpha !=
+    1``) too.
+
+    Parameters
+    ----------
+    alpha : float
+        Minus the limit for large negative inputs; positive.
+
+    References
+    ----------
+    Clevert, Unterthiner and Hochreiter, "Fast and accurate deep network learning by exponential
+    linear units", ICLR 2016, equation 15.
+    """
+
+    name = "elu"
+    gradient_from = "output"
+    default_init = "he_normal"
+    constants = ("alpha",)
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = check_positive("alpha", alpha)
+
+
+class GELUTanh(_OpActivation):
+    """Gaussian error linear unit in its tanh form.
+
+    ``A = Z/2 (1 + T)``, ``T = tanh(U)``, ``U = sqrt(2/pi) (Z + 0.044715 Z^3)``. By the product
+    rule ``dA/dZ = (1 + T)/2 + Z/2 (1 - T^2) dU/dZ`` with ``dU/dZ = sqrt(2/pi) (1 + 3 0.044715
+    Z^2)``. This approximates the form with erf to about 5e-4.
+
+    References
+    ----------
+    Hendrycks and Gimpel, "Gaussian error linear units", arXiv 1606.08415, section 2.
+    """
+
+    name = "gelu_tanh"
+    gradient_from = "input"
+    default_init = "he_normal"
+
+
+class Softplus(_OpActivation):
+    """``A = log(1 + exp(Z))``.
+
+    ``dA/dZ = exp(Z) / (1 + exp(Z)) = sigmoid(Z) = 1 - exp(-A)``.
+
+    References
+    ----------
+    Dugas et al., "Incorporating second-order functional knowledge for better option pricing",
+    NIPS 2000.
+    """
+
+    name = "softplus"
+    gradient_from = "output"
+
+
+class Softsign(_OpActivation):
+    """``A = Z / (1 + |Z|)``.
+
+    For ``Z > 0`` the quotient rule gives ``(1 + Z - Z) / (1 + Z)^2``, and ``A`` is odd, so
+    ``dA/dZ = 1 / (1 + |Z|)^2``.
+
+    References
+    ----------
+    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
+    networks", AISTATS 2010, section 2.2.
+    """
+
+    name = "softsign"
+    gradient_from = "input"

@@ -1,0 +1,441 @@
+"""What layers, activations, initializers, losses and optimizers have in common.
+
+Each is a small class whose constructor stores its arguments under their own names. From that
+alone follows the rest: a name to ask for it by (in ``Dense(10, activation="relu")``, in a recipe,
+in a saved model), a configuration to save, and the way back. A class defined outside xpnet takes
+part in all of this as soon as it is defined.
+"""
+
+from __future__ import annotations
+
+import inspect
+from types import SimpleNamespace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from xpnet.device import Device
+from xpnet.kernels.reference import Array, ReferenceOps
+from xpnet.random import WeightStream
+
+__all__ = [
+    "Activation",
+    "Cache",
+    "Configurable",
+    "Initializer",
+    "Layer",
+    "Loss",
+    "Optimizer",
+    "check_positive",
+]
+
+
+class Configurable:
+    """A class that is known by name and rebuilt from its constructor's arguments.
+
+    A direct subclass (``Layer``, ``Loss``, ...) is a *kind* with a register of its own; every
+    class derived from a kind enters that register under its ``name``, which is the class name
+    unless the class sets it. Defining a class again under the same name replaces the first, as
+    re-running a notebook cell does; the names of xpnet's own classes are taken.
+    """
+
+    name: ClassVar[str]
+    _kind: ClassVar[str]
+    _registry: ClassVar[dict[str, type[Any]]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if Configurable in cls.__bases__:
+            cls._kind = cls.__name__.lower()
+            cls._registry = {}
+            return
+        if "name" not in cls.__dict__:
+            cls.name = cls.__name__
+        known = cls._registry.get(cls.name)
+        if known is not None and _is_ours(known) and known.__module__ != cls.__module__:
+            raise TypeError(
+                f"{cls._kind} name {cls.name!r} is taken by {known.__module__}.{known.__name__}: "
+                "give the class another name"
+            )
+        cls._registry[cls.name] = cls
+
+    @classmethod
+    def resolve(cls, spec: Any) -> Self:
+        """Turn a name, a configuration or an instance into an instance.
+
+        Parameters
+        ----------
+        spec : str, dict or instance
+            ``"relu"``; ``{"type": "leaky_relu", "slope": 0.1}``; or an instance of this kind,
+            which is returned as it is.
+
+        Returns
+        -------
+        instance of this kind
+
+        Raises
+        ------
+        ValueError
+            If the name is not known or an argument is missing, unknown or out of range.
+        TypeError
+            If ``spec`` is of another type.
+        """
+        if isinstance(spec, cls):
+            return spec
+        if isinstance(spec, str):
+            spec = {"type": spec}
+        if not isinstance(spec, dict) or "type" not in spec:
+            raise TypeError(
+                f"{cls._kind} must be a name, an instance of {cls.__name__} or a table with a "
+                f"'type', got {spec!r}"
+            )
+        arguments = {key: value for key, value in spec.items() if key != "type"}
+        found = cls._registry.get(spec["type"])
+        if found is None or not issubclass(found, cls):
+            known = sorted(name for name, c in cls._registry.items() if issubclass(c, cls))
+            raise ValueError(
+                f"there is no {cls._kind} named {spec['type']!r}; known here: "
+                f"{', '.join(known)} (one of your own must be defined or imported first)"
+            )
+        try:
+            inspect.signature(found).bind(**arguments)
+        except TypeError as error:
+            raise ValueError(f"{cls._kind} {spec['type']!r}: {error}") from error
+        instance: Self = found(**arguments)
+        return instance
+
+    def clone(self) -> Self:
+        """Make a new instance from the same arguments."""
+        return type(self)(
+            **{name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Give the name and the constructor's arguments, as :meth:`resolve` takes them."""
+        config: dict[str, Any] = {"type": self.name}
+        for parameter in inspect.signature(type(self)).parameters:
+            value = getattr(self, parameter)
+            config[parameter] = value.get_config() if isinstance(value, Configurable) else value
+        return config
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(
+            f"{parameter}={getattr(self, parameter)!r}"
+            for parameter in inspect.signature(type(self)).parameters
+        )
+        return f"{type(self).__name__}({arguments})"
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == "xpnet"
+
+
+class Cache(SimpleNamespace):
+    """What one layer keeps from its forward pass for its backward pass, for one batch size.
+
+    Layers hold parameters only; everything that belongs to a batch lives in a cache that is
+    handed to ``forward`` and ``backward``. That is why prediction cannot disturb training and may
+    run in several threads.
+
+    Attributes
+    ----------
+    training : bool
+        Whether a backward pass will follow.
+    input_gradient : bool
+        Whether the layer's ``backward`` must return ``dX``; the first layer of a network need
+        not.
+    """
+
+    training: bool
+    input_gradient: bool
+
+
+class Layer(Configurable):
+    """One layer of a network: a forward pass and its derivative.
+
+    A subclass writes up to four methods: ``build`` declares parameters, ``allocate`` makes
+    buffers, ``forward`` and ``backward`` are the mathematics, in terms of ``self.xp`` (NumPy or
+    CuPy) and, where one fits, of ``self.ops``. Only ``forward`` and ``backward`` are needed.
+
+    A parameter declared as ``add_parameter("W", ...)`` is there as ``self.W``, its gradient as
+    ``self.dW``: views into the network's flat buffers. ``backward`` overwrites the gradient
+    (``self.dW[...] = ...``).
+
+    A layer belongs to one network.
+    """
+
+    def __init__(self) -> None:  # so that subclasses without arguments need none
+        pass
+
+    @property
+    def device(self) -> Device:
+        """The device of the network that the layer belongs to."""
+        found: Device | None = getattr(self, "_device", None)
+        if found is None:
+            raise RuntimeError(f"{self!r} belongs to no network yet: put it into a Network")
+        return found
+
+    @property
+    def xp(self) -> Any:
+        """The array module, ``numpy`` or ``cupy``."""
+        return self.device.xp
+
+    @property
+    def ops(self) -> ReferenceOps:
+        """The device's table of operations."""
+        return self.device.ops
+
+    def add_parameter(
+        self, name: str, shape: tuple[int, ...], init: Any, *, decay: bool = True
+    ) -> None:
+        """Declare a parameter; called from :meth:`build`.
+
+        Parameters
+        ----------
+        name : str
+            A Python identifier: the parameter becomes ``self.<name>``, its gradient
+            ``self.d<name>``.
+        shape : tuple of int
+        init : str, dict or Initializer
+            How its first values are drawn.
+        decay : bool
+            Whether weight decay applies to it: True for weights, False for biases and scales.
+        """
+        self._parameters[name] = (shape, Initializer.resolve(init), decay)
+
+    def build(self, n_in: int) -> int:
+        """Declare the parameters for ``n_in`` input features and return the number of outputs.
+
+        The default declares none and keeps the number of features.
+        """
+        return n_in
+
+    def allocate(self, cache: Cache, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        """Make the buffers for inputs of this shape; the default makes none.
+
+        Parameters
+        ----------
+        cache : Cache
+            Where to keep them, as attributes.
+        shape : tuple of int
+            The input's shape, ``(..., n_samples, n_in)``.
+        dtype : dtype
+            The network's.
+        """
+
+    def forward(self, X: Array, cache: Cache) -> Array:
+        """Compute the layer's output.
+
+        Parameters
+        ----------
+        X : array (..., n_samples, n_in)
+            Not to be changed.
+        cache : Cache
+            Keeps what :meth:`backward` needs.
+
+        Returns
+        -------
+        array (..., n_samples, n_out)
+            A buffer of the cache's or a new array.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define forward(X, cache)")
+
+    def backward(self, dA: Array, cache: Cache) -> Array | None:
+        """Propagate a gradient back through the layer.
+
+        Parameters
+        ----------
+        dA : array (..., n_samples, n_out)
+            The gradient of the loss with respect to the output. It may be overwritten.
+        cache : Cache
+            As :meth:`forward` left it.
+
+        Returns
+        -------
+        array (..., n_samples, n_in) or None
+            The gradient with respect to the input; may be None where ``cache.input_gradient``
+            is False.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define backward(dA, cache)")
+
+    def _attach(self, device: Device, n_in: int) -> int:
+        if getattr(self, "_device", None) is not None:
+            raise ValueError(
+                f"{self!r} already belongs to a network; make a new layer for each place"
+            )
+        self._device = device
+        self._parameters: dict[str, tuple[tuple[int, ...], Initializer, bool]] = {}
+        n_out = self.build(n_in)
+        if not isinstance(n_out, int) or n_out < 1:
+            raise TypeError(
+                f"{type(self).__name__}.build must return the number of output features, "
+                f"got {n_out!r}"
+            )
+        return n_out
+
+
+class Activation(Layer):
+    """A function applied to every element; also a layer of its own.
+
+    A subclass gives ``function(Z)`` and ``derivative(Z, A)``, where ``A = function(Z)``. The
+    chain rule does the rest: ``dZ = dA * derivative(Z, A)``, element by element.
+
+    Attributes
+    ----------
+    gradient_from : {"input", "output", "both"}
+        What the derivative is stated in. Where the output alone suffices, a :class:`Dense` layer
+        lets ``A`` take the place of ``Z``.
+    default_init : str
+        The initializer that suits weights in front of this activation.
+    """
+
+    gradient_from: ClassVar[str] = "both"
+    default_init: ClassVar[str] = "xavier_normal"
+
+    def function(self, Z: Array) -> Array:
+        """Compute ``A`` from ``Z``."""
+        raise NotImplementedError(f"{type(self).__name__} must define function(Z)")
+
+    def derivative(self, Z: Array, A: Array) -> Array:
+        """Compute ``dA/dZ``, given ``Z`` and ``A = function(Z)``."""
+        raise NotImplementedError(f"{type(self).__name__} must define derivative(Z, A)")
+
+    def forward(self, X: Array, cache: Cache) -> Array:
+        """Compute ``A = function(X)``."""
+        cache.Z = X
+        cache.A = self.function(X)
+        return cache.A
+
+    def backward(self, dA: Array, cache: Cache) -> Array:
+        """Compute ``dZ = dA * derivative``."""
+        return self.xp.multiply(dA, self.derivative(cache.Z, cache.A), out=dA)
+
+
+class Initializer(Configurable):
+    """Draws the first values of a parameter."""
+
+    def draw(self, stream: WeightStream, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        """Draw values on the host.
+
+        Parameters
+        ----------
+        stream : WeightStream
+        shape : tuple of int
+            ``(fan_in, fan_out)`` for a weight matrix.
+
+        Returns
+        -------
+        float64 array of that shape
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define draw(stream, shape)")
+
+
+class Loss(Configurable):
+    """A loss on logits: owns the mean over the batch and the output's meaning."""
+
+    def labels(
+        self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
+    ) -> Array:
+        """Bring a user's labels to the device, checked and in the form that :meth:`forward` takes.
+
+        Parameters
+        ----------
+        device : Device
+        y : array_like (n_samples,) or (n_samples, n_outputs)
+        n_outputs : int
+            The network's number of outputs.
+        dtype : dtype
+            The network's.
+        name : str
+            How error messages call the argument.
+
+        Returns
+        -------
+        array whose first axis is the samples
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the labels do not fit the loss or the network.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define labels(...)")
+
+    def forward(
+        self,
+        ops: ReferenceOps,
+        logits: Array,
+        labels: Array,
+        losses: Array,
+        dlogits: Array | None = None,
+    ) -> None:
+        """Compute the loss of every sample and, if asked, the gradient of their mean.
+
+        Parameters
+        ----------
+        ops : ReferenceOps
+        logits : array (..., n_samples, n_outputs)
+        labels : array
+            As :meth:`labels` gives them.
+        losses : array (..., n_samples)
+            Overwritten.
+        dlogits : array like logits, optional
+            Overwritten.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define forward(...)")
+
+    def probabilities(self, ops: ReferenceOps, logits: Array) -> Array:
+        """Turn logits into probabilities."""
+        raise NotImplementedError(f"{type(self).__name__} must define probabilities(ops, logits)")
+
+    def decide(self, ops: ReferenceOps, logits: Array) -> Array:
+        """Turn logits into predicted labels, in the form of :meth:`labels`."""
+        raise NotImplementedError(f"{type(self).__name__} must define decide(ops, logits)")
+
+
+class Optimizer(Configurable):
+    """An update rule over one flat buffer of parameters; holds settings, no state."""
+
+    learning_rate: float
+
+    def init_state(self, device: Device, params: Array) -> dict[str, Array]:
+        """Make the state that the rule carries from step to step.
+
+        Parameters
+        ----------
+        device : Device
+        params : array (..., n)
+            The network's flat parameters.
+
+        Returns
+        -------
+        dict of str to device array
+            Among them ``"learning_rate"`` (..., 1), which a schedule may overwrite.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define init_state(device, params)")
+
+    def update(
+        self, ops: ReferenceOps, params: Array, grads: Array, state: dict[str, Array]
+    ) -> None:
+        """Take one step, in place.
+
+        Parameters
+        ----------
+        ops : ReferenceOps
+        params : array (..., n)
+            Overwritten.
+        grads : array like params
+        state : dict
+            As :meth:`init_state` made it; overwritten.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define update(...)")
+
+
+def check_positive(name: str, value: float, *, zero: bool = False) -> float:
+    """Return ``value`` as a float, or raise a ValueError naming the argument and what came."""
+    bound = "non-negative" if zero else "positive"
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise ValueError(f"{name} must be a {bound} number, got {value!r}")
+    if not np.isfinite(value) or value < 0 or (value == 0 and not zero):
+        raise ValueError(f"{name} must be a {bound} finite number, got {value!r}")
+    return float(value)

@@ -1,0 +1,300 @@
+"""Gradient checking: the backward pass against finite differences of the forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xpnet.device import Device
+from xpnet.nn.base import Layer, Loss
+from xpnet.nn.network import Network, check_samples
+from xpnet.random import check_seed
+
+__all__ = ["GradientCheck", "gradient_check"]
+
+_WIDTHS = (1e-3, 1e-4)  # difference steps; the second where the first reaches over a kink
+_CONVERGED = 1e-11  # disagreement of two extrapolations, relative to the gradient's scale
+_JUMP = 1e-6  # of the slope at a kink, relative to the gradient's scale
+_FLOOR = 1e-4  # of the whole gradient's norm: the smallest norm an error is measured against
+_SCALE_SAMPLE = 32  # coordinates of each array that set the scale
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """The outcome of :func:`gradient_check`.
+
+    Attributes
+    ----------
+    errors : dict of str to float
+        For ``"X"`` and each parameter, ``|a - n| / max(|a| + |n|, 1e-4 |whole|)``, where ``a``
+        is the gradient by the backward pass, ``n`` the one by differences, ``|.|`` the Euclidean
+        norm and ``whole`` all of ``n`` together.
+    skipped : dict of str to int
+        How many elements lie at or next to a kink, with no derivative to compare with.
+    checked : dict of str to int
+        How many elements were compared.
+    tolerance : float
+        What every error must stay under.
+    """
+
+    errors: dict[str, float]
+    skipped: dict[str, int]
+    checked: dict[str, int]
+    tolerance: float
+
+    @property
+    def worst(self) -> str:
+        """The name with the largest error."""
+        return max(self.errors, key=lambda name: self.errors[name])
+
+    @property
+    def passed(self) -> bool:
+        """Whether every error is under the tolerance; an array with nothing to compare fails."""
+        return all(error < self.tolerance for error in self.errors.values())
+
+    def __str__(self) -> str:
+        lines = [f"gradient check {'passed' if self.passed else 'FAILED'}, worst: {self.worst}"]
+        for name, error in self.errors.items():
+            verdict = "" if error < self.tolerance else f"  not under {self.tolerance:g}"
+            at_kinks = f", {self.skipped[name]} at kinks left out" if self.skipped[name] else ""
+            lines.append(
+                f"  {name:<16} {error:9.2e}  ({self.checked[name]} elements{at_kinks}){verdict}"
+            )
+        return "\n".join(lines)
+
+
+def gradient_check(
+    model: Network | Layer,
+    X: Any = None,
+    y: Any = None,
+    *,
+    loss: str | dict[str, Any] | Loss | None = None,
+    n_features: int = 4,
+    batch_size: int = 5,
+    seed: int = 0,
+    tolerance: float = 1e-7,
+    max_elements: int = 500,
+    device: str | Device | None = None,
+) -> GradientCheck:
+    """Compare a backward pass with finite differences of the forward pass, in float64.
+
+    The scalar that is differentiated is the mean loss where a loss is given, else ``sum(R *
+    output)`` with a random upstream gradient ``R``. Checked are the gradient of every parameter
+    and that of the input, whether or not training needs it.
+
+    The difference quotient is Richardson's extrapolation of central differences,
+    ``(4 g(h/2) - g(h)) / 3`` with ``g(h) = (f(x + h) - f(x - h)) / 2h``, whose error falls with
+    ``h^4``. Where two successive extrapolations disagree a kink (of a ReLU, say) lies within
+    reach, and ``h`` is reduced once, from 1e-3 to 1e-4; an element nearer than that to a kink is
+    left out and counted.
+
+    Parameters
+    ----------
+    model : Network or Layer
+        A network is checked at its own parameters, in a float64 copy. A layer that belongs to no
+        network is checked at parameters drawn from the normal distribution with variance 1/4.
+    X : array_like (n_samples, n_features), optional
+        By default drawn from the standard normal distribution.
+    y : array_like, optional
+        Labels; needed with a loss, and only then.
+    loss : str, dict or Loss, optional
+    n_features, batch_size : int
+        The shape to draw ``X`` in; a network's own ``n_features`` stands.
+    seed : int
+        Seed of everything drawn here.
+    tolerance : float
+        The largest error that passes.
+    max_elements : int
+        Of a larger array this many elements are compared, chosen at random.
+    device : str, Device or None
+        Where to check a layer; a network is checked on its own device.
+
+    Returns
+    -------
+    GradientCheck
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the arguments do not fit each other.
+
+    References
+    ----------
+    LeVeque, "Finite difference methods for ordinary and partial differential equations", 2007,
+    chapter 1, for the quotients and their errors.
+    """
+    rng = np.random.default_rng(check_seed(seed))
+    if loss is None and y is not None:
+        raise ValueError("y was given without a loss: pass loss=... as well")
+    if loss is not None and y is None:
+        raise ValueError("a loss needs labels: pass y as well")
+    if X is not None:
+        X = np.asarray(X, dtype=np.float64)
+        if X.ndim != 2:
+            raise ValueError(f"X must have shape (n_samples, n_features), got {X.shape}")
+        n_features = X.shape[1]
+    if isinstance(model, Layer):
+        network = Network([model.clone()], n_features, device=device, dtype="float64")
+        with network.device.activate():
+            for view in network.named_parameters().values():
+                view[...] = network.device.asarray(0.5 * rng.standard_normal(view.shape))
+    else:
+        network = model.copy(dtype="float64")
+    if X is None:
+        X = rng.standard_normal((batch_size, network.n_features))
+    check_samples(X, network.n_features)
+    with network.device.activate():
+        objective = _Objective(network, X, y, None if loss is None else Loss.resolve(loss), rng)
+        analytic = objective.gradients()
+        return _compare(objective, analytic, rng, tolerance, max_elements)
+
+
+class _Objective:
+    """A scalar function of a network's parameters and input, with its gradient.
+
+    Attributes
+    ----------
+    rounding : float
+        About how far the last value may be off by rounding.
+    """
+
+    rounding = 0.0
+
+    def __init__(
+        self, network: Network, X: Any, y: Any, loss: Loss | None, rng: np.random.Generator
+    ) -> None:
+        device = network.device
+        self.network, self.loss = network, loss
+        self.X = device.xp.array(device.asarray(X, np.float64))  # a copy: it is perturbed
+        self.caches = network.allocate(len(X), training=True, input_gradient=True)
+        if loss is not None:
+            self.y = loss.labels(device, y, network.n_outputs, np.float64)
+            if len(self.y) != len(X):
+                raise ValueError(f"X and y must have one length, got {len(X)} and {len(self.y)}")
+            self.losses = device.xp.empty(len(X))
+        else:
+            self.upstream = rng.standard_normal((len(X), network.n_outputs))
+
+    def arrays(self) -> dict[str, Any]:
+        return {"X": self.X, **self.network.named_parameters()}
+
+    def value(self) -> float:
+        device = self.network.device
+        output = self.network.forward(self.X, self.caches)
+        if self.loss is None:
+            terms = self.upstream * device.to_host(output)
+        else:
+            self.loss.forward(device.ops, output, self.y, self.losses)
+            terms = device.to_host(self.losses) / len(self.losses)
+        self.rounding = float(np.finfo(float).eps * np.sum(np.abs(terms)))
+        return float(np.sum(terms))
+
+    def gradients(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Run the backward pass once."""
+        device = self.network.device
+        output = self.network.forward(self.X, self.caches)
+        dA = device.xp.empty_like(output)
+        if self.loss is None:
+            dA[...] = device.asarray(self.upstream)
+        else:
+            self.loss.forward(device.ops, output, self.y, self.losses, dA)
+        self.network.gradients.fill(np.nan)  # what backward forgets to write must not pass
+        dX = self.network.backward(dA, self.caches)
+        if dX is None:
+            raise TypeError(
+                f"{type(self.network.layers[0]).__name__}.backward returned None although "
+                "cache.input_gradient asks for dX"
+            )
+        found = {"X": dX, **self.network.named_gradients()}
+        return {name: device.to_host(array).copy() for name, array in found.items()}
+
+
+def _compare(
+    objective: _Objective,
+    analytic: dict[str, npt.NDArray[np.float64]],
+    rng: np.random.Generator,
+    tolerance: float,
+    max_elements: int,
+) -> GradientCheck:
+    arrays = objective.arrays()
+    at_center = objective.value()
+    indices = {}
+    for name, array in arrays.items():
+        chosen = np.arange(array.size)
+        if array.size > max_elements:
+            chosen = np.sort(rng.choice(array.size, max_elements, replace=False))
+        indices[name] = chosen
+    scale = _scale(objective, arrays, indices)
+    numeric: dict[str, npt.NDArray[np.float64]] = {}
+    for name, array in arrays.items():
+        quotients = [
+            _derivative(_along(objective, array, int(i)), at_center, objective.rounding, scale)
+            for i in indices[name]
+        ]
+        numeric[name] = np.array([np.nan if q is None else q for q in quotients])
+    whole = float(np.sqrt(sum(np.nansum(n**2) for n in numeric.values())))
+    errors, skipped, checked = {}, {}, {}
+    for name, n in numeric.items():
+        known = ~np.isnan(n)
+        a = analytic[name].reshape(-1)[indices[name]][known]
+        skipped[name], checked[name] = int((~known).sum()), int(known.sum())
+        errors[name] = _error(a, n[known], whole)
+    return GradientCheck(errors, skipped, checked, tolerance)
+
+
+def _error(a: npt.NDArray[np.float64], n: npt.NDArray[np.float64], whole: float) -> float:
+    if not len(n) or not np.isfinite(a).all():
+        return float("inf")
+    difference = float(np.linalg.norm(a - n))
+    against = max(float(np.linalg.norm(a) + np.linalg.norm(n)), _FLOOR * whole)
+    return difference / against if against else 0.0
+
+
+def _along(objective: _Objective, array: Any, index: int) -> Callable[[float], float]:
+    """Give the objective as a function of a shift of one element."""
+    place = np.unravel_index(index, array.shape)
+    original = float(objective.network.device.to_host(array[place]))
+
+    def shifted(h: float) -> float:
+        array[place] = original + h
+        value = objective.value()
+        array[place] = original
+        return value
+
+    return shifted
+
+
+def _scale(
+    objective: _Objective, arrays: dict[str, Any], indices: dict[str, npt.NDArray[np.int64]]
+) -> float:
+    """Estimate the largest derivative: what "small" is measured against."""
+    h = _WIDTHS[-1] / 10
+    largest = 0.0
+    for name, array in arrays.items():
+        for i in indices[name][:_SCALE_SAMPLE]:
+            f = _along(objective, array, int(i))
+            largest = max(largest, abs(f(h) - f(-h)) / (2 * h))
+    return largest
+
+
+def _derivative(
+    f: Callable[[float], float], at_center: float, rounding: float, scale: float
+) -> float | None:
+    """Differentiate at 0, or find that there is no derivative."""
+    for width in _WIDTHS:
+        sides = {h: (f(h), f(-h)) for h in (width, width / 2, width / 4)}
+        g = [(up - down) / (2 * h) for h, (up, down) in sides.items()]
+        coarse, fine = (4 * g[1] - g[0]) / 3, (4 * g[2] - g[1]) / 3
+        if abs(fine - coarse) > _CONVERGED * scale + 16 * rounding / width:
+            continue
+        # What is left of the one-sided quotients' difference: of order h where the function is
+        # smooth, the jump of the slope, whatever h, where there is a kink at 0 itself.
+        bends = [abs(up - 2 * at_center + down) / h for h, (up, down) in sides.items()]
+        if bends[2] > 0.75 * bends[0] and bends[2] > _JUMP * scale + 64 * rounding / width:
+            return None
+        return coarse
+    return None

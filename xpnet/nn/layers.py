@@ -1,0 +1,117 @@
+"""Layers with parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+
+from xpnet.kernels.reference import Array
+from xpnet.nn.base import Activation, Cache, Initializer, Layer
+
+__all__ = ["Dense"]
+
+
+class Dense(Layer):
+    """Fully connected layer, ``Z = X W + b``, ``A = f(Z)``.
+
+    The backward pass. Let ``L`` be the loss and ``dM`` stand for ``dL/dM``, an array of M's
+    shape. Element by element, ``Z_ij = sum_k X_ik W_kj + b_j``, so that
+
+    - ``dZ = dA * f'(Z)``, since ``A_ij`` depends on ``Z_ij`` alone;
+    - ``dW_kj = sum_i X_ik dZ_ij``, that is ``dW = X^T dZ``: every sample contributes;
+    - ``db_j = sum_i dZ_ij``: the bias reaches every row with derivative 1;
+    - ``dX_ik = sum_j dZ_ij W_kj``, that is ``dX = dZ W^T``: every unit passes its share back.
+
+    The mean over the batch is in the loss, hence in ``dA`` already.
+
+    Parameters
+    ----------
+    units : int
+        Number of outputs, ``n_out``.
+    activation : str, dict or Activation
+        ``f``. The last layer of a classifier keeps ``"identity"``: losses take logits.
+    init : str, dict or Initializer
+        How ``W`` is drawn. ``"auto"`` takes what suits the activation: He for the ReLU family,
+        Xavier for the rest.
+    bias : bool
+        Whether there is a ``b``; it starts at 0.
+
+    Attributes
+    ----------
+    W : array (n_in, n_out)
+    b : array (n_out,)
+    dW, db : arrays of the same shapes
+        The gradients, overwritten by every backward pass.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range or a name is not known.
+    """
+
+    name = "dense"
+    W: Array
+    b: Array
+    dW: Array
+    db: Array
+
+    def __init__(
+        self, units: int, activation: Any = "identity", *, init: Any = "auto", bias: bool = True
+    ) -> None:
+        if isinstance(units, bool) or not isinstance(units, int) or units < 1:
+            raise ValueError(f"units must be a positive integer, got {units!r}")
+        if not isinstance(bias, bool):
+            raise ValueError(f"bias must be true or false, got {bias!r}")
+        self.units = units
+        self.activation = activation
+        self.init = init
+        self.bias = bias
+        self._f = Activation.resolve(activation).clone()  # one instance may serve many layers
+        self._init = Initializer.resolve(self._f.default_init if init == "auto" else init)
+
+    def build(self, n_in: int) -> int:
+        """Declare ``W`` and ``b``."""
+        self.add_parameter("W", (n_in, self.units), self._init)
+        if self.bias:
+            self.add_parameter("b", (self.units,), "zeros", decay=False)
+        self._f._attach(self.device, self.units)
+        if self._f._parameters:
+            raise ValueError(
+                f"activation {self._f!r} has parameters of its own: put it into the network as a "
+                "layer after this one, and leave activation='identity' here"
+            )
+        return self.units
+
+    def allocate(self, cache: Cache, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        """Make ``Z``, ``dX`` and the activation's buffers."""
+        xp = self.xp
+        shape_out = (*shape[:-1], self.units)
+        cache.Z = xp.empty(shape_out, dtype=dtype)
+        cache.f = Cache(training=cache.training, input_gradient=True)
+        if self._f.gradient_from == "output":
+            cache.f.A = cache.Z
+        else:
+            self._f.allocate(cache.f, shape_out, dtype)
+        if cache.input_gradient:
+            cache.dX = xp.empty(shape, dtype=dtype)
+
+    def forward(self, X: Array, cache: Cache) -> Array:
+        """Compute ``A = f(X W + b)``."""
+        ops = self.ops
+        cache.X = X
+        Z = ops.matmul(X, self.W, out=cache.Z)
+        if self.bias:
+            ops.add_bias(Z, self.b, out=Z)
+        return self._f.forward(Z, cache.f)
+
+    def backward(self, dA: Array, cache: Cache) -> Array | None:
+        """Write ``dW`` and ``db``, and return ``dX``."""
+        ops = self.ops
+        dZ = self._f.backward(dA, cache.f)
+        ops.matmul(cache.X.swapaxes(-1, -2), dZ, out=self.dW)
+        if self.bias:
+            ops.bias_grad(dZ, out=self.db)
+        if not cache.input_gradient:
+            return None
+        return ops.matmul(dZ, self.W.swapaxes(-1, -2), out=cache.dX)

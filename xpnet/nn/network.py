@@ -1,0 +1,306 @@
+"""A network: layers in a row, all their parameters in one flat buffer."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xpnet.device import Device
+from xpnet.device import device as make_device
+from xpnet.kernels.reference import Array
+from xpnet.nn.base import Cache, Layer
+from xpnet.random import check_seed, weight_stream
+
+__all__ = ["Network", "check_samples"]
+
+_ALIGNMENT = 16  # elements: every parameter starts on a 64-byte boundary of a float32 buffer
+
+
+class Network:
+    """Layers applied one after another; logistic regression, shallow and deep nets alike.
+
+    Logistic regression is a network of one :class:`Dense` layer, a shallow net of two, a deep
+    net of more; there is no second implementation of any of them.
+
+    All parameters lie in one buffer, weights first, so that an optimizer step is one operation,
+    weight decay applies to a prefix, and a checkpoint is one array. The gradients lie in a second
+    buffer of the same layout. Layers hold views into both.
+
+    Parameters
+    ----------
+    layers : iterable of Layer, str or dict
+        In the order in which they are applied. A layer belongs to one network.
+    n_features : int
+        Number of input features.
+    device : str, Device or None
+        As for :func:`xpnet.device`.
+    dtype : {"float32", "float64"}
+    seed : int or None
+        Seed of the initial parameters. None draws one, kept in :attr:`seed`.
+    rng : {"numpy", "numpy-legacy"}
+        See :func:`xpnet.random.weight_stream`.
+
+    Attributes
+    ----------
+    layers : tuple of Layer
+    n_features, n_outputs : int
+    parameters, gradients : arrays (n,)
+        The flat buffers. They include a few elements of padding that stay 0.
+    n_decayed : int
+        Length of the prefix that weight decay applies to.
+    n_parameters : int
+        Number of parameters, padding not counted.
+    device, dtype, seed, rng
+        As given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of range, or a layer already belongs to a network.
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[Any],
+        n_features: int,
+        *,
+        device: str | Device | None = None,
+        dtype: npt.DTypeLike = "float32",
+        seed: int | None = 0,
+        rng: str = "numpy",
+    ) -> None:
+        self.layers = tuple(Layer.resolve(layer) for layer in layers)
+        if not self.layers:
+            raise ValueError("layers must hold at least one layer, got none")
+        if isinstance(n_features, bool) or not isinstance(n_features, int) or n_features < 1:
+            raise ValueError(f"n_features must be a positive integer, got {n_features!r}")
+        if dtype not in (np.float32, np.float64, "float32", "float64"):
+            raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+        self.n_features = n_features
+        self.device = make_device(device)
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.rng = rng
+        self.seed = secrets.randbits(32) if seed is None else check_seed(seed)
+        stream = weight_stream(self.seed, rng)
+        self._widths = [n_features]
+        for layer in self.layers:
+            self._widths.append(layer._attach(self.device, self._widths[-1]))
+        self.n_outputs = self._widths[-1]
+        self._spans, self.n_decayed, size = self._lay_out()
+        values = np.zeros(size)
+        for _, layer, name, span in self._entries():
+            shape, init, _ = layer._parameters[name]
+            drawn = np.asarray(init.draw(stream, shape))
+            if drawn.shape != shape:
+                raise ValueError(f"initializer {init!r} must draw shape {shape}, got {drawn.shape}")
+            values[span] = drawn.reshape(-1)
+        with self.device.activate():
+            self.parameters = self.device.asarray(values, self.dtype, name="parameters")
+            self.gradients = self.device.xp.zeros_like(self.parameters)
+            for _, layer, name, span in self._entries():
+                shape = layer._parameters[name][0]
+                setattr(layer, name, self.parameters[span].reshape(shape))
+                setattr(layer, f"d{name}", self.gradients[span].reshape(shape))
+
+    def __repr__(self) -> str:
+        return (
+            f"Network({list(self.layers)}, n_features={self.n_features}, "
+            f"device={self.device.name!r}, dtype={self.dtype.name!r})"
+        )
+
+    def _lay_out(self) -> tuple[dict[tuple[int, str], slice], int, int]:
+        """Give each parameter its place: those that decay first, each aligned."""
+        spans: dict[tuple[int, str], slice] = {}
+        start = n_decayed = 0
+        for decay in (True, False):
+            for number, layer in enumerate(self.layers):
+                for name, (shape, _, decays) in layer._parameters.items():
+                    if decays is decay:
+                        stop = start + int(np.prod(shape))
+                        spans[number, name] = slice(start, stop)
+                        start = -(-stop // _ALIGNMENT) * _ALIGNMENT
+            if decay:
+                n_decayed = start
+        return spans, n_decayed, start
+
+    def _entries(self) -> Iterator[tuple[int, Layer, str, slice]]:
+        """Go through the parameters in layer order."""
+        for number, layer in enumerate(self.layers):
+            for name in layer._parameters:
+                yield number, layer, name, self._spans[number, name]
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of parameters, padding not counted."""
+        return sum(span.stop - span.start for span in self._spans.values())
+
+    def named_parameters(self) -> dict[str, Array]:
+        """Give every parameter under its name, ``layers.<i>.<name>``, as a view.
+
+        Returns
+        -------
+        dict of str to device array
+        """
+        return {f"layers.{i}.{name}": getattr(layer, name) for i, layer, name, _ in self._entries()}
+
+    def named_gradients(self) -> dict[str, Array]:
+        """Give every parameter's gradient under the parameter's name, as a view."""
+        return {
+            f"layers.{i}.{name}": getattr(layer, f"d{name}")
+            for i, layer, name, _ in self._entries()
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        """Give what rebuilds the network but for its parameters' values: plain tables."""
+        return {
+            "layers": [layer.get_config() for layer in self.layers],
+            "n_features": self.n_features,
+            "dtype": self.dtype.name,
+            "seed": self.seed,
+            "rng": self.rng,
+        }
+
+    def copy(
+        self, *, device: str | Device | None = None, dtype: npt.DTypeLike | None = None
+    ) -> Network:
+        """Copy the network with its parameters, to another device or dtype if asked.
+
+        Parameters
+        ----------
+        device : str, Device or None
+            None keeps the device.
+        dtype : {"float32", "float64"} or None
+            None keeps the dtype.
+
+        Returns
+        -------
+        Network
+        """
+        twin = Network(
+            [layer.clone() for layer in self.layers],
+            self.n_features,
+            device=self.device if device is None else device,
+            dtype=self.dtype if dtype is None else dtype,
+            seed=self.seed,
+            rng=self.rng,
+        )
+        values = self.device.to_host(self.parameters)
+        with twin.device.activate():
+            twin.parameters[...] = twin.device.asarray(values, twin.dtype, name="parameters")
+        return twin
+
+    def allocate(
+        self, batch_size: int, *, training: bool, input_gradient: bool = False
+    ) -> list[Cache]:
+        """Make the layers' buffers for one batch size; to be called with the device active.
+
+        Parameters
+        ----------
+        batch_size : int
+        training : bool
+            Whether a backward pass will follow the forward pass.
+        input_gradient : bool
+            Whether the first layer, too, must give the gradient of its input.
+
+        Returns
+        -------
+        list of Cache
+            One for each layer.
+        """
+        caches = []
+        for number, layer in enumerate(self.layers):
+            cache = Cache(
+                training=training, input_gradient=training and (input_gradient or number > 0)
+            )
+            layer.allocate(cache, (batch_size, self._widths[number]), self.dtype)
+            caches.append(cache)
+        return caches
+
+    def forward(self, X: Array, caches: list[Cache]) -> Array:
+        """Propagate a batch forward, with the device active.
+
+        Parameters
+        ----------
+        X : device array (n_samples, n_features)
+        caches : list of Cache
+            From :meth:`allocate` with this batch size.
+
+        Returns
+        -------
+        device array (n_samples, n_outputs)
+            The last layer's output; the next forward pass with these caches overwrites it.
+        """
+        for layer, cache in zip(self.layers, caches, strict=True):
+            X = layer.forward(X, cache)
+        return X
+
+    def backward(self, dA: Array, caches: list[Cache]) -> Array | None:
+        """Propagate a gradient backward, with the device active; fills :attr:`gradients`.
+
+        Parameters
+        ----------
+        dA : device array (n_samples, n_outputs)
+            The gradient of the loss with respect to the output. It may be overwritten.
+        caches : list of Cache
+            As :meth:`forward` left them.
+
+        Returns
+        -------
+        device array (n_samples, n_features) or None
+            The gradient with respect to the input, where :meth:`allocate` was asked for it.
+        """
+        gradient: Array | None = dA
+        for layer, cache in zip(reversed(self.layers), reversed(caches), strict=True):
+            gradient = layer.backward(gradient, cache)
+        return gradient
+
+    def predict(self, X: Any, *, batch_size: int = 1024) -> Any:
+        """Compute the output for any number of samples.
+
+        Touches no buffer of the training step and may run in several threads at once; memory in
+        use grows with ``batch_size``, not with the number of samples (but for the result).
+
+        Parameters
+        ----------
+        X : array_like (n_samples, n_features)
+            A memory-mapped array is read batch by batch.
+        batch_size : int
+            Samples at a time, positive.
+
+        Returns
+        -------
+        array (n_samples, n_outputs)
+            Logits, for a network trained with a loss on logits: a NumPy array, or a CuPy array
+            where ``X`` is one.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If ``X`` has the wrong shape or lives on another device.
+        """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
+        on_gpu = hasattr(X, "__cuda_array_interface__")
+        X = X if on_gpu else np.asanyarray(X)
+        check_samples(X, self.n_features)
+        n = len(X)
+        with self.device.activate():
+            output = self.device.xp.empty((n, self.n_outputs), dtype=self.dtype)
+            caches: list[Cache] = []
+            for start in range(0, n, batch_size):
+                stop = min(start + batch_size, n)
+                if start == 0 or stop - start < batch_size:
+                    caches = self.allocate(stop - start, training=False)
+                batch = self.device.asarray(X[start:stop], self.dtype, name="X")
+                output[start:stop] = self.forward(batch, caches)
+            return output if on_gpu else self.device.to_host(output)
+
+
+def check_samples(X: Any, n_features: int, *, name: str = "X") -> None:
+    """Raise a ValueError unless ``X`` has the shape (n_samples, n_features)."""
+    if X.ndim != 2 or X.shape[1] != n_features:
+        raise ValueError(f"{name} must have shape (n_samples, {n_features}), got {X.shape}")

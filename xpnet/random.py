@@ -1,0 +1,123 @@
+"""Random streams: what is drawn, from which seed, by which generator.
+
+Weights are drawn on the host, so that the device cannot change them, and then moved. Whatever is
+drawn during training comes from Philox (:mod:`xpnet.kernels.philox`), keyed by seed and purpose.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from xpnet.kernels import philox
+
+__all__ = ["Purpose", "WeightStream", "check_seed", "shuffle", "weight_stream"]
+
+
+class Purpose(IntEnum):
+    """What a draw from Philox is for; draws for different purposes are independent."""
+
+    SHUFFLE = 1
+
+
+class WeightStream(Protocol):
+    """Draws the initial values of parameters, each call from where the last one stopped."""
+
+    def normal(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        """Draw from the standard normal distribution."""
+
+    def uniform(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        """Draw from the uniform distribution on [-1, 1)."""
+
+
+class _GeneratorStream:
+    def __init__(self, seed: int) -> None:
+        self._generator = np.random.Generator(np.random.PCG64(seed))
+
+    def normal(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        return self._generator.standard_normal(shape)
+
+    def uniform(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        return self._generator.uniform(-1.0, 1.0, shape)
+
+
+class _LegacyStream:
+    """The generator of the course notebooks: ``RandomState``, weights feature-major.
+
+    The notebooks hold a weight matrix as (fan_out, fan_in), the transpose of ours, and a vector
+    as a column. Drawing the reversed shape and transposing gives each weight the number that the
+    notebook gives it.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._state = np.random.RandomState(seed)
+
+    def normal(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        return self._state.standard_normal(shape[::-1]).T
+
+    def uniform(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        return self._state.uniform(-1.0, 1.0, shape[::-1]).T
+
+
+_STREAMS: dict[str, type[_GeneratorStream] | type[_LegacyStream]] = {
+    "numpy": _GeneratorStream,
+    "numpy-legacy": _LegacyStream,
+}
+
+
+def weight_stream(seed: int, rng: str = "numpy") -> WeightStream:
+    """Open the stream that a network's parameters are drawn from.
+
+    Parameters
+    ----------
+    seed : int
+    rng : {"numpy", "numpy-legacy"}
+        NumPy's PCG64 generator; or ``RandomState`` with weights drawn feature-major, as the
+        course notebooks do (the seed then lies below 2**32).
+
+    Returns
+    -------
+    WeightStream
+
+    Raises
+    ------
+    ValueError
+        If ``rng`` is neither, or the seed is out of range.
+    """
+    if rng not in _STREAMS:
+        raise ValueError(f"rng must be one of {', '.join(map(repr, _STREAMS))}, got {rng!r}")
+    check_seed(seed, bits=32 if rng == "numpy-legacy" else 64)
+    return _STREAMS[rng](seed)
+
+
+def shuffle(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Draw the order in which an epoch visits the samples.
+
+    Parameters
+    ----------
+    n : int
+        Number of samples.
+    seed, epoch : int
+        The same pair gives the same order on every device.
+
+    Returns
+    -------
+    int64 array of shape (n,)
+        A permutation of ``0 .. n - 1``.
+    """
+    order: npt.NDArray[np.int64] = philox.permutation(
+        np, n, check_seed(seed), step=epoch, purpose=Purpose.SHUFFLE
+    )
+    return order
+
+
+def check_seed(seed: Any, *, bits: int = 64) -> int:
+    """Return the seed as an int, or raise a ValueError that names what came."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise ValueError(f"seed must be an integer, got {seed!r}")
+    if not 0 <= seed < 2**bits:
+        raise ValueError(f"seed must lie in [0, 2**{bits}), got {seed}")
+    return int(seed)

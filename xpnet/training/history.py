@@ -1,0 +1,84 @@
+"""What a training run reports: cost, metrics and time, interval by interval."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["History", "Report"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The state of a run at the end of one reported epoch.
+
+    Attributes
+    ----------
+    epoch : int
+        Counted from 0.
+    iteration : int
+        Number of the epoch's first update, counted from 0. On a full batch, where an epoch is
+        one update, the cost is that of the parameters before update ``iteration``.
+    cost : float
+        Mean loss over the epoch's samples, each batch's taken before its update.
+    learning_rate : float
+    seconds : float
+        Training time since the start, evaluation not counted.
+    samples_per_second : float
+        Since the last report.
+    validation_cost, validation_accuracy : float or None
+        After the epoch, on the validation data; None without. Accuracy is a fraction.
+    """
+
+    epoch: int
+    iteration: int
+    cost: float
+    learning_rate: float
+    seconds: float
+    samples_per_second: float
+    validation_cost: float | None = None
+    validation_accuracy: float | None = None
+
+
+@dataclass
+class History:
+    """The reports of one run.
+
+    Attributes
+    ----------
+    reports : list of Report
+    n_steps, n_samples : int
+        Updates taken and samples seen, over the whole run.
+    seconds : float
+        Training time, evaluation not counted.
+    interrupted : bool
+        Whether the run was stopped by Ctrl-C; the weights are those after its last whole step.
+    """
+
+    reports: list[Report] = field(default_factory=list)
+    n_steps: int = 0
+    n_samples: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def cost(self) -> list[tuple[int, float]]:
+        """The learning curve, as pairs of iteration and cost."""
+        return [(report.iteration, report.cost) for report in self.reports]
+
+    @property
+    def samples_per_second(self) -> float:
+        """Mean training throughput."""
+        return self.n_samples / self.seconds if self.seconds > 0 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything as plain lists, dictionaries and numbers, ready for JSON."""
+        return {
+            "cost": [list(pair) for pair in self.cost],
+            "reports": [asdict(report) for report in self.reports],
+            "n_steps": self.n_steps,
+            "n_samples": self.n_samples,
+            "seconds": self.seconds,
+            "samples_per_second": self.samples_per_second,
+            "interrupted": self.interrupted,
+        }

@@ -1,0 +1,356 @@
+"""The training loop: epochs, minibatches, reports, and the ways a run can end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+
+from xpnet.device import Device
+from xpnet.kernels.reference import Array
+from xpnet.nn.base import Loss, Optimizer
+from xpnet.nn.network import Network, check_samples
+from xpnet.nn.step import TrainingStep
+from xpnet.random import check_seed
+from xpnet.random import shuffle as shuffled
+from xpnet.training.history import History, Report
+
+__all__ = ["DivergenceError", "OnReport", "evaluate", "fit"]
+
+OnReport: TypeAlias = Callable[[Report], None]
+
+
+class DivergenceError(ArithmeticError):
+    """The loss became infinite or nan.
+
+    Attributes
+    ----------
+    step : int
+        The first update, counted from 0, whose loss was not finite.
+    learning_rate : float
+        The learning rate at the time.
+    """
+
+    def __init__(self, step: int, learning_rate: float) -> None:
+        super().__init__(
+            f"the loss was no longer finite at step {step} with learning rate "
+            f"{learning_rate:g}: try a smaller learning rate, inputs scaled to about unit size, "
+            "or a smaller initialisation"
+        )
+        self.step = step
+        self.learning_rate = learning_rate
+
+
+def fit(
+    network: Network,
+    X: Any,
+    y: Any,
+    *,
+    loss: str | dict[str, Any] | Loss,
+    optimizer: str | dict[str, Any] | Optimizer,
+    epochs: int,
+    batch_size: int | None = None,
+    shuffle: bool = True,
+    seed: int | None = None,
+    validation: tuple[Any, Any] | None = None,
+    report_every: int = 1,
+    on_report: OnReport | None = None,
+) -> History:
+    """Train a network.
+
+    Parameters
+    ----------
+    network : Network
+        Trained in place, on its device and in its dtype.
+    X : array_like (n_samples, n_features)
+    y : array_like (n_samples,) or (n_samples, n_outputs)
+        Labels, as the loss asks for them.
+    loss : str, dict or Loss
+    optimizer : str, dict or Optimizer
+    epochs : int
+        Passes over the data.
+    batch_size : int or None
+        Samples in a minibatch; the last of an epoch holds what is left. None, or no fewer than
+        there are samples, trains on the full batch.
+    shuffle : bool
+        Whether each epoch visits the samples in a new random order. On a full batch there is no
+        order.
+    seed : int or None
+        Seed of the order; None takes the network's seed.
+    validation : tuple (X, y) or None
+        Evaluated at every report. It has no influence on the training.
+    report_every : int
+        Epochs between reports. The first and the last epoch are always reported.
+    on_report : callable, optional
+        Called with each :class:`Report`.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit the network or is out of range.
+    DivergenceError
+        If a loss is not finite; noticed at the next report.
+
+    Notes
+    -----
+    Ctrl-C ends the run after the step in progress, whichever thread or library it reaches first:
+    ``fit`` returns with ``history.interrupted`` set and the weights of the last whole step. A
+    second Ctrl-C raises ``KeyboardInterrupt`` at once. Outside the main thread, where Python
+    delivers no signals, the run cannot be interrupted in this way.
+
+    The loss is read back from the device once per report, not once per step.
+    """
+    loss = Loss.resolve(loss)
+    optimizer = Optimizer.resolve(optimizer)
+    _check_count("epochs", epochs)
+    _check_count("report_every", report_every)
+    if batch_size is not None:
+        _check_count("batch_size", batch_size)
+    seed = network.seed if seed is None else check_seed(seed)
+    if not isinstance(shuffle, bool):
+        raise ValueError(f"shuffle must be true or false, got {shuffle!r}")
+    device = network.device
+    X_data, y_data = _samples(network, loss, X, y, "")
+    held_out = None
+    if validation is not None:
+        held_out = _samples(network, loss, *validation, "validation ")
+    n = len(X_data)
+    if batch_size is not None and batch_size >= n:
+        batch_size = None
+    with device.activate(), _Interruption() as interruption:
+        state = optimizer.init_state(device, network.parameters)
+        steps = _bind_steps(network, loss, optimizer, state, X_data, y_data, batch_size)
+        recorder = _Recorder(network, state, min(report_every, epochs) * len(steps))
+        order = device.asarray(np.arange(n), name="order")
+        for epoch in range(epochs):
+            if shuffle and batch_size is not None:
+                order = device.asarray(shuffled(n, seed, epoch), name="order")
+            recorder.begin_epoch()
+            start = 0
+            for step in steps:
+                stop = start + step.batch_size
+                recorder.record(step(order[start:stop]), step.batch_size)
+                start = stop
+                if interruption.requested:
+                    break
+            is_last = epoch == epochs - 1 or interruption.requested
+            if epoch % report_every == 0 or is_last:
+                cost = recorder.read()
+                scores = None if held_out is None else _evaluate(network, loss, *held_out)
+                report = recorder.report(epoch, cost, scores)
+                if on_report is not None:
+                    on_report(report)
+                recorder.resume()
+            if interruption.requested:
+                recorder.history.interrupted = True
+                break
+        return recorder.history
+
+
+def evaluate(
+    network: Network, loss: str | dict[str, Any] | Loss, X: Any, y: Any
+) -> tuple[float, float]:
+    """Compute the mean loss and the accuracy on a data set.
+
+    Parameters
+    ----------
+    network : Network
+        Read only.
+    loss : str, dict or Loss
+    X : array_like (n_samples, n_features)
+    y : array_like
+        Labels, as the loss asks for them.
+
+    Returns
+    -------
+    cost : float
+        Mean loss.
+    accuracy : float
+        Fraction of the samples whose prediction is right, in every output where there are
+        several.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the data do not fit the network.
+    """
+    loss = Loss.resolve(loss)
+    return _evaluate(network, loss, *_samples(network, loss, X, y, ""))
+
+
+def _bind_steps(
+    network: Network,
+    loss: Loss,
+    optimizer: Optimizer,
+    state: dict[str, Array],
+    X: Array,
+    y: Array,
+    batch_size: int | None,
+) -> list[TrainingStep]:
+    """Make the steps of one epoch; those of one size are the same object."""
+    if batch_size is None:
+        return [TrainingStep(network, loss, optimizer, state, X, y)]
+    n_whole, n_left = divmod(len(X), batch_size)
+    whole = TrainingStep(network, loss, optimizer, state, X, y, batch_size)
+    steps = [whole] * n_whole
+    if n_left:
+        steps.append(TrainingStep(network, loss, optimizer, state, X, y, n_left))
+    return steps
+
+
+class _Recorder:
+    """Keeps the losses of the steps on the device until a report reads them all at once.
+
+    Parameters
+    ----------
+    network : Network
+    state : dict
+        The optimizer's.
+    capacity : int
+        Most steps between two reports.
+    """
+
+    def __init__(self, network: Network, state: dict[str, Array], capacity: int) -> None:
+        self.history = History()
+        self._device = network.device
+        self._state = state
+        self._losses = network.device.xp.empty(capacity, dtype=network.dtype)
+        self._sizes: list[int] = []
+        self._epoch_start = 0
+        self._resumed = time.perf_counter()
+
+    def begin_epoch(self) -> None:
+        self._epoch_start = len(self._sizes)
+
+    def record(self, loss_value: Array, batch_size: int) -> None:
+        position = len(self._sizes)
+        self._losses[position : position + 1] = loss_value
+        self._sizes.append(batch_size)
+
+    def read(self) -> float:
+        """Read the losses back and give the mean over the epoch's samples."""
+        history = self.history
+        losses = self._device.to_host(self._losses[: len(self._sizes)]).astype(np.float64)
+        self._elapsed = time.perf_counter() - self._resumed
+        finite = np.isfinite(losses)
+        if not finite.all():
+            raise DivergenceError(history.n_steps + int(np.argmin(finite)), self._learning_rate())
+        history.seconds += self._elapsed
+        history.n_steps += len(losses)
+        history.n_samples += sum(self._sizes)
+        of_epoch = slice(self._epoch_start, None)
+        return float(np.average(losses[of_epoch], weights=self._sizes[of_epoch]))
+
+    def report(
+        self,
+        epoch: int,
+        cost: float,
+        scores: tuple[float, float] | None,
+    ) -> Report:
+        """Note what was read; ``scores`` are the cost and accuracy on the validation data."""
+        history = self.history
+        validation_cost, validation_accuracy = scores or (None, None)
+        history.reports.append(
+            Report(
+                epoch=epoch,
+                iteration=history.n_steps - (len(self._sizes) - self._epoch_start),
+                cost=cost,
+                learning_rate=self._learning_rate(),
+                seconds=history.seconds,
+                samples_per_second=sum(self._sizes) / max(self._elapsed, 1e-9),
+                validation_cost=validation_cost,
+                validation_accuracy=validation_accuracy,
+            )
+        )
+        return history.reports[-1]
+
+    def resume(self) -> None:
+        """Start the next interval, and its clock."""
+        self._sizes.clear()
+        self._resumed = time.perf_counter()
+
+    def _learning_rate(self) -> float:
+        return float(self._device.to_host(self._state["learning_rate"])[0])
+
+
+class _Interruption:
+    """Turns the first Ctrl-C into a request to stop, for as long as the ``with`` block runs."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __enter__(self) -> Self:
+        # getsignal gives None where a handler was not installed from Python: leave that alone.
+        self._previous = None
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.getsignal(signal.SIGINT)
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+def _evaluate(network: Network, loss: Loss, X: Array, y: Array) -> tuple[float, float]:
+    device = network.device
+    with device.activate():
+        logits = device.asarray(network.predict(X))
+        losses = device.xp.empty(len(X), dtype=network.dtype)
+        loss.forward(device.ops, logits, y, losses)
+        right = loss.decide(device.ops, logits) == y
+        if right.ndim == 2:
+            right = right.all(axis=1)
+        return float(device.to_host(losses.mean())), float(device.to_host(right.mean()))
+
+
+def _samples(network: Network, loss: Loss, X: Any, y: Any, prefix: str) -> tuple[Array, Array]:
+    """Bring samples and labels over the border, checked."""
+    X_data = network.device.asarray(X, network.dtype, name=f"{prefix}X")
+    check_samples(X_data, network.n_features, name=f"{prefix}X")
+    if len(X_data) == 0:
+        raise ValueError(f"{prefix}X must hold at least one sample, got none")
+    _check_finite(network.device, X_data, f"{prefix}X")
+    y_data = loss.labels(network.device, y, network.n_outputs, network.dtype, name=f"{prefix}y")
+    if len(y_data) != len(X_data):
+        raise ValueError(
+            f"{prefix}X and {prefix}y must have one length, got {len(X_data)} samples and "
+            f"{len(y_data)} labels"
+        )
+    return X_data, y_data
+
+
+def _check_finite(device: Device, X: Array, name: str) -> None:
+    with device.activate():
+        # A sum costs one pass and no memory; only if it is not finite is every element looked at.
+        if bool(device.xp.isfinite(X.sum())):
+            return
+        n_bad = int((~device.xp.isfinite(X)).sum())
+        if n_bad:
+            raise ValueError(f"{name} must be finite, got {n_bad} values that are nan or infinite")
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
