@@ -147,27 +147,27 @@ class ReferenceOps:
     def gelu_tanh(self, Z: Array, out: Array | None = None) -> Array:
         """Gaussian error linear unit in its tanh form.
 
-        ``A = Z/2 (1 + tanh(sqrt(2/pi) (Z + 0.044715 Z^3)))``. As in PyTorch, minus infinity
-        gives nan. From ``|Z| = 20`` on the tanh is 1 in any precision; clipping its argument
-        there keeps ``Z^3`` from overflowing.
+        ``A = Z/2 (1 + tanh(U))`` with ``U = sqrt(2/pi) (Z + 0.044715 Z^3)``, as ``Z sigmoid(2U)``:
+        the two are equal, and the sigmoid keeps the digits that ``1 + tanh`` loses for negative
+        ``Z``. As in PyTorch, minus infinity gives nan.
         """
-        xp = self.xp
-        C = xp.clip(Z, -20, 20)
-        T = xp.tanh(_SQRT_2_OVER_PI * (C + _GELU_CUBIC * C * C * C))
-        return xp.multiply(0.5 * Z, 1 + T, out=out)
+        U = _SQRT_2_OVER_PI * (Z + _GELU_CUBIC * Z * Z * Z)
+        return self.xp.multiply(Z, self.sigmoid(2 * U), out=out)
 
     def gelu_tanh_grad(self, dA: Array, Z: Array, out: Array | None = None) -> Array:
         """Gradient of :meth:`gelu_tanh`, from the input.
 
-        With ``T = tanh(U)``: ``dZ = dA ((1 + T)/2 + Z/2 (1 - T^2) sqrt(2/pi) (1 + 3 0.044715
-        Z^2))``. From ``|Z| = 20`` on the second term is 0 in any precision; clipping it there
-        keeps an overflowing ``Z^3`` from giving ``0 * inf``.
+        With ``S = sigmoid(2U)``: ``dZ = dA (S + Z S (1 - S) 2 dU/dZ)``, ``dU/dZ = sqrt(2/pi) (1 +
+        3 0.044715 Z^2)`` and ``1 - S = sigmoid(-2U)``. From ``|Z| = 20`` on the second term is
+        negligible in any precision; clipping it there keeps an overflowing ``Z^3`` from giving
+        ``0 * inf``.
         """
         xp = self.xp
         C = xp.clip(Z, -20, 20)
-        T = xp.tanh(_SQRT_2_OVER_PI * (C + _GELU_CUBIC * C * C * C))
-        slope = _SQRT_2_OVER_PI * (1 + 3 * _GELU_CUBIC * C * C)
-        return xp.multiply(dA, 0.5 * (1 + T) + 0.5 * C * (1 - T) * (1 + T) * slope, out=out)
+        U = _SQRT_2_OVER_PI * (C + _GELU_CUBIC * C * C * C)
+        S = self.sigmoid(2 * U)
+        slope = 2 * _SQRT_2_OVER_PI * (1 + 3 * _GELU_CUBIC * C * C)
+        return xp.multiply(dA, S + C * S * self.sigmoid(-2 * U) * slope, out=out)
 
     def softplus(self, Z: Array, out: Array | None = None) -> Array:
         """``log(1 + exp(Z))``, as ``max(Z, 0) + log1p(exp(-|Z|))``, which cannot overflow."""

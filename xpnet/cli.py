@@ -118,7 +118,7 @@ class _Progress:
         self._printed = now
         _print_lines(
             [
-                f"  epoch {report.epoch + 1:>5}  cost {report.cost:.6f}  "
+                f"  epoch {report.epoch + 1:>5}  cost {_cost(report.cost)}  "
                 f"{report.samples_per_second:>9,.0f} samples/s  {report.seconds:6.1f} s"
             ]
         )
@@ -130,7 +130,7 @@ def _table(results: list[Result]) -> list[str]:
         (
             result.recipe.name,
             f"{result.network.n_parameters:,}",
-            f"{result.history.reports[-1].cost:.6f}",
+            _cost(result.history.reports[-1].cost),
             f"{result.train_accuracy:.4f}",
             f"{result.test_accuracy:.4f}",
             f"{result.dataset.majority_accuracy:.4f}",
@@ -148,6 +148,10 @@ def _table(results: list[Result]) -> list[str]:
         for row in rows
     ]
     return ["", lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+
+
+def _cost(value: float) -> str:
+    return f"{value:.6f}" if value < 1e4 else f"{value:.3e}"
 
 
 def _make_folder(out: str | None, name: str) -> Path | None:

@@ -161,9 +161,10 @@ class ELU(_OpActivation):
 class GELUTanh(_OpActivation):
     """Gaussian error linear unit in its tanh form.
 
-    ``A = Z/2 (1 + T)``, ``T = tanh(U)``, ``U = sqrt(2/pi) (Z + 0.044715 Z^3)``. By the product
-    rule ``dA/dZ = (1 + T)/2 + Z/2 (1 - T^2) dU/dZ`` with ``dU/dZ = sqrt(2/pi) (1 + 3 0.044715
-    Z^2)``. This approximates the form with erf to about 5e-4.
+    ``A = Z/2 (1 + tanh(U))``, ``U = sqrt(2/pi) (Z + 0.044715 Z^3)``. Since ``(1 + tanh(U))/2 =
+    sigmoid(2U) = S``, ``A = Z S``, and by the product rule ``dA/dZ = S + Z S (1 - S) 2 dU/dZ`` with
+    ``dU/dZ = sqrt(2/pi) (1 + 3 0.044715 Z^2)``. This approximates the form with erf to about
+    5e-4.
 
     References
     ----------

@@ -180,18 +180,27 @@ class Network:
         -------
         Network
         """
-        twin = Network(
+        return _restore(
             [layer.clone() for layer in self.layers],
             self.n_features,
-            device=self.device if device is None else device,
-            dtype=self.dtype if dtype is None else dtype,
-            seed=self.seed,
-            rng=self.rng,
+            self.device if device is None else device,
+            self.dtype if dtype is None else dtype,
+            self.seed,
+            self.rng,
+            self.device.to_host(self.parameters),
         )
-        values = self.device.to_host(self.parameters)
-        with twin.device.activate():
-            twin.parameters[...] = twin.device.asarray(values, twin.dtype, name="parameters")
-        return twin
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and deep-copy as arguments and host values: views would come apart."""
+        return _restore, (
+            [layer.clone() for layer in self.layers],
+            self.n_features,
+            self.device,
+            self.dtype,
+            self.seed,
+            self.rng,
+            self.device.to_host(self.parameters).copy(),
+        )
 
     def allocate(
         self, batch_size: int, *, training: bool, input_gradient: bool = False
@@ -298,6 +307,21 @@ class Network:
                 batch = self.device.asarray(X[start:stop], self.dtype, name="X")
                 output[start:stop] = self.forward(batch, caches)
             return output if on_gpu else self.device.to_host(output)
+
+
+def _restore(
+    layers: list[Layer],
+    n_features: int,
+    device: str | Device,
+    dtype: npt.DTypeLike,
+    seed: int,
+    rng: str,
+    values: npt.NDArray[Any],
+) -> Network:
+    network = Network(layers, n_features, device=device, dtype=dtype, seed=seed, rng=rng)
+    with network.device.activate():
+        network.parameters[...] = network.device.asarray(values, network.dtype, name="values")
+    return network
 
 
 def check_samples(X: Any, n_features: int, *, name: str = "X") -> None:

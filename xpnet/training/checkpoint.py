@@ -83,8 +83,10 @@ def load_network(path: str | os.PathLike[str], *, device: str | Device | None = 
             f"{os.fspath(path)} is not an xpnet network: its format is "
             f"{metadata.get('format')!r}, expected {_FORMAT!r}"
         )
-    config = json.loads(metadata["network"])
-    network = Network(**config, device=device)
+    try:
+        network = Network(**json.loads(metadata["network"]), device=device)
+    except TypeError as error:
+        raise ValueError(f"{os.fspath(path)}: its configuration is wrong: {error}") from error
     views = network.named_parameters()
     found = {name: tensor.shape for name, tensor in tensors.items()}
     expected = {name: view.shape for name, view in views.items()}

@@ -1,0 +1,73 @@
+"""One training step beside its matrix products alone.
+
+The products are the floor of a step: same shapes, same BLAS, warm buffers. ``make bench`` times
+both; in the tests each runs once, so that it cannot rot.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpnet
+from xpnet import nn
+
+NETWORKS = {
+    "784-128-10 batch 32": ((784, 128, 10), 32),
+    "784-256-128-10 batch 128": ((784, 256, 128, 10), 128),
+    "784-1024-1024-10 batch 1024": ((784, 1024, 1024, 10), 1024),
+}
+
+
+def make_step(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) -> Any:
+    rng = np.random.default_rng(0)
+    n = 4 * batch_size
+    layers = [nn.Dense(width, "relu") for width in widths[1:-1]] + [nn.Dense(widths[-1])]
+    network = nn.Network(layers, widths[0], device=device)
+    loss, optimizer = nn.SoftmaxCrossEntropy(), nn.Adam()
+    X = device.asarray(rng.standard_normal((n, widths[0])), network.dtype)
+    y = loss.labels(device, rng.integers(0, widths[-1], n), widths[-1], network.dtype)
+    state = optimizer.init_state(device, network.parameters)
+    step = nn.TrainingStep(network, loss, optimizer, state, X, y, batch_size)
+    indices = device.asarray(rng.permutation(n)[:batch_size])
+
+    def run() -> None:
+        step(indices)
+        device.synchronize()
+
+    return run
+
+
+def make_products(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) -> Any:
+    xp = device.xp
+    # Zeros take as long to multiply as any other normal number, and never overflow.
+    A = [xp.zeros((batch_size, width), dtype="float32") for width in widths]
+    dA = [xp.zeros((batch_size, width), dtype="float32") for width in widths]
+    W = [xp.zeros(shape, dtype="float32") for shape in pairwise(widths)]
+    dW = [xp.empty_like(matrix) for matrix in W]
+
+    def run() -> None:
+        for i, matrix in enumerate(W):
+            device.ops.matmul(A[i], matrix, out=A[i + 1])
+        for i, matrix in reversed(list(enumerate(W))):
+            device.ops.matmul(A[i].T, dA[i + 1], out=dW[i])
+            if i:
+                device.ops.matmul(dA[i + 1], matrix.T, out=dA[i])
+        device.synchronize()
+
+    return run
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("what", ["products", "step"])
+def test_step(benchmark: Any, name: str, what: str) -> None:
+    device = xpnet.device()
+    make = make_products if what == "products" else make_step
+    benchmark.group = f"{name}, float32, {device.name}"
+    with device.activate():
+        run = make(device, *NETWORKS[name])
+        run()
+        benchmark(run)

@@ -1,0 +1,38 @@
+"""Fixtures for all tests.
+
+The suite runs on the device that ``XPNET_DEVICE`` names, by default the CPU.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import xpnet
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def dev() -> xpnet.Device:
+    """The device under test."""
+    return xpnet.device()
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with data that are not ours to ship."""
+    folder = Path(os.environ.get("XPNET_DATA_DIR") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no data directory {folder}: set XPNET_DATA_DIR")
+    return folder
+
+
+def require_file(folder: Path, name: str) -> Path:
+    """Give a data file, or skip the test and name what is missing."""
+    path = folder / name
+    if not path.is_file():
+        pytest.skip(f"{name} is not in the data directory")
+    return path

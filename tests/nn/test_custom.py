@@ -1,0 +1,168 @@
+"""Layers and activations that a user defines in plain ``xp`` take part in everything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from xpnet import gradient_check, nn, training
+
+MODULE = '''
+from xpnet import nn
+
+
+class Swish(nn.Activation):
+    """A = Z sigmoid(beta Z), with dA/dZ = beta A + sigmoid(beta Z) (1 - beta A)."""
+
+    def __init__(self, beta=1.0):
+        self.beta = beta
+
+    def function(self, Z):
+        return Z / (1 + self.xp.exp(-self.beta * Z))
+
+    def derivative(self, Z, A):
+        S = 1 / (1 + self.xp.exp(-self.beta * Z))
+        return self.beta * A + S * (1 - self.beta * A)
+
+
+class Scale(nn.Layer):
+    """A_ij = X_ij s_j, hence ds_j = sum_i dA_ij X_ij and dX_ij = dA_ij s_j."""
+
+    def build(self, n_in):
+        self.add_parameter("s", (n_in,), "ones", decay=False)
+        return n_in
+
+    def forward(self, X, cache):
+        cache.X = X
+        return X * self.s
+
+    def backward(self, dA, cache):
+        self.ds[...] = (dA * cache.X).sum(axis=-2)
+        return dA * self.s
+'''
+namespace: dict[str, Any] = {"__name__": "my_layers"}
+exec(MODULE, namespace)  # the file that a user would import
+Swish, Scale = namespace["Swish"], namespace["Scale"]
+
+
+def make_network(dev, **options):
+    layers = [Scale(), nn.Dense(8, Swish(1.5)), nn.Dense(6, "Swish"), Scale(), Swish(), nn.Dense(3)]
+    return nn.Network(layers, 4, device=dev, **options)
+
+
+@pytest.mark.parametrize("layer", [Swish(), Swish(0.5), Scale()])
+def test_layer_gradients(dev, layer):
+    result = gradient_check(layer, device=dev)
+    assert result.passed, str(result)
+
+
+def test_network_gradients(dev):
+    y = np.arange(7) % 3
+    result = gradient_check(
+        make_network(dev, seed=1), y=y, loss="softmax_cross_entropy", batch_size=7
+    )
+    assert result.passed, str(result)
+    assert {"layers.0.s", "layers.3.s"} < set(result.errors)
+
+
+def test_training(dev):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 4))
+    y = np.argmax(X[:, :3] + 0.5 * X[:, 1:], axis=1)
+    network = make_network(dev)
+    history = training.fit(
+        network,
+        X,
+        y,
+        loss="softmax_cross_entropy",
+        optimizer=nn.Adam(0.01),
+        epochs=40,
+        batch_size=32,
+    )
+    assert history.cost[-1][1] < 0.5 * history.cost[0][1]
+    assert training.evaluate(network, "softmax_cross_entropy", X, y)[1] > 0.9
+
+
+def test_saving_and_loading_in_another_process(dev, tmp_path):
+    (tmp_path / "my_layers.py").write_text(MODULE)
+    network = make_network(dev, seed=3)
+    training.save_network(network, tmp_path / "net.safetensors")
+    X = np.random.default_rng(1).standard_normal((5, 4)).astype(np.float32)
+    np.save(tmp_path / "X.npy", X)
+    script = (
+        "import numpy as np; from xpnet import training\n{importing}"
+        "net = training.load_network('net.safetensors')\n"
+        "np.save('Z.npy', net.predict(np.load('X.npy')))\n"
+    )
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "XPNET_DEVICE": dev.name}
+
+    def run(importing):
+        return subprocess.run(
+            [sys.executable, "-c", script.format(importing=importing)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    done = run("import my_layers\n")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "Z.npy"), network.predict(X))
+    unknown = run("")
+    assert unknown.returncode != 0
+    assert "there is no layer named 'Scale'" in unknown.stderr
+    assert "must be defined or imported first" in unknown.stderr
+
+
+def test_a_name_of_ours_cannot_be_taken():
+    with pytest.raises(TypeError, match=r"name 'relu' is taken by xpnet\.nn\.activations\.ReLU"):
+
+        class ReLU(nn.Activation):
+            name = "relu"
+
+
+def test_defining_a_class_again_replaces_it():
+    def define(value):
+        class Again(nn.Activation):
+            marker = value
+
+        return Again
+
+    define(1)
+    second = define(2)
+    assert type(nn.Activation.resolve("Again")) is second
+
+
+def test_what_is_missing_is_said(dev):
+    class Empty(nn.Layer):
+        pass
+
+    network = nn.Network([Empty()], 2, device=dev)
+    with pytest.raises(NotImplementedError, match=r"Empty must define forward\(X, cache\)"):
+        network.predict(np.zeros((1, 2)))
+
+
+def test_an_activation_with_parameters_stands_alone():
+    class Learned(nn.Activation):
+        def build(self, n_in):
+            self.add_parameter("slope", (n_in,), "ones")
+            return n_in
+
+    with pytest.raises(ValueError, match="has parameters of its own: put it into the network"):
+        nn.Network([nn.Dense(2, Learned())], 2, device="cpu")
+
+
+def test_a_wrong_number_of_outputs_is_refused():
+    class Wrong(nn.Layer):
+        def build(self, n_in):
+            del n_in
+            return
+
+    with pytest.raises(TypeError, match=r"Wrong\.build must return the number of output features"):
+        nn.Network([Wrong()], 2, device="cpu")

@@ -1,0 +1,173 @@
+"""The gradient checker catches what is wrong, and names it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from xpnet import gradient_check, nn
+
+
+class DoubledWeightGradient(nn.Dense):
+    name = "test-doubled-dW"
+
+    def backward(self, dA, cache):
+        dX = super().backward(dA, cache)
+        self.dW *= 2
+        return dX
+
+
+class WrongInputGradient(nn.Dense):
+    name = "test-wrong-dX"
+
+    def backward(self, dA, cache):
+        dX = super().backward(dA, cache)
+        if dX is not None:
+            dX[..., 0] = -dX[..., 0]
+        return dX
+
+
+class BiasOverTheWrongAxis(nn.Dense):
+    name = "test-wrong-axis"
+
+    def backward(self, dA, cache):
+        dZ = dA.copy()
+        dX = super().backward(dA, cache)
+        self.db[...] = dZ.sum(axis=-1)
+        return dX
+
+
+class ForgottenBias(nn.Dense):
+    name = "test-forgotten-db"
+
+    def backward(self, dA, cache):
+        kept = self.db.copy()
+        dX = super().backward(dA, cache)
+        self.db[...] = kept
+        return dX
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place", "name"),
+    [
+        (DoubledWeightGradient, 0, "layers.0.W"),
+        (DoubledWeightGradient, 1, "layers.1.W"),
+        (DoubledWeightGradient, 2, "layers.2.W"),
+        (WrongInputGradient, 0, "X"),
+        (BiasOverTheWrongAxis, 1, "layers.1.b"),
+        (BiasOverTheWrongAxis, 2, "layers.2.b"),
+        (ForgottenBias, 1, "layers.1.b"),
+    ],
+)
+def test_a_wrong_gradient_is_named(dev, wrong, place, name):
+    layers = [nn.Dense(5), nn.Dense(5), nn.Dense(5)]
+    layers[place] = wrong(5)
+    network = nn.Network(layers, 5, device=dev, seed=6)
+    result = gradient_check(network, batch_size=5)  # as many samples as units: the shapes fit
+    assert not result.passed
+    assert result.worst == name
+    assert [n for n, error in result.errors.items() if error >= 1e-7] == [name]
+    assert f"FAILED, worst: {name}" in str(result)
+
+
+def test_a_wrong_input_gradient_deep_inside_spoils_what_lies_before(dev):
+    network = nn.Network([nn.Dense(5), WrongInputGradient(5)], 5, device=dev)
+    result = gradient_check(network)
+    assert {n for n, error in result.errors.items() if error >= 1e-7} == {
+        "X",
+        "layers.0.W",
+        "layers.0.b",
+    }
+
+
+def test_a_small_error_is_caught(dev):
+    class SlightlyOff(nn.Dense):
+        def backward(self, dA, cache):
+            dX = super().backward(dA, cache)
+            self.dW[0, 0] *= 1 + 1e-5
+            return dX
+
+    assert not gradient_check(nn.Network([SlightlyOff(2)], 3, device=dev)).passed
+
+
+def test_an_error_behind_the_loss_is_caught(dev):
+    class Summed(nn.SoftmaxCrossEntropy):
+        def forward(self, ops, logits, labels, losses, dlogits=None):
+            super().forward(ops, logits, labels, losses, dlogits)
+            if dlogits is not None:
+                dlogits *= len(losses)  # the gradient of the sum, not of the mean
+
+    network = nn.Network([nn.Dense(3)], 4, device=dev)
+    result = gradient_check(network, y=np.arange(5) % 3, loss=Summed())
+    assert not result.passed
+
+
+def test_elements_on_a_kink_are_left_out_and_counted(dev):
+    X = np.array([[0.0, 1.0, -1.0], [2.0, 0.0, 1e-5]])
+    result = gradient_check(nn.ReLU(), X, device=dev)
+    assert result.passed
+    assert (result.skipped["X"], result.checked["X"]) == (3, 3)
+    assert "3 at kinks left out" in str(result)
+
+
+def test_a_kink_within_reach_is_dodged(dev):
+    X = np.array([[5e-4, -7e-4, 3e-4, -2e-4]])
+    result = gradient_check(nn.LeakyReLU(0.3), X, device=dev)
+    assert result.passed, str(result)
+    assert result.skipped["X"] == 0
+
+
+def test_nothing_to_compare_is_no_pass(dev):
+    assert not gradient_check(nn.ReLU(), np.zeros((2, 2)), device=dev).passed
+
+
+def test_the_network_is_left_alone(dev):
+    network = nn.Network([nn.Dense(3, "relu"), nn.Dense(1)], 4, device=dev)
+    before = dev.to_host(network.parameters).copy()
+    X = np.random.default_rng(0).standard_normal((5, 4))
+    kept = X.copy()
+    gradient_check(network, X)
+    np.testing.assert_array_equal(dev.to_host(network.parameters), before)
+    np.testing.assert_array_equal(X, kept)
+    assert network.dtype == np.float32
+
+
+def test_large_arrays_are_sampled(dev):
+    network = nn.Network([nn.Dense(40, "tanh")], 30, device=dev)
+    result = gradient_check(network, max_elements=50)
+    assert result.passed
+    assert result.checked == {"X": 50, "layers.0.W": 50, "layers.0.b": 40}
+
+
+def test_a_network_without_any_gradient_passes(dev):
+    network = nn.Network([nn.Dense(3, init="zeros"), nn.Dense(2, init="zeros")], 4, device=dev)
+    result = gradient_check(network)
+    assert result.errors["layers.0.W"] == 0
+
+
+def test_a_layer_without_input_gradient_is_refused(dev):
+    class Closed(nn.Layer):
+        def forward(self, X, cache):
+            cache.X = X
+            return X * 1
+
+        def backward(self, dA, cache):
+            del dA, cache
+
+    with pytest.raises(TypeError, match=r"Closed\.backward returned None"):
+        gradient_check(Closed(), device=dev)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"y": [0, 1]}, "y was given without a loss"),
+        ({"loss": "softmax_cross_entropy"}, "a loss needs labels"),
+        ({"X": np.zeros(3)}, "X must have shape"),
+        ({"X": np.zeros((2, 9))}, r"X must have shape \(n_samples, 4\)"),
+        ({"X": np.zeros((2, 4)), "y": [0], "loss": "softmax_cross_entropy"}, "one length"),
+    ],
+)
+def test_arguments_that_do_not_fit(dev, arguments, said):
+    with pytest.raises(ValueError, match=said):
+        gradient_check(nn.Network([nn.Dense(3)], 4, device=dev), **arguments)

@@ -1,0 +1,114 @@
+"""Every gradient against finite differences, to 1e-7."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from xpnet import gradient_check, nn
+from xpnet.nn.base import Activation
+
+ACTIVATIONS = sorted(
+    name
+    for name, cls in Activation._registry.items()
+    if issubclass(cls, Activation) and cls.__module__ == "xpnet.nn.activations" and name[0] != "_"
+)
+SHAPES = [(1, 1), (1, 4), (7, 3), (5, 13)]
+
+
+def test_all_nine_activations_are_there():
+    assert ACTIVATIONS == [
+        "elu",
+        "gelu_tanh",
+        "identity",
+        "leaky_relu",
+        "relu",
+        "sigmoid",
+        "softplus",
+        "softsign",
+        "tanh",
+    ]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation(dev, name, shape):
+    X = np.random.default_rng(0).standard_normal(shape) * 2
+    result = gradient_check(Activation.resolve(name), X, device=dev)
+    assert result.passed, str(result)
+    assert list(result.errors) == ["X"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_dense(dev, name, shape, bias):
+    batch, n_in = shape
+    layer = nn.Dense(3, name, bias=bias)
+    result = gradient_check(layer, n_features=n_in, batch_size=batch, seed=1, device=dev)
+    assert result.passed, str(result)
+    assert list(result.errors) == ["X", "layers.0.W"] + ["layers.0.b"] * bias
+
+
+@pytest.mark.parametrize("batch", [1, 2, 9])
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_sigmoid_cross_entropy(dev, batch, n_outputs):
+    rng = np.random.default_rng(2)
+    network = nn.Network([nn.Dense(n_outputs)], 4, device=dev)
+    for y in (rng.integers(0, 2, (batch, n_outputs)), rng.random((batch, n_outputs))):
+        result = gradient_check(
+            network, rng.standard_normal((batch, 4)), y, loss="sigmoid_cross_entropy"
+        )
+        assert result.passed, str(result)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 9])
+@pytest.mark.parametrize("n_outputs", [2, 5])
+def test_softmax_cross_entropy(dev, batch, n_outputs):
+    rng = np.random.default_rng(3)
+    network = nn.Network([nn.Dense(n_outputs)], 4, device=dev)
+    result = gradient_check(
+        network,
+        rng.standard_normal((batch, 4)),
+        rng.integers(0, n_outputs, batch),
+        loss="softmax_cross_entropy",
+    )
+    assert result.passed, str(result)
+
+
+def test_deep_composition(dev):
+    """All nine activations, as part of a Dense layer and as layers of their own, and the loss."""
+    layers: list[nn.Layer] = []
+    for width, name in enumerate(ACTIVATIONS, start=5):
+        layers += [nn.Dense(width, name), Activation.resolve(name)]
+    network = nn.Network([*layers, nn.Dense(4)], 7, seed=4, device=dev)
+    rng = np.random.default_rng(4)
+    result = gradient_check(
+        network,
+        rng.standard_normal((5, 7)),
+        rng.integers(0, 4, 5),
+        loss="softmax_cross_entropy",
+        max_elements=60,
+    )
+    assert result.passed, str(result)
+    assert len(result.errors) == 1 + 2 * 10
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_random_networks(dev, data):
+    widths = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4), label="widths")
+    names = [data.draw(st.sampled_from(ACTIVATIONS)) for _ in widths]
+    n_features, batch = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
+    seed = data.draw(st.integers(0, 2**32 - 1), label="seed")
+    network = nn.Network(
+        [nn.Dense(width, name) for width, name in zip(widths, names, strict=True)],
+        n_features,
+        seed=seed,
+        device=dev,
+    )
+    result = gradient_check(network, batch_size=batch, seed=seed)
+    assume(all(result.checked.values()))  # all elements of an array at kinks: nothing to compare
+    assert result.passed, str(result)

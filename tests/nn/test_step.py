@@ -1,0 +1,131 @@
+"""The bound training step: what it computes and what it does not allocate."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from xpnet import nn
+from xpnet.kernels.reference import NumpyOps
+
+N, D = 200, 50
+
+
+def make_step(device, batch_size):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((N, D)), rng.integers(0, 10, N)
+    network = nn.Network([nn.Dense(64, "tanh"), nn.Dense(10)], D, device=device, dtype="float64")
+    loss, optimizer = nn.SoftmaxCrossEntropy(), nn.GradientDescent(0.1)
+    state = optimizer.init_state(device, network.parameters)
+    data = device.asarray(X)
+    labels = loss.labels(device, y, 10, np.float64)
+    return network, nn.TrainingStep(network, loss, optimizer, state, data, labels, batch_size)
+
+
+def test_the_whole_data_set_is_used_where_it_lies(dev):
+    with dev.activate():
+        _, gathered = make_step(dev, N)
+        network, whole = make_step(dev, None)
+        first = float(dev.to_host(gathered(dev.asarray(np.arange(N))))[0])
+        second = float(dev.to_host(whole())[0])
+    assert first == second
+    assert whole.X is whole._data
+    assert gathered.X is not gathered._data
+    assert network.n_outputs == 10
+
+
+def test_steps_of_two_sizes_share_the_parameters(dev):
+    with dev.activate():
+        network, step = make_step(dev, 32)
+        small = nn.TrainingStep(
+            network, step._loss, step._optimizer, step._state, step._data, step._labels, 7
+        )
+        before = dev.to_host(network.parameters).copy()
+        step(dev.asarray(np.arange(32)))
+        between = dev.to_host(network.parameters).copy()
+        small(dev.asarray(np.arange(7)))
+    assert np.any(before != between)
+    assert np.any(between != dev.to_host(network.parameters))
+
+
+class MeasuredOps(NumpyOps):
+    """Notes the peak of what each product and gather allocates."""
+
+    def __init__(self, xp):
+        super().__init__(xp)
+        self.peaks: dict[str, int] = {"matmul": 0, "gather": 0}
+        self.calls = 0
+
+    def _measure(self, name, call):
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        result = call()
+        peak = tracemalloc.get_traced_memory()[1] - before
+        self.peaks[name] = max(self.peaks[name], peak)
+        self.calls += 1
+        return result
+
+    def matmul(self, A, B, out=None):
+        return self._measure("matmul", lambda: NumpyOps.matmul(self, A, B, out=out))
+
+    def gather(self, X, indices, out=None):
+        return self._measure("gather", lambda: NumpyOps.gather(self, X, indices, out=out))
+
+
+def test_products_and_gather_allocate_nothing():
+    device = nn.Network([nn.Dense(1)], 1, device="cpu").device
+    device.ops = ops = MeasuredOps(np)
+    batch_size = 128
+    _, step = make_step(device, batch_size)
+    indices = np.random.default_rng(1).integers(0, N, (1000, batch_size))
+    step(indices[0])
+    tracemalloc.start()
+    try:
+        for batch in indices:
+            step(batch)
+    finally:
+        tracemalloc.stop()
+    assert ops.calls == 1001 * 7  # gathers of X and y, two products forward, dW twice, dX once
+    # Python's own small objects pass; the smallest array, the batch's labels, would not.
+    assert max(ops.peaks.values()) < batch_size * 8 / 2, ops.peaks
+
+
+def test_the_measurement_sees_an_allocation():
+    """The buffered default of take, which the gather avoids, is found out."""
+    ops = MeasuredOps(np)
+    X, indices, out = np.ones((N, D)), np.arange(32), np.empty((32, D))
+    tracemalloc.start()
+    try:
+        ops._measure("gather", lambda: np.take(X, indices, axis=0, out=out))
+    finally:
+        tracemalloc.stop()
+    assert ops.peaks["gather"] > out.nbytes
+
+
+def test_nothing_waits_for_the_device():
+    """A step reads no value back: neither float() nor to_host()."""
+    device = nn.Network([nn.Dense(1)], 1, device="cpu").device
+    _, step = make_step(device, 32)
+
+    def refuse(array):
+        raise AssertionError(f"a step read back {array!r}")
+
+    device.to_host = refuse  # type: ignore[method-assign]
+    loss_value = step(np.arange(32))
+    assert loss_value.shape == (1,)
+    assert step.loss_value is loss_value
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, N])
+def test_loss_is_the_mean_before_the_update(dev, batch_size):
+    with dev.activate():
+        network, step = make_step(dev, batch_size)
+        rows = dev.asarray(np.arange(batch_size))
+        logits = network.predict(dev.to_host(step._data)[:batch_size])
+        y = dev.to_host(step._labels)[:batch_size]
+        found = float(dev.to_host(step(rows))[0])
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    assert found == pytest.approx(-log_p[np.arange(batch_size), y].mean(), rel=1e-12)

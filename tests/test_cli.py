@@ -1,0 +1,119 @@
+"""The command line as a person meets it: real processes, exit statuses, files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import xpnet.cli
+from tests.conftest import ROOT
+from xpnet.recipe import load_recipe
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture
+def no_gpu(dev):
+    if dev.index is not None:
+        pytest.skip("this machine has a GPU")
+
+
+def test_three_classifiers_on_digits_in_one_table(tmp_path):
+    done = run("--out", tmp_path / "a b")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    rows = [line.split() for line in done.stdout.splitlines()[-3:]]
+    assert [row[0] for row in rows] == ["digits-logistic", "digits-shallow", "digits-deep"]
+    header = done.stdout.splitlines()[-5].split()
+    accuracy = [float(row[header.index("test")]) for row in rows]
+    assert accuracy[0] >= 0.95
+    assert accuracy[1] >= 0.96
+    assert accuracy[2] >= 0.96
+    for row in rows:
+        history = json.loads((tmp_path / "a b" / row[0] / "history.json").read_text())
+        assert history["recipe"] == row[0]
+        assert round(history["test_accuracy"], 4) == float(row[header.index("test")])
+        assert history["majority_accuracy"] == pytest.approx(37 / 360)
+        assert history["cost"][0][0] == 0
+        assert history["seconds"] > 0
+        assert history["samples_per_second"] > 0
+        assert {"python", "xpnet", "numpy", "blas"} <= set(history["versions"])
+        assert not history["interrupted"]
+
+
+def test_quiet_prints_the_table_alone():
+    loud, quiet = run("digits-logistic"), run("digits-logistic", "--quiet")
+    assert "epoch    60" in loud.stdout
+    assert "epoch" not in quiet.stdout
+    assert quiet.stdout.split()[-8] == "digits-logistic"
+
+
+def test_the_list():
+    done = run("--list")
+    assert (done.returncode, done.stdout.split()[0]) == (0, "cats-deep")
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_cuda_without_a_gpu():
+    for done in (run(XPNET_DEVICE="cuda"), run("--device", "cuda", XPNET_DEVICE="cpu")):
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert len(done.stderr.splitlines()) == 1
+        assert "pip install 'cupy-cuda1" in done.stderr or "driver" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "said"),
+    [
+        ([], {"XPNET_DEVICE": "gpu"}, "XPNET_DEVICE must be 'cpu', 'cuda', 'cuda:N'"),
+        (["--device", "gpu"], {}, "device must be 'cpu'"),
+        (["digits-depe"], {}, "there is no recipe named 'digits-depe'; known: cats-deep"),
+        (["cats-deep"], {"XPNET_DATA_DIR": ""}, "train_catvnoncat.h5: say where it is"),
+        (["cats-deep", "--data-dir", "no such folder"], {}, "which is not in no such folder"),
+        (["digits-deep", "--out", os.devnull], {}, "--out: cannot make the folder"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(arguments, environment, said):
+    done = run(*arguments, **environment)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert said in done.stderr
+
+
+def test_a_diverging_run_is_status_1(monkeypatch, capsys):
+    recipe = load_recipe("digits-deep")
+    recipe.optimizer.learning_rate = 1e30
+    monkeypatch.setattr(xpnet.cli, "load_recipe", lambda name: recipe)
+    assert xpnet.cli.main([recipe.name]) == 1
+    assert "the loss was no longer finite at step" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_status_130_with_what_was_reached(monkeypatch, capsys, tmp_path):
+    def interrupt(progress, report):
+        del progress
+        if report.epoch == 10:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(xpnet.cli._Progress, "__call__", interrupt)
+    status = xpnet.cli.main(["digits-logistic", "digits-deep", "--out", str(tmp_path)])
+    printed = capsys.readouterr()
+    assert status == 130
+    assert "interrupted in digits-logistic" in printed.err
+    history = json.loads((tmp_path / "digits-logistic" / "history.json").read_text())
+    assert history["interrupted"]
+    assert history["reports"][-1]["epoch"] == 10
+    assert "digits-deep" not in printed.out

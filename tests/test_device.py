@@ -1,0 +1,322 @@
+"""Choosing a device, honest errors, and the border between streams."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import types
+import warnings
+
+import numpy as np
+import pytest
+
+import xpnet
+from xpnet import device as make_device
+from xpnet.kernels.reference import NumpyOps
+
+device_module = sys.modules["xpnet.device"]
+
+
+class FakeRuntime:
+    """Answers as cupy.cuda.runtime does, for the questions that choosing a device asks."""
+
+    class CUDARuntimeError(RuntimeError):
+        pass
+
+    def __init__(self, n_devices, version=13020, error=None):
+        self._n_devices, self._version, self._error = n_devices, version, error
+
+    def getDeviceCount(self):  # noqa: N802
+        if self._error:
+            raise self.CUDARuntimeError(self._error)
+        return self._n_devices
+
+    def runtimeGetVersion(self):  # noqa: N802
+        return self._version
+
+
+class FakeEvent:
+    def __init__(self, stream):
+        self.stream = stream
+
+
+class FakeStream:
+    def __init__(self, log, name):
+        self.log, self.name, self.previous = log, name, []
+
+    def record(self):
+        self.log.append(f"record {self.name}")
+        return FakeEvent(self)
+
+    def wait_event(self, event):
+        self.log.append(f"{self.name} waits for {event.stream.name}")
+
+    def synchronize(self):
+        self.log.append(f"synchronize {self.name}")
+
+    def __enter__(self):
+        self.previous.append(FakeCuda.current)
+        FakeCuda.current = self
+
+    def __exit__(self, *error):
+        FakeCuda.current = self.previous.pop()
+
+
+class FakeCuda:
+    """cupy.cuda: one GPU of compute capability 9.0 unless told otherwise."""
+
+    current: FakeStream
+
+    def __init__(self, runtime, capability="90"):
+        self.runtime = runtime
+        self.log: list[str] = []
+        FakeCuda.current = FakeStream(self.log, "caller")
+        outer = self
+
+        class Device:
+            def __init__(self, index):
+                self.index, self.compute_capability = index, capability
+
+            def __enter__(self):
+                outer.log.append(f"enter device {self.index}")
+
+            def __exit__(self, *error):
+                outer.log.append(f"leave device {self.index}")
+
+        self.Device = Device
+
+    def Stream(self, *, non_blocking):  # noqa: N802
+        assert non_blocking
+        return FakeStream(self.log, "own")
+
+    def get_current_stream(self):
+        return FakeCuda.current
+
+
+@pytest.fixture
+def fake_cupy(monkeypatch):
+    """Install a module ``cupy`` with a runtime that answers as the test wants."""
+
+    def install(n_devices=1, version=13020, capability="90", error=None):
+        module = types.ModuleType("cupy")
+        module.__version__ = "14.2.0"  # type: ignore[attr-defined]
+        module.cuda = FakeCuda(FakeRuntime(n_devices, version, error), capability)  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "cupy", module)
+        return module
+
+    return install
+
+
+@pytest.fixture
+def no_cupy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """Set what the NVIDIA driver answers."""
+
+    def install(answer):
+        monkeypatch.setattr(device_module, "_nvidia_driver", lambda: answer)
+
+    return install
+
+
+def test_cpu_is_the_default(monkeypatch):
+    monkeypatch.delenv("XPNET_DEVICE", raising=False)
+    found = make_device()
+    assert (found.name, found.xp, found.stream) == ("cpu", np, None)
+    assert isinstance(found.ops, NumpyOps)
+
+
+@pytest.mark.usefixtures("no_cupy")
+def test_environment_is_read_and_an_argument_wins(monkeypatch):
+    monkeypatch.setenv("XPNET_DEVICE", "cuda")
+    with pytest.raises(xpnet.DeviceUnavailableError, match=r"^XPNET_DEVICE=cuda: CuPy is not"):
+        make_device()
+    assert make_device("cpu").name == "cpu"
+
+
+def test_a_device_is_returned_as_it_is():
+    found = make_device("cpu")
+    assert make_device(found) is found
+    assert make_device("cpu") is not found
+
+
+@pytest.mark.parametrize("spec", ["gpu", "CUDA", "cuda:", "cuda:x", "cuda:-1", "", 3])
+def test_wrong_names(spec):
+    with pytest.raises(ValueError, match=r"^device must be 'cpu', 'cuda', 'cuda:N' .* or 'auto'"):
+        make_device(spec)
+
+
+def test_wrong_name_in_the_environment(monkeypatch):
+    monkeypatch.setenv("XPNET_DEVICE", "gpu")
+    with pytest.raises(ValueError, match=r"^XPNET_DEVICE must be .*, got 'gpu'"):
+        make_device()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, "no NVIDIA driver was found"),
+        ((11080, (8, 0)), "supports CUDA 11.8, and CuPy needs 12.0 or newer: update the driver"),
+        ((12040, (8, 0)), "pip install 'cupy-cuda12x[ctk]'"),
+        ((13010, (9, 0)), "pip install 'cupy-cuda13x[ctk]'"),
+        ((13010, (7, 5)), "pip install 'cupy-cuda13x[ctk]'"),
+        ((13010, (7, 0)), "pip install 'cupy-cuda12x[ctk]'"),
+        ((13010, None), "supports CUDA 13.1 but shows no GPU"),
+    ],
+)
+@pytest.mark.usefixtures("no_cupy")
+def test_without_cupy_the_right_package_is_named(driver, answer, said):
+    driver(answer)
+    with pytest.raises(xpnet.DeviceUnavailableError, match=r"CuPy is not installed") as error:
+        make_device("cuda")
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_broken_cupy_gives_its_own_reason(monkeypatch, driver):
+    driver((13010, (9, 0)))
+
+    class Broken:
+        def find_spec(self, name, path=None, target=None):
+            del path, target
+            if name == "cupy":
+                raise ImportError("libcudart.so.13:\n  not found")
+
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    with pytest.raises(xpnet.DeviceUnavailableError) as error:
+        make_device("cuda")
+    assert "cannot be imported (libcudart.so.13: not found)" in str(error.value)
+
+
+def test_a_driver_too_old_for_cupy(fake_cupy, driver):
+    fake_cupy(error="cudaErrorInsufficientDriver: CUDA driver version is insufficient")
+    driver((12040, (8, 0)))
+    with pytest.raises(xpnet.DeviceUnavailableError) as error:
+        make_device("cuda")
+    assert "cudaErrorInsufficientDriver" in str(error.value)
+    assert "pip install 'cupy-cuda12x[ctk]'" in str(error.value)
+
+
+def test_a_machine_without_a_gpu(fake_cupy, driver):
+    fake_cupy(n_devices=0)
+    driver((13010, None))
+    with pytest.raises(xpnet.DeviceUnavailableError, match="reports 0 devices"):
+        make_device("cuda")
+
+
+def test_a_device_number_too_high(fake_cupy):
+    fake_cupy(n_devices=2)
+    with pytest.raises(xpnet.DeviceUnavailableError, match=r"no CUDA device 2; .* cuda:0, cuda:1"):
+        make_device("cuda:2")
+
+
+def test_cuda_13_refuses_volta(fake_cupy):
+    fake_cupy(version=13020, capability="70")
+    with pytest.raises(xpnet.DeviceUnavailableError, match=r"7\.0 .* pip install 'cupy-cuda12x"):
+        make_device("cuda")
+    fake_cupy(version=12080, capability="70")
+    assert make_device("cuda").name == "cuda:0"
+
+
+def test_capability_of_two_digits(fake_cupy):
+    fake_cupy(capability="120")
+    assert make_device("cuda").name == "cuda:0"
+
+
+def test_auto_takes_the_gpu_and_says_so(fake_cupy, caplog):
+    fake_cupy()
+    with caplog.at_level("INFO", logger="xpnet"):
+        assert make_device("auto").name == "cuda:0"
+    assert "'auto' is cuda:0" in caplog.text
+
+
+@pytest.mark.usefixtures("no_cupy")
+def test_auto_falls_back_and_says_why(caplog):
+    with caplog.at_level("INFO", logger="xpnet"):
+        assert make_device("auto").name == "cpu"
+    assert "'auto' is cpu (CuPy is not installed" in caplog.text
+
+
+def test_the_border_waits_on_both_sides(fake_cupy):
+    log = fake_cupy().cuda.log
+    gpu = make_device("cuda:0")
+    log.clear()
+    with gpu.activate():
+        assert FakeCuda.current is gpu.stream
+        with gpu.activate():
+            log.append("work")
+    assert FakeCuda.current.name == "caller"
+    assert log == [
+        "enter device 0",
+        "record caller",
+        "own waits for caller",
+        "enter device 0",
+        "work",
+        "leave device 0",
+        "record own",
+        "caller waits for own",
+        "leave device 0",
+    ]
+
+
+def test_the_border_is_crossed_back_after_an_error(fake_cupy):
+    log = fake_cupy().cuda.log
+    gpu = make_device("cuda")
+    with pytest.raises(KeyError), gpu.activate():
+        raise KeyError
+    assert "caller waits for own" in log
+    assert FakeCuda.current.name == "caller"
+
+
+def test_two_devices_live_side_by_side(fake_cupy):
+    fake_cupy(n_devices=2)
+    first, second, cpu = make_device("cuda:0"), make_device("cuda:1"), make_device("cpu")
+    assert first.stream is not second.stream
+    assert (first.index, second.index, cpu.index) == (0, 1, None)
+
+
+def test_synchronize_waits_for_the_own_stream(fake_cupy):
+    log = fake_cupy().cuda.log
+    make_device("cuda").synchronize()
+    assert log[-1] == "synchronize own"
+    make_device("cpu").synchronize()
+
+
+def test_host_arrays_are_not_copied_without_need():
+    cpu = make_device("cpu")
+    X = np.zeros((3, 2))
+    assert cpu.asarray(X, np.float64) is X
+    assert cpu.asarray(X, np.float32).dtype == np.float32
+    assert cpu.asarray(X.T).flags.c_contiguous
+
+
+def test_a_gpu_array_on_the_cpu_is_refused():
+    class OnGpu:
+        __cuda_array_interface__ = None
+
+    with pytest.raises(TypeError, match=r"^X is a .* array on a GPU, but the device is 'cpu'"):
+        make_device("cpu").asarray(OnGpu(), name="X")
+
+
+def test_what_does_not_convert_is_named():
+    with pytest.raises(TypeError, match=r"^X does not convert to an array of float32"):
+        make_device("cpu").asarray([["a"]], np.float32, name="X")
+
+
+def test_pickling_by_name(dev):
+    assert pickle.loads(pickle.dumps(dev)).name == dev.name
+
+
+def test_spurious_warnings_are_off_inside_only():
+    cpu = make_device("cpu")
+    one, zero = np.ones(1), np.zeros(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with cpu.activate():
+            assert np.isinf(one / zero)
+    with pytest.warns(RuntimeWarning, match="divide by zero"):
+        one / zero

@@ -1,0 +1,127 @@
+"""What imports what, and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import os
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+# Each part may import those before it on its line of DESIGN, and itself.
+BELOW = {
+    "kernels": set(),
+    "random": {"kernels"},
+    "files": set(),
+    "device": {"kernels"},
+    "nn": {"kernels", "device", "random"},
+    "data": {"kernels", "device", "random"},
+    "environment": {"device", "kernels"},
+    "training": {"kernels", "device", "random", "files", "nn", "data"},
+    "recipe": {"kernels", "device", "random", "files", "nn", "data", "training", "environment"},
+    "cli": {"recipe", "kernels", "device", "random", "files", "nn", "data", "training"},
+}
+SIBLINGS = {"activations", "layers", "losses", "initializers", "optimizers"}
+THIRD_PARTY = {"training.checkpoint": {"safetensors"}}  # everything else: numpy alone
+LAZY = ("cupy", "matplotlib", "sklearn", "scipy", "h5py", "safetensors", "threadpoolctl")
+
+
+def sources():
+    package = ROOT / "xpnet"
+    for path in sorted([*package.rglob("*.py"), *(package / "kernels").glob("*.py")]):
+        yield ".".join(path.relative_to(package).with_suffix("").parts), path
+
+
+def imported(path):
+    """Give the modules that a file imports, at any depth."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module == "xpnet":
+                yield from (f"xpnet.{alias.name}" for alias in node.names)
+            else:
+                assert node.module is not None
+                yield node.module
+
+
+def test_the_source_is_found():
+    names = {name for name, _ in sources()}
+    assert {"kernels.reference", "nn.network", "training.loop", "device", "cli"} <= names
+
+
+@pytest.mark.parametrize(("name", "path"), list(sources()))
+def test_direction_of_imports(name, path):
+    part = name.partition(".")[0]
+    if part == "__init__":
+        return
+    assert part in BELOW, f"{name} has no place in the house"
+    for module in imported(path):
+        words = module.split(".")
+        if words[0] == "kernels":
+            pytest.fail(f"{name} imports top-level {module}: say xpnet.kernels")
+        if words[0] == "xpnet":
+            other = words[1] if len(words) > 1 else None
+            allowed = other is None or other == part or other in BELOW[part]
+            assert allowed, f"{name} imports {module}"
+            assert part != "kernels", f"{name} imports {module}"
+        elif words[0] not in sys.stdlib_module_names and words[0] != "numpy":
+            assert words[0] in THIRD_PARTY.get(name, ()), f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("name", sorted(SIBLINGS))
+def test_siblings_do_not_import_each_other(name):
+    found = {module.rpartition(".")[2] for module in imported(ROOT / "xpnet/nn" / f"{name}.py")}
+    assert not found & (SIBLINGS | {"network", "step", "gradient_check"})
+
+
+def python(code):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "XPNET_DEVICE": "cpu"},
+    ).stdout
+
+
+def test_import_is_light():
+    loaded = set(python("import sys, xpnet, xpnet.nn, xpnet.training; print(*sys.modules)").split())
+    assert not {name for name in loaded if name.partition(".")[0] in LAZY}
+    assert "xpnet.nn" in loaded
+
+
+def test_import_is_quick():
+    """Under 0.15 s beyond numpy, by the median of five."""
+    seconds = [
+        float(
+            python(
+                "import numpy, time; start = time.perf_counter(); import xpnet; "
+                "print(time.perf_counter() - start)"
+            )
+        )
+        for _ in range(5)
+    ]
+    assert statistics.median(seconds) < 0.15
+
+
+def test_public_names_exist():
+    import xpnet
+
+    for name in xpnet.__all__:
+        assert getattr(xpnet, name) is not None
+    assert callable(xpnet.device)
+    assert callable(xpnet.gradient_check)
+    for module in (xpnet.nn, xpnet.training, xpnet.data):
+        for name in module.__all__:
+            assert getattr(module, name) is not None
+        with pytest.raises(AttributeError, match="no attribute 'missing'"):
+            _ = module.missing
+    with pytest.raises(AttributeError, match="no attribute 'missing'"):
+        _ = xpnet.missing

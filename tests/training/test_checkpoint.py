@@ -1,0 +1,115 @@
+"""Networks in files: the same bits back, and clear refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from xpnet import nn, training
+
+
+@pytest.fixture
+def network(dev):
+    return nn.Network([nn.Dense(5, nn.ELU(0.5)), nn.Dense(3)], 4, device=dev, seed=2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_round_trip(dev, tmp_path, network, dtype):
+    network = network.copy(dtype=dtype)
+    path = tmp_path / "a b.safetensors"
+    training.save_network(network, path)
+    loaded = training.load_network(path, device=dev)
+    X = np.random.default_rng(0).standard_normal((6, 4))
+    np.testing.assert_array_equal(loaded.predict(X), network.predict(X))
+    assert loaded.get_config() == network.get_config()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a b.safetensors"]
+
+
+def test_other_programs_can_read_the_file(tmp_path, network, dev):
+    training.save_network(network, tmp_path / "net")
+    tensors = load_file(tmp_path / "net")
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {
+        "layers.0.W": (4, 5),
+        "layers.0.b": (5,),
+        "layers.1.W": (5, 3),
+        "layers.1.b": (3,),
+    }
+    np.testing.assert_array_equal(
+        tensors["layers.1.W"], dev.to_host(network.named_parameters()["layers.1.W"])
+    )
+
+
+def test_an_older_file_is_kept_when_writing_fails(tmp_path, network, monkeypatch):
+    path = tmp_path / "net"
+    path.write_bytes(b"older")
+
+    def full(handle):
+        del handle
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        training.save_network(network, path)
+    assert path.read_bytes() == b"older"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["net"]
+
+
+def test_a_folder_that_is_not_there(tmp_path, network):
+    with pytest.raises(FileNotFoundError):
+        training.save_network(network, tmp_path / "missing" / "net")
+
+
+def test_what_is_not_plain_data_is_refused(tmp_path, dev):
+    class Odd(nn.Activation):
+        def __init__(self, table=None):
+            self.table = table
+
+    network = nn.Network([Odd(object())], 2, device=dev)
+    with pytest.raises(TypeError, match="the network's configuration is not plain data"):
+        training.save_network(network, tmp_path / "net")
+    assert not list(tmp_path.iterdir())
+
+
+def test_truncated_and_foreign_files(tmp_path, network):
+    path = tmp_path / "net"
+    training.save_network(network, path)
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:7], whole[:100], whole[:-1], b"\x00" * 200):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="is not a whole safetensors file"):
+            training.load_network(path)
+    save_file({"a": np.zeros(2)}, path)
+    with pytest.raises(ValueError, match="is not an xpnet network: its format is None"):
+        training.load_network(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda config, tensors: tensors.pop("layers.0.b"), "holds tensors .* but its network has"),
+        (lambda config, tensors: config.update(n_features=9), "holds tensors .* but"),
+        (lambda config, tensors: config.update(dtype="float16"), "dtype must be"),
+        (lambda config, tensors: config.update(more=1), "its configuration .* 'more'"),
+        (lambda config, tensors: config.pop("layers"), "its configuration .* 'layers'"),
+        (lambda config, tensors: config.update(layers=3), "its configuration"),
+    ],
+)
+def test_tampered_files(tmp_path, network, change, said):
+    path = tmp_path / "net"
+    training.save_network(network, path)
+    tensors = load_file(path)
+    config = network.get_config()
+    change(config, tensors)
+    metadata = {"format": "xpnet-network/1", "network": json.dumps(config)}
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(ValueError, match=said):
+        training.load_network(path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        training.load_network(tmp_path / "none")

@@ -1,0 +1,319 @@
+"""The training loop: minibatches, reports, repeatability, and the ways a run ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xpnet import nn, training
+from xpnet.random import shuffle
+
+N = 50
+
+
+def problem(n=N, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, 4))
+    return X, np.argmax(X[:, :3], axis=1)
+
+
+def make(dev, **options):
+    options = {"dtype": "float64", "seed": 1, **options}
+    return nn.Network([nn.Dense(6, "tanh"), nn.Dense(3)], 4, device=dev, **options)
+
+
+def train(dev, network=None, **options):
+    network = make(dev) if network is None else network
+    X, y = problem()
+    history = training.fit(
+        network,
+        X,
+        y,
+        **{"loss": "softmax_cross_entropy", "optimizer": nn.Adam(0.01), "epochs": 3, **options},
+    )
+    return network, history
+
+
+def weights(network):
+    return network.device.to_host(network.parameters).copy()
+
+
+def test_minibatches_are_what_a_plain_loop_does(dev):
+    """Shuffled epochs with a short last batch, against gradient descent written out."""
+    network, history = train(
+        dev, optimizer=nn.GradientDescent(0.5), batch_size=16, epochs=3, seed=9
+    )
+    twin = make(dev)
+    p = {name: dev.to_host(v).copy() for name, v in twin.named_parameters().items()}
+    X, y = problem()
+    costs = []
+    for epoch in range(3):
+        order, total = shuffle(N, 9, epoch), 0.0
+        for rows in (order[:16], order[16:32], order[32:48], order[48:]):
+            A = np.tanh(X[rows] @ p["layers.0.W"] + p["layers.0.b"])
+            P = np.exp(A @ p["layers.1.W"] + p["layers.1.b"])
+            P /= P.sum(axis=1, keepdims=True)
+            total -= np.log(P[np.arange(len(rows)), y[rows]]).sum()
+            dZ2 = (P - np.eye(3)[y[rows]]) / len(rows)
+            dZ1 = (dZ2 @ p["layers.1.W"].T) * (1 - A**2)
+            p["layers.1.W"] -= 0.5 * A.T @ dZ2
+            p["layers.1.b"] -= 0.5 * dZ2.sum(axis=0)
+            p["layers.0.W"] -= 0.5 * X[rows].T @ dZ1
+            p["layers.0.b"] -= 0.5 * dZ1.sum(axis=0)
+        costs.append(total / N)
+    for name, values in network.named_parameters().items():
+        np.testing.assert_allclose(dev.to_host(values), p[name], rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose([cost for _, cost in history.cost], costs, rtol=1e-12)
+    assert [iteration for iteration, _ in history.cost] == [0, 4, 8]
+    assert (history.n_steps, history.n_samples) == (12, 3 * N)
+
+
+def test_without_shuffling_the_order_is_the_datas(dev):
+    ordered, _ = train(dev, batch_size=16, shuffle=False)
+    again, _ = train(dev, batch_size=16, shuffle=False, seed=5)
+    shuffled, _ = train(dev, batch_size=16)
+    np.testing.assert_array_equal(weights(ordered), weights(again))
+    assert np.any(weights(ordered) != weights(shuffled))
+
+
+def test_full_batch_by_none_by_size_and_beyond(dev):
+    results = [weights(train(dev, batch_size=size)[0]) for size in (None, N, N + 1)]
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+def test_batch_of_one(dev):
+    _, history = train(dev, batch_size=1)
+    assert history.n_steps == 3 * N
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_same_seed_same_bits(dev, dtype):
+    """Validation, progress and reporting intervals have no influence on the weights."""
+    X, y = problem(30, seed=3)
+    reports: list[training.Report] = []
+    variants: list[dict[str, Any]] = [
+        {},
+        {},
+        {"validation": (X, y)},
+        {"on_report": reports.append},
+        {"report_every": 2},
+        {"validation": (X, y), "on_report": reports.append, "report_every": 3},
+    ]
+    results = [
+        weights(train(dev, make(dev, dtype=dtype), batch_size=16, epochs=5, **variant)[0])
+        for variant in variants
+    ]
+    for other in results[1:]:
+        assert other.tobytes() == results[0].tobytes()
+    assert len(reports) == 5 + 3
+    different = weights(train(dev, make(dev, dtype=dtype), batch_size=16, epochs=5, seed=8)[0])
+    assert different.tobytes() != results[0].tobytes()
+
+
+def test_reports(dev):
+    X, y = problem(20, seed=4)
+    network, history = train(
+        dev, epochs=8, report_every=3, validation=(X, y), batch_size=20, optimizer=nn.Adam(0.02)
+    )
+    assert [report.epoch for report in history.reports] == [0, 3, 6, 7]
+    assert [report.iteration for report in history.reports] == [0, 9, 18, 21]
+    last = history.reports[-1]
+    assert last.learning_rate == pytest.approx(0.02, rel=1e-12)
+    cost, accuracy = training.evaluate(network, "softmax_cross_entropy", X, y)
+    assert (last.validation_cost, last.validation_accuracy) == (cost, accuracy)
+    seconds = [report.seconds for report in history.reports]
+    assert seconds == sorted(seconds)
+    assert history.seconds == seconds[-1] > 0
+    assert history.samples_per_second == pytest.approx(8 * N / history.seconds)
+    plain = json.loads(json.dumps(history.to_dict()))
+    assert plain["cost"][1] == [9, history.reports[1].cost]
+    assert plain["n_samples"] == 8 * N
+
+
+def test_cost_on_a_full_batch_is_taken_before_the_update(dev):
+    network = make(dev)
+    X, y = problem()
+    before, _ = training.evaluate(network, "softmax_cross_entropy", X, y)
+    _, history = train(dev, network, epochs=1)
+    assert history.cost == [(0, pytest.approx(before, rel=1e-12))]
+
+
+def test_evaluate(dev):
+    network = make(dev)
+    X, y = problem()
+    logits = network.predict(X)
+    P = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    cost, accuracy = training.evaluate(network, "softmax_cross_entropy", X, y)
+    assert cost == pytest.approx(-np.log(P[np.arange(N), y]).mean())
+    assert accuracy == pytest.approx((logits.argmax(axis=1) == y).mean())
+
+
+def test_accuracy_of_several_labels_needs_all_of_them(dev):
+    network = nn.Network([nn.Dense(2, init="zeros")], 1, device=dev)
+    with dev.activate():
+        network.named_parameters()["layers.0.b"][...] = dev.asarray(
+            [1.0, -1.0]
+        )  # predicts (1, 0) always
+    y = [[1, 0], [1, 1], [0, 0], [1, 0]]
+    assert training.evaluate(network, "sigmoid_cross_entropy", np.zeros((4, 1)), y)[1] == 0.5
+
+
+def test_divergence_stops_with_step_and_learning_rate(dev):
+    network = nn.Network(
+        [nn.Dense(4, "relu"), nn.Dense(4, "relu"), nn.Dense(1)], 4, device=dev, dtype="float32"
+    )
+    X, y = problem()
+    with pytest.raises(training.DivergenceError) as error:
+        training.fit(
+            network,
+            1e3 * X,
+            y == 0,
+            loss="sigmoid_cross_entropy",
+            optimizer=nn.GradientDescent(1e12),
+            epochs=50,
+            report_every=50,
+        )
+    assert error.value.learning_rate == pytest.approx(1e12)
+    assert 1 <= error.value.step < 10  # the step itself, not the end of the interval
+    assert "with learning rate 1e+12: try a smaller learning rate" in str(error.value)
+
+
+def test_divergence_names_the_first_step_whatever_the_interval(dev):
+    steps = set()
+    for report_every in (1, 3, 50):
+        network = nn.Network([nn.Dense(4, "relu"), nn.Dense(1)], 4, device=dev, seed=3)
+        X, y = problem()
+        with pytest.raises(training.DivergenceError) as error:
+            training.fit(
+                network,
+                1e3 * X,
+                y == 0,
+                loss="sigmoid_cross_entropy",
+                batch_size=16,
+                optimizer=nn.GradientDescent(1e15),
+                epochs=50,
+                report_every=report_every,
+            )
+        steps.add(error.value.step)
+    assert len(steps) == 1
+
+
+def test_ctrl_c_keeps_the_weights_of_the_last_whole_step(dev):
+    def interrupt(report):
+        if report.epoch == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    network, history = train(dev, epochs=1000, on_report=interrupt)
+    assert history.interrupted
+    assert signal.getsignal(signal.SIGINT) is before
+    assert history.n_steps == 5
+    assert [report.epoch for report in history.reports] == list(range(5))
+    same, _ = train(dev, epochs=5)
+    np.testing.assert_array_equal(weights(network), weights(same))
+    assert not train(dev, epochs=2)[1].interrupted
+
+
+def test_ctrl_c_in_the_middle_of_an_epoch(dev):
+    calls = []
+
+    class Interrupting(nn.GradientDescent):
+        def update(self, ops, params, grads, state):
+            super().update(ops, params, grads, state)
+            calls.append(1)
+            if len(calls) == 6:
+                signal.raise_signal(signal.SIGINT)
+
+    _, history = train(dev, epochs=9, batch_size=16, report_every=9, optimizer=Interrupting(0.1))
+    assert history.interrupted
+    assert (history.n_steps, history.n_samples) == (6, N + 32)
+    assert [report.epoch for report in history.reports] == [0, 1]
+    assert np.isfinite(history.cost[-1][1])
+
+
+def test_a_second_ctrl_c_stops_at_once(dev):
+    class Impatient(nn.GradientDescent):
+        def update(self, ops, params, grads, state):
+            del ops, params, grads, state
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(dev, optimizer=Impatient(0.1))
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_training_in_a_thread(dev):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(weights(train(dev)[0])))
+    thread.start()
+    thread.join()
+    np.testing.assert_array_equal(found[0], weights(train(dev)[0]))
+
+
+def test_an_error_in_a_callback_reaches_the_caller(dev):
+    def fail(report):
+        raise KeyError(report.epoch)
+
+    with pytest.raises(KeyError):
+        train(dev, on_report=fail)
+
+
+X_OK, Y_OK = problem()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"X": X_OK[:, :3]}, ValueError, r"X must have shape \(n_samples, 4\), got \(50, 3\)"),
+        ({"X": X_OK[:9]}, ValueError, "one length, got 9 samples and 50 labels"),
+        ({"X": X_OK[:0], "y": Y_OK[:0]}, ValueError, "X must hold at least one sample"),
+        (
+            {"X": np.where(X_OK > 2, np.nan, X_OK)},
+            ValueError,
+            "X must be finite, got [0-9]+ values",
+        ),
+        ({"X": [["a"] * 4] * 50}, TypeError, "X does not convert to an array of float64"),
+        ({"y": Y_OK + 1}, ValueError, "y must hold classes 0 to 2"),
+        ({"validation": (X_OK, Y_OK[:9])}, ValueError, "validation X and validation y"),
+        ({"validation": (X_OK, Y_OK + 1)}, ValueError, "validation y must hold classes"),
+        ({"epochs": 0}, ValueError, "epochs must be a positive integer, got 0"),
+        ({"batch_size": 2.5}, ValueError, "batch_size must be a positive integer, got 2.5"),
+        ({"report_every": -1}, ValueError, "report_every must be a positive integer"),
+        ({"seed": "x"}, ValueError, "seed must be an integer, got 'x'"),
+        ({"shuffle": 1}, ValueError, "shuffle must be true or false, got 1"),
+        ({"loss": "hinge"}, ValueError, "no loss named 'hinge'; known here: .*softmax_cross"),
+        ({"optimizer": "adan"}, ValueError, "no optimizer named 'adan'"),
+        ({"optimizer": {"type": "adam", "beta": 1}}, ValueError, "optimizer 'adam': got an unexp"),
+    ],
+)
+def test_wrong_arguments_leave_the_network_alone(dev, arguments, error, said):
+    network = make(dev)
+    before = weights(network)
+    settings = {"X": X_OK, "y": Y_OK, "loss": "softmax_cross_entropy", "optimizer": "adam"}
+    with pytest.raises(error, match=said):
+        training.fit(network, **{**settings, "epochs": 2, **arguments})
+    np.testing.assert_array_equal(weights(network), before)
+
+
+def test_large_finite_inputs_are_not_refused(dev):
+    network = make(dev, dtype="float32")
+    with dev.activate():
+        network.parameters.fill(0)
+    X = np.full((4, 4), 3e38, np.float32)  # finite, though their sum is not
+    history = training.fit(
+        network,
+        X,
+        [0, 1, 2, 0],
+        loss="softmax_cross_entropy",
+        optimizer=nn.GradientDescent(1e-30),
+        epochs=1,
+    )
+    assert history.cost[0][1] == pytest.approx(np.log(3), rel=1e-6)
