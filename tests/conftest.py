@@ -8,9 +8,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import xpnet
+
+hypothesis.settings.register_profile("xpnet", deadline=None)  # machines are shared
+hypothesis.settings.load_profile("xpnet")
 
 ROOT = Path(__file__).resolve().parent.parent
 

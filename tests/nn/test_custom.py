@@ -166,3 +166,18 @@ def test_a_wrong_number_of_outputs_is_refused():
 
     with pytest.raises(TypeError, match=r"Wrong\.build must return the number of output features"):
         nn.Network([Wrong()], 2, device="cpu")
+
+
+def test_an_argument_that_is_not_stored_is_named():
+    class Forgetful(nn.Activation):
+        def __init__(self, beta=1.0):
+            del beta
+
+    class Open(nn.Activation):
+        def __init__(self, **settings):
+            del settings
+
+    with pytest.raises(TypeError, match=r"must store its argument as self\.beta"):
+        Forgetful().clone()
+    with pytest.raises(TypeError, match=r"must name every argument, got \*\*settings"):
+        nn.Dense(3, Open())

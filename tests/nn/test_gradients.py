@@ -96,7 +96,7 @@ def test_deep_composition(dev):
     assert len(result.errors) == 1 + 2 * 10
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_random_networks(dev, data):
     widths = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4), label="widths")

@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from xpnet import nn
@@ -46,7 +46,6 @@ def test_forward_is_what_the_equations_say(dev):
     np.testing.assert_allclose(network.predict(X), Z, rtol=1e-13, atol=1e-15)
 
 
-@settings(deadline=None)
 @given(n=st.integers(0, 40), batch_size=st.integers(1, 45))
 def test_prediction_does_not_depend_on_the_batch_size(dev, n, batch_size):
     network = make(dev, dtype="float64")

@@ -107,24 +107,34 @@ class Configurable:
 
     def clone(self) -> Self:
         """Make a new instance from the same arguments."""
-        return type(self)(
-            **{name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-        )
+        return type(self)(**self._arguments())
 
     def get_config(self) -> dict[str, Any]:
         """Give the name and the constructor's arguments, as :meth:`resolve` takes them."""
         config: dict[str, Any] = {"type": self.name}
-        for parameter in inspect.signature(type(self)).parameters:
-            value = getattr(self, parameter)
+        for parameter, value in self._arguments().items():
             config[parameter] = value.get_config() if isinstance(value, Configurable) else value
         return config
 
     def __repr__(self) -> str:
-        arguments = ", ".join(
-            f"{parameter}={getattr(self, parameter)!r}"
-            for parameter in inspect.signature(type(self)).parameters
-        )
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self._arguments().items())
         return f"{type(self).__name__}({arguments})"
+
+    def _arguments(self) -> dict[str, Any]:
+        """Read the constructor's arguments back from the attributes of the same names."""
+        found = {}
+        for parameter in inspect.signature(type(self)).parameters.values():
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                raise TypeError(
+                    f"{type(self).__name__}.__init__ must name every argument, got {parameter}"
+                )
+            if not hasattr(self, parameter.name):
+                raise TypeError(
+                    f"{type(self).__name__}.__init__ must store its argument as "
+                    f"self.{parameter.name}, so that it can be copied and saved"
+                )
+            found[parameter.name] = getattr(self, parameter.name)
+        return found
 
 
 def _is_ours(cls: type) -> bool:
