@@ -94,6 +94,29 @@ def test_wrong_input_is_one_line_and_status_2(arguments, environment, said):
     assert said in done.stderr
 
 
+def test_ctrl_c_while_loading_is_status_130(monkeypatch, capsys):
+    def interrupt(name):
+        raise KeyboardInterrupt(name)
+
+    monkeypatch.setattr(xpnet.cli, "load_recipe", interrupt)
+    assert xpnet.cli.main([]) == 130
+    assert capsys.readouterr().err == "train.py: interrupted\n"
+
+
+def test_a_reader_that_stops_reading():
+    command = f'"{sys.executable}" "{ROOT / "train.py"}" digits-logistic'
+    done = subprocess.run(
+        f"{command} | head -n 1", shell=True, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.startswith("digits-logistic on")
+    assert done.stderr == ""
+
+
+def test_a_recipe_named_twice_runs_once():
+    done = run("digits-logistic", "digits-logistic", "--quiet")
+    assert done.stdout.count("digits-logistic") == 1
+
+
 def test_a_diverging_run_is_status_1(monkeypatch, capsys):
     recipe = load_recipe("digits-deep")
     recipe.optimizer.learning_rate = 1e30

@@ -307,6 +307,29 @@ def test_what_does_not_convert_is_named():
         make_device("cpu").asarray([["a"]], np.float32, name="X")
 
 
+@pytest.mark.parametrize(
+    "array", [["1", "2"], [1j, 2], np.array(["2026-01-01"], "M8[D]"), [[1], [1, 2]], [{}]]
+)
+@pytest.mark.parametrize("dtype", [np.float64, None])
+def test_what_is_not_numbers_is_refused(array, dtype):
+    with pytest.raises(TypeError, match=r"^X does not convert to (numbers|an array of float64): "):
+        make_device("cpu").asarray(array, dtype, name="X")
+
+
+def test_layouts_and_byte_orders(dev):
+    X = np.arange(12.0).reshape(3, 4)
+    read_only = X.copy()
+    read_only.flags.writeable = False
+    for array in (X.astype(">f8"), np.asfortranarray(X), read_only, X.tolist(), X.astype(object)):
+        found = dev.asarray(array, np.float64)
+        assert found.dtype == np.dtype("=f8")
+        assert found.flags.c_contiguous
+        np.testing.assert_array_equal(dev.to_host(found), X)
+    labels = dev.asarray(np.array([1, 2], ">i4"))
+    assert labels.dtype.isnative
+    np.testing.assert_array_equal(dev.to_host(labels), [1, 2])
+
+
 def test_pickling_by_name(dev):
     assert pickle.loads(pickle.dumps(dev)).name == dev.name
 

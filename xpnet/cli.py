@@ -49,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), WRONG_INPUT)
     except DivergenceError as error:
         return _complain(str(error), FAILED)
+    except KeyboardInterrupt:
+        return _complain("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # whoever read the output has stopped reading
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+        return FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
-    recipes = [load_recipe(name) for name in options.recipes or _DEFAULT]
+    recipes = [load_recipe(name) for name in dict.fromkeys(options.recipes or _DEFAULT)]
     try:
         chosen = device(options.device)
     except ValueError as error:

@@ -329,9 +329,15 @@ def _cuda_device(index: int) -> Device:
 
 
 def _host_array(array: Any, dtype: npt.DTypeLike | None, name: str) -> npt.NDArray[Any]:
+    """Make a C-contiguous NumPy array of numbers in native byte order."""
+    wanted = "numbers" if dtype is None else f"an array of {np.dtype(dtype)}"
     try:
-        converted = np.asarray(array, dtype=dtype, order="C")
+        raw = np.asarray(array)
+        if raw.dtype.kind in "biuf" or (raw.dtype.kind == "O" and dtype is not None):
+            target = raw.dtype.newbyteorder("=") if dtype is None else dtype
+            with np.errstate(all="ignore"):  # what overflows becomes infinite; fit refuses that
+                return np.asarray(raw, dtype=target, order="C")
+        reason = f"its dtype is {raw.dtype}"
     except (TypeError, ValueError) as error:
-        wanted = "an array" if dtype is None else f"an array of {np.dtype(dtype)}"
-        raise TypeError(f"{name} does not convert to {wanted}: {error}") from error
-    return converted
+        reason = str(error)
+    raise TypeError(f"{name} does not convert to {wanted}: {reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -99,7 +100,7 @@ def test_saving_and_loading_in_another_process(dev, tmp_path):
         "net = training.load_network('net.safetensors')\n"
         "np.save('Z.npy', net.predict(np.load('X.npy')))\n"
     )
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "XPNET_DEVICE": dev.name}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XPNET_DEVICE": dev.name}
 
     def run(importing):
         return subprocess.run(

@@ -250,6 +250,16 @@ def test_a_second_ctrl_c_stops_at_once(dev):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_an_ignored_ctrl_c_stays_ignored(dev):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        _, history = train(dev, on_report=lambda report: signal.raise_signal(signal.SIGINT))
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not history.interrupted
+
+
 def test_training_in_a_thread(dev):
     found = []
     thread = threading.Thread(target=lambda: found.append(weights(train(dev)[0])))
@@ -280,6 +290,11 @@ X_OK, Y_OK = problem()
             ValueError,
             "X must be finite, got [0-9]+ values",
         ),
+        (
+            {"X": np.where(X_OK > 2, 1e300, X_OK), "network": "float32"},
+            ValueError,
+            "must be finite",
+        ),
         ({"X": [["a"] * 4] * 50}, TypeError, "X does not convert to an array of float64"),
         ({"y": Y_OK + 1}, ValueError, "y must hold classes 0 to 2"),
         ({"validation": (X_OK, Y_OK[:9])}, ValueError, "validation X and validation y"),
@@ -295,7 +310,8 @@ X_OK, Y_OK = problem()
     ],
 )
 def test_wrong_arguments_leave_the_network_alone(dev, arguments, error, said):
-    network = make(dev)
+    network = make(dev, dtype=arguments.get("network", "float64"))
+    arguments = {key: value for key, value in arguments.items() if key != "network"}
     before = weights(network)
     settings = {"X": X_OK, "y": Y_OK, "loss": "softmax_cross_entropy", "optimizer": "adam"}
     with pytest.raises(error, match=said):

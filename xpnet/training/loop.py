@@ -289,10 +289,11 @@ class _Interruption:
         self.requested = False
 
     def __enter__(self) -> Self:
-        # getsignal gives None where a handler was not installed from Python: leave that alone.
-        self._previous = None
+        previous = None
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.getsignal(signal.SIGINT)
+            previous = signal.getsignal(signal.SIGINT)
+        # A signal that is ignored (a job in the background), or handled outside Python, stays so.
+        self._previous = previous if callable(previous) else None
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._handle)
         return self
