@@ -122,7 +122,7 @@ def test_a_diverging_run_is_status_1(monkeypatch, capsys):
     recipe.optimizer.learning_rate = 1e30
     monkeypatch.setattr(xpnet.cli, "load_recipe", lambda name: recipe)
     assert xpnet.cli.main([recipe.name]) == 1
-    assert "the loss was no longer finite at step" in capsys.readouterr().err
+    assert "loss or parameters were no longer finite at step" in capsys.readouterr().err
 
 
 def test_ctrl_c_is_status_130_with_what_was_reached(monkeypatch, capsys, tmp_path):

@@ -204,6 +204,21 @@ def test_divergence_names_the_first_step_whatever_the_interval(dev):
     assert len(steps) == 1
 
 
+def test_a_last_update_that_overflows_is_divergence(dev):
+    network = nn.Network([nn.Dense(3, init="zeros")], 4, device=dev)
+    X, y = problem()
+    with pytest.raises(training.DivergenceError) as error:
+        training.fit(
+            network,
+            1e20 * X,
+            y,
+            loss="softmax_cross_entropy",
+            optimizer=nn.GradientDescent(3e38),
+            epochs=1,
+        )
+    assert error.value.step == 0
+
+
 def test_ctrl_c_keeps_the_weights_of_the_last_whole_step(dev):
     def interrupt(report):
         if report.epoch == 4:
@@ -299,6 +314,7 @@ X_OK, Y_OK = problem()
         ({"y": Y_OK + 1}, ValueError, "y must hold classes 0 to 2"),
         ({"validation": (X_OK, Y_OK[:9])}, ValueError, "validation X and validation y"),
         ({"validation": (X_OK, Y_OK + 1)}, ValueError, "validation y must hold classes"),
+        ({"validation": X_OK}, ValueError, r"validation must be a pair \(X, y\), got ndarray"),
         ({"epochs": 0}, ValueError, "epochs must be a positive integer, got 0"),
         ({"batch_size": 2.5}, ValueError, "batch_size must be a positive integer, got 2.5"),
         ({"report_every": -1}, ValueError, "report_every must be a positive integer"),

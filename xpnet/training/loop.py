@@ -26,19 +26,20 @@ OnReport: TypeAlias = Callable[[Report], None]
 
 
 class DivergenceError(ArithmeticError):
-    """The loss became infinite or nan.
+    """The loss or the parameters became infinite or nan.
 
     Attributes
     ----------
     step : int
-        The first update, counted from 0, whose loss was not finite.
+        The first update, counted from 0, whose loss was not finite; or the last one, where the
+        loss was still finite and the update's result was not.
     learning_rate : float
         The learning rate at the time.
     """
 
     def __init__(self, step: int, learning_rate: float) -> None:
         super().__init__(
-            f"the loss was no longer finite at step {step} with learning rate "
+            f"loss or parameters were no longer finite at step {step} with learning rate "
             f"{learning_rate:g}: try a smaller learning rate, inputs scaled to about unit size, "
             "or a smaller initialisation"
         )
@@ -98,7 +99,8 @@ def fit(
     ValueError, TypeError
         If an argument does not fit the network or is out of range.
     DivergenceError
-        If a loss is not finite; noticed at the next report.
+        If a loss is not finite, noticed at the next report, or the last update leaves parameters
+        that are not.
 
     Notes
     -----
@@ -122,6 +124,8 @@ def fit(
     X_data, y_data = _samples(network, loss, X, y, "")
     held_out = None
     if validation is not None:
+        if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+            raise ValueError(f"validation must be a pair (X, y), got {type(validation).__name__}")
         held_out = _samples(network, loss, *validation, "validation ")
     n = len(X_data)
     if batch_size is not None and batch_size >= n:
@@ -153,6 +157,7 @@ def fit(
             if interruption.requested:
                 recorder.history.interrupted = True
                 break
+        recorder.check_parameters()
         return recorder.history
 
 
@@ -221,6 +226,7 @@ class _Recorder:
 
     def __init__(self, network: Network, state: dict[str, Array], capacity: int) -> None:
         self.history = History()
+        self._network = network
         self._device = network.device
         self._state = state
         self._losses = network.device.xp.empty(capacity, dtype=network.dtype)
@@ -277,6 +283,11 @@ class _Recorder:
         """Start the next interval, and its clock."""
         self._sizes.clear()
         self._resumed = time.perf_counter()
+
+    def check_parameters(self) -> None:
+        """Raise a DivergenceError if the last update, which no loss has seen, went wrong."""
+        if not bool(self._device.xp.isfinite(self._network.parameters).all()):
+            raise DivergenceError(self.history.n_steps - 1, self._learning_rate())
 
     def _learning_rate(self) -> float:
         return float(self._device.to_host(self._state["learning_rate"])[0])
