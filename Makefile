@@ -31,6 +31,7 @@ fix: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The two variables choose a BLAS kernel and cache size by hand; a measurement wants the native ones.
 bench: $(VENV)/.test
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,min,rounds --benchmark-sort=name
 

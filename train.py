@@ -3,7 +3,10 @@
 
 import sys
 
-from xpnet.cli import main
+try:
+    from xpnet.cli import main
+except KeyboardInterrupt:
+    sys.exit(130)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,8 +7,8 @@ between devices.
 
 References
 ----------
-Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011,
-section 4.3; the known-answer vectors are those of the authors' Random123 library.
+Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011;
+the known-answer vectors are those of the authors' Random123 library.
 """
 
 from __future__ import annotations

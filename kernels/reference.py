@@ -208,7 +208,9 @@ class ReferenceOps:
         """Binary cross-entropy of each sample, summed over its outputs.
 
         ``l_i = sum_j softplus(Z_ij) - Y_ij Z_ij``, which is ``-Y log A - (1 - Y) log(1 - A)``
-        with ``A = sigmoid(Z)`` put in and simplified; its derivative is ``A - Y``.
+        with ``A = sigmoid(Z)`` put in and simplified; its derivative is ``A - Y``. Computed as
+        ``(max(Z, 0) - Y Z) + log1p(exp(-|Z|))``: for a confident positive the bracket is exactly
+        0, where ``softplus(Z) - Z`` would cancel to nothing.
 
         Parameters
         ----------
@@ -221,7 +223,8 @@ class ReferenceOps:
             Overwritten with the gradient of the mean of ``l``, ``(A - Y) / n_samples``.
         """
         xp = self.xp
-        xp.sum(self.softplus(logits) - labels * logits, axis=-1, out=losses)
+        linear = xp.maximum(logits, 0) - labels * logits
+        xp.sum(linear + xp.log1p(xp.exp(-xp.abs(logits))), axis=-1, out=losses)
         if dlogits is not None:
             xp.subtract(self.sigmoid(logits), labels, out=dlogits)
             xp.divide(dlogits, logits.shape[-2], out=dlogits)

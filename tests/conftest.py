@@ -6,6 +6,8 @@ The suite runs on the device that ``XPNET_DEVICE`` names, by default the CPU.
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -23,6 +25,14 @@ ROOT = Path(__file__).resolve().parent.parent
 def dev() -> xpnet.Device:
     """The device under test."""
     return xpnet.device()
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c() -> Iterator[None]:
+    """Handle SIGINT as at a terminal: a job in the background inherits that it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -45,7 +47,15 @@ def test_three_classifiers_on_digits_in_one_table(tmp_path):
     for row in rows:
         history = json.loads((tmp_path / "a b" / row[0] / "history.json").read_text())
         assert history["recipe"] == row[0]
-        assert round(history["test_accuracy"], 4) == float(row[header.index("test")])
+        for column, key in (
+            ("train", "train_accuracy"),
+            ("test", "test_accuracy"),
+            ("majority", "majority_accuracy"),
+        ):
+            assert round(history[key], 4) == float(row[header.index(column)])
+        assert history["train_accuracy"] > history["test_accuracy"] > history["majority_accuracy"]
+        assert (history["dtype"], history["seed"], history["rng"]) == ("float32", 0, "numpy")
+        assert row[header.index("device")] == history["device"]
         assert history["majority_accuracy"] == pytest.approx(37 / 360)
         assert history["cost"][0][0] == 0
         assert history["seconds"] > 0
@@ -58,7 +68,7 @@ def test_quiet_prints_the_table_alone():
     loud, quiet = run("digits-logistic"), run("digits-logistic", "--quiet")
     assert "epoch    60" in loud.stdout
     assert "epoch" not in quiet.stdout
-    assert quiet.stdout.split()[-8] == "digits-logistic"
+    assert quiet.stdout.split()[-9] == "digits-logistic"
 
 
 def test_the_list():
@@ -84,6 +94,7 @@ def test_cuda_without_a_gpu():
         (["cats-deep"], {"XPNET_DATA_DIR": ""}, "train_catvnoncat.h5: say where it is"),
         (["cats-deep", "--data-dir", "no such folder"], {}, "which is not in no such folder"),
         (["digits-deep", "--out", os.devnull], {}, "--out: cannot make the folder"),
+        (["digits-deep", "--data-dir", ""], {"XPNET_DEVICE": "cuda:99"}, "XPNET_DEVICE=cuda:99: "),
     ],
 )
 def test_wrong_input_is_one_line_and_status_2(arguments, environment, said):
@@ -112,6 +123,50 @@ def test_a_reader_that_stops_reading():
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("redirection", "status", "said"),
+    [("> /dev/full", 2, "cannot write the output: No space left"), (">&-", 0, "")],
+)
+def test_an_output_that_cannot_be_written(redirection, status, said):
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    command = f'"{sys.executable}" "{ROOT / "train.py"}" digits-logistic --quiet {redirection}'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == (1 if said else 0)
+
+
+def test_what_was_trained_is_shown_where_it_cannot_be_written(tmp_path):
+    (tmp_path / "digits-logistic" / "history.json").mkdir(parents=True)
+    done = run("digits-logistic", "--quiet", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "digits-logistic" in done.stdout.splitlines()[-1]
+    assert done.stderr.startswith("train.py: cannot write ")
+    assert len(done.stderr.splitlines()) == 1
+    assert [entry.name for entry in (tmp_path / "digits-logistic").iterdir()] == ["history.json"]
+
+
+def test_a_real_ctrl_c_to_a_real_process(tmp_path):
+    """At several moments: while importing, loading, training."""
+    for delay in (0.02, 0.1, 0.4, 0.8, 1.2):
+        process = subprocess.Popen(
+            [sys.executable, ROOT / "train.py", "--out", tmp_path],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        if process.returncode in (0, -signal.SIGINT):
+            continue  # it had finished, or Python itself was not up yet
+        assert process.returncode == 130, errors
+        assert len(errors.splitlines()) <= 1, errors
+    for path in tmp_path.glob("*/history.json"):
+        assert json.loads(path.read_text())["recipe"] == path.parent.name
+
+
 def test_a_recipe_named_twice_runs_once():
     done = run("digits-logistic", "digits-logistic", "--quiet")
     assert done.stdout.count("digits-logistic") == 1
@@ -120,9 +175,13 @@ def test_a_recipe_named_twice_runs_once():
 def test_a_diverging_run_is_status_1(monkeypatch, capsys):
     recipe = load_recipe("digits-deep")
     recipe.optimizer.learning_rate = 1e30
-    monkeypatch.setattr(xpnet.cli, "load_recipe", lambda name: recipe)
-    assert xpnet.cli.main([recipe.name]) == 1
-    assert "loss or parameters were no longer finite at step" in capsys.readouterr().err
+    finished = load_recipe("digits-logistic")
+    recipes = {recipe.name: recipe, finished.name: finished}
+    monkeypatch.setattr(xpnet.cli, "load_recipe", recipes.__getitem__)
+    assert xpnet.cli.main([finished.name, recipe.name, "--quiet"]) == 1
+    printed = capsys.readouterr()
+    assert "digits-deep: loss or parameters were no longer finite at step" in printed.err
+    assert printed.out.splitlines()[-1].startswith("digits-logistic")
 
 
 def test_ctrl_c_is_status_130_with_what_was_reached(monkeypatch, capsys, tmp_path):
@@ -135,7 +194,8 @@ def test_ctrl_c_is_status_130_with_what_was_reached(monkeypatch, capsys, tmp_pat
     status = xpnet.cli.main(["digits-logistic", "digits-deep", "--out", str(tmp_path)])
     printed = capsys.readouterr()
     assert status == 130
-    assert "interrupted in digits-logistic" in printed.err
+    assert "interrupted in digits-logistic, which is kept" in printed.err
+    assert "digits-logistic" in printed.out.splitlines()[-1]
     history = json.loads((tmp_path / "digits-logistic" / "history.json").read_text())
     assert history["interrupted"]
     assert history["reports"][-1]["epoch"] == 10

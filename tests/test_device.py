@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import pickle
 import sys
 import types
@@ -41,8 +43,18 @@ class FakeEvent:
 
 
 class FakeStream:
+    """Keeps, as CuPy does, a stack of "with" blocks and apart from it the current stream.
+
+    Leaving a block makes the stream of the enclosing block current, or the default stream, and
+    forgets one that was chosen by use(): tests/cupy_tests/cuda_tests/test_stream.py of CuPy,
+    test_mix_use_context.
+    """
+
     def __init__(self, log, name):
-        self.log, self.name, self.previous = log, name, []
+        self.log, self.name = log, name
+
+    def use(self):
+        FakeCuda.current = self
 
     def record(self):
         self.log.append(f"record {self.name}")
@@ -55,22 +67,26 @@ class FakeStream:
         self.log.append(f"synchronize {self.name}")
 
     def __enter__(self):
-        self.previous.append(FakeCuda.current)
+        FakeCuda.stack.append(self)
         FakeCuda.current = self
 
     def __exit__(self, *error):
-        FakeCuda.current = self.previous.pop()
+        FakeCuda.stack.pop()
+        FakeCuda.current = FakeCuda.stack[-1] if FakeCuda.stack else FakeCuda.default
 
 
 class FakeCuda:
     """cupy.cuda: one GPU of compute capability 9.0 unless told otherwise."""
 
     current: FakeStream
+    default: FakeStream
+    stack: list[FakeStream]
 
     def __init__(self, runtime, capability="90"):
         self.runtime = runtime
         self.log: list[str] = []
-        FakeCuda.current = FakeStream(self.log, "caller")
+        FakeCuda.current = FakeCuda.default = FakeStream(self.log, "default")
+        FakeCuda.stack = []
         outer = self
 
         class Device:
@@ -97,8 +113,14 @@ class FakeCuda:
 def fake_cupy(monkeypatch):
     """Install a module ``cupy`` with a runtime that answers as the test wants."""
 
-    def install(n_devices=1, version=13020, capability="90", error=None):
+    def install(n_devices=1, version=13020, capability="90", error=None, no_library=None):
+        def matmul(A, B):
+            if no_library:
+                raise no_library
+            return A @ B
+
         module = types.ModuleType("cupy")
+        module.__dict__.update(ones=np.ones, matmul=matmul, asnumpy=np.asarray)
         module.__version__ = "14.2.0"  # type: ignore[attr-defined]
         module.cuda = FakeCuda(FakeRuntime(n_devices, version, error), capability)  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "cupy", module)
@@ -198,13 +220,27 @@ def test_a_driver_too_old_for_cupy(fake_cupy, driver):
     with pytest.raises(xpnet.DeviceUnavailableError) as error:
         make_device("cuda")
     assert "cudaErrorInsufficientDriver" in str(error.value)
-    assert "pip install 'cupy-cuda12x[ctk]'" in str(error.value)
+    assert str(error.value).endswith("type: pip install 'cupy-cuda12x[ctk]'")
+
+
+def test_two_cupys_are_never_advised(fake_cupy, driver, monkeypatch):
+    """What is installed and wrong has to go first; what is installed and right is not named."""
+    monkeypatch.setattr(device_module, "_installed_cupy", lambda: "cupy-cuda13x")
+    driver((12040, (8, 0)))
+    fake_cupy(error="cudaErrorInsufficientDriver")
+    problem = device_module.cuda_problem()
+    assert problem.endswith(
+        "type: pip uninstall -y cupy-cuda13x && pip install 'cupy-cuda12x[ctk]'"
+    )
+    driver(None)
+    assert "pip install" not in device_module.cuda_problem()
+    assert "no NVIDIA driver was found: install one" in device_module.cuda_problem()
 
 
 def test_a_machine_without_a_gpu(fake_cupy, driver):
     fake_cupy(n_devices=0)
     driver((13010, None))
-    with pytest.raises(xpnet.DeviceUnavailableError, match="reports 0 devices"):
+    with pytest.raises(xpnet.DeviceUnavailableError, match=r"finds no GPU; .* shows no GPU"):
         make_device("cuda")
 
 
@@ -216,7 +252,9 @@ def test_a_device_number_too_high(fake_cupy):
 
 def test_cuda_13_refuses_volta(fake_cupy):
     fake_cupy(version=13020, capability="70")
-    with pytest.raises(xpnet.DeviceUnavailableError, match=r"7\.0 .* pip install 'cupy-cuda12x"):
+    with pytest.raises(
+        xpnet.DeviceUnavailableError, match=r"7\.0 of cuda:0; .*pip install 'cupy-cuda12x"
+    ):
         make_device("cuda")
     fake_cupy(version=12080, capability="70")
     assert make_device("cuda").name == "cuda:0"
@@ -236,8 +274,8 @@ def test_auto_takes_the_gpu_and_says_so(fake_cupy, caplog):
 
 @pytest.mark.usefixtures("no_cupy")
 def test_auto_falls_back_and_says_why(caplog):
-    with caplog.at_level("INFO", logger="xpnet"):
-        assert make_device("auto").name == "cpu"
+    assert make_device("auto").name == "cpu"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "'auto' is cpu (CuPy is not installed" in caplog.text
 
 
@@ -249,18 +287,45 @@ def test_the_border_waits_on_both_sides(fake_cupy):
         assert FakeCuda.current is gpu.stream
         with gpu.activate():
             log.append("work")
-    assert FakeCuda.current.name == "caller"
+    assert FakeCuda.current is FakeCuda.default
     assert log == [
         "enter device 0",
-        "record caller",
-        "own waits for caller",
+        "record default",
+        "own waits for default",
         "enter device 0",
         "work",
         "leave device 0",
         "record own",
-        "caller waits for own",
+        "default waits for own",
         "leave device 0",
     ]
+
+
+@pytest.mark.parametrize("how", ["use", "with", "use inside with"])
+def test_the_callers_stream_stays_current(fake_cupy, how):
+    log = fake_cupy().cuda.log
+    gpu = make_device("cuda")
+    chosen = FakeStream(log, "chosen")
+    with contextlib.ExitStack() as enclosing:
+        if how == "use inside with":
+            enclosing.enter_context(FakeStream(log, "outer"))
+        if how == "with":
+            enclosing.enter_context(chosen)
+        else:
+            chosen.use()
+        with gpu.activate():
+            assert FakeCuda.current is gpu.stream
+        assert FakeCuda.current is chosen
+    assert log[-2:] == ["chosen waits for own", "leave device 0"]
+
+
+def test_a_cupy_without_its_libraries_is_not_usable(fake_cupy):
+    fake_cupy(no_library=ImportError("libcublas.so.13:\n cannot open"))
+    with pytest.raises(xpnet.DeviceUnavailableError) as error:
+        make_device("cuda")
+    assert "cannot compute on cuda:0 (libcublas.so.13: cannot open)" in str(error.value)
+    assert "pip install 'cupy-cuda" in str(error.value)
+    assert make_device("auto").name == "cpu"
 
 
 def test_the_border_is_crossed_back_after_an_error(fake_cupy):
@@ -268,8 +333,8 @@ def test_the_border_is_crossed_back_after_an_error(fake_cupy):
     gpu = make_device("cuda")
     with pytest.raises(KeyError), gpu.activate():
         raise KeyError
-    assert "caller waits for own" in log
-    assert FakeCuda.current.name == "caller"
+    assert "default waits for own" in log
+    assert FakeCuda.current is FakeCuda.default
 
 
 def test_two_devices_live_side_by_side(fake_cupy):
@@ -308,7 +373,15 @@ def test_what_does_not_convert_is_named():
 
 
 @pytest.mark.parametrize(
-    "array", [["1", "2"], [1j, 2], np.array(["2026-01-01"], "M8[D]"), [[1], [1, 2]], [{}]]
+    "array",
+    [
+        ["1", "2"],
+        [1j, 2],
+        np.ma.array([1, 2], mask=[False, True]),
+        np.array(["2026-01-01"], "M8[D]"),
+        [[1], [1, 2]],
+        [{}],
+    ],
 )
 @pytest.mark.parametrize("dtype", [np.float64, None])
 def test_what_is_not_numbers_is_refused(array, dtype):
@@ -332,6 +405,7 @@ def test_layouts_and_byte_orders(dev):
 
 def test_pickling_by_name(dev):
     assert pickle.loads(pickle.dumps(dev)).name == dev.name
+    assert copy.deepcopy(dev) is dev
 
 
 def test_spurious_warnings_are_off_inside_only():

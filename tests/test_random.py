@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xpnet.kernels import philox
-from xpnet.random import Purpose, check_seed, shuffle
+from xpnet.random import Purpose, check_seed, shuffle, weight_stream
 
 
 def test_every_epoch_has_an_order_of_its_own():
@@ -30,3 +30,16 @@ def test_seeds(seed):
 def test_wrong_seeds(seed):
     with pytest.raises(ValueError, match="seed must"):
         check_seed(seed)
+
+
+def test_streams_do_not_change_from_one_release_to_the_next():
+    """Golden values: whoever changes them changes the results of every seed."""
+    np.testing.assert_allclose(
+        weight_stream(1).normal((2, 2)),
+        [[0.345584192064786, 0.8216181435011584], [0.33043707618338714, -1.303157231604361]],
+    )
+    assert shuffle(8, 1, 0).tolist() == [3, 4, 0, 1, 6, 2, 5, 7]
+    legacy = weight_stream(1, "numpy-legacy")
+    np.testing.assert_array_equal(
+        legacy.uniform((2, 3)), np.random.RandomState(1).uniform(-1, 1, (3, 2)).T
+    )

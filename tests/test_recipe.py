@@ -70,6 +70,14 @@ def test_running_one(dev):
         ('"adam"', '"adan"', "no optimizer named 'adan'"),
         ('"softmax_cross_entropy"', '"hinge"', "no loss named 'hinge'"),
         ('type = "adam"', "learning_rate = 1", "optimizer must be a name"),
+        ("units = 10", "units = -1", "units must be a positive integer, got -1"),
+        ("units = 10", "unit = 10", "layer 'dense': "),
+        ('"dense"', '"dnse"', "no layer named 'dnse'"),
+        ("epochs = 2", "epochs = -2", "training.epochs must be a positive integer, got -2"),
+        ("epochs = 2", 'epochs = 2\nbatch_size = "x"', "training.batch_size must be a positive"),
+        ("epochs = 2", "shuffle = true", "key training.epochs is missing"),
+        ('dataset = "digits"', "", "key data.dataset is missing"),
+        ('[data]\ndataset = "digits"', "data = 3", "data must be a table, got 3"),
     ],
 )
 def test_wrong_recipes(old, new, said):

@@ -47,13 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _train(options)
     except (DataError, DeviceUnavailableError, RecipeError, _UsageError) as error:
         return _complain(str(error), WRONG_INPUT)
-    except DivergenceError as error:
-        return _complain(str(error), FAILED)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # whoever read the output has stopped reading
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
-        return FAILED
+    except OSError as error:  # standard output is closed, or a file where it leads is full
+        sys.stdout = None
+        if isinstance(error, BrokenPipeError):  # whoever read it has seen enough
+            return INTERRUPTED
+        return _complain(f"cannot write the output: {error.strerror}", WRONG_INPUT)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,22 +90,40 @@ def _train(options: argparse.Namespace) -> int:
     datasets = {recipe.data["dataset"]: recipe.load_data(options.data_dir) for recipe in recipes}
     folders = {recipe.name: _make_folder(options.out, recipe.name) for recipe in recipes}
     results: list[Result] = []
+    status, complaint = DONE, None
     for recipe in recipes:
         progress = None if options.quiet else _Progress(recipe, chosen)
-        result = recipe.run(datasets[recipe.data["dataset"]], chosen, on_report=progress)
-        folder = folders[recipe.name]
-        if folder is not None:
-            text = json.dumps(result.to_dict(), indent=1) + "\n"
-            write_whole(folder / "history.json", text.encode())
-        results.append(result)
-        if result.history.interrupted:
+        try:
+            result = recipe.run(datasets[recipe.data["dataset"]], chosen, on_report=progress)
+        except DivergenceError as error:
+            status, complaint = FAILED, f"{recipe.name}: {error}"
             break
-    _print_lines(_table(results))
-    if results[-1].history.interrupted:
-        return _complain(
-            f"interrupted in {results[-1].recipe.name}; what was reached is above", INTERRUPTED
-        )
-    return DONE
+        except KeyboardInterrupt:
+            status, complaint = INTERRUPTED, f"interrupted in {recipe.name}"
+            break
+        results.append(result)
+        complaint = _write_history(folders[recipe.name], result)
+        if complaint is not None:
+            status = WRONG_INPUT
+            break
+        if result.history.interrupted:
+            status, complaint = INTERRUPTED, f"interrupted in {recipe.name}, which is kept as it is"
+            break
+    if results:
+        _print_lines(_table(results))
+    return DONE if complaint is None else _complain(complaint, status)
+
+
+def _write_history(folder: Path | None, result: Result) -> str | None:
+    """Write ``history.json`` if asked to; say what went wrong."""
+    if folder is None:
+        return None
+    path = folder / "history.json"
+    try:
+        write_whole(path, (json.dumps(result.to_dict(), indent=1) + "\n").encode())
+    except OSError as error:
+        return f"cannot write {path}: {error.strerror}"
+    return None
 
 
 class _Progress:
@@ -130,10 +148,23 @@ class _Progress:
 
 
 def _table(results: list[Result]) -> list[str]:
-    rows = [("recipe", "parameters", "cost", "train", "test", "majority", "samples/s", "seconds")]
+    rows = [
+        (
+            "recipe",
+            "device",
+            "parameters",
+            "cost",
+            "train",
+            "test",
+            "majority",
+            "samples/s",
+            "seconds",
+        )
+    ]
     rows += [
         (
             result.recipe.name,
+            result.network.device.name,
             f"{result.network.n_parameters:,}",
             _cost(result.history.reports[-1].cost),
             f"{result.train_accuracy:.4f}",
@@ -165,18 +196,21 @@ def _make_folder(out: str | None, name: str) -> Path | None:
     folder = Path(out) / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _UsageError(f"--out: cannot make the folder {folder}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise _UsageError(f"--out: cannot make the folder {str(folder)!r}: {reason}") from error
     if not os.access(folder, os.W_OK):
         raise _UsageError(f"--out: cannot write into {folder}")
     return folder
 
 
 def _print_lines(lines: list[str]) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()
+    if sys.stdout is not None:  # as under pythonw, or where the shell has closed it
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
 
 
 def _complain(message: str, status: int) -> int:
-    sys.stderr.write(f"train.py: {message}\n")
+    if sys.stderr is not None:
+        sys.stderr.write(f"train.py: {message}\n")
     return status

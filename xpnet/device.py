@@ -1,14 +1,15 @@
 """The device that a network lives on: its array module, operations, stream and border.
 
-A :class:`Device` is made once, at the edge of a program, and handed down. Nothing in xpnet looks
-at an array to find out where it is, and no global or context variable holds a choice: two devices
-can live side by side in one process.
+A :class:`Device` is made once, at the edge of a program, and handed down. The mathematics never
+looks at an array to find out where it is, and no global or context variable holds a choice: two
+devices can live side by side in one process.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib
+import importlib.metadata
 import logging
 import os
 import re
@@ -22,7 +23,7 @@ import numpy.typing as npt
 
 from xpnet.kernels.reference import Array, NumpyOps, ReferenceOps
 
-__all__ = ["Device", "DeviceUnavailableError", "cuda_problem", "device"]
+__all__ = ["Device", "DeviceUnavailableError", "cuda_problem", "device", "host_array"]
 
 _VALID = "'cpu', 'cuda', 'cuda:N' (N a device number) or 'auto'"
 _MIN_CUDA12_DRIVER = 12000
@@ -77,6 +78,11 @@ class Device:
         """Pickle by name: a stream cannot leave its process."""
         return device, (self.name,)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Device:
+        """Stay the same device: copies of what lives on it live on it too."""
+        del memo
+        return self
+
     @contextmanager
     def activate(self) -> Iterator[None]:
         """Issue the work inside the ``with`` block on this device.
@@ -104,6 +110,9 @@ class Device:
                 with self.stream:
                     yield
             finally:
+                # Leaving its "with" makes CuPy return to the stream of the enclosing "with", and
+                # forget one that the caller chose by stream.use().
+                caller.use()
                 caller.wait_event(self.stream.record())
 
     def synchronize(self) -> None:
@@ -143,10 +152,10 @@ class Device:
                     f"{name} is a {type(array).__module__} array on a GPU, but the device is "
                     "'cpu': pass a host array, or choose device='cuda'"
                 )
-            return _host_array(array, dtype, name)
+            return host_array(array, dtype, name=name)
         with self.activate():
             if not on_gpu:
-                return self.xp.asarray(_host_array(array, dtype, name))
+                return self.xp.asarray(host_array(array, dtype, name=name))
             gpu_array = self.xp.asarray(array)
             if gpu_array.device.id != self.index:
                 raise TypeError(
@@ -174,9 +183,10 @@ def device(spec: str | Device | None = None) -> Device:
     ----------
     spec : str, Device or None
         ``"cpu"``; ``"cuda"`` (the first GPU) or ``"cuda:N"``; ``"auto"``, which takes the first
-        GPU where one is usable and else the CPU, and logs which and why (logger ``xpnet``, level
-        INFO). None reads the environment variable ``XPNET_DEVICE``, and means ``"cpu"`` where it
-        is not set. A :class:`Device` is returned as it is.
+        GPU where one is usable and else the CPU, and logs which and why (logger ``xpnet``; the
+        CPU as a warning, which Python shows unless told otherwise). None reads the environment
+        variable ``XPNET_DEVICE``, and means ``"cpu"`` where it is not set. A :class:`Device` is
+        returned as it is.
 
     Returns
     -------
@@ -208,7 +218,8 @@ def device(spec: str | Device | None = None) -> Device:
     else:
         raise DeviceUnavailableError(f"{source}={spec}: {problem}")
     if spec == "auto":
-        logger.info("device 'auto' is %s (%s)", chosen.name, problem or "a usable GPU")
+        level = logging.INFO if problem is None else logging.WARNING
+        logger.log(level, "device 'auto' is %s (%s)", chosen.name, problem or "a usable GPU")
     return chosen
 
 
@@ -229,30 +240,40 @@ def cuda_problem(index: int = 0) -> str | None:
         cupy: Any = importlib.import_module("cupy")
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
-            return f"CuPy is not installed; {_what_to_install()}"
-        reason = " ".join(str(error).split())
-        return f"CuPy is installed but cannot be imported ({reason}); {_what_to_install()}"
+            return f"CuPy is not installed; {_what_to_do()}"
+        return f"CuPy cannot be imported ({_one_line(error)}); {_what_to_do()}"
     runtime = cupy.cuda.runtime
     try:
         n_devices = runtime.getDeviceCount()
     except runtime.CUDARuntimeError as error:
-        n_devices, reason = 0, str(error)
-    else:
-        reason = "the driver reports 0 devices"
+        return f"CuPy {cupy.__version__} finds no usable GPU ({_one_line(error)}); {_what_to_do()}"
     if n_devices == 0:
-        return f"CuPy {cupy.__version__} finds no usable GPU ({reason}); {_what_to_install()}"
+        return f"CuPy {cupy.__version__} finds no GPU; {_what_to_do()}"
     if index >= n_devices:
         listed = ", ".join(f"cuda:{i}" for i in range(n_devices))
         return f"there is no CUDA device {index}; this machine has {listed}"
     capability = tuple(int(digits) for digits in _split_capability(cupy, index))
-    built_for = runtime.runtimeGetVersion()
-    if built_for >= _CUDA13_DRIVER and capability < _CUDA13_MIN_CAPABILITY:
+    if runtime.runtimeGetVersion() >= _CUDA13_DRIVER and capability < _CUDA13_MIN_CAPABILITY:
         return (
-            f"compute capability {capability[0]}.{capability[1]} of cuda:{index} is no longer "
-            "supported by CUDA 13; type: pip uninstall cupy-cuda13x && "
-            "pip install 'cupy-cuda12x[ctk]'"
+            f"CUDA 13 no longer supports compute capability {capability[0]}.{capability[1]} of "
+            f"cuda:{index}; {_install('cupy-cuda12x')}"
+        )
+    try:
+        # A product needs cuBLAS, a sum the compiler: CuPy imports, and counts GPUs, without either.
+        with cupy.cuda.Device(index):
+            A = cupy.ones((2, 2), dtype="float32")
+            cupy.asnumpy(cupy.matmul(A, A) + A)
+    except Exception as error:  # whatever it is, it is the reason
+        package = _installed_cupy() or "cupy-cuda13x"
+        return (
+            f"CuPy {cupy.__version__} cannot compute on cuda:{index} ({_one_line(error)}); where a "
+            f"CUDA library is missing, type: pip install '{package}[ctk]'"
         )
     return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _split_capability(cupy: Any, index: int) -> tuple[str, str]:
@@ -261,28 +282,43 @@ def _split_capability(cupy: Any, index: int) -> tuple[str, str]:
     return text[:-1], text[-1]
 
 
-def _what_to_install() -> str:
+def _what_to_do() -> str:
     """Tell what is missing for CUDA on this machine, and the line to type."""
     found = _nvidia_driver()
     if found is None:
+        then = "" if _installed_cupy() else ", then type: pip install 'cupy-cuda13x[ctk]'"
         return (
-            "no NVIDIA driver was found either: install one, then type: pip install "
-            "'cupy-cuda13x[ctk]' (or stay on the CPU with XPNET_DEVICE=cpu)"
+            f"no NVIDIA driver was found: install one{then} (or stay on the CPU with "
+            "XPNET_DEVICE=cpu)"
         )
     version, capability = found
     supports = f"the NVIDIA driver supports CUDA {version // 1000}.{version % 1000 // 10}"
     if version < _MIN_CUDA12_DRIVER:
         return f"{supports}, and CuPy needs 12.0 or newer: update the driver"
-    is_cuda13 = version >= _CUDA13_DRIVER
     if capability is None:
         return f"{supports} but shows no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES"
-    if capability < _CUDA13_MIN_CAPABILITY:
-        is_cuda13 = False
-    package = "cupy-cuda13x" if is_cuda13 else "cupy-cuda12x"
+    is_cuda13 = version >= _CUDA13_DRIVER and capability >= _CUDA13_MIN_CAPABILITY
     return (
         f"{supports} and the GPU has compute capability {capability[0]}.{capability[1]}; "
-        f"type: pip install '{package}[ctk]'"
+        f"{_install('cupy-cuda13x' if is_cuda13 else 'cupy-cuda12x')}"
     )
+
+
+def _install(package: str) -> str:
+    """Give the line that installs a CuPy; two of them must not share an environment."""
+    installed = _installed_cupy()
+    first = f"pip uninstall -y {installed} && " if installed not in (None, package) else ""
+    return f"type: {first}pip install '{package}[ctk]'"
+
+
+def _installed_cupy() -> str | None:
+    for package in ("cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy"):
+        try:
+            importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        return package
+    return None
 
 
 def _nvidia_driver() -> tuple[int, tuple[int, int] | None] | None:
@@ -328,16 +364,41 @@ def _cuda_device(index: int) -> Device:
     return Device(f"cuda:{index}", cupy, ReferenceOps(cupy), index=index)
 
 
-def _host_array(array: Any, dtype: npt.DTypeLike | None, name: str) -> npt.NDArray[Any]:
-    """Make a C-contiguous NumPy array of numbers in native byte order."""
+def host_array(
+    array: Any, dtype: npt.DTypeLike | None = None, *, name: str = "array"
+) -> npt.NDArray[Any]:
+    """Make a C-contiguous NumPy array of numbers in native byte order, or refuse.
+
+    Parameters
+    ----------
+    array : array_like
+        On the host.
+    dtype : dtype, optional
+        By default the array's own.
+    name : str
+        How error messages call the argument.
+
+    Returns
+    -------
+    numpy.ndarray
+        The array itself where nothing needs to change.
+
+    Raises
+    ------
+    TypeError
+        If it does not convert: strings, complex numbers, masked or sparse arrays, ragged lists.
+    """
     wanted = "numbers" if dtype is None else f"an array of {np.dtype(dtype)}"
     try:
         raw = np.asarray(array)
-        if raw.dtype.kind in "biuf" or (raw.dtype.kind == "O" and dtype is not None):
+        if isinstance(array, np.ma.MaskedArray):
+            reason = "it is a masked array; fill in what is masked first"
+        elif raw.dtype.kind in "biuf" or (raw.dtype.kind == "O" and dtype is not None):
             target = raw.dtype.newbyteorder("=") if dtype is None else dtype
             with np.errstate(all="ignore"):  # what overflows becomes infinite; fit refuses that
                 return np.asarray(raw, dtype=target, order="C")
-        reason = f"its dtype is {raw.dtype}"
-    except (TypeError, ValueError) as error:
-        reason = str(error)
+        else:
+            reason = f"its dtype is {raw.dtype}"
+    except (OverflowError, RuntimeError, TypeError, ValueError) as error:
+        reason = _one_line(error)
     raise TypeError(f"{name} does not convert to {wanted}: {reason}")

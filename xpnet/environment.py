@@ -48,7 +48,7 @@ def show_config() -> None:
         ("BLAS", f"{_blas()}, {_blas_threads()}"),
         ("XPNET_DEVICE", os.environ.get("XPNET_DEVICE") or "not set: cpu"),
         ("cuda", _cuda()),
-        ("kernels", _kernels()),
+        *_device(),
     ]
     width = max(len(name) for name, _ in rows)
     sys.stdout.write("".join(f"{name:<{width}}  {value}\n" for name, value in rows))
@@ -68,7 +68,7 @@ def _blas_threads() -> str:
     pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
     if not pools:
         return "threads unknown (a BLAS that threadpoolctl does not know)"
-    return ", ".join(f"{pool['num_threads']} threads" for pool in pools)
+    return ", ".join(f"threads: {pool['num_threads']}" for pool in pools)
 
 
 def _cuda() -> str:
@@ -81,10 +81,19 @@ def _cuda() -> str:
         runtime.getDeviceProperties(i)["name"].decode() for i in range(runtime.getDeviceCount())
     ]
     listed = ", ".join(f"cuda:{i} {name}" for i, name in enumerate(names))
-    return f"{listed}; driver {runtime.driverGetVersion()}, runtime {runtime.runtimeGetVersion()}"
+    driver, built_for = (
+        f"{version // 1000}.{version % 1000 // 10}"
+        for version in (runtime.driverGetVersion(), runtime.runtimeGetVersion())
+    )
+    return f"{listed}; the driver supports CUDA {driver}, CuPy is built for {built_for}"
 
 
-def _kernels() -> str:
-    device = xpnet.device("cpu")
+def _device() -> list[tuple[str, str]]:
+    """Describe the device that a program gets which names none."""
+    try:
+        device = xpnet.device()
+    except (ValueError, xpnet.DeviceUnavailableError) as error:
+        return [("device", f"none: {error}")]
     fused = ", ".join(sorted(device.ops.fused)) or "none"
-    return f"reference ({device.xp.__name__} expressions), fused: {fused}"
+    kernels = f"reference ({device.xp.__name__} expressions), fused: {fused}"
+    return [("device", device.name), ("kernels", kernels)]

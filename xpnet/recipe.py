@@ -11,16 +11,18 @@ from typing import Any
 from xpnet.data import Dataset, load_dataset
 from xpnet.device import Device
 from xpnet.environment import versions
-from xpnet.nn import Loss, Network, Optimizer
+from xpnet.nn import Layer, Loss, Network, Optimizer
+from xpnet.nn.base import check_count
 from xpnet.training import History, evaluate, fit
 from xpnet.training.loop import OnReport
 
 __all__ = ["Recipe", "RecipeError", "Result", "load_recipe", "recipe_names"]
 
+# For each table the keys that it must hold and those that it may.
 _TABLES = {
-    "data": ("dataset",),
-    "network": ("layers", "dtype", "seed", "rng"),
-    "training": ("epochs", "batch_size", "shuffle", "report_every"),
+    "data": (("dataset",), ()),
+    "network": (("layers",), ("dtype", "seed", "rng")),
+    "training": (("epochs",), ("batch_size", "shuffle", "report_every")),
 }
 
 
@@ -170,22 +172,30 @@ def parse_recipe(name: str, text: str) -> Recipe:
             f"recipe {name!r} must hold the tables {', '.join(sorted(expected))}, got "
             f"{', '.join(sorted(tables))}"
         )
-    for table, keys in _TABLES.items():
-        unknown = set(tables[table]) - set(keys)
+    for table, (required, optional) in _TABLES.items():
+        if not isinstance(tables[table], dict):
+            raise RecipeError(f"recipe {name!r}: {table} must be a table, got {tables[table]!r}")
+        unknown = set(tables[table]) - {*required, *optional}
         if unknown:
+            known = ", ".join((*required, *optional))
             raise RecipeError(
-                f"recipe {name!r}: unknown key {table}.{min(unknown)}; known: {', '.join(keys)}"
+                f"recipe {name!r}: unknown key {table}.{min(unknown)}; known: {known}"
             )
+        missing = set(required) - set(tables[table])
+        if missing:
+            raise RecipeError(f"recipe {name!r}: key {table}.{min(missing)} is missing")
+    network, training = tables["network"], tables["training"]
     try:
-        loss = Loss.resolve(tables["loss"])
-        optimizer = Optimizer.resolve(tables["optimizer"])
+        layers = [Layer.resolve(layer).get_config() for layer in network["layers"]]
+        for key in {"epochs", "batch_size", "report_every"} & set(training):
+            check_count(f"training.{key}", training[key])
+        return Recipe(
+            name=name,
+            data=tables["data"],
+            network={**network, "layers": layers},
+            loss=Loss.resolve(tables["loss"]),
+            optimizer=Optimizer.resolve(tables["optimizer"]),
+            training=training,
+        )
     except (TypeError, ValueError) as error:
         raise RecipeError(f"recipe {name!r}: {error}") from error
-    return Recipe(
-        name=name,
-        data=tables["data"],
-        network=tables["network"],
-        loss=loss,
-        optimizer=optimizer,
-        training=tables["training"],
-    )

@@ -164,6 +164,19 @@ def test_sigmoid_cross_entropy(dev, dtype, magnitude):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sigmoid_cross_entropy_keeps_its_digits_for_confident_answers(dev, dtype):
+    z = np.array([0.5, 5, 10, 15, 20, 30, 80], dtype)
+    exact = np.log1p(np.exp(-z.astype(LONG)))
+    for y, sign in ((1, 1), (0, -1)):
+        with dev.activate():
+            logits = dev.asarray((sign * z)[:, None])
+            losses = dev.xp.empty(len(z), dtype=dtype)
+            labels = dev.xp.full((len(z), 1), y, dtype=dtype)
+            dev.ops.sigmoid_cross_entropy(logits, labels, losses)
+        assert np.all(np.abs(dev.to_host(losses) / exact - 1) < 4 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("magnitude", [1.0, 1e3])
 def test_softmax_cross_entropy(dev, dtype, magnitude):
     rng = np.random.default_rng(1)
@@ -230,7 +243,18 @@ def test_a_leading_axis_stacks_networks(dev):
         dW, db = ops.matmul(X.swapaxes(-1, -2), dZ), ops.bias_grad(dZ)
         return [dev.to_host(array) for array in (ops.mean(losses), dW, db)]
 
+    def binary(Z, Y):
+        ops, xp = dev.ops, dev.xp
+        Z, Y = dev.asarray(Z), dev.asarray(Y)
+        losses, dZ = xp.empty(Z.shape[:-1]), xp.empty_like(Z)
+        ops.sigmoid_cross_entropy(Z, Y, losses, dZ)
+        return [dev.to_host(losses), dev.to_host(dZ)]
+
     with dev.activate():
+        Z, Y = rng.standard_normal((2, 5, 3)), rng.random((2, 5, 3))
+        for k in range(2):
+            for whole, single in zip(binary(Z, Y), binary(Z[k], Y[k]), strict=True):
+                np.testing.assert_array_equal(whole[k], single)
         stacked = step(X, W, b, y)
         for k in range(2):
             for whole, single in zip(stacked, step(X[k], W[k], b[k], y[k]), strict=True):

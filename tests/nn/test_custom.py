@@ -144,9 +144,8 @@ def test_what_is_missing_is_said(dev):
     class Empty(nn.Layer):
         pass
 
-    network = nn.Network([Empty()], 2, device=dev)
     with pytest.raises(NotImplementedError, match=r"Empty must define forward\(X, cache\)"):
-        network.predict(np.zeros((1, 2)))
+        nn.Network([Empty()], 2, device=dev)
 
 
 def test_an_activation_with_parameters_stands_alone():
@@ -165,8 +164,142 @@ def test_a_wrong_number_of_outputs_is_refused():
             del n_in
             return
 
-    with pytest.raises(TypeError, match=r"Wrong\.build must return the number of output features"):
+    with pytest.raises(ValueError, match=r"Wrong\.build's number of outputs must be a positive"):
         nn.Network([Wrong()], 2, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda layer, X: X[:, :1],
+        lambda layer, X: X.astype(np.float64),
+        lambda layer, X: np.sqrt(2 / np.pi) * X,
+    ],
+)
+def test_an_output_of_another_shape_or_dtype_is_refused(forward):
+    class Wrong(nn.Layer):
+        def forward(self, X, cache):
+            del cache
+            return forward(self, X)
+
+    with pytest.raises(ValueError, match=r"layer 0, Wrong\(\), must turn 2 samples into float32"):
+        nn.Network([Wrong()], 3, device="cpu")
+
+
+def test_a_middle_layer_that_returns_no_gradient_is_named(dev):
+    class Closed(nn.Activation):
+        def function(self, Z):
+            return Z * 1
+
+        def backward(self, dA, cache):
+            del dA, cache
+
+    network = nn.Network([nn.Dense(2), Closed()], 2, device=dev)
+    with pytest.raises(TypeError, match=r"Closed\.backward returned None although"):
+        training.fit(
+            network, [[0, 1]], [0], loss=nn.SoftmaxCrossEntropy(), optimizer="adam", epochs=1
+        )
+
+
+def test_a_subclass_of_a_built_in_activation(dev):
+    class Renamed(nn.LeakyReLU):
+        pass
+
+    class Doubled(nn.ReLU):
+        def function(self, Z):
+            return 2 * self.xp.maximum(Z, 0)
+
+        def derivative(self, Z, A):
+            del A
+            return 2.0 * (Z > 0)
+
+    X = np.array([[-1.0, 2.0]])
+    for layer, expected in ((Renamed(0.5), [[-0.5, 2.0]]), (Doubled(), [[0.0, 4.0]])):
+        assert gradient_check(layer, device=dev).passed
+        network = nn.Network([layer], 2, device=dev, dtype="float64")
+        np.testing.assert_array_equal(network.predict(X), expected)
+    dense = nn.Dense(3, Doubled())
+    assert gradient_check(dense, device=dev).passed
+
+
+@pytest.mark.parametrize("name", ["identity", "relu", "elu", "gelu_tanh", "softplus", "tanh"])
+def test_function_and_derivative_of_a_built_in_activation(dev, name):
+    layer = nn.Activation.resolve(name)
+    nn.Network([layer], 3, device=dev, dtype="float64")
+    with dev.activate():
+        Z = dev.asarray(np.array([[-1.0, 0.5, 2.0]]))
+        A = layer.function(Z)
+        slope = (layer.function(Z + 1e-6) - layer.function(Z - 1e-6)) / 2e-6
+        found = dev.to_host(layer.derivative(Z, A))
+    np.testing.assert_allclose(found, dev.to_host(slope), rtol=1e-8)
+
+
+def test_buffers_of_an_activation_inside_a_dense_layer(dev):
+    class Masked(nn.Activation):
+        gradient_from = "output"
+
+        def allocate(self, cache, shape, dtype):
+            cache.mask = self.xp.empty(shape, dtype=dtype)
+
+        def forward(self, X, cache):
+            cache.mask[...] = X > 0
+            return X * cache.mask
+
+        def backward(self, dA, cache):
+            return dA * cache.mask
+
+    assert gradient_check(nn.Dense(3, Masked()), device=dev).passed
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["forward"], "parameter 'forward' of Named needs a name of its own"),
+        (["xp"], "parameter 'xp' of Named needs"),
+        (["two words"], "'two words' is not an identifier"),
+        (["a", "a"], "parameter 'a' of Named needs"),
+        (["a", "da"], "parameter 'da' of Named needs"),
+        (["da", "a"], "parameter 'a' of Named needs a name of its own: 'da' is not"),
+    ],
+)
+def test_names_of_parameters(names, said):
+    class Named(nn.Layer):
+        def build(self, n_in):
+            for name in names:
+                self.add_parameter(name, (n_in,), "ones")
+            return n_in
+
+    with pytest.raises(ValueError, match=said):
+        nn.Network([Named()], 2, device="cpu")
+
+
+def test_shapes_of_parameters(dev):
+    class Shaped(nn.Layer):
+        def build(self, n_in):
+            self.add_parameter("a", n_in, "ones")
+            self.add_parameter("c", [2, 3], "ones")
+            return n_in
+
+        def forward(self, X, cache):
+            del cache
+            return X * self.a
+
+    shapes = {
+        k: v.shape for k, v in nn.Network([Shaped()], 4, device=dev).named_parameters().items()
+    }
+    assert shapes == {"layers.0.a": (4,), "layers.0.c": (2, 3)}
+
+
+def test_layers_of_a_network_that_failed_can_be_used_again(dev):
+    first, second = nn.Dense(3), nn.Dense(2, "relu")
+
+    class Bad(nn.Initializer):
+        def draw(self, stream, shape):
+            raise ArithmeticError(stream, shape)
+
+    with pytest.raises(ArithmeticError):
+        nn.Network([first, second, nn.Dense(2, init=Bad())], 4, device=dev)
+    assert nn.Network([first, second], 4, device=dev).n_parameters == 15 + 8
 
 
 def test_an_argument_that_is_not_stored_is_named():

@@ -110,5 +110,6 @@ def test_random_networks(dev, data):
         device=dev,
     )
     result = gradient_check(network, batch_size=batch, seed=seed)
-    assume(all(result.checked.values()))  # all elements of an array at kinks: nothing to compare
+    # Units that are all off put the biases behind them on a kink: nothing to compare there.
+    assume(not any(result.skipped.values()))
     assert result.passed, str(result)

@@ -61,3 +61,14 @@ def test_probabilities_and_decisions(dev):
         np.testing.assert_array_equal(
             dev.to_host(SIGMOID.decide(dev.ops, logits)), [[0, 1], [1, 0]]
         )
+
+
+def test_what_counts_as_correct(dev):
+    with dev.activate():
+        logits = dev.asarray(np.array([[2.0], [-1.0], [0.5]]))
+        for y, expected in (
+            ([[1], [1], [0]], [True, False, False]),
+            ([[0.9], [0.2], [0.4]], [True, True, False]),
+        ):
+            found = SIGMOID.correct(dev.ops, logits, dev.asarray(np.array(y, float)))
+            np.testing.assert_array_equal(dev.to_host(found), expected)

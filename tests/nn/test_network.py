@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xpnet import nn
+
+
+def scipy_sparse():
+    sparse = pytest.importorskip("scipy.sparse")
+    return sparse.csr_matrix(np.eye(4))
 
 
 def make(dev, **options):
@@ -92,7 +99,21 @@ def test_prediction_from_several_threads(dev):
             np.testing.assert_allclose(Z, expected[i], rtol=1e-12, atol=1e-14)
 
 
-def test_memory_mapped_input_is_read_batch_by_batch(dev, tmp_path):
+def test_prediction_converts_no_more_than_a_batch():
+    network = make("cpu")
+    seen = []
+    whole = network.device.asarray
+
+    def watch(array, dtype=None, *, name="array"):
+        seen.append(array.shape)
+        return whole(array, dtype, name=name)
+
+    network.device.asarray = watch
+    network.predict(np.zeros((50, 4)), batch_size=20)
+    assert seen == [(20, 4), (20, 4), (10, 4)]
+
+
+def test_memory_mapped_input(dev, tmp_path):
     network = make(dev)
     X = np.random.default_rng(4).standard_normal((50, 4)).astype(np.float32)
     np.save(tmp_path / "X.npy", X)
@@ -182,6 +203,10 @@ def test_a_layer_belongs_to_one_network(dev):
     ("arguments", "said"),
     [
         ({"layers": []}, "at least one layer"),
+        ({"dtype": None}, "dtype must be 'float32' or 'float64', got None"),
+        ({"dtype": np.zeros(3)}, "dtype must be 'float32' or 'float64'"),
+        ({"values": {}}, "values must have the shapes"),
+        ({"values": {"layers.0.W": np.zeros((2, 3)), "layers.0.b": [0]}}, "must have the shapes"),
         ({"n_features": 0}, "n_features must be a positive integer, got 0"),
         ({"n_features": True}, "n_features must be a positive integer"),
         ({"dtype": "float16"}, "dtype must be 'float32' or 'float64', got 'float16'"),
@@ -207,7 +232,10 @@ def test_wrong_arguments(arguments, said):
         ({"units": 0}, "units must be a positive integer, got 0"),
         ({"units": 2.0}, "units must be a positive integer"),
         ({"bias": 1}, "bias must be true or false"),
-        ({"activation": "rely"}, "no layer named 'rely'|no activation named 'rely'"),
+        (
+            {"activation": "rely"},
+            r"no activation named 'rely'; known here: .*elu, gelu_tanh, identity, leaky_relu",
+        ),
         ({"activation": "dense"}, "named 'dense'"),
         ({"activation": {"type": "elu", "alpha": -1}}, "alpha must be a positive finite number"),
         ({"activation": {"type": "leaky_relu", "slope": "x"}}, "slope must be a non-negative"),
@@ -220,7 +248,44 @@ def test_wrong_dense_arguments(arguments, said):
         nn.Dense(**{"units": 3, **arguments})
 
 
-@pytest.mark.parametrize("spec", [3, None, {"units": 3}])
+@pytest.mark.parametrize("layers", [3, None, "relu", nn.Dense(3), {"type": "dense"}])
+def test_layers_that_are_no_list_are_refused(layers):
+    with pytest.raises(TypeError, match="layers must be a list of layers, got"):
+        nn.Network(layers, 2, device="cpu")
+
+
+def test_first_values(dev):
+    values = {"layers.0.W": [[1, 2], [3, 4]], "layers.0.b": np.array([5.0, 6.0])}
+    network = nn.Network([nn.Dense(2)], 2, device=dev, values=values)
+    np.testing.assert_array_equal(network.predict([[1, 1]]), [[9, 12]])
+
+
+def test_numpy_integers_are_integers(dev):
+    three: Any = np.int64(3)
+    four: Any = np.int32(4)
+    network = nn.Network([nn.Dense(three)], four, device=dev)
+    assert network.predict(np.zeros((5, 4)), batch_size=three).shape == (5, 3)
+    json.dumps(network.get_config())
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        [["a"] * 4],
+        [[1, 2, 3, 4], [1]],
+        {"a": 1},
+        "abc",
+        [[10**400] * 4],
+        np.ma.zeros((2, 4)),
+        scipy_sparse(),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_refused(dev, X):
+    with pytest.raises(TypeError, match=r"^X does not convert to an array of float32: "):
+        make(dev).predict(X)
+
+
+@pytest.mark.parametrize("spec", [3, None, {"units": 3}, {"type": ["a"]}])
 def test_a_layer_of_another_type_is_refused(spec):
     with pytest.raises(TypeError, match="layer must be a name, an instance of Layer or a table"):
         nn.Network([spec], 2, device="cpu")

@@ -84,6 +84,7 @@ def make(**settings):
     ("call", "said"),
     [
         (lambda: nn.GradientDescent(0), "learning_rate must be a positive finite number, got 0"),
+        (lambda: nn.Adam(10**400), "learning_rate must be a positive finite number"),
         (lambda: nn.Adam(-1), "learning_rate must be a positive"),
         (lambda: nn.Adam(float("nan")), "learning_rate must be a positive"),
         (
@@ -101,6 +102,38 @@ def test_wrong_settings(call, said):
         call()
 
 
-def test_an_eps_that_underflows_is_refused(dev):
-    with pytest.raises(ValueError, match="eps=1e-60 is 0 in float32"), dev.activate():
-        nn.Adam(eps=1e-60).init_state(dev, dev.xp.zeros(1, dtype=np.float32))
+def test_settings_out_of_the_dtypes_range_are_refused(dev):
+    params = dev.xp.zeros(1, dtype=np.float32)
+    for optimizer, said in (
+        (nn.Adam(eps=1e-60), "eps=1e-60 is 0 in float32"),
+        (nn.Adam(1e-60), "learning_rate=1e-60 is 0 in float32"),
+        (nn.GradientDescent(1e-60), "learning_rate=1e-60 is 0 in float32"),
+        (nn.GradientDescent(1e60), r"learning_rate=1e\+60 is inf in float32"),
+    ):
+        with pytest.raises(ValueError, match=said), dev.activate():
+            optimizer.init_state(dev, params)
+
+
+def test_state_of_a_stack_has_a_leading_axis(dev):
+    with dev.activate():
+        state = nn.Adam().init_state(dev, dev.xp.zeros((3, 8)))
+    assert {name: array.shape for name, array in state.items()} == {
+        "learning_rate": (3, 1),
+        "bias1": (3, 1),
+        "bias2": (3, 1),
+        "eps": (3, 1),
+        "m": (3, 8),
+        "v": (3, 8),
+        "step": (3, 1),
+    }
+
+
+def test_float32_adam_uses_constants_from_float64(dev):
+    """1 - beta2 is 0.001 to float32's precision; taken in float32 it would be 1e-5 off."""
+    with dev.activate():
+        params = dev.xp.zeros(1, dtype=np.float32)
+        state = nn.Adam().init_state(dev, params)
+        nn.Adam().update(dev.ops, params, dev.xp.ones(1, dtype=np.float32), state)
+        m, v = (float(dev.to_host(state[name])[0]) for name in ("m", "v"))
+    assert m == pytest.approx(0.1, rel=1e-7)
+    assert v == pytest.approx(0.001, rel=1e-7)

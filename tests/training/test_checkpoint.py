@@ -64,7 +64,7 @@ def test_a_folder_that_is_not_there(tmp_path, network):
 
 
 def test_what_is_not_plain_data_is_refused(tmp_path, dev):
-    class Odd(nn.Activation):
+    class Odd(nn.ReLU):
         def __init__(self, table=None):
             self.table = table
 
@@ -90,12 +90,16 @@ def test_truncated_and_foreign_files(tmp_path, network):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda config, tensors: tensors.pop("layers.0.b"), "holds tensors .* but its network has"),
-        (lambda config, tensors: config.update(n_features=9), "holds tensors .* but"),
-        (lambda config, tensors: config.update(dtype="float16"), "dtype must be"),
-        (lambda config, tensors: config.update(more=1), "its configuration .* 'more'"),
-        (lambda config, tensors: config.pop("layers"), "its configuration .* 'layers'"),
-        (lambda config, tensors: config.update(layers=3), "its configuration"),
+        (lambda config, tensors: tensors.pop("layers.0.b"), "values must have the shapes"),
+        (lambda config, tensors: config.update(n_features=9), "values must have the shapes"),
+        (lambda config, tensors: config.update(n_features=10**12), "values must have the shapes"),
+        (lambda config, tensors: config.update(dtype="float16"), "tensors must be float16, got"),
+        (lambda config, tensors: config.update(dtype="float64"), "tensors must be float64, got"),
+        (lambda config, tensors: config.pop("dtype"), "'dtype'"),
+        (lambda config, tensors: config.update(seed=-1), "seed must lie in"),
+        (lambda config, tensors: config.update(more=1), "'more'"),
+        (lambda config, tensors: config.pop("layers"), "'layers'"),
+        (lambda config, tensors: config.update(layers=3), "layers must be a list"),
     ],
 )
 def test_tampered_files(tmp_path, network, change, said):
@@ -106,8 +110,27 @@ def test_tampered_files(tmp_path, network, change, said):
     change(config, tensors)
     metadata = {"format": "xpnet-network/1", "network": json.dumps(config)}
     save_file(tensors, path, metadata=metadata)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=f"net does not describe a network: .*{said}"):
         training.load_network(path)
+
+
+def test_a_header_that_is_not_json(tmp_path, network):
+    path = tmp_path / "net"
+    training.save_network(network, path)
+    metadata = {"format": "xpnet-network/1", "network": "{"}
+    save_file(load_file(path), path, metadata=metadata)
+    with pytest.raises(ValueError, match="net does not describe a network: Expecting property"):
+        training.load_network(path)
+
+
+def test_a_link_stays_a_link_and_permissions_are_the_usual(tmp_path, network):
+    (tmp_path / "real").touch()
+    usual = (tmp_path / "real").stat().st_mode
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    training.save_network(network, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").stat().st_size > 0
+    assert (tmp_path / "real").stat().st_mode == usual
 
 
 def test_a_file_that_is_not_there(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from xpnet import nn, training
 from xpnet.random import shuffle
+from xpnet.training import loop
 
 N = 50
 
@@ -92,6 +94,12 @@ def test_batch_of_one(dev):
     assert history.n_steps == 3 * N
 
 
+def test_the_networks_seed_shuffles_unless_another_is_given(dev):
+    default = weights(train(dev, batch_size=16)[0])
+    np.testing.assert_array_equal(weights(train(dev, batch_size=16, seed=1)[0]), default)
+    assert np.any(weights(train(dev, batch_size=16, seed=2)[0]) != default)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_same_seed_same_bits(dev, dtype):
     """Validation, progress and reporting intervals have no influence on the weights."""
@@ -134,6 +142,39 @@ def test_reports(dev):
     plain = json.loads(json.dumps(history.to_dict()))
     assert plain["cost"][1] == [9, history.reports[1].cost]
     assert plain["n_samples"] == 8 * N
+
+
+def test_time_spent_outside_training_is_not_counted(dev):
+    def rest(report):
+        del report
+        time.sleep(0.05)
+
+    X, y = problem()
+    _, history = train(dev, epochs=4, on_report=rest, validation=(X, y))
+    assert history.seconds < 0.1 < 4 * 0.05
+    throughput = [report.samples_per_second for report in history.reports]
+    assert all(N / 0.1 < value < float("inf") for value in throughput)
+
+
+def test_callbacks_see_the_callers_floating_point_warnings(dev):
+    seen = []
+    with np.errstate(divide="raise"):
+        train(dev, epochs=1, on_report=lambda report: seen.append(np.geterr()["divide"]))
+    assert seen == ["raise"]
+
+
+def test_losses_of_a_long_interval_are_read_in_pieces(dev, monkeypatch):
+    expected = train(dev, batch_size=16, epochs=7, report_every=7)[1]
+    monkeypatch.setattr(loop, "_CAPACITY", 5)
+    found = train(dev, batch_size=16, epochs=7, report_every=7)[1]
+    assert found.cost == expected.cost
+    assert found.n_steps == expected.n_steps == 28
+    train(dev, epochs=1, report_every=10**15)
+
+
+def test_numpy_integers_leave_a_plain_history(dev):
+    _, history = train(dev, batch_size=np.int64(16), epochs=np.int32(2), report_every=np.int8(1))
+    json.dumps(history.to_dict())
 
 
 def test_cost_on_a_full_batch_is_taken_before_the_update(dev):
@@ -182,6 +223,24 @@ def test_divergence_stops_with_step_and_learning_rate(dev):
     assert error.value.learning_rate == pytest.approx(1e12)
     assert 1 <= error.value.step < 10  # the step itself, not the end of the interval
     assert "with learning rate 1e+12: try a smaller learning rate" in str(error.value)
+
+
+def test_every_step_before_the_one_named_had_a_finite_loss(dev):
+    network = nn.Network([nn.Dense(4, "relu"), nn.Dense(1)], 4, device=dev, seed=3)
+    X, y = problem()
+    reports: list[training.Report] = []
+    with pytest.raises(training.DivergenceError) as error:
+        training.fit(
+            network,
+            1e3 * X,
+            y == 0,
+            loss="sigmoid_cross_entropy",
+            epochs=50,
+            optimizer=nn.GradientDescent(1e12),
+            on_report=reports.append,
+        )
+    assert len(reports) == error.value.step >= 1
+    assert all(np.isfinite(report.cost) for report in reports)
 
 
 def test_divergence_names_the_first_step_whatever_the_interval(dev):
@@ -315,6 +374,7 @@ X_OK, Y_OK = problem()
         ({"validation": (X_OK, Y_OK[:9])}, ValueError, "validation X and validation y"),
         ({"validation": (X_OK, Y_OK + 1)}, ValueError, "validation y must hold classes"),
         ({"validation": X_OK}, ValueError, r"validation must be a pair \(X, y\), got ndarray"),
+        ({"on_report": 5}, ValueError, "on_report must be callable, got 5"),
         ({"epochs": 0}, ValueError, "epochs must be a positive integer, got 0"),
         ({"batch_size": 2.5}, ValueError, "batch_size must be a positive integer, got 2.5"),
         ({"report_every": -1}, ValueError, "report_every must be a positive integer"),

@@ -39,7 +39,7 @@ def load_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None) -
         If the name is not known, a package or file is missing, or a file is not what it should
         be.
     """
-    if name not in _LOADERS:
+    if not isinstance(name, str) or name not in _LOADERS:
         raise DataError(f"dataset must be one of {', '.join(_LOADERS)}, got {name!r}")
     where = data_dir if data_dir is not None else os.environ.get("XPNET_DATA_DIR") or None
     return _LOADERS[name](None if where is None else Path(where))
@@ -108,7 +108,7 @@ def _require(module: str, dataset: str, package: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise DataError(
-            f"dataset {dataset!r} needs {package}, which is not installed; type: "
+            f"dataset {dataset!r} needs {package}, which cannot be imported ({error}); type: "
             f"pip install {package}"
         ) from error
 

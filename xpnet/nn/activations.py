@@ -27,29 +27,46 @@ __all__ = [
 ]
 
 
-class _OpActivation(Activation):
+class _OpActivation(Activation, abstract=True):
     """An activation that is an operation of the device, with buffers bound in advance.
 
-    The operation is named like the activation; its constants are the constructor's arguments.
+    A subclass names the operation and which of its own arguments are the operation's constants.
     """
 
-    name = "_op_activation"
+    op: ClassVar[str]
     constants: ClassVar[tuple[str, ...]] = ()
 
     def build(self, n_in: int) -> int:
-        self._forward: Any = getattr(self.ops, self.name)
-        self._backward: Any = getattr(self.ops, f"{self.name}_grad")
         self._constants = tuple(getattr(self, constant) for constant in self.constants)
+        # A subclass that gives another function or derivative means that one to be used.
+        self._is_op = (
+            type(self).function is _OpActivation.function
+            and type(self).derivative is _OpActivation.derivative
+        )
+        self._forward: Any = getattr(self.ops, self.op)
+        self._backward: Any = getattr(self.ops, f"{self.op}_grad")
         return n_in
 
+    def function(self, Z: Array) -> Array:
+        return self._forward(Z, *self._constants)
+
+    def derivative(self, Z: Array, A: Array) -> Array:
+        kept = A if self.gradient_from == "output" else Z
+        return self._backward(self.xp.ones_like(Z), kept, *self._constants)
+
     def allocate(self, cache: Cache, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        cache.A = self.xp.empty(shape, dtype=dtype)
+        if not hasattr(cache, "A"):  # a Dense layer may have given Z's place
+            cache.A = self.xp.empty(shape, dtype=dtype)
 
     def forward(self, X: Array, cache: Cache) -> Array:
+        if not self._is_op:
+            return super().forward(X, cache)
         cache.Z = X
         return self._forward(X, *self._constants, out=cache.A)
 
     def backward(self, dA: Array, cache: Cache) -> Array:
+        if not self._is_op:
+            return super().backward(dA, cache)
         kept = cache.A if self.gradient_from == "output" else cache.Z
         return self._backward(dA, kept, *self._constants, out=dA)
 
@@ -59,6 +76,15 @@ class Identity(Activation):
 
     name = "identity"
     gradient_from = "output"
+
+    def function(self, Z: Array) -> Array:
+        """Return the input itself."""
+        return Z
+
+    def derivative(self, Z: Array, A: Array) -> Array:
+        """Return ones."""
+        del A
+        return self.xp.ones_like(Z)
 
     def forward(self, X: Array, cache: Cache) -> Array:
         """Return the input itself."""
@@ -77,7 +103,7 @@ class Sigmoid(_OpActivation):
     Writing ``e = exp(-Z)``, ``dA/dZ = e / (1 + e)^2 = A (1 - A)``.
     """
 
-    name = "sigmoid"
+    name = op = "sigmoid"
     gradient_from = "output"
 
 
@@ -87,7 +113,7 @@ class Tanh(_OpActivation):
     From ``tanh = sinh / cosh`` and ``cosh^2 - sinh^2 = 1``, ``dA/dZ = 1 - A^2``.
     """
 
-    name = "tanh"
+    name = op = "tanh"
     gradient_from = "output"
 
 
@@ -101,7 +127,7 @@ class ReLU(_OpActivation):
     Nair and Hinton, "Rectified linear units improve restricted Boltzmann machines", ICML 2010.
     """
 
-    name = "relu"
+    name = op = "relu"
     gradient_from = "output"
     default_init = "he_normal"
 
@@ -120,10 +146,10 @@ class LeakyReLU(_OpActivation):
     References
     ----------
     Maas, Hannun and Ng, "Rectifier nonlinearities improve neural network acoustic models",
-    ICML 2013, equation 2.
+    ICML 2013, section 2.
     """
 
-    name = "leaky_relu"
+    name = op = "leaky_relu"
     gradient_from = "output"
     default_init = "he_normal"
     constants = ("slope",)
@@ -149,7 +175,7 @@ class ELU(_OpActivation):
     linear units", ICLR 2016, equation 15.
     """
 
-    name = "elu"
+    name = op = "elu"
     gradient_from = "output"
     default_init = "he_normal"
     constants = ("alpha",)
@@ -171,7 +197,7 @@ class GELUTanh(_OpActivation):
     Hendrycks and Gimpel, "Gaussian error linear units", arXiv 1606.08415, section 2.
     """
 
-    name = "gelu_tanh"
+    name = op = "gelu_tanh"
     gradient_from = "input"
     default_init = "he_normal"
 
@@ -187,7 +213,7 @@ class Softplus(_OpActivation):
     NIPS 2000.
     """
 
-    name = "softplus"
+    name = op = "softplus"
     gradient_from = "output"
 
 
@@ -200,8 +226,8 @@ class Softsign(_OpActivation):
     References
     ----------
     Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
-    networks", AISTATS 2010, section 2.2.
+    networks", AISTATS 2010, section 2.3, who credit Bergstra et al. 2009.
     """
 
-    name = "softsign"
+    name = op = "softsign"
     gradient_from = "input"

@@ -9,8 +9,10 @@ part in all of this as soon as it is defined.
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,7 @@ __all__ = [
     "Layer",
     "Loss",
     "Optimizer",
+    "check_count",
     "check_positive",
 ]
 
@@ -35,27 +38,28 @@ class Configurable:
     """A class that is known by name and rebuilt from its constructor's arguments.
 
     A direct subclass (``Layer``, ``Loss``, ...) is a *kind* with a register of its own; every
-    class derived from a kind enters that register under its ``name``, which is the class name
-    unless the class sets it. Defining a class again under the same name replaces the first, as
-    re-running a notebook cell does; the names of xpnet's own classes are taken.
+    class derived from a kind, but for those declared with ``abstract=True``, enters that register
+    under its ``name``, which is the class name unless the class sets it. Defining a class again
+    under the same name replaces the first, as re-running a notebook cell does; the names of
+    xpnet's own classes are taken.
     """
 
     name: ClassVar[str]
-    _kind: ClassVar[str]
     _registry: ClassVar[dict[str, type[Any]]]
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, *, abstract: bool = False) -> None:
         super().__init_subclass__()
         if Configurable in cls.__bases__:
-            cls._kind = cls.__name__.lower()
             cls._registry = {}
+            return
+        if abstract:
             return
         if "name" not in cls.__dict__:
             cls.name = cls.__name__
         known = cls._registry.get(cls.name)
         if known is not None and _is_ours(known) and known.__module__ != cls.__module__:
             raise TypeError(
-                f"{cls._kind} name {cls.name!r} is taken by {known.__module__}.{known.__name__}: "
+                f"name {cls.name!r} is taken by {known.__module__}.{known.__name__}: "
                 "give the class another name"
             )
         cls._registry[cls.name] = cls
@@ -85,9 +89,10 @@ class Configurable:
             return spec
         if isinstance(spec, str):
             spec = {"type": spec}
-        if not isinstance(spec, dict) or "type" not in spec:
+        kind = cls.__name__.lower()
+        if not isinstance(spec, dict) or not isinstance(spec.get("type"), str):
             raise TypeError(
-                f"{cls._kind} must be a name, an instance of {cls.__name__} or a table with a "
+                f"{kind} must be a name, an instance of {cls.__name__} or a table with a "
                 f"'type', got {spec!r}"
             )
         arguments = {key: value for key, value in spec.items() if key != "type"}
@@ -95,13 +100,13 @@ class Configurable:
         if found is None or not issubclass(found, cls):
             known = sorted(name for name, c in cls._registry.items() if issubclass(c, cls))
             raise ValueError(
-                f"there is no {cls._kind} named {spec['type']!r}; known here: "
+                f"there is no {kind} named {spec['type']!r}; known here: "
                 f"{', '.join(known)} (one of your own must be defined or imported first)"
             )
         try:
             inspect.signature(found).bind(**arguments)
         except TypeError as error:
-            raise ValueError(f"{cls._kind} {spec['type']!r}: {error}") from error
+            raise ValueError(f"{kind} {spec['type']!r}: {error}") from error
         instance: Self = found(**arguments)
         return instance
 
@@ -178,6 +183,10 @@ class Layer(Configurable):
     def __init__(self) -> None:  # so that subclasses without arguments need none
         pass
 
+    if TYPE_CHECKING:  # parameters become attributes that no type checker can foresee
+
+        def __getattr__(self, name: str) -> Any: ...
+
     @property
     def device(self) -> Device:
         """The device of the network that the layer belongs to."""
@@ -197,7 +206,7 @@ class Layer(Configurable):
         return self.device.ops
 
     def add_parameter(
-        self, name: str, shape: tuple[int, ...], init: Any, *, decay: bool = True
+        self, name: str, shape: int | Sequence[int], init: Any, *, decay: bool = True
     ) -> None:
         """Declare a parameter; called from :meth:`build`.
 
@@ -206,13 +215,28 @@ class Layer(Configurable):
         name : str
             A Python identifier: the parameter becomes ``self.<name>``, its gradient
             ``self.d<name>``.
-        shape : tuple of int
+        shape : int or sequence of int
         init : str, dict or Initializer
             How its first values are drawn.
         decay : bool
             Whether weight decay applies to it: True for weights, False for biases and scales.
+
+        Raises
+        ------
+        ValueError
+            If the name is no identifier or is taken, by an attribute or by another parameter or
+            its gradient, or a length is not positive.
         """
-        self._parameters[name] = (shape, Initializer.resolve(init), decay)
+        taken = {name for other in self._parameters for name in (other, f"d{other}")}
+        for attribute in (name, f"d{name}"):
+            if not str(name).isidentifier() or attribute in taken or hasattr(self, attribute):
+                raise ValueError(
+                    f"parameter {name!r} of {type(self).__name__} needs a name of its own: "
+                    f"{attribute!r} is not an identifier or already taken"
+                )
+        given = shape if isinstance(shape, Sequence) else (shape,)
+        lengths = tuple(check_count(f"shape of parameter {name!r}", length) for length in given)
+        self._parameters[name] = (lengths, Initializer.resolve(init), decay)
 
     def build(self, n_in: int) -> int:
         """Declare the parameters for ``n_in`` input features and return the number of outputs.
@@ -265,7 +289,8 @@ class Layer(Configurable):
         -------
         array (..., n_samples, n_in) or None
             The gradient with respect to the input; may be None where ``cache.input_gradient``
-            is False.
+            is False. A new array, ``dA`` itself or a buffer of the cache's, and never a view of
+            anything else: the layer before overwrites it.
         """
         raise NotImplementedError(f"{type(self).__name__} must define backward(dA, cache)")
 
@@ -274,18 +299,19 @@ class Layer(Configurable):
             raise ValueError(
                 f"{self!r} already belongs to a network; make a new layer for each place"
             )
-        self._device = device
+        self._device: Device | None = device
         self._parameters: dict[str, tuple[tuple[int, ...], Initializer, bool]] = {}
-        n_out = self.build(n_in)
-        if not isinstance(n_out, int) or n_out < 1:
-            raise TypeError(
-                f"{type(self).__name__}.build must return the number of output features, "
-                f"got {n_out!r}"
-            )
-        return n_out
+        return check_count(f"{type(self).__name__}.build's number of outputs", self.build(n_in))
+
+    def _detach(self) -> None:
+        """Undo :meth:`_attach`, so that the layer can go into another network."""
+        for name in getattr(self, "_parameters", {}):
+            self.__dict__.pop(name, None)
+            self.__dict__.pop(f"d{name}", None)
+        self._device = None
 
 
-class Activation(Layer):
+class Activation(Layer, abstract=True):
     """A function applied to every element; also a layer of its own.
 
     A subclass gives ``function(Z)`` and ``derivative(Z, A)``, where ``A = function(Z)``. The
@@ -377,9 +403,10 @@ class Loss(Configurable):
         logits: Array,
         labels: Array,
         losses: Array,
+        mean: Array,
         dlogits: Array | None = None,
     ) -> None:
-        """Compute the loss of every sample and, if asked, the gradient of their mean.
+        """Compute the loss of every sample, their mean and, if asked, the mean's gradient.
 
         Parameters
         ----------
@@ -389,8 +416,10 @@ class Loss(Configurable):
             As :meth:`labels` gives them.
         losses : array (..., n_samples)
             Overwritten.
-        dlogits : array like logits, optional
+        mean : array (..., 1)
             Overwritten.
+        dlogits : array like logits, optional
+            Overwritten with the gradient of ``mean``.
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward(...)")
 
@@ -401,6 +430,11 @@ class Loss(Configurable):
     def decide(self, ops: ReferenceOps, logits: Array) -> Array:
         """Turn logits into predicted labels, in the form of :meth:`labels`."""
         raise NotImplementedError(f"{type(self).__name__} must define decide(ops, logits)")
+
+    def correct(self, ops: ReferenceOps, logits: Array, labels: Array) -> Array:
+        """Tell which samples are predicted right: bool (n_samples,)."""
+        right = self.decide(ops, logits) == labels
+        return right.all(axis=-1) if right.ndim == 2 else right
 
 
 class Optimizer(Configurable):
@@ -444,8 +478,19 @@ class Optimizer(Configurable):
 def check_positive(name: str, value: float, *, zero: bool = False) -> float:
     """Return ``value`` as a float, or raise a ValueError naming the argument and what came."""
     bound = "non-negative" if zero else "positive"
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ValueError(f"{name} must be a {bound} number, got {value!r}")
-    if not np.isfinite(value) or value < 0 or (value == 0 and not zero):
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
         raise ValueError(f"{name} must be a {bound} finite number, got {value!r}")
-    return float(value)
+    return number
+
+
+def check_count(name: str, value: Any) -> int:
+    """Return ``value`` as an int, or raise a ValueError naming the argument and what came."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    return int(value)

@@ -10,14 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from xpnet.device import Device
-from xpnet.nn.base import Layer, Loss
+from xpnet.kernels.reference import Array
+from xpnet.nn.base import Layer, Loss, check_count, check_positive
 from xpnet.nn.network import Network, check_samples
 from xpnet.random import check_seed
 
 __all__ = ["GradientCheck", "gradient_check"]
 
-_WIDTHS = (1e-2, 1e-3)  # difference steps; the second where the first reaches over a kink
+_WIDTHS = tuple(10.0**-k for k in np.arange(2, 6.1, 0.5))  # difference steps, tried in turn
+_NOISE = 1e-9  # rounding in a quotient that is still good, relative to the array's gradient
 _CONVERGED = 1e-12  # disagreement of two extrapolations, relative to the gradient's scale
+_ALWAYS_TRIED = 1e-3  # steps down to here are tried whatever the noise
+_DEFAULT_FEATURES = 4
 _FLOOR = 1e-4  # of the whole gradient's norm: the smallest norm an error is measured against
 _SCALE_SAMPLE = 32  # coordinates of each array that set the scale
 
@@ -31,10 +35,10 @@ class GradientCheck:
     errors : dict of str to float
         For ``"X"`` and each parameter, ``|a - n| / max(|a| + |n|, 1e-4 |whole|)``, where ``a``
         is the gradient by the backward pass, ``n`` the one by differences, ``|.|`` the Euclidean
-        norm and ``whole`` all of ``n`` together. Infinite where there was nothing to compare or
-        ``a`` is not finite.
+        norm and ``whole`` all of ``n`` together. Infinite where ``a`` is not finite, or most of
+        it (by its norm) could not be compared.
     skipped : dict of str to int
-        How many elements lie at or next to a kink, with no derivative to compare with.
+        For how many elements the differences gave no derivative to compare with.
     checked : dict of str to int
         How many elements were compared.
     tolerance : float
@@ -60,9 +64,9 @@ class GradientCheck:
         lines = [f"gradient check {'passed' if self.passed else 'FAILED'}, worst: {self.worst}"]
         for name, error in self.errors.items():
             verdict = "" if error < self.tolerance else f"  not under {self.tolerance:g}"
-            at_kinks = f", {self.skipped[name]} at kinks left out" if self.skipped[name] else ""
+            left_out = f", {self.skipped[name]} left out" if self.skipped[name] else ""
             lines.append(
-                f"  {name:<16} {error:9.2e}  ({self.checked[name]} elements{at_kinks}){verdict}"
+                f"  {name:<16} {error:9.2e}  ({self.checked[name]} elements{left_out}){verdict}"
             )
         return "\n".join(lines)
 
@@ -73,7 +77,7 @@ def gradient_check(
     y: Any = None,
     *,
     loss: str | dict[str, Any] | Loss | None = None,
-    n_features: int = 4,
+    n_features: int | None = None,
     batch_size: int = 5,
     seed: int = 0,
     tolerance: float = 1e-7,
@@ -88,10 +92,11 @@ def gradient_check(
 
     The central difference ``g(h) = (f(x + h) - f(x - h)) / 2h`` is extrapolated twice by
     Richardson's rule: ``g1(h) = (4 g(h/2) - g(h)) / 3`` is off by order ``h^4``, and
-    ``(16 g1(h/2) - g1(h)) / 15`` by order ``h^6``. Where the two disagree a kink (of a ReLU, say)
-    lies within reach of ``h = 1e-2``, and ``1e-3`` is tried; an element nearer than that to a kink
-    is left out and counted. An array of which nothing is left fails: biases of exactly 0 behind
-    units that are all off do that to a ReLU, and small random biases cure it.
+    ``(16 g1(h/2) - g1(h)) / 15`` by order ``h^6``. Where the two disagree the function is too
+    steep for ``h = 1e-2``, or a kink (of a ReLU, say) lies within reach, and smaller steps are
+    tried as far as rounding allows. An element for which none will do, because it lies at or next
+    to a kink, is left out and counted. An array of which most is left out fails: biases of exactly
+    0 behind units that are all off do that to a ReLU, and small random biases cure it.
 
     Parameters
     ----------
@@ -104,7 +109,7 @@ def gradient_check(
         Labels; needed with a loss, and only then.
     loss : str, dict or Loss, optional
     n_features, batch_size : int
-        The shape to draw ``X`` in; a network's own ``n_features`` stands.
+        The shape to draw ``X`` in; ``n_features`` is for a layer, by default 4.
     seed : int
         Seed of everything drawn here.
     tolerance : float
@@ -129,26 +134,34 @@ def gradient_check(
     chapter 1, for the quotients and their errors.
     """
     rng = np.random.default_rng(check_seed(seed))
+    check_positive("tolerance", tolerance)
+    check_count("max_elements", max_elements)
     if loss is None and y is not None:
         raise ValueError("y was given without a loss: pass loss=... as well")
     if loss is not None and y is None:
         raise ValueError("a loss needs labels: pass y as well")
-    if X is not None:
-        X = np.asarray(X, dtype=np.float64)
-        if X.ndim != 2:
-            raise ValueError(f"X must have shape (n_samples, n_features), got {X.shape}")
-        n_features = X.shape[1]
-    if isinstance(model, Layer):
-        network = Network([model.clone()], n_features, device=device, dtype="float64")
+    if isinstance(model, Network):
+        if n_features is not None or device is not None:
+            raise ValueError("a network has its own n_features and device: leave them out")
+        network = model.copy(dtype="float64")
+    elif isinstance(model, Layer):
+        if X is not None and np.ndim(X) == 2:
+            n_features = np.shape(X)[1]
+        width = _DEFAULT_FEATURES if n_features is None else n_features
+        network = Network([model.clone()], width, device=device, dtype="float64")
         with network.device.activate():
             for view in network.named_parameters().values():
                 view[...] = network.device.asarray(0.5 * rng.standard_normal(view.shape))
     else:
-        network = model.copy(dtype="float64")
+        raise TypeError(f"model must be a Network or a Layer, got {model!r}")
     if X is None:
-        X = rng.standard_normal((batch_size, network.n_features))
+        shape = (check_count("batch_size", batch_size), network.n_features)
+        X = rng.standard_normal(shape)
+    X = network.device.asarray(X, np.float64, name="X")
     check_samples(X, network.n_features)
     with network.device.activate():
+        if not bool(network.device.xp.isfinite(X).all()) or not len(X):
+            raise ValueError("X must hold at least one sample and be finite")
         objective = _Objective(network, X, y, None if loss is None else Loss.resolve(loss), rng)
         analytic = objective.gradients()
         return _compare(objective, analytic, rng, tolerance, max_elements)
@@ -170,7 +183,8 @@ class _Objective:
     ) -> None:
         device = network.device
         self.network, self.loss = network, loss
-        self.X = device.xp.array(device.asarray(X, np.float64))  # a copy: it is perturbed
+        self.X = device.xp.array(X)  # a copy: it is perturbed
+        self.mean = device.xp.empty(1)
         self.caches = network.allocate(len(X), training=True, input_gradient=True)
         if loss is not None:
             self.y = loss.labels(device, y, network.n_outputs, np.float64)
@@ -189,7 +203,7 @@ class _Objective:
         if self.loss is None:
             terms = self.upstream * device.to_host(output)
         else:
-            self.loss.forward(device.ops, output, self.y, self.losses)
+            self.loss.forward(device.ops, output, self.y, self.losses, self.mean)
             terms = device.to_host(self.losses) / len(self.losses)
         self.rounding = float(np.finfo(float).eps * np.sum(np.abs(terms)))
         return float(np.sum(terms))
@@ -202,16 +216,20 @@ class _Objective:
         if self.loss is None:
             dA[...] = device.asarray(self.upstream)
         else:
-            self.loss.forward(device.ops, output, self.y, self.losses, dA)
+            self.loss.forward(device.ops, output, self.y, self.losses, self.mean, dA)
         self.network.gradients.fill(np.nan)  # what backward forgets to write must not pass
-        dX = self.network.backward(dA, self.caches)
-        if dX is None:
-            raise TypeError(
-                f"{type(self.network.layers[0]).__name__}.backward returned None although "
-                "cache.input_gradient asks for dX"
-            )
-        found = {"X": dX, **self.network.named_gradients()}
-        return {name: device.to_host(array).copy() for name, array in found.items()}
+        dX: Array = self.network.backward(dA, self.caches)
+        found = {"X": device.to_host(dX).copy()}
+        # In a network the layer before overwrites dX; a gradient that shares its memory would not
+        # survive that, and must not pass here.
+        try:
+            dX[...] = np.nan
+        except ValueError as error:
+            layer = type(self.network.layers[0]).__name__
+            raise TypeError(f"{layer}.backward must return an array that can be written") from error
+        for name, gradient in self.network.named_gradients().items():
+            found[name] = device.to_host(gradient).copy()
+        return found
 
 
 def _compare(
@@ -230,14 +248,18 @@ def _compare(
             chosen = np.sort(rng.choice(array.size, max_elements, replace=False))
         indices[name] = chosen
     scale = _scale(objective, arrays, indices)
+    rounding = objective.rounding
+    sampled = {name: analytic[name].reshape(-1)[indices[name]] for name in arrays}
     numeric: dict[str, npt.NDArray[np.float64]] = {}
     for name, array in arrays.items():
+        # How far the steps may be reduced is all that the backward pass has a say in here.
+        noise = max(_CONVERGED * scale, _NOISE * np.abs(sampled[name]).max())
+        widths = [h for h in _WIDTHS if h >= _ALWAYS_TRIED or 2 * rounding / h <= noise]
         quotients = [
-            _derivative(_along(objective, array, int(i)), at_center, objective.rounding, scale)
+            _derivative(_along(objective, array, int(i)), at_center, rounding, scale, widths)
             for i in indices[name]
         ]
         numeric[name] = np.array([np.nan if q is None else q for q in quotients])
-    sampled = {name: analytic[name].reshape(-1)[indices[name]] for name in arrays}
     # Where an element was left out, the backward pass's own word counts towards the whole.
     whole = float(
         np.sqrt(sum(np.sum(np.where(np.isnan(n), sampled[k], n) ** 2) for k, n in numeric.items()))
@@ -246,12 +268,15 @@ def _compare(
     for name, n in numeric.items():
         known = ~np.isnan(n)
         skipped[name], checked[name] = int((~known).sum()), int(known.sum())
-        errors[name] = _error(sampled[name][known], n[known], whole)
+        a, left_out = sampled[name][known], sampled[name][~known]
+        errors[name] = _error(a, n[known], whole)
+        if not known.any() or np.linalg.norm(left_out) > np.linalg.norm(a):
+            errors[name] = float("inf")
     return GradientCheck(errors, skipped, checked, tolerance)
 
 
 def _error(a: npt.NDArray[np.float64], n: npt.NDArray[np.float64], whole: float) -> float:
-    if not len(n) or not np.isfinite(a).all():
+    if not np.isfinite(a).all():
         return float("inf")
     difference = float(np.linalg.norm(a - n))
     against = max(float(np.linalg.norm(a) + np.linalg.norm(n)), _FLOOR * whole)
@@ -286,10 +311,14 @@ def _scale(
 
 
 def _derivative(
-    f: Callable[[float], float], at_center: float, rounding: float, scale: float
+    f: Callable[[float], float],
+    at_center: float,
+    rounding: float,
+    scale: float,
+    widths: list[float],
 ) -> float | None:
     """Differentiate at 0, or find that there is no derivative."""
-    for width in _WIDTHS:
+    for width in widths:
         sides = {h: (f(h), f(-h)) for h in (width, width / 2, width / 4)}
         g = [(up - down) / (2 * h) for h, (up, down) in sides.items()]
         coarse, fine = (4 * g[1] - g[0]) / 3, (4 * g[2] - g[1]) / 3

@@ -91,10 +91,9 @@ class Uniform(Initializer):
         return stream.uniform(shape) * self.limit
 
 
-class _FanScaled(Initializer):
+class _FanScaled(Initializer, abstract=True):
     """Mean 0 and variance ``gain / fan``."""
 
-    name = "_fan_scaled"
     gain: ClassVar[float]
     fan: ClassVar[str]
     is_uniform: ClassVar[bool]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy.typing as npt
 
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Activation, Cache, Initializer, Layer
+from xpnet.nn.base import Activation, Cache, Initializer, Layer, check_count
 
 __all__ = ["Dense"]
 
@@ -59,16 +59,15 @@ class Dense(Layer):
     def __init__(
         self, units: int, activation: Any = "identity", *, init: Any = "auto", bias: bool = True
     ) -> None:
-        if isinstance(units, bool) or not isinstance(units, int) or units < 1:
-            raise ValueError(f"units must be a positive integer, got {units!r}")
         if not isinstance(bias, bool):
             raise ValueError(f"bias must be true or false, got {bias!r}")
-        self.units = units
+        self.units = check_count("units", units)
         self.activation = activation
         self.init = init
         self.bias = bias
+        is_auto = isinstance(init, str) and init == "auto"
         self._f = Activation.resolve(activation).clone()  # one instance may serve many layers
-        self._init = Initializer.resolve(self._f.default_init if init == "auto" else init)
+        self._init = Initializer.resolve(self._f.default_init if is_auto else init)
 
     def build(self, n_in: int) -> int:
         """Declare ``W`` and ``b``."""
@@ -83,6 +82,10 @@ class Dense(Layer):
             )
         return self.units
 
+    def _detach(self) -> None:
+        super()._detach()
+        self._f._detach()
+
     def allocate(self, cache: Cache, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         """Make ``Z``, ``dX`` and the activation's buffers."""
         xp = self.xp
@@ -90,9 +93,8 @@ class Dense(Layer):
         cache.Z = xp.empty(shape_out, dtype=dtype)
         cache.f = Cache(training=cache.training, input_gradient=True)
         if self._f.gradient_from == "output":
-            cache.f.A = cache.Z
-        else:
-            self._f.allocate(cache.f, shape_out, dtype)
+            cache.f.A = cache.Z  # Z need not outlive A
+        self._f.allocate(cache.f, shape_out, dtype)
         if cache.input_gradient:
             cache.dX = xp.empty(shape, dtype=dtype)
 

@@ -56,10 +56,12 @@ class SigmoidCrossEntropy(Loss):
         logits: Array,
         labels: Array,
         losses: Array,
+        mean: Array,
         dlogits: Array | None = None,
     ) -> None:
-        """Compute losses, and the gradient of their mean."""
+        """Compute the losses, their mean and its gradient."""
         ops.sigmoid_cross_entropy(logits, labels, losses, dlogits)
+        ops.mean(losses, out=mean)
 
     def probabilities(self, ops: ReferenceOps, logits: Array) -> Array:
         """Compute ``A = sigmoid(Z)``, of shape (n_samples, n_outputs)."""
@@ -69,6 +71,10 @@ class SigmoidCrossEntropy(Loss):
         """1 where ``A > 1/2``, that is ``Z > 0``, else 0; shape and dtype of the logits."""
         del ops
         return (logits > 0).astype(logits.dtype)
+
+    def correct(self, ops: ReferenceOps, logits: Array, labels: Array) -> Array:
+        """Compare decisions with labels, a label above 1/2 counting as 1: bool (n_samples,)."""
+        return super().correct(ops, logits, (labels > 0.5).astype(labels.dtype))
 
 
 class SoftmaxCrossEntropy(Loss):
@@ -106,10 +112,12 @@ class SoftmaxCrossEntropy(Loss):
         logits: Array,
         labels: Array,
         losses: Array,
+        mean: Array,
         dlogits: Array | None = None,
     ) -> None:
-        """Compute losses, and the gradient of their mean."""
+        """Compute the losses, their mean and its gradient."""
         ops.softmax_cross_entropy(logits, labels, losses, dlogits)
+        ops.mean(losses, out=mean)
 
     def probabilities(self, ops: ReferenceOps, logits: Array) -> Array:
         """Compute ``P = softmax(Z)``, of shape (n_samples, n_classes)."""

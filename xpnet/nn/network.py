@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.device import Device
+from xpnet.device import Device, host_array
 from xpnet.device import device as make_device
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Cache, Layer
-from xpnet.random import check_seed, weight_stream
+from xpnet.nn.base import Cache, Layer, check_count
+from xpnet.random import WeightStream, check_seed, weight_stream
 
 __all__ = ["Network", "check_samples"]
 
@@ -43,6 +43,8 @@ class Network:
         Seed of the initial parameters. None draws one, kept in :attr:`seed`.
     rng : {"numpy", "numpy-legacy"}
         See :func:`xpnet.random.weight_stream`.
+    values : mapping of str to array_like, optional
+        The parameters' first values by name, ``layers.<i>.<name>``, instead of draws.
 
     Attributes
     ----------
@@ -60,7 +62,8 @@ class Network:
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range, or a layer already belongs to a network.
+        If an argument is out of range, a layer already belongs to a network, or does not give the
+        shape or dtype that it promised. Layers of a network that fails can go into another.
     """
 
     def __init__(
@@ -72,39 +75,84 @@ class Network:
         dtype: npt.DTypeLike = "float32",
         seed: int | None = 0,
         rng: str = "numpy",
+        values: Mapping[str, Any] | None = None,
     ) -> None:
+        if isinstance(layers, (str, dict)) or not isinstance(layers, Iterable):
+            raise TypeError(f"layers must be a list of layers, got {layers!r}")
         self.layers = tuple(Layer.resolve(layer) for layer in layers)
         if not self.layers:
             raise ValueError("layers must hold at least one layer, got none")
-        if isinstance(n_features, bool) or not isinstance(n_features, int) or n_features < 1:
-            raise ValueError(f"n_features must be a positive integer, got {n_features!r}")
-        if dtype not in (np.float32, np.float64, "float32", "float64"):
-            raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
-        self.n_features = n_features
+        self.n_features = check_count("n_features", n_features)
+        self.dtype = _check_dtype(dtype)
         self.device = make_device(device)
-        self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.rng = rng
         self.seed = secrets.randbits(32) if seed is None else check_seed(seed)
         stream = weight_stream(self.seed, rng)
-        self._widths = [n_features]
-        for layer in self.layers:
-            self._widths.append(layer._attach(self.device, self._widths[-1]))
-        self.n_outputs = self._widths[-1]
-        self._spans, self.n_decayed, size = self._lay_out()
-        values = np.zeros(size)
-        for _, layer, name, span in self._entries():
+        attached: list[Layer] = []
+        try:
+            self._widths = [self.n_features]
+            for layer in self.layers:
+                n_out = layer._attach(self.device, self._widths[-1])
+                attached.append(layer)
+                self._widths.append(n_out)
+            self.n_outputs = self._widths[-1]
+            self._spans, self.n_decayed, size = self._lay_out()
+            flat = self._first_values(size, stream, values)
+            with self.device.activate():
+                self._bind(flat)
+                self._try_out()
+        except BaseException:
+            for layer in attached:
+                layer._detach()
+            raise
+
+    def _first_values(
+        self, size: int, stream: WeightStream, values: Mapping[str, Any] | None
+    ) -> npt.NDArray[Any]:
+        """Lay the given values, or else fresh draws, out in one host array."""
+        shapes = {
+            f"layers.{number}.{name}": layer._parameters[name][0]
+            for number, layer, name, _ in self._entries()
+        }
+        if values is not None:
+            found = {name: np.shape(array) for name, array in values.items()}
+            if found != shapes:
+                raise ValueError(f"values must have the shapes {shapes}, got {found}")
+        flat = np.zeros(size, dtype=self.dtype)
+        for number, layer, name, span in self._entries():
             shape, init, _ = layer._parameters[name]
-            drawn = np.asarray(init.draw(stream, shape))
+            full_name = f"layers.{number}.{name}"
+            if values is not None:
+                drawn = host_array(values[full_name], self.dtype, name=full_name)
+            else:
+                drawn = np.asarray(init.draw(stream, shape))
             if drawn.shape != shape:
                 raise ValueError(f"initializer {init!r} must draw shape {shape}, got {drawn.shape}")
-            values[span] = drawn.reshape(-1)
-        with self.device.activate():
-            self.parameters = self.device.asarray(values, self.dtype, name="parameters")
-            self.gradients = self.device.xp.zeros_like(self.parameters)
-            for _, layer, name, span in self._entries():
-                shape = layer._parameters[name][0]
-                setattr(layer, name, self.parameters[span].reshape(shape))
-                setattr(layer, f"d{name}", self.gradients[span].reshape(shape))
+            flat[span] = drawn.reshape(-1)
+        return flat
+
+    def _bind(self, flat: npt.NDArray[Any]) -> None:
+        """Make the flat buffers and give the layers their views."""
+        self.parameters = self.device.asarray(flat, self.dtype, name="parameters")
+        self.gradients = self.device.xp.zeros_like(self.parameters)
+        for _, layer, name, span in self._entries():
+            shape = layer._parameters[name][0]
+            setattr(layer, name, self.parameters[span].reshape(shape))
+            setattr(layer, f"d{name}", self.gradients[span].reshape(shape))
+
+    def _try_out(self) -> None:
+        """Send two samples through, and hold each layer to the shape and dtype that it promised."""
+        A = self.device.xp.zeros((2, self.n_features), dtype=self.dtype)
+        for number, (layer, cache) in enumerate(
+            zip(self.layers, self.allocate(2, training=False), strict=True)
+        ):
+            A = layer.forward(A, cache)
+            expected = (2, self._widths[number + 1])
+            if A.shape != expected or A.dtype != self.dtype:
+                raise ValueError(
+                    f"layer {number}, {layer!r}, must turn 2 samples into {self.dtype} {expected}, "
+                    f"got {A.dtype} {A.shape}"
+                )
 
     def __repr__(self) -> str:
         return (
@@ -182,25 +230,20 @@ class Network:
         """
         return _restore(
             [layer.clone() for layer in self.layers],
-            self.n_features,
+            self.get_config() if dtype is None else {**self.get_config(), "dtype": dtype},
             self.device if device is None else device,
-            self.dtype if dtype is None else dtype,
-            self.seed,
-            self.rng,
-            self.device.to_host(self.parameters),
+            self._host_values(),
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and deep-copy as arguments and host values: views would come apart."""
-        return _restore, (
-            [layer.clone() for layer in self.layers],
-            self.n_features,
-            self.device,
-            self.dtype,
-            self.seed,
-            self.rng,
-            self.device.to_host(self.parameters).copy(),
-        )
+        layers = [layer.clone() for layer in self.layers]
+        return _restore, (layers, self.get_config(), self.device, self._host_values())
+
+    def _host_values(self) -> dict[str, npt.NDArray[Any]]:
+        return {
+            name: self.device.to_host(view).copy() for name, view in self.named_parameters().items()
+        }
 
     def allocate(
         self, batch_size: int, *, training: bool, input_gradient: bool = False
@@ -265,6 +308,11 @@ class Network:
         gradient: Array | None = dA
         for layer, cache in zip(reversed(self.layers), reversed(caches), strict=True):
             gradient = layer.backward(gradient, cache)
+            if gradient is None and cache.input_gradient:
+                raise TypeError(
+                    f"{type(layer).__name__}.backward returned None although cache.input_gradient "
+                    "asks for dX"
+                )
         return gradient
 
     def predict(self, X: Any, *, batch_size: int = 1024) -> Any:
@@ -291,10 +339,10 @@ class Network:
         ValueError, TypeError
             If ``X`` has the wrong shape or lives on another device.
         """
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size must be a positive integer, got {batch_size!r}")
+        batch_size = check_count("batch_size", batch_size)
         on_gpu = hasattr(X, "__cuda_array_interface__")
-        X = X if on_gpu else np.asanyarray(X)
+        if not on_gpu and type(X) not in (np.ndarray, np.memmap):  # those are converted by batch
+            X = host_array(X, self.dtype, name="X")
         check_samples(X, self.n_features)
         n = len(X)
         with self.device.activate():
@@ -311,17 +359,18 @@ class Network:
 
 def _restore(
     layers: list[Layer],
-    n_features: int,
+    config: dict[str, Any],
     device: str | Device,
-    dtype: npt.DTypeLike,
-    seed: int,
-    rng: str,
-    values: npt.NDArray[Any],
+    values: dict[str, npt.NDArray[Any]],
 ) -> Network:
-    network = Network(layers, n_features, device=device, dtype=dtype, seed=seed, rng=rng)
-    with network.device.activate():
-        network.parameters[...] = network.device.asarray(values, network.dtype, name="values")
-    return network
+    return Network(**{**config, "layers": layers}, device=device, values=values)
+
+
+def _check_dtype(dtype: Any) -> np.dtype[Any]:
+    for known in (np.dtype(np.float32), np.dtype(np.float64)):
+        if isinstance(dtype, (str, type, np.dtype)) and dtype == known:
+            return known
+    raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
 
 
 def check_samples(X: Any, n_features: int, *, name: str = "X") -> None:

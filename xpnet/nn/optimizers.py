@@ -6,6 +6,8 @@ that one set of settings serves many runs and a checkpoint holds everything that
 
 from __future__ import annotations
 
+import numpy as np
+
 from xpnet.device import Device
 from xpnet.kernels.reference import Array, ReferenceOps
 from xpnet.nn.base import Optimizer, check_positive
@@ -31,7 +33,7 @@ class GradientDescent(Optimizer):
 
     def init_state(self, device: Device, params: Array) -> dict[str, Array]:
         """Make the state: the learning rate alone."""
-        return {"learning_rate": _scalar(device, params, self.learning_rate)}
+        return {"learning_rate": _scalar(device, params, "learning_rate", self.learning_rate)}
 
     def update(
         self, ops: ReferenceOps, params: Array, grads: Array, state: dict[str, Array]
@@ -103,11 +105,11 @@ class Adam(Optimizer):
     def init_state(self, device: Device, params: Array) -> dict[str, Array]:
         """Make the state: moments ``m`` and ``v``, the step count and what follows from it."""
         xp = device.xp
-        if params.dtype.type(self.eps) == 0:
-            raise ValueError(f"eps={self.eps} is 0 in {params.dtype}: choose a larger one")
-        state = {name: _scalar(device, params, 0.0) for name in ("bias1", "bias2", "eps")}
-        return state | {
-            "learning_rate": _scalar(device, params, self.learning_rate),
+        return {
+            "learning_rate": _scalar(device, params, "learning_rate", self.learning_rate),
+            "bias1": _scalar(device, params, "bias1", 0.0),
+            "bias2": _scalar(device, params, "bias2", 0.0),
+            "eps": _scalar(device, params, "eps", self.eps),
             "m": xp.zeros_like(params),
             "v": xp.zeros_like(params),
             "step": xp.zeros((*params.shape[:-1], 1), dtype=xp.int64),
@@ -141,6 +143,10 @@ class Adam(Optimizer):
         )
 
 
-def _scalar(device: Device, params: Array, value: float) -> Array:
+def _scalar(device: Device, params: Array, name: str, value: float) -> Array:
     """Make an array (..., 1) that broadcasts against the parameters."""
+    with np.errstate(all="ignore"):
+        rounded = float(params.dtype.type(value))
+    if not np.isfinite(rounded) or (rounded == 0) != (value == 0):
+        raise ValueError(f"{name}={value:g} is {rounded:g} in {params.dtype}: out of its range")
     return device.xp.full((*params.shape[:-1], 1), value, dtype=params.dtype)

@@ -80,11 +80,12 @@ class TrainingStep:
         """
         ops = self._ops
         if self._gathers:
+            if indices is None:
+                raise TypeError(f"a step of batch size {self.batch_size} needs indices, got None")
             ops.gather(self._data, indices, out=self.X)
             ops.gather(self._labels, indices, out=self.y)
         logits = self._network.forward(self.X, self._caches)
-        self._loss.forward(ops, logits, self.y, self._losses, self._dlogits)
-        ops.mean(self._losses, out=self.loss_value)
+        self._loss.forward(ops, logits, self.y, self._losses, self.loss_value, self._dlogits)
         self._network.backward(self._dlogits, self._caches)
         self._optimizer.update(ops, self._network.parameters, self._network.gradients, self._state)
         return self.loss_value

@@ -84,15 +84,11 @@ def load_network(path: str | os.PathLike[str], *, device: str | Device | None = 
             f"{metadata.get('format')!r}, expected {_FORMAT!r}"
         )
     try:
-        network = Network(**json.loads(metadata["network"]), device=device)
-    except TypeError as error:
-        raise ValueError(f"{os.fspath(path)}: its configuration is wrong: {error}") from error
-    views = network.named_parameters()
-    found = {name: tensor.shape for name, tensor in tensors.items()}
-    expected = {name: view.shape for name, view in views.items()}
-    if found != expected:
-        raise ValueError(f"{os.fspath(path)} holds tensors {found}, but its network has {expected}")
-    with network.device.activate():
-        for name, view in views.items():
-            view[...] = network.device.asarray(tensors[name], network.dtype, name=name)
-    return network
+        config = json.loads(metadata["network"])
+        dtypes = {tensor.dtype.name for tensor in tensors.values()} or {config["dtype"]}
+        if dtypes == {config["dtype"]}:
+            return Network(**config, device=device, values=tensors)
+        reason = f"its tensors must be {config['dtype']}, got {', '.join(sorted(dtypes))}"
+    except (KeyError, TypeError, ValueError) as error:
+        reason = str(error)
+    raise ValueError(f"{os.fspath(path)} does not describe a network: {reason}")

@@ -10,10 +10,11 @@ from types import FrameType, TracebackType
 from typing import Any, Self, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Loss, Optimizer
+from xpnet.nn.base import Loss, Optimizer, check_count
 from xpnet.nn.network import Network, check_samples
 from xpnet.nn.step import TrainingStep
 from xpnet.random import check_seed
@@ -23,6 +24,7 @@ from xpnet.training.history import History, Report
 __all__ = ["DivergenceError", "OnReport", "evaluate", "fit"]
 
 OnReport: TypeAlias = Callable[[Report], None]
+_CAPACITY = 65_536  # losses that wait on the device between two reports
 
 
 class DivergenceError(ArithmeticError):
@@ -34,7 +36,7 @@ class DivergenceError(ArithmeticError):
         The first update, counted from 0, whose loss was not finite; or the last one, where the
         loss was still finite and the update's result was not.
     learning_rate : float
-        The learning rate at the time.
+        The learning rate when it was noticed.
     """
 
     def __init__(self, step: int, learning_rate: float) -> None:
@@ -104,19 +106,21 @@ def fit(
 
     Notes
     -----
-    Ctrl-C ends the run after the step in progress, whichever thread or library it reaches first:
-    ``fit`` returns with ``history.interrupted`` set and the weights of the last whole step. A
-    second Ctrl-C raises ``KeyboardInterrupt`` at once. Outside the main thread, where Python
+    Ctrl-C ends the run after the step in progress: ``fit`` returns with ``history.interrupted``
+    set and the weights of the last whole step. A second Ctrl-C raises ``KeyboardInterrupt`` at
+    once. Outside the main thread, where Python
     delivers no signals, the run cannot be interrupted in this way.
 
     The loss is read back from the device once per report, not once per step.
     """
     loss = Loss.resolve(loss)
     optimizer = Optimizer.resolve(optimizer)
-    _check_count("epochs", epochs)
-    _check_count("report_every", report_every)
+    epochs = check_count("epochs", epochs)
+    report_every = check_count("report_every", report_every)
     if batch_size is not None:
-        _check_count("batch_size", batch_size)
+        batch_size = check_count("batch_size", batch_size)
+    if on_report is not None and not callable(on_report):
+        raise ValueError(f"on_report must be callable, got {on_report!r}")
     seed = network.seed if seed is None else check_seed(seed)
     if not isinstance(shuffle, bool):
         raise ValueError(f"shuffle must be true or false, got {shuffle!r}")
@@ -130,6 +134,7 @@ def fit(
     n = len(X_data)
     if batch_size is not None and batch_size >= n:
         batch_size = None
+    callers_errstate = np.geterr()
     with device.activate(), _Interruption() as interruption:
         state = optimizer.init_state(device, network.parameters)
         steps = _bind_steps(network, loss, optimizer, state, X_data, y_data, batch_size)
@@ -144,20 +149,22 @@ def fit(
                 stop = start + step.batch_size
                 recorder.record(step(order[start:stop]), step.batch_size)
                 start = stop
-                if interruption.requested:
+                if interruption.is_requested():
                     break
-            is_last = epoch == epochs - 1 or interruption.requested
+            is_last = epoch == epochs - 1 or interruption.is_requested()
             if epoch % report_every == 0 or is_last:
                 cost = recorder.read()
+                if is_last:
+                    recorder.check_parameters()
                 scores = None if held_out is None else _evaluate(network, loss, *held_out)
                 report = recorder.report(epoch, cost, scores)
                 if on_report is not None:
-                    on_report(report)
+                    with np.errstate(**callers_errstate):
+                        on_report(report)
                 recorder.resume()
-            if interruption.requested:
+            if interruption.is_requested():
                 recorder.history.interrupted = True
                 break
-        recorder.check_parameters()
         return recorder.history
 
 
@@ -220,32 +227,45 @@ class _Recorder:
     network : Network
     state : dict
         The optimizer's.
-    capacity : int
+    n_steps : int
         Most steps between two reports.
     """
 
-    def __init__(self, network: Network, state: dict[str, Array], capacity: int) -> None:
+    def __init__(self, network: Network, state: dict[str, Array], n_steps: int) -> None:
         self.history = History()
         self._network = network
         self._device = network.device
         self._state = state
-        self._losses = network.device.xp.empty(capacity, dtype=network.dtype)
+        self._on_device = network.device.xp.empty(min(n_steps, _CAPACITY), dtype=network.dtype)
+        self._filled = 0
+        self.resume()
+
+    def resume(self) -> None:
+        """Start an interval, and its clock."""
+        self._losses: list[npt.NDArray[np.float64]] = []
         self._sizes: list[int] = []
-        self._epoch_start = 0
         self._resumed = time.perf_counter()
 
     def begin_epoch(self) -> None:
         self._epoch_start = len(self._sizes)
 
     def record(self, loss_value: Array, batch_size: int) -> None:
-        position = len(self._sizes)
-        self._losses[position : position + 1] = loss_value
+        if self._filled == len(self._on_device):
+            self._fetch()
+        self._on_device[self._filled : self._filled + 1] = loss_value
+        self._filled += 1
         self._sizes.append(batch_size)
+
+    def _fetch(self) -> None:
+        filled = self._device.to_host(self._on_device[: self._filled])
+        self._losses.append(filled.astype(np.float64))
+        self._filled = 0
 
     def read(self) -> float:
         """Read the losses back and give the mean over the epoch's samples."""
         history = self.history
-        losses = self._device.to_host(self._losses[: len(self._sizes)]).astype(np.float64)
+        self._fetch()
+        losses = np.concatenate(self._losses)
         self._elapsed = time.perf_counter() - self._resumed
         finite = np.isfinite(losses)
         if not finite.all():
@@ -279,11 +299,6 @@ class _Recorder:
         )
         return history.reports[-1]
 
-    def resume(self) -> None:
-        """Start the next interval, and its clock."""
-        self._sizes.clear()
-        self._resumed = time.perf_counter()
-
     def check_parameters(self) -> None:
         """Raise a DivergenceError if the last update, which no loss has seen, went wrong."""
         if not bool(self._device.xp.isfinite(self._network.parameters).all()):
@@ -297,7 +312,10 @@ class _Interruption:
     """Turns the first Ctrl-C into a request to stop, for as long as the ``with`` block runs."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self._requested = False
+
+    def is_requested(self) -> bool:
+        return self._requested
 
     def __enter__(self) -> Self:
         previous = None
@@ -320,9 +338,9 @@ class _Interruption:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        if self.requested:
+        if self._requested:
             raise KeyboardInterrupt
-        self.requested = True
+        self._requested = True
 
 
 def _evaluate(network: Network, loss: Loss, X: Array, y: Array) -> tuple[float, float]:
@@ -330,11 +348,10 @@ def _evaluate(network: Network, loss: Loss, X: Array, y: Array) -> tuple[float, 
     with device.activate():
         logits = device.asarray(network.predict(X))
         losses = device.xp.empty(len(X), dtype=network.dtype)
-        loss.forward(device.ops, logits, y, losses)
-        right = loss.decide(device.ops, logits) == y
-        if right.ndim == 2:
-            right = right.all(axis=1)
-        return float(device.to_host(losses.mean())), float(device.to_host(right.mean()))
+        mean = device.xp.empty(1, dtype=network.dtype)
+        loss.forward(device.ops, logits, y, losses, mean)
+        right = loss.correct(device.ops, logits, y)
+        return float(device.to_host(mean)[0]), float(device.to_host(right.mean()))
 
 
 def _samples(network: Network, loss: Loss, X: Any, y: Any, prefix: str) -> tuple[Array, Array]:
@@ -361,8 +378,3 @@ def _check_finite(device: Device, X: Array, name: str) -> None:
         n_bad = int((~device.xp.isfinite(X)).sum())
         if n_bad:
             raise ValueError(f"{name} must be finite, got {n_bad} values that are nan or infinite")
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
