@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import importlib.metadata
 import logging
 import os
 import re
@@ -312,10 +311,12 @@ def _install(package: str) -> str:
 
 
 def _installed_cupy() -> str | None:
+    from importlib import metadata  # 20 ms, which only an error is worth
+
     for package in ("cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy"):
         try:
-            importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
+            metadata.version(package)
+        except metadata.PackageNotFoundError:
             continue
         return package
     return None
