@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 import xpnet.cli
 from tests.conftest import ROOT
-from xpnet.recipe import load_recipe
+from xpnet.recipe import Recipe, load_recipe
 
 
 def run(*arguments, **environment):
@@ -94,6 +95,7 @@ def test_cuda_without_a_gpu():
         (["cats-deep"], {"XPNET_DATA_DIR": ""}, "train_catvnoncat.h5: say where it is"),
         (["cats-deep", "--data-dir", "no such folder"], {}, "which is not in no such folder"),
         (["digits-deep", "--out", os.devnull], {}, "--out: cannot make the folder"),
+        (["--out", "a" * 300], {}, "--out: cannot make the folder"),
         (["digits-deep", "--data-dir", ""], {"XPNET_DEVICE": "cuda:99"}, "XPNET_DEVICE=cuda:99: "),
     ],
 )
@@ -165,6 +167,27 @@ def test_a_real_ctrl_c_to_a_real_process(tmp_path):
         assert len(errors.splitlines()) <= 1, errors
     for path in tmp_path.glob("*/history.json"):
         assert json.loads(path.read_text())["recipe"] == path.parent.name
+
+
+def test_a_data_set_is_loaded_once(monkeypatch):
+    loaded = []
+    load = Recipe.load_data
+
+    def watch(recipe, data_dir):
+        loaded.append(recipe.name)
+        return load(recipe, data_dir)
+
+    monkeypatch.setattr(Recipe, "load_data", watch)
+    assert xpnet.cli.main(["digits-logistic", "digits-shallow", "--quiet"]) == 0
+    assert loaded == ["digits-logistic"]
+
+
+def test_errors_that_nobody_reads_keep_their_status():
+    command = f'"{sys.executable}" "{ROOT / "train.py"}" nope 2>&1 | true; exit ${{PIPESTATUS[0]}}'
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("no bash here")
+    assert subprocess.run([bash, "-c", command], check=False).returncode == 2
 
 
 def test_a_recipe_named_twice_runs_once():

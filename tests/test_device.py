@@ -381,6 +381,7 @@ def test_what_does_not_convert_is_named():
         np.array(["2026-01-01"], "M8[D]"),
         [[1], [1, 2]],
         [{}],
+        np.array(["1"], object),
     ],
 )
 @pytest.mark.parametrize("dtype", [np.float64, None])

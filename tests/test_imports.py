@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-# Each part may import those before it on its line of DESIGN, and itself.
+# What each part may import, besides itself.
 BELOW = {
     "kernels": set(),
     "random": {"kernels"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -10,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from xpnet.data import DataError
+from xpnet.data import DataError, Dataset
 from xpnet.device import Device, DeviceUnavailableError, device
 from xpnet.files import write_whole
 from xpnet.recipe import Recipe, RecipeError, Result, load_recipe, recipe_names
@@ -24,6 +25,10 @@ _DEFAULT = ("digits-logistic", "digits-shallow", "digits-deep")
 
 class _UsageError(Exception):
     """The user's input is wrong; the message is one line."""
+
+
+class _OutputError(Exception):
+    """Standard output cannot be written: a closed pipe, a full disk."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,11 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), WRONG_INPUT)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
-    except OSError as error:  # standard output is closed, or a file where it leads is full
-        sys.stdout = None
-        if isinstance(error, BrokenPipeError):  # whoever read it has seen enough
+    except _OutputError as error:
+        if isinstance(error.__cause__, BrokenPipeError):  # whoever read it has seen enough
             return INTERRUPTED
-        return _complain(f"cannot write the output: {error.strerror}", WRONG_INPUT)
+        return _complain(str(error), WRONG_INPUT)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,7 +91,10 @@ def _train(options: argparse.Namespace) -> int:
         chosen = device(options.device)
     except ValueError as error:
         raise _UsageError(str(error)) from error
-    datasets = {recipe.data["dataset"]: recipe.load_data(options.data_dir) for recipe in recipes}
+    datasets: dict[str, Dataset] = {}
+    for recipe in recipes:
+        if recipe.data["dataset"] not in datasets:
+            datasets[recipe.data["dataset"]] = recipe.load_data(options.data_dir)
     folders = {recipe.name: _make_folder(options.out, recipe.name) for recipe in recipes}
     results: list[Result] = []
     status, complaint = DONE, None
@@ -205,12 +212,17 @@ def _make_folder(out: str | None, name: str) -> Path | None:
 
 
 def _print_lines(lines: list[str]) -> None:
-    if sys.stdout is not None:  # as under pythonw, or where the shell has closed it
+    if sys.stdout is None:  # as under pythonw, or where the shell has closed it
+        return
+    try:
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
+    except OSError as error:
+        raise _OutputError(f"cannot write the output: {error.strerror or error}") from error
 
 
 def _complain(message: str, status: int) -> int:
     if sys.stderr is not None:
-        sys.stderr.write(f"train.py: {message}\n")
+        with contextlib.suppress(OSError):  # the exit status still tells
+            sys.stderr.write(f"train.py: {message}\n")
     return status

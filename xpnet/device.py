@@ -161,6 +161,10 @@ class Device:
                     f"{name} lives on cuda:{gpu_array.device.id}, but the device is "
                     f"'{self.name}': move it there first"
                 )
+            if gpu_array.dtype.kind not in "biuf":
+                raise TypeError(
+                    f"{name} does not convert to numbers: its dtype is {gpu_array.dtype}"
+                )
             return self.xp.ascontiguousarray(gpu_array, dtype=dtype)
 
     def to_host(self, array: Array) -> npt.NDArray[Any]:
@@ -241,6 +245,8 @@ def cuda_problem(index: int = 0) -> str | None:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             return f"CuPy is not installed; {_what_to_do()}"
         return f"CuPy cannot be imported ({_one_line(error)}); {_what_to_do()}"
+    except Exception as error:  # say, one that was built for another NumPy
+        return f"CuPy cannot be imported ({_one_line(error)}); install it anew"
     runtime = cupy.cuda.runtime
     try:
         n_devices = runtime.getDeviceCount()
@@ -394,6 +400,8 @@ def host_array(
         raw = np.asarray(array)
         if isinstance(array, np.ma.MaskedArray):
             reason = "it is a masked array; fill in what is masked first"
+        elif raw.dtype.kind == "O" and any(isinstance(item, (str, bytes)) for item in raw.flat):
+            reason = "it holds strings"
         elif raw.dtype.kind in "biuf" or (raw.dtype.kind == "O" and dtype is not None):
             target = raw.dtype.newbyteorder("=") if dtype is None else dtype
             with np.errstate(all="ignore"):  # what overflows becomes infinite; fit refuses that

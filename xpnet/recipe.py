@@ -71,8 +71,18 @@ class Recipe:
         Returns
         -------
         Result
+
+        Raises
+        ------
+        RecipeError
+            If the network does not fit the data set.
+        DivergenceError
+            See :func:`xpnet.training.fit`.
         """
-        network = Network(n_features=dataset.n_features, device=device, **self.network)
+        try:
+            network = Network(n_features=dataset.n_features, device=device, **self.network)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"recipe {self.name!r}: {error}") from error
         history = fit(
             network,
             dataset.X_train,
@@ -185,8 +195,14 @@ def parse_recipe(name: str, text: str) -> Recipe:
         if missing:
             raise RecipeError(f"recipe {name!r}: key {table}.{min(missing)} is missing")
     network, training = tables["network"], tables["training"]
+    if not isinstance(training.get("shuffle", True), bool):
+        raise RecipeError(
+            f"recipe {name!r}: training.shuffle must be true or false, got {training['shuffle']!r}"
+        )
     try:
         layers = [Layer.resolve(layer).get_config() for layer in network["layers"]]
+        # On one feature and the CPU: whatever is wrong with the settings is wrong there too.
+        Network(**{**network, "layers": layers}, n_features=1, device="cpu")
         for key in {"epochs", "batch_size", "report_every"} & set(training):
             check_count(f"training.{key}", training[key])
         return Recipe(

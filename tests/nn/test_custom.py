@@ -290,6 +290,54 @@ def test_shapes_of_parameters(dev):
     assert shapes == {"layers.0.a": (4,), "layers.0.c": (2, 3)}
 
 
+def test_a_layer_whose_build_failed_can_be_used_again(dev):
+    class Particular(nn.Activation):
+        def build(self, n_in):
+            if n_in != 3:
+                raise ArithmeticError(n_in)
+            self.add_parameter("s", n_in, "ones")
+            return n_in
+
+        def function(self, Z):
+            return Z * self.s
+
+    layer = Particular()
+    for wrong in (2, 4):
+        with pytest.raises(ArithmeticError):
+            nn.Network([layer], wrong, device=dev)
+    assert nn.Network([layer], 3, device=dev).n_parameters == 3
+
+
+def test_a_layer_that_failed_its_trial_can_be_used_again(dev):
+    class Switch(nn.Layer):
+        is_right = False
+
+        def build(self, n_in):
+            self.add_parameter("s", n_in, "ones")
+            return n_in
+
+        def forward(self, X, cache):
+            del cache
+            return X * self.s if self.is_right else None
+
+    layer = Switch()
+    with pytest.raises(ValueError, match=r"into float32 \(2, 3\), got None None"):
+        nn.Network([layer], 3, device=dev)
+    layer.is_right = True
+    assert nn.Network([layer], 3, device=dev).n_parameters == 3
+
+
+def test_a_subclass_that_gives_only_another_derivative(dev):
+    class Straight(nn.ReLU):
+        """A straight-through gradient: not the derivative of the function, on purpose."""
+
+        def derivative(self, Z, A):
+            del A
+            return self.xp.ones_like(Z)
+
+    assert not gradient_check(Straight(), [[-1.0, 2.0]], device=dev).passed
+
+
 def test_layers_of_a_network_that_failed_can_be_used_again(dev):
     first, second = nn.Dense(3), nn.Dense(2, "relu")
 

@@ -114,6 +114,20 @@ def test_tampered_files(tmp_path, network, change, said):
         training.load_network(path)
 
 
+def test_another_format_is_refused(tmp_path, network):
+    path = tmp_path / "net"
+    metadata = {"format": "other/1", "network": json.dumps(network.get_config())}
+    save_file({"a": np.zeros(2)}, path, metadata=metadata)
+    with pytest.raises(ValueError, match="is not an xpnet network: its format is 'other/1'"):
+        training.load_network(path)
+
+
+def test_a_wrong_device_is_not_blamed_on_the_file(tmp_path, network):
+    training.save_network(network, tmp_path / "net")
+    with pytest.raises(ValueError, match=r"^device must be 'cpu'"):
+        training.load_network(tmp_path / "net", device="gpu")
+
+
 def test_a_header_that_is_not_json(tmp_path, network):
     path = tmp_path / "net"
     training.save_network(network, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import signal
 import threading
 import time
@@ -205,10 +206,9 @@ def test_accuracy_of_several_labels_needs_all_of_them(dev):
     assert training.evaluate(network, "sigmoid_cross_entropy", np.zeros((4, 1)), y)[1] == 0.5
 
 
-def test_divergence_stops_with_step_and_learning_rate(dev):
-    network = nn.Network(
-        [nn.Dense(4, "relu"), nn.Dense(4, "relu"), nn.Dense(1)], 4, device=dev, dtype="float32"
-    )
+def diverge(dev, learning_rate, **options):
+    """Train at an absurd learning rate, and give the error."""
+    network = nn.Network([nn.Dense(4, "relu"), nn.Dense(1)], 4, device=dev, seed=3)
     X, y = problem()
     with pytest.raises(training.DivergenceError) as error:
         training.fit(
@@ -216,50 +216,29 @@ def test_divergence_stops_with_step_and_learning_rate(dev):
             1e3 * X,
             y == 0,
             loss="sigmoid_cross_entropy",
-            optimizer=nn.GradientDescent(1e12),
+            optimizer=nn.GradientDescent(learning_rate),
             epochs=50,
-            report_every=50,
+            **options,
         )
-    assert error.value.learning_rate == pytest.approx(1e12)
-    assert 1 <= error.value.step < 10  # the step itself, not the end of the interval
-    assert "with learning rate 1e+12: try a smaller learning rate" in str(error.value)
+    return error.value
+
+
+def test_divergence_stops_with_step_and_learning_rate(dev):
+    error = diverge(dev, 1e12, report_every=50)
+    assert error.learning_rate == pytest.approx(1e12)
+    assert 1 <= error.step < 10  # the step itself, not the end of the interval
+    assert "with learning rate 1e+12: try a smaller learning rate" in str(error)
 
 
 def test_every_step_before_the_one_named_had_a_finite_loss(dev):
-    network = nn.Network([nn.Dense(4, "relu"), nn.Dense(1)], 4, device=dev, seed=3)
-    X, y = problem()
     reports: list[training.Report] = []
-    with pytest.raises(training.DivergenceError) as error:
-        training.fit(
-            network,
-            1e3 * X,
-            y == 0,
-            loss="sigmoid_cross_entropy",
-            epochs=50,
-            optimizer=nn.GradientDescent(1e12),
-            on_report=reports.append,
-        )
-    assert len(reports) == error.value.step >= 1
+    error = diverge(dev, 1e12, on_report=reports.append)
+    assert len(reports) == error.step >= 1
     assert all(np.isfinite(report.cost) for report in reports)
 
 
 def test_divergence_names_the_first_step_whatever_the_interval(dev):
-    steps = set()
-    for report_every in (1, 3, 50):
-        network = nn.Network([nn.Dense(4, "relu"), nn.Dense(1)], 4, device=dev, seed=3)
-        X, y = problem()
-        with pytest.raises(training.DivergenceError) as error:
-            training.fit(
-                network,
-                1e3 * X,
-                y == 0,
-                loss="sigmoid_cross_entropy",
-                batch_size=16,
-                optimizer=nn.GradientDescent(1e15),
-                epochs=50,
-                report_every=report_every,
-            )
-        steps.add(error.value.step)
+    steps = {diverge(dev, 1e15, batch_size=16, report_every=every).step for every in (1, 3, 50)}
     assert len(steps) == 1
 
 
@@ -292,6 +271,36 @@ def test_ctrl_c_keeps_the_weights_of_the_last_whole_step(dev):
     same, _ = train(dev, epochs=5)
     np.testing.assert_array_equal(weights(network), weights(same))
     assert not train(dev, epochs=2)[1].interrupted
+
+
+def test_ctrl_c_in_the_last_report_interrupts_nothing(dev):
+    def interrupt(report):
+        if report.epoch == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    _, history = train(dev, epochs=3, on_report=interrupt)
+    assert not history.interrupted
+    assert history.n_steps == 3
+
+
+def test_ctrl_c_does_not_hide_a_divergence(dev):
+    network = nn.Network([nn.Dense(2)], 2, device=dev)
+    with pytest.raises(training.DivergenceError):
+        training.fit(
+            network,
+            np.array([[1e20, 1], [1e20, 2]]),
+            [0, 1],
+            loss="softmax_cross_entropy",
+            optimizer=nn.GradientDescent(1e30),
+            epochs=5,
+            on_report=lambda report: signal.raise_signal(signal.SIGINT),
+        )
+
+
+def test_a_divergence_survives_a_process_boundary():
+    error = pickle.loads(pickle.dumps(training.DivergenceError(3, 0.1)))
+    assert (error.step, error.learning_rate) == (3, 0.1)
+    assert "at step 3 with learning rate 0.1" in str(error)
 
 
 def test_ctrl_c_in_the_middle_of_an_epoch(dev):

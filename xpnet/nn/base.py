@@ -301,7 +301,12 @@ class Layer(Configurable):
             )
         self._device: Device | None = device
         self._parameters: dict[str, tuple[tuple[int, ...], Initializer, bool]] = {}
-        return check_count(f"{type(self).__name__}.build's number of outputs", self.build(n_in))
+        try:
+            n_out = self.build(n_in)
+            return check_count(f"{type(self).__name__}.build's number of outputs", n_out)
+        except BaseException:
+            self._detach()
+            raise
 
     def _detach(self) -> None:
         """Undo :meth:`_attach`, so that the layer can go into another network."""

@@ -35,7 +35,8 @@ class GradientCheck:
     errors : dict of str to float
         For ``"X"`` and each parameter, ``|a - n| / max(|a| + |n|, 1e-4 |whole|)``, where ``a``
         is the gradient by the backward pass, ``n`` the one by differences, ``|.|`` the Euclidean
-        norm and ``whole`` all of ``n`` together. Infinite where ``a`` is not finite, or most of
+        norm and ``whole`` all of ``n`` together, over the elements that were chosen; where there
+        is no ``n``, ``a`` stands in. Infinite where any element of ``a`` is not finite, or most of
         it (by its norm) could not be compared.
     skipped : dict of str to int
         For how many elements the differences gave no derivative to compare with.
@@ -95,14 +96,15 @@ def gradient_check(
     ``(16 g1(h/2) - g1(h)) / 15`` by order ``h^6``. Where the two disagree the function is too
     steep for ``h = 1e-2``, or a kink (of a ReLU, say) lies within reach, and smaller steps are
     tried as far as rounding allows. An element for which none will do, because it lies at or next
-    to a kink, is left out and counted. An array of which most is left out fails: biases of exactly
-    0 behind units that are all off do that to a ReLU, and small random biases cure it.
+    to a kink, is left out and counted. An array of which most is left out, by the norm of what the
+    backward pass gives, fails: biases of exactly 0 behind units that are all off do that to a ReLU,
+    and small random biases cure it.
 
     Parameters
     ----------
     model : Network or Layer
-        A network is checked at its own parameters, in a float64 copy. A layer that belongs to no
-        network is checked at parameters drawn from the normal distribution with variance 1/4.
+        A network is checked at its own parameters, in a float64 copy. A layer is checked as a
+        fresh copy, at parameters drawn from the normal distribution with variance 1/4.
     X : array_like (n_samples, n_features), optional
         By default drawn from the standard normal distribution.
     y : array_like, optional
@@ -113,7 +115,7 @@ def gradient_check(
     seed : int
         Seed of everything drawn here.
     tolerance : float
-        The largest error that passes.
+        What every error must stay under.
     max_elements : int
         Of a larger array this many elements are compared, chosen at random.
     device : str, Device or None
@@ -146,6 +148,8 @@ def gradient_check(
         network = model.copy(dtype="float64")
     elif isinstance(model, Layer):
         if X is not None and np.ndim(X) == 2:
+            if n_features not in (None, np.shape(X)[1]):
+                raise ValueError(f"X has {np.shape(X)[1]} features, but n_features={n_features}")
             n_features = np.shape(X)[1]
         width = _DEFAULT_FEATURES if n_features is None else n_features
         network = Network([model.clone()], width, device=device, dtype="float64")
@@ -219,6 +223,11 @@ class _Objective:
             self.loss.forward(device.ops, output, self.y, self.losses, self.mean, dA)
         self.network.gradients.fill(np.nan)  # what backward forgets to write must not pass
         dX: Array = self.network.backward(dA, self.caches)
+        if dX.shape != self.X.shape or dX.dtype != self.X.dtype:
+            raise TypeError(
+                f"{type(self.network.layers[0]).__name__}.backward must return dX as "
+                f"{self.X.dtype} {self.X.shape}, got {dX.dtype} {dX.shape}"
+            )
         found = {"X": device.to_host(dX).copy()}
         # In a network the layer before overwrites dX; a gradient that shares its memory would not
         # survive that, and must not pass here.
@@ -270,14 +279,13 @@ def _compare(
         skipped[name], checked[name] = int((~known).sum()), int(known.sum())
         a, left_out = sampled[name][known], sampled[name][~known]
         errors[name] = _error(a, n[known], whole)
-        if not known.any() or np.linalg.norm(left_out) > np.linalg.norm(a):
+        is_mostly_left_out = not known.any() or np.linalg.norm(left_out) > np.linalg.norm(a)
+        if is_mostly_left_out or not np.isfinite(analytic[name]).all():
             errors[name] = float("inf")
     return GradientCheck(errors, skipped, checked, tolerance)
 
 
 def _error(a: npt.NDArray[np.float64], n: npt.NDArray[np.float64], whole: float) -> float:
-    if not np.isfinite(a).all():
-        return float("inf")
     difference = float(np.linalg.norm(a - n))
     against = max(float(np.linalg.norm(a) + np.linalg.norm(n)), _FLOOR * whole)
     return difference / against if against else 0.0

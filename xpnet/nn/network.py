@@ -147,11 +147,12 @@ class Network:
             zip(self.layers, self.allocate(2, training=False), strict=True)
         ):
             A = layer.forward(A, cache)
-            expected = (2, self._widths[number + 1])
-            if A.shape != expected or A.dtype != self.dtype:
+            expected = (self.dtype, (2, self._widths[number + 1]))
+            found = (getattr(A, "dtype", None), getattr(A, "shape", None))
+            if found != expected:
                 raise ValueError(
-                    f"layer {number}, {layer!r}, must turn 2 samples into {self.dtype} {expected}, "
-                    f"got {A.dtype} {A.shape}"
+                    f"layer {number}, {layer!r}, must turn 2 samples into {expected[0]} "
+                    f"{expected[1]}, got {found[0]} {found[1]}"
                 )
 
     def __repr__(self) -> str:
@@ -241,9 +242,7 @@ class Network:
         return _restore, (layers, self.get_config(), self.device, self._host_values())
 
     def _host_values(self) -> dict[str, npt.NDArray[Any]]:
-        return {
-            name: self.device.to_host(view).copy() for name, view in self.named_parameters().items()
-        }
+        return {name: self.device.to_host(view) for name, view in self.named_parameters().items()}
 
     def allocate(
         self, batch_size: int, *, training: bool, input_gradient: bool = False

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from xpnet.device import Device
+from xpnet.device import device as make_device
 from xpnet.files import write_whole
 from xpnet.nn.network import Network
 
@@ -72,17 +73,20 @@ def load_network(path: str | os.PathLike[str], *, device: str | Device | None = 
         If it is not such a file, is damaged, or names a layer or activation that is not defined
         here: one of your own must be imported first.
     """
+    device = make_device(device)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT or "network" not in metadata:
+                raise ValueError(
+                    f"{os.fspath(path)} is not an xpnet network: its format is "
+                    f"{metadata.get('format')!r}, expected {_FORMAT!r}"
+                )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{os.fspath(path)} is not a whole safetensors file: {error}") from error
-    if metadata.get("format") != _FORMAT or "network" not in metadata:
-        raise ValueError(
-            f"{os.fspath(path)} is not an xpnet network: its format is "
-            f"{metadata.get('format')!r}, expected {_FORMAT!r}"
-        )
+    except TypeError as error:  # a dtype that NumPy lacks
+        raise ValueError(f"{os.fspath(path)} does not describe a network: {error}") from error
     try:
         config = json.loads(metadata["network"])
         dtypes = {tensor.dtype.name for tensor in tensors.values()} or {config["dtype"]}

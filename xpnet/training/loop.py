@@ -48,6 +48,10 @@ class DivergenceError(ArithmeticError):
         self.step = step
         self.learning_rate = learning_rate
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by what it was made from, not by its message."""
+        return type(self), (self.step, self.learning_rate)
+
 
 def fit(
     network: Network,
@@ -151,20 +155,20 @@ def fit(
                 start = stop
                 if interruption.is_requested():
                     break
+            is_cut_short = start < n
             is_last = epoch == epochs - 1 or interruption.is_requested()
             if epoch % report_every == 0 or is_last:
                 cost = recorder.read()
-                if is_last:
-                    recorder.check_parameters()
                 scores = None if held_out is None else _evaluate(network, loss, *held_out)
                 report = recorder.report(epoch, cost, scores)
                 if on_report is not None:
                     with np.errstate(**callers_errstate):
                         on_report(report)
                 recorder.resume()
-            if interruption.is_requested():
-                recorder.history.interrupted = True
-                break
+                if interruption.is_requested():
+                    recorder.history.interrupted = is_cut_short or epoch < epochs - 1
+                    break
+        recorder.check_parameters()
         return recorder.history
 
 
@@ -300,7 +304,7 @@ class _Recorder:
         return history.reports[-1]
 
     def check_parameters(self) -> None:
-        """Raise a DivergenceError if the last update, which no loss has seen, went wrong."""
+        """Raise a DivergenceError if the latest update, which no loss has seen, went wrong."""
         if not bool(self._device.xp.isfinite(self._network.parameters).all()):
             raise DivergenceError(self.history.n_steps - 1, self._learning_rate())
 
