@@ -6,10 +6,13 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from xpnet.data import DataError, Dataset
 from xpnet.device import Device, DeviceUnavailableError, device
@@ -31,6 +34,28 @@ class _OutputError(Exception):
     """Standard output cannot be written: a closed pipe, a full disk."""
 
 
+class _CtrlC:
+    """Notes that Ctrl-C was pressed, and raises KeyboardInterrupt as Python does by itself."""
+
+    was_pressed = False
+
+    def __enter__(self) -> None:
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        self._is_ours = (
+            in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+        if self._is_ours:
+            signal.signal(signal.SIGINT, self._handle)
+
+    def __exit__(self, *error: object) -> None:
+        if self._is_ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.was_pressed = True
+        signal.default_int_handler(number, frame)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run recipes and print one table of what they reached.
 
@@ -45,12 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0 done, 1 the training diverged, 2 the input was wrong, 130 interrupted.
     """
     options = _parser().parse_args(arguments)
+    ctrl_c = _CtrlC()
     try:
-        if options.list:
-            _print_lines(recipe_names())
-            return DONE
-        return _train(options)
+        with ctrl_c:
+            if options.list:
+                _print_lines(recipe_names())
+                return DONE
+            return _train(options)
     except (DataError, DeviceUnavailableError, RecipeError, _UsageError) as error:
+        if ctrl_c.was_pressed:  # an import that is cut short may call it an ImportError
+            return _complain("interrupted", INTERRUPTED)
         return _complain(str(error), WRONG_INPUT)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
