@@ -22,7 +22,14 @@ import numpy.typing as npt
 
 from xpnet.kernels.reference import Array, NumpyOps, ReferenceOps
 
-__all__ = ["Device", "DeviceUnavailableError", "cuda_problem", "device", "host_array"]
+__all__ = [
+    "Device",
+    "DeviceUnavailableError",
+    "cuda_problem",
+    "device",
+    "format_cuda_version",
+    "host_array",
+]
 
 _VALID = "'cpu', 'cuda', 'cuda:N' (N a device number) or 'auto'"
 _MIN_CUDA12_DRIVER = 12000
@@ -257,7 +264,7 @@ def cuda_problem(index: int = 0) -> str | None:
     if index >= n_devices:
         listed = ", ".join(f"cuda:{i}" for i in range(n_devices))
         return f"there is no CUDA device {index}; this machine has {listed}"
-    capability = tuple(int(digits) for digits in _split_capability(cupy, index))
+    capability = _compute_capability(cupy, index)
     if runtime.runtimeGetVersion() >= _CUDA13_DRIVER and capability < _CUDA13_MIN_CAPABILITY:
         return (
             f"CUDA 13 no longer supports compute capability {capability[0]}.{capability[1]} of "
@@ -281,10 +288,15 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _split_capability(cupy: Any, index: int) -> tuple[str, str]:
+def _compute_capability(cupy: Any, index: int) -> tuple[int, int]:
     # CuPy gives "75" for 7.5 and "120" for 12.0.
     text = cupy.cuda.Device(index).compute_capability
-    return text[:-1], text[-1]
+    return int(text[:-1]), int(text[-1])
+
+
+def format_cuda_version(version: int) -> str:
+    """Write a CUDA version as people do: 13010 is "13.1"."""
+    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def _what_to_do() -> str:
@@ -297,7 +309,7 @@ def _what_to_do() -> str:
             "XPNET_DEVICE=cpu)"
         )
     version, capability = found
-    supports = f"the NVIDIA driver supports CUDA {version // 1000}.{version % 1000 // 10}"
+    supports = f"the NVIDIA driver supports CUDA {format_cuda_version(version)}"
     if version < _MIN_CUDA12_DRIVER:
         return f"{supports}, and CuPy needs 12.0 or newer: update the driver"
     if capability is None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import xpnet
-from xpnet.device import cuda_problem
+from xpnet.device import cuda_problem, format_cuda_version
 
 __all__ = ["show_config", "versions"]
 
@@ -81,10 +81,8 @@ def _cuda() -> str:
         runtime.getDeviceProperties(i)["name"].decode() for i in range(runtime.getDeviceCount())
     ]
     listed = ", ".join(f"cuda:{i} {name}" for i, name in enumerate(names))
-    driver, built_for = (
-        f"{version // 1000}.{version % 1000 // 10}"
-        for version in (runtime.driverGetVersion(), runtime.runtimeGetVersion())
-    )
+    driver = format_cuda_version(runtime.driverGetVersion())
+    built_for = format_cuda_version(runtime.runtimeGetVersion())
     return f"{listed}; the driver supports CUDA {driver}, CuPy is built for {built_for}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from xpnet.data import Dataset, load_dataset
 from xpnet.device import Device
 from xpnet.environment import versions
-from xpnet.nn import Layer, Loss, Network, Optimizer
+from xpnet.nn import Loss, Network, Optimizer
 from xpnet.nn.base import check_count
 from xpnet.training import History, evaluate, fit
 from xpnet.training.loop import OnReport
@@ -74,15 +74,10 @@ class Recipe:
 
         Raises
         ------
-        RecipeError
-            If the network does not fit the data set.
         DivergenceError
             See :func:`xpnet.training.fit`.
         """
-        try:
-            network = Network(n_features=dataset.n_features, device=device, **self.network)
-        except (TypeError, ValueError) as error:
-            raise RecipeError(f"recipe {self.name!r}: {error}") from error
+        network = Network(n_features=dataset.n_features, device=device, **self.network)
         history = fit(
             network,
             dataset.X_train,
@@ -200,15 +195,14 @@ def parse_recipe(name: str, text: str) -> Recipe:
             f"recipe {name!r}: training.shuffle must be true or false, got {training['shuffle']!r}"
         )
     try:
-        layers = [Layer.resolve(layer).get_config() for layer in network["layers"]]
         # On one feature and the CPU: whatever is wrong with the settings is wrong there too.
-        Network(**{**network, "layers": layers}, n_features=1, device="cpu")
+        Network(**network, n_features=1, device="cpu")
         for key in {"epochs", "batch_size", "report_every"} & set(training):
             check_count(f"training.{key}", training[key])
         return Recipe(
             name=name,
             data=tables["data"],
-            network={**network, "layers": layers},
+            network=network,
             loss=Loss.resolve(tables["loss"]),
             optimizer=Optimizer.resolve(tables["optimizer"]),
             training=training,

@@ -110,25 +110,23 @@ class Network:
         self, size: int, stream: WeightStream, values: Mapping[str, Any] | None
     ) -> npt.NDArray[Any]:
         """Lay the given values, or else fresh draws, out in one host array."""
-        shapes = {
-            f"layers.{number}.{name}": layer._parameters[name][0]
-            for number, layer, name, _ in self._entries()
-        }
+        shapes = {key: layer._parameters[name][0] for key, layer, name, _ in self._entries()}
         if values is not None:
             found = {name: np.shape(array) for name, array in values.items()}
             if found != shapes:
                 raise ValueError(f"values must have the shapes {shapes}, got {found}")
         flat = np.zeros(size, dtype=self.dtype)
-        for number, layer, name, span in self._entries():
-            shape, init, _ = layer._parameters[name]
-            full_name = f"layers.{number}.{name}"
+        for key, layer, name, span in self._entries():
             if values is not None:
-                drawn = host_array(values[full_name], self.dtype, name=full_name)
+                first = host_array(values[key], self.dtype, name=key)
             else:
-                drawn = np.asarray(init.draw(stream, shape))
-            if drawn.shape != shape:
-                raise ValueError(f"initializer {init!r} must draw shape {shape}, got {drawn.shape}")
-            flat[span] = drawn.reshape(-1)
+                shape, init, _ = layer._parameters[name]
+                first = np.asarray(init.draw(stream, shape))
+                if first.shape != shape:
+                    raise ValueError(
+                        f"initializer {init!r} must draw shape {shape}, got {first.shape}"
+                    )
+            flat[span] = first.reshape(-1)
         return flat
 
     def _bind(self, flat: npt.NDArray[Any]) -> None:
@@ -176,11 +174,11 @@ class Network:
                 n_decayed = start
         return spans, n_decayed, start
 
-    def _entries(self) -> Iterator[tuple[int, Layer, str, slice]]:
-        """Go through the parameters in layer order."""
+    def _entries(self) -> Iterator[tuple[str, Layer, str, slice]]:
+        """Go through the parameters in layer order: full name, layer, name there, place."""
         for number, layer in enumerate(self.layers):
             for name in layer._parameters:
-                yield number, layer, name, self._spans[number, name]
+                yield f"layers.{number}.{name}", layer, name, self._spans[number, name]
 
     @property
     def n_parameters(self) -> int:
@@ -194,14 +192,11 @@ class Network:
         -------
         dict of str to device array
         """
-        return {f"layers.{i}.{name}": getattr(layer, name) for i, layer, name, _ in self._entries()}
+        return {key: getattr(layer, name) for key, layer, name, _ in self._entries()}
 
     def named_gradients(self) -> dict[str, Array]:
         """Give every parameter's gradient under the parameter's name, as a view."""
-        return {
-            f"layers.{i}.{name}": getattr(layer, f"d{name}")
-            for i, layer, name, _ in self._entries()
-        }
+        return {key: getattr(layer, f"d{name}") for key, layer, name, _ in self._entries()}
 
     def get_config(self) -> dict[str, Any]:
         """Give what rebuilds the network but for its parameters' values: plain tables."""
