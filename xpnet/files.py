@@ -1,12 +1,15 @@
-"""Writing files whole or not at all."""
+"""Writing files and folders whole or not at all."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["write_whole"]
+__all__ = ["check_folder", "write_folder", "write_whole"]
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
@@ -26,13 +29,72 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
         If the folder is not there or not writable, or the disk is full. Nothing is left behind.
     """
     target = Path(os.path.realpath(path))  # a link stays a link
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    temporary = _beside(target)
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(temporary, data)
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
+    """Write a folder so that it is never seen half-written.
+
+    The files go to a temporary folder beside it, which then takes its name.
+
+    Parameters
+    ----------
+    path : path
+        Must not exist, or be an empty folder. Folders above it are made.
+    files : mapping of str to bytes
+        What to write under which name.
+
+    Raises
+    ------
+    OSError
+        If there is something already, or the place is not writable or full. Nothing is left
+        behind but the folders above.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(target)
+    try:
+        temporary.mkdir()
+        for name, data in files.items():
+            _write(temporary / name, data)
+        if target.is_dir() and not any(target.iterdir()):
+            target.rmdir()  # not every system renames over an empty folder
+        _check_free(target)
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Raise the OSError that :func:`write_folder` would, where that can be told beforehand."""
+    target = Path(os.path.realpath(path))
+    if not (target.is_dir() and not any(target.iterdir())):
+        _check_free(target)
+    above = next(folder for folder in target.parents if folder.exists())
+    probe = _beside(above / target.name)
+    probe.mkdir()
+    probe.rmdir()
+
+
+def _check_free(target: Path) -> None:
+    if target.exists():
+        raise FileExistsError(errno.EEXIST, "there is something already", str(target))
+
+
+def _beside(target: Path) -> Path:
+    """Name a temporary sibling; not by the target's own name, which may be as long as allowed."""
+    return target.with_name(f".{secrets.token_hex(8)}.partial")
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

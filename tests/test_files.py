@@ -1,0 +1,69 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from xpnet.files import check_folder, write_folder
+
+FILES = {"a": b"1" * 10_000, "b": b"2"}
+
+
+def read(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["new", "deep/er/new", "a" * 255, "here already"])
+def test_a_folder_that_is_new_or_empty(tmp_path, name):
+    (tmp_path / "here already").mkdir()
+    check_folder(tmp_path / name)
+    write_folder(tmp_path / name, FILES)
+    assert read(tmp_path / name) == FILES
+    top = {"here already", name.split("/")[0]}
+    assert {entry.name for entry in tmp_path.iterdir()} == top
+
+
+def test_what_is_there_is_not_touched(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("x")
+    for name in ("file", "folder"):
+        for refuse in (check_folder, lambda path: write_folder(path, FILES)):
+            with pytest.raises(FileExistsError, match="there is something already"):
+                refuse(tmp_path / name)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"file", "folder"}
+    assert read(tmp_path / "folder") == {"file": b"x"}
+
+
+@pytest.mark.parametrize("name", ["file/new", "a" * 256, "file/deep/er/new"])
+def test_places_that_cannot_be(tmp_path, name):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match=r"Not a directory|File exists|File name too long"):
+        check_folder(tmp_path / name)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_disk_that_is_full(tmp_path, monkeypatch):
+    count = iter([None, OSError(28, "No space left on device")])
+
+    def full(handle):
+        del handle
+        error = next(count)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_folder(tmp_path / "new", FILES)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights")
+def test_through_a_link(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_folder(tmp_path / "link", FILES)
+    assert (tmp_path / "link").is_symlink()
+    assert read(tmp_path / "real") == FILES
