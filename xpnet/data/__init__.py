@@ -1,6 +1,20 @@
-"""Named data sets, split into training and test data."""
+"""Data sets by name and from files, split, and the preprocessing of their features."""
 
-from xpnet.data.dataset import DataError, Dataset
-from xpnet.data.named import load_dataset
+from xpnet.data.dataset import Contents, DataError, Dataset, Part
+from xpnet.data.named import load_contents, load_dataset
+from xpnet.data.preprocessing import Preprocessing
+from xpnet.data.readers import read_file, read_idx
+from xpnet.data.splits import make_dataset
 
-__all__ = ["DataError", "Dataset", "load_dataset"]
+__all__ = [
+    "Contents",
+    "DataError",
+    "Dataset",
+    "Part",
+    "Preprocessing",
+    "load_contents",
+    "load_dataset",
+    "make_dataset",
+    "read_file",
+    "read_idx",
+]

@@ -1,116 +1,321 @@
-"""The data sets that are known by name."""
+"""The data sets that are known by name, and the way from a name or a file to a data set."""
 
 from __future__ import annotations
 
-import importlib
+import difflib
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.data.dataset import DataError, Dataset
+from xpnet.data.dataset import Contents, DataError, Dataset, Part
+from xpnet.data.readers import SUFFIXES, read_file, read_idx
+from xpnet.data.splits import make_dataset, require
+from xpnet.data.store import PublishedFile, locate
+from xpnet.random import check_seed
 
-__all__ = ["load_dataset"]
+__all__ = ["GENERATED", "NAMES", "load_contents", "load_dataset"]
 
 
-def load_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
-    """Load a data set by name.
+def load_dataset(
+    dataset: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    target: str | None = None,
+    n_samples: int = 400,
+    noise: float | None = None,
+    test_fraction: float = 0.2,
+    validation_fraction: float = 0.0,
+    seed: int = 0,
+) -> Dataset:
+    """Load a data set by name, or from a file of one's own.
+
+    ============== ================================================================== =========
+    name           samples                                                            test part
+    ============== ================================================================== =========
+    digits         1,797 grey images of 8 x 8 pixels, 0 to 16, of handwritten digits; held out
+                   they come with scikit-learn
+    cats           209 + 50 colour images of 64 x 64 pixels, 0 to 255: cat or not     published
+    fashion-mnist  60,000 + 10,000 grey images of 28 x 28 pixels, 0 to 255, of        published
+                   articles of clothing in ten classes
+    moons          points in the plane: two interleaving half circles                 held out
+    circles        points in the plane: a circle within another                       held out
+    blobs          points in the plane: three normal distributions                    held out
+    flower         points in the plane: petals of two colours in turn                 held out
+    ============== ================================================================== =========
 
     Parameters
     ----------
-    name : {"digits", "cats"}
-        ``digits``: 1,797 grey images of 8 x 8 pixels of handwritten digits, which come with
-        scikit-learn; pixels / 16; a fifth of each class held out for testing, by a fixed seed.
-        ``cats``: 209 + 50 colour images of 64 x 64 pixels, cat or not, from
-        ``train_catvnoncat.h5`` and ``test_catvnoncat.h5``; pixels / 255.
+    dataset : str or path
+        A name from the table; or a file ``.npz``, ``.csv``, ``.h5`` or idx, see
+        :func:`xpnet.data.read_file`.
     data_dir : path, optional
-        Where files are looked up; by default in the environment variable ``XPNET_DATA_DIR``.
+        Where data files are looked up first; then in the folder that the environment variable
+        ``XPNET_DATA_DIR`` names, in Debian's ``/usr/share/datasets``, and in the cache, into
+        which published files that are nowhere else are downloaded.
+    target : str, optional
+        The column of a ``.csv`` file that holds the labels.
+    n_samples : int
+        How many points are drawn.
+    noise : float, optional
+        Standard deviation of the noise: on the coordinates (``moons``, by default 0.2;
+        ``circles``, 0.05; ``blobs``, 1), or on angle and radius (``flower``, 0.2).
+    test_fraction, validation_fraction : float
+        Shares held out, see :func:`xpnet.data.make_dataset`.
+    seed : int
+        Of the points drawn and of the splits, in [0, 2**32).
 
     Returns
     -------
     Dataset
+        Features as published, not scaled.
 
     Raises
     ------
     DataError
-        If the name is not known, a package or file is missing, or a file is not what it should
-        be.
+        If the name is not known, a package or file is missing or cannot be fetched, or a file is
+        not what it should be.
+    ValueError
+        If another argument is out of range.
+
+    References
+    ----------
+    H. Xiao, K. Rasul and R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking
+    machine learning algorithms", arXiv:1708.07747, 2017.
     """
-    if not isinstance(name, str) or name not in _LOADERS:
-        raise DataError(f"dataset must be one of {', '.join(_LOADERS)}, got {name!r}")
-    where = data_dir if data_dir is not None else os.environ.get("XPNET_DATA_DIR") or None
-    return _LOADERS[name](None if where is None else Path(where))
+    name = os.fspath(dataset) if isinstance(dataset, os.PathLike) else dataset
+    if not isinstance(name, str):
+        raise DataError(f"dataset must be a name or a path, got {dataset!r}")
+    if isinstance(n_samples, bool) or not isinstance(n_samples, int) or n_samples < 10:
+        raise ValueError(f"n_samples must be an integer of at least 10, got {n_samples!r}")
+    if noise is not None and not (_is_number(noise) and 0 <= noise < math.inf):
+        raise ValueError(f"noise must be a finite number of at least 0, got {noise!r}")
+    check_seed(seed, bits=32)
+    if name in GENERATED:
+        contents = _generate(name, n_samples, GENERATED[name][1] if noise is None else noise, seed)
+    else:
+        if name.lower().endswith(".csv") and target is None:
+            raise DataError(
+                f"{name}: which column holds the labels? Say --target NAME (in a recipe, "
+                "data.target)"
+            )
+        contents = load_contents(name, data_dir=data_dir, target=target)
+    return make_dataset(
+        name,
+        contents,
+        test_fraction=test_fraction,
+        validation_fraction=validation_fraction,
+        seed=seed,
+    )
 
 
-def _digits(data_dir: Path | None) -> Dataset:
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def load_contents(
+    dataset: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    target: str | None = None,
+    columns: tuple[str, ...] | None = None,
+) -> Contents:
+    """Give what a published data set or a file holds, unsplit; see :func:`load_dataset`.
+
+    Parameters
+    ----------
+    dataset : str
+    data_dir, target
+        See :func:`load_dataset`.
+    columns : tuple of str, optional
+        The feature columns of a ``.csv`` file; by default all but the target.
+
+    Returns
+    -------
+    Contents
+
+    Raises
+    ------
+    DataError
+        See :func:`load_dataset`.
+    """
+    if dataset in _PUBLISHED:
+        return _PUBLISHED[dataset](None if data_dir is None else Path(data_dir))
+    is_file = dataset.lower().removesuffix(".gz").endswith(SUFFIXES) or os.sep in dataset
+    if not is_file and not Path(dataset).exists():
+        near = difflib.get_close_matches(dataset, NAMES, n=1, cutoff=0.7)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise DataError(
+            f"there is no data set named {dataset!r}; {hint}known: {', '.join(NAMES)}, and files "
+            f"{', '.join(SUFFIXES)}"
+        )
+    path = Path(dataset)
+    if data_dir is not None and not path.exists() and (Path(data_dir) / path).exists():
+        path = Path(data_dir) / path
+    return read_file(path, target=target, columns=columns)
+
+
+def _digits(data_dir: Path | None) -> Contents:
     del data_dir  # the images come with scikit-learn
-    datasets = _require("sklearn.datasets", "digits", "scikit-learn")
-    selection = _require("sklearn.model_selection", "digits", "scikit-learn")
-    pixels, labels = datasets.load_digits(return_X_y=True)
-    X_train, X_test, y_train, y_test = selection.train_test_split(
-        pixels / 16.0, labels, test_size=0.2, stratify=labels, random_state=0
-    )
-    return Dataset(
-        "digits",
-        X_train,
-        y_train.astype(np.int64),
-        X_test,
-        y_test.astype(np.int64),
-        tuple(map(str, range(10))),
-    )
+    datasets = require("sklearn.datasets", "dataset 'digits'", "scikit-learn")
+    found = datasets.load_digits()
+    return Contents({"train": Part(found.images, found.target)}, tuple(map(str, range(10))))
 
 
-def _cats(data_dir: Path | None) -> Dataset:
+_CATS_URL = "https://github.com/uditgt/DeepLearning/raw/HEAD/data/"
+_CATS = {
+    "train": PublishedFile(
+        "train_catvnoncat.h5",
+        _CATS_URL + "train_catvnoncat.h5",
+        "fbe56ab67c3ae28d564e3a644189117976d6b31af0a3ce9bb17dbf22908af242",
+        2_572_022,
+    ),
+    "test": PublishedFile(
+        "test_catvnoncat.h5",
+        _CATS_URL + "test_catvnoncat.h5",
+        "6a9d39ce52fa85953c5834695b8534a30ed8cfd54971fb2f080b5a24d002b951",
+        616_958,
+    ),
+}
+
+
+def _cats(data_dir: Path | None) -> Contents:
     parts = {}
-    for part in ("train", "test"):
-        path = _find(data_dir, f"{part}_catvnoncat.h5", "cats")
-        parts[part] = _read_cats(path, part)
-    return Dataset("cats", *parts["train"], *parts["test"], ("non-cat", "cat"))
+    for key, file in _CATS.items():
+        path = locate(file, dataset="cats", data_dir=data_dir)
+        part = read_file(path).parts.get(key)
+        if part is None or part.X.shape[1:] != (64, 64, 3) or part.X.dtype != np.uint8:
+            came = "none" if part is None else f"{part.X.dtype} {part.X.shape}"
+            raise DataError(f"{path}: {key}_set_x must be uint8 images (n, 64, 64, 3), got {came}")
+        if part.y is None or not np.isin(part.y, (0, 1)).all():
+            raise DataError(f"{path}: {key}_set_y must hold a label 0 or 1 for each image")
+        parts[key] = part
+    return Contents(parts, ("non-cat", "cat"))
 
 
-def _read_cats(path: Path, part: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    h5py = _require("h5py", "cats", "h5py")
-    try:
-        with h5py.File(path, "r") as file:
-            images = np.asarray(file[f"{part}_set_x"])
-            labels = np.asarray(file[f"{part}_set_y"])
-    except (OSError, KeyError) as error:
-        raise DataError(f"{path} is not the cats file it should be: {error}") from error
-    if images.ndim != 4 or images.shape[1:] != (64, 64, 3) or images.dtype != np.uint8:
-        raise DataError(
-            f"{path}: {part}_set_x must be uint8 images (n, 64, 64, 3), got {images.dtype} "
-            f"{images.shape}"
-        )
-    if labels.shape != (len(images),) or not np.isin(labels, (0, 1)).all() or not len(labels):
-        raise DataError(
-            f"{path}: {part}_set_y must hold a label 0 or 1 for each of the {len(images)} images"
-        )
-    return images.reshape(len(images), -1) / 255.0, labels.astype(np.int64)
+_FASHION_URL = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
+_FASHION = {
+    ("train", "images"): PublishedFile(
+        "train-images-idx3-ubyte.gz",
+        _FASHION_URL + "train-images-idx3-ubyte.gz",
+        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        26_421_880,
+    ),
+    ("train", "labels"): PublishedFile(
+        "train-labels-idx1-ubyte.gz",
+        _FASHION_URL + "train-labels-idx1-ubyte.gz",
+        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        29_515,
+    ),
+    ("test", "images"): PublishedFile(
+        "t10k-images-idx3-ubyte.gz",
+        _FASHION_URL + "t10k-images-idx3-ubyte.gz",
+        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        4_422_102,
+    ),
+    ("test", "labels"): PublishedFile(
+        "t10k-labels-idx1-ubyte.gz",
+        _FASHION_URL + "t10k-labels-idx1-ubyte.gz",
+        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        5_148,
+    ),
+}
+_FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 
 
-def _find(data_dir: Path | None, file: str, dataset: str) -> Path:
-    if data_dir is None:
-        raise DataError(
-            f"dataset {dataset!r} needs the file {file}: say where it is with --data-dir DIR or "
-            "XPNET_DATA_DIR"
-        )
-    path = data_dir / file
-    if not path.is_file():
-        raise DataError(f"dataset {dataset!r} needs the file {file}, which is not in {data_dir}")
-    return path
+def _fashion_mnist(data_dir: Path | None) -> Contents:
+    paths = {
+        key: locate(file, dataset="fashion-mnist", data_dir=data_dir)
+        for key, file in _FASHION.items()
+    }
+    parts = {}
+    for key in ("train", "test"):
+        X, y = read_idx(paths[key, "images"]), read_idx(paths[key, "labels"])
+        if X.shape[1:] != (28, 28) or X.dtype != np.uint8:
+            raise DataError(
+                f"{paths[key, 'images']} must hold uint8 images (n, 28, 28), got {X.dtype} "
+                f"{X.shape}"
+            )
+        if y.shape != (len(X),) or not len(y) or y.min() < 0 or y.max() > 9:
+            raise DataError(
+                f"{paths[key, 'labels']} must hold a label 0 to 9 for each of {len(X)} images"
+            )
+        parts[key] = Part(X, y.astype(np.int64))
+    return Contents(parts, _FASHION_CLASSES)
 
 
-def _require(module: str, dataset: str, package: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise DataError(
-            f"dataset {dataset!r} needs {package}, which cannot be imported ({error}); type: "
-            f"pip install {package}"
-        ) from error
+_PUBLISHED: dict[str, Callable[[Path | None], Contents]] = {
+    "digits": _digits,
+    "cats": _cats,
+    "fashion-mnist": _fashion_mnist,
+}
+
+_Points = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]
 
 
-_LOADERS: dict[str, Callable[[Path | None], Dataset]] = {"digits": _digits, "cats": _cats}
+def _moons(n_samples: int, noise: float, seed: int) -> _Points:
+    datasets = require("sklearn.datasets", "dataset 'moons'", "scikit-learn")
+    points: _Points = datasets.make_moons(n_samples, noise=noise, random_state=seed)
+    return points
+
+
+def _circles(n_samples: int, noise: float, seed: int) -> _Points:
+    datasets = require("sklearn.datasets", "dataset 'circles'", "scikit-learn")
+    points: _Points = datasets.make_circles(n_samples, noise=noise, random_state=seed)
+    return points
+
+
+def _blobs(n_samples: int, noise: float, seed: int) -> _Points:
+    datasets = require("sklearn.datasets", "dataset 'blobs'", "scikit-learn")
+    points: _Points = datasets.make_blobs(
+        n_samples, centers=3, cluster_std=noise, random_state=seed
+    )
+    return points
+
+
+def _flower(n_samples: int, noise: float, seed: int) -> _Points:
+    """Draw the rose ``r = 4 sin(4 t)``: one class on each half turn, four petals for each.
+
+    Angle and radius carry noise, drawn in this order, class by class, from ``RandomState``, so
+    that 400 points with seed 1 are those of the course.
+    """
+    state = np.random.RandomState(seed)
+    half_turn = 3.12  # somewhat less than pi, as the course has it
+    points, labels = [], []
+    for label, n in enumerate((n_samples - n_samples // 2, n_samples // 2)):
+        t = np.linspace(label * half_turn, (label + 1) * half_turn, n)
+        t += noise * state.standard_normal(n)
+        r = 4 * np.sin(4 * t) + noise * state.standard_normal(n)
+        points.append(np.stack([r * np.sin(t), r * np.cos(t)], axis=1))
+        labels.append(np.full(n, label))
+    return np.concatenate(points), np.concatenate(labels)
+
+
+def _generate(name: str, n_samples: int, noise: float, seed: int) -> Contents:
+    X, y = GENERATED[name][0](n_samples, noise, seed)
+    return Contents({"train": Part(X, y.astype(np.int64))}, feature_names=("x", "y"))
+
+
+# The points drawn at random: how, and the noise that they have by default.
+GENERATED: dict[str, tuple[Callable[[int, float, int], _Points], float]] = {
+    "moons": (_moons, 0.2),
+    "circles": (_circles, 0.05),
+    "blobs": (_blobs, 1.0),
+    "flower": (_flower, 0.2),
+}
+NAMES = (*_PUBLISHED, *GENERATED)

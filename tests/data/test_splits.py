@@ -1,0 +1,105 @@
+"""Classes counted from 0, and parts held out."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from xpnet.data import Contents, DataError, Part, make_dataset
+
+
+def points(y, n_features=2):
+    y = np.asarray(y)
+    return Part(np.arange(len(y) * n_features, dtype=float).reshape(len(y), n_features), y)
+
+
+@given(
+    st.lists(st.integers(2, 40), min_size=2, max_size=5),
+    st.floats(0.1, 0.6),
+    st.floats(0.1, 0.4),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=50)
+def test_splits_are_stratified_disjoint_and_complete(counts, test, validation, seed):
+    y = np.repeat(np.arange(len(counts)), counts)
+    contents = Contents({"train": points(y)})
+    options = {"test_fraction": test, "validation_fraction": validation, "seed": seed}
+    try:
+        data = make_dataset("d", contents, **options)
+    except DataError:  # too few samples for so many classes
+        with pytest.raises(DataError, match="cannot"):
+            make_dataset("d", contents, **options)
+        return
+    assert data.X_validation is not None
+    assert data.y_validation is not None
+    parts = [data.X_train, data.X_validation, data.X_test]
+    together = np.sort(np.concatenate([X[:, 0] for X in parts]))
+    np.testing.assert_array_equal(together, points(y).X[:, 0])
+    for k, n in enumerate(counts):
+        share = n * len(data.y_test) / len(y)
+        assert abs((data.y_test == k).sum() - share) <= 1
+    again = make_dataset("d", contents, **options)
+    np.testing.assert_array_equal(data.X_train, again.X_train)
+
+
+def test_the_seed_matters():
+    contents = Contents({"train": points([0, 1] * 20)})
+    one, other = (make_dataset("d", contents, seed=seed) for seed in (0, 1))
+    assert not np.array_equal(one.X_test, other.X_test)
+
+
+def test_parts_that_are_there_are_taken_as_they_are(tmp_path):
+    X = np.memmap(tmp_path / "X", dtype=np.uint8, mode="w+", shape=(6, 4, 4))
+    part = Part(X, np.array([7, 9] * 3))
+    data = make_dataset(
+        "d", Contents({"train": part, "test": part, "validation": part}), validation_fraction=0.5
+    )
+    for found in (data.X_train, data.X_test, data.X_validation):
+        assert isinstance(found, np.memmap)
+        assert np.shares_memory(found, X)
+        assert found.shape == (6, 16)
+    assert data.image_shape == (4, 4)
+    assert data.class_names == ("7", "9")
+    np.testing.assert_array_equal(data.y_test, [0, 1] * 3)
+    assert (data.n_features, data.n_classes, data.majority_accuracy) == (16, 2, 0.5)
+
+
+def test_labels_become_classes():
+    train, test = points(["pear", "apple", "fig"] * 2), points(["fig", "apple"])
+    data = make_dataset("d", Contents({"train": train, "test": test}))
+    assert data.class_names == ("apple", "fig", "pear")
+    assert data.y_train.tolist() == [2, 0, 1] * 2
+    assert data.y_test.tolist() == [1, 0]
+    names = ("pear", "fig", "apple", "plum")
+    data = make_dataset("d", Contents({"train": train, "test": test}, names))
+    assert data.class_names == names
+    assert data.y_train.tolist() == [0, 2, 1] * 2
+    data = make_dataset("d", Contents({"train": points([3, -1]), "test": points([-1])}))
+    assert (data.class_names, data.y_train.tolist()) == (("-1", "3"), [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("parts", "names", "said"),
+    [
+        ({"test": points([0, 1])}, None, "d holds no training samples, only test"),
+        ({"train": Part(np.zeros((2, 1)), None)}, None, "d holds no labels for its train samples"),
+        ({"train": points([0, 1]), "test": Part(np.zeros((2, 2)), None)}, None, "its test samples"),
+        ({"train": points([0, 1]), "test": points([0, 1], 3)}, None, r"\(2,\), got \(3,\)"),
+        ({"train": points([5, 5])}, None, "at least two classes, got only the label '5'"),
+        ({"train": points(["a"])}, None, "at least two classes, got only the label 'a'"),
+        (
+            {"train": points([0, 1]), "test": points([0, 2])},
+            None,
+            "test labels hold '2', which is none of the 2 classes '0', '1'",
+        ),
+        ({"train": points([0, 2])}, ("a", "b"), "train labels hold '2', which is none of the 2"),
+        ({"train": points(["a", "c"])}, ("a", "b"), "train labels hold 'c', which is none"),
+        ({"train": points([0, 0, 0, 1])}, None, "class '1' has a single sample, which cannot be"),
+        ({"train": points([0, 0, 1, 1])}, None, "cannot hold out test data: The test_size = 1"),
+    ],
+)
+def test_what_does_not_fit(parts, names, said):
+    with pytest.raises(DataError, match=said):
+        make_dataset("d", Contents(parts, names))

@@ -1,0 +1,120 @@
+"""Preprocessing of features: what is learnt from the training samples and done to all others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from xpnet.data.dataset import DataError
+
+__all__ = ["Preprocessing"]
+
+_CHUNK = 1 << 22  # numbers that are brought to float64 at a time
+
+
+@dataclass(frozen=True, eq=False)  # arrays do not compare to one bool
+class Preprocessing:
+    """Scaling of the features, ``(X / divide_by - mean) / std``.
+
+    Without ``mean`` and ``std`` it is the division alone. The statistics are those of the
+    training samples, whatever is preprocessed, so that one sample gives the same features
+    alone and among others.
+
+    Attributes
+    ----------
+    divide_by : float
+        Positive; 255 brings 8-bit pixels to [0, 1].
+    mean, std : float64 arrays (n_features,) or None
+        Of the training samples after the division, each feature on its own. A feature that is
+        constant there has ``std`` 1.
+    """
+
+    divide_by: float = 1.0
+    mean: npt.NDArray[np.float64] | None = None
+    std: npt.NDArray[np.float64] | None = None
+
+    @classmethod
+    def fit(cls, X: npt.NDArray[Any], *, divide_by: float = 1.0, standardise: bool = False) -> Self:
+        """Learn the statistics from training samples.
+
+        Parameters
+        ----------
+        X : array (n_samples, n_features)
+            A memory-mapped array is read chunk by chunk.
+        divide_by : float
+        standardise : bool
+            Whether to subtract the mean and divide by the standard deviation,
+            ``sqrt(mean((x - mean)^2))``, in two passes over the data in float64.
+
+        Returns
+        -------
+        Preprocessing
+
+        Raises
+        ------
+        DataError
+            If the statistics are not finite: the features are too large to be squared.
+        """
+        if not standardise:
+            return cls(divide_by)
+        n = len(X)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = sum(_scaled(X[rows], divide_by).sum(axis=0) for rows in _chunks(X)) / n
+            squares = sum(
+                ((_scaled(X[rows], divide_by) - mean) ** 2).sum(axis=0) for rows in _chunks(X)
+            )
+            std = np.sqrt(squares / n)
+        if not (np.isfinite(mean).all() and np.isfinite(std).all()):
+            raise DataError(
+                "standardising needs features whose squares are finite, got values up to "
+                f"{max(float(np.abs(X[rows]).max()) for rows in _chunks(X)):g}"
+            )
+        # What rounding leaves of a constant feature's deviation is not worth blowing up.
+        is_constant = std <= n * np.finfo(np.float64).eps * np.abs(mean)
+        return cls(divide_by, mean, np.where(is_constant, 1.0, std))
+
+    def __call__(self, X: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Preprocess samples.
+
+        Parameters
+        ----------
+        X : array (n_samples, n_features)
+            Not changed.
+        dtype : {"float32", "float64"}
+
+        Returns
+        -------
+        array like X, of that dtype
+            ``X`` itself, memory-mapped or not, where there is nothing to do.
+
+        Notes
+        -----
+        Computed in float64 and rounded once, in chunks: beyond the result little memory is used.
+        """
+        dtype = np.dtype(dtype)
+        if self.divide_by == 1 and self.mean is None and X.dtype == dtype:
+            return X
+        result = np.empty(X.shape, dtype)
+        for rows in _chunks(X):
+            chunk = _scaled(X[rows], self.divide_by)
+            if self.mean is not None and self.std is not None:
+                chunk -= self.mean
+                chunk /= self.std
+            with np.errstate(over="ignore"):  # what overflows becomes infinite; fit refuses that
+                result[rows] = chunk
+        return result
+
+
+def _scaled(X: npt.NDArray[Any], divide_by: float) -> npt.NDArray[np.float64]:
+    """Give a new float64 array."""
+    scaled: npt.NDArray[np.float64] = np.divide(X, divide_by, dtype=np.float64)
+    return scaled
+
+
+def _chunks(X: npt.NDArray[Any]) -> Iterator[slice]:
+    step = max(1, _CHUNK // max(1, X.shape[1]))
+    return (slice(start, start + step) for start in range(0, len(X), step))

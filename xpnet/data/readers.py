@@ -1,0 +1,591 @@
+"""Samples and labels from files: .npz, .csv, .h5 and idx.
+
+Whatever is in a file, a reader gives finite samples or a :class:`DataError` of one line. What a
+header claims is held against the file's size before memory is asked for.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import gzip
+import importlib
+import itertools
+import math
+import os
+import re
+import struct
+import tokenize
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xpnet.data.dataset import Contents, DataError, Part
+
+__all__ = ["SUFFIXES", "read_file", "read_idx"]
+
+SUFFIXES = (".npz", ".csv", ".h5", ".hdf5", "idx3-ubyte", "idx1-ubyte")
+
+_DEFLATE = 1032  # deflate makes nothing smaller by a greater factor
+_SLACK = 1 << 20  # bytes that any file may unpack to
+_LONGEST = 200  # characters of a label: an array gives each label the room of the longest
+
+
+def read_file(
+    path: str | os.PathLike[str],
+    *,
+    target: str | None = None,
+    columns: Sequence[str] | None = None,
+) -> Contents:
+    """Read samples, and labels if there are any, from a file.
+
+    ``.npz`` and ``.h5``
+        Arrays by their usual names, in upper or lower case: ``X``, ``data``, ``features``,
+        ``X_train``, ``train_X`` or ``train_set_x`` with ``y``, ``labels``, ``target``,
+        ``y_train``, ``train_y`` or ``train_set_y``; the same with ``test`` and with
+        ``validation``, ``valid`` or ``val`` in place of ``train``; and ``class_names``,
+        ``classes``, ``list_classes`` or ``target_names``. Other arrays are not looked at.
+    ``.csv``
+        Comma-separated, UTF-8; the first line names the columns.
+    idx
+        ``NAME-images-idx3-ubyte``, with or without ``.gz``; the labels are
+        ``NAME-labels-idx1-ubyte`` beside it. Beside a ``NAME`` with ``train`` in it, a pair with
+        ``t10k`` or ``test`` instead is the test part.
+
+    Parameters
+    ----------
+    path : path
+    target : str, optional
+        The column of a ``.csv`` file that holds the labels; without it there are none.
+    columns : sequence of str, optional
+        The columns of a ``.csv`` file that hold the features, in this order; by default all but
+        the target.
+
+    Returns
+    -------
+    Contents
+        Features in the file's own dtype (truth values as uint8, cells of a ``.csv`` file as
+        float64) and native byte order; images with a single channel as (n, height, width).
+        Labels as int64 or strings.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, is damaged, or does not hold finite samples and labels that
+        fit them; or if h5py, which ``.h5`` files need, is not installed.
+    """
+    where = os.fsdecode(path)
+    name = where.lower()
+    with _refusing(where):
+        if not Path(where).is_file():
+            raise _ContentError(
+                "is no file of data" if Path(where).exists() else "there is no such file"
+            )
+        if name.endswith(".npz"):
+            return _read_npz(where)
+        if name.endswith(".csv"):
+            return _read_csv(where, target, columns)
+        if name.endswith((".h5", ".hdf5")):
+            return _read_h5(where)
+        if kind := re.search(r"[-._]idx([13])[-._]ubyte(\.gz)?$", name):
+            return _read_idx_files(Path(where), holds_images=kind[1] == "3")
+        raise _ContentError(
+            "the name must end in .npz, .csv, .h5, .hdf5, -idx3-ubyte or -idx3-ubyte.gz"
+        )
+
+
+class _ContentError(Exception):
+    """What is wrong with a file's contents, said without the file's name."""
+
+
+@contextmanager
+def _refusing(where: str) -> Iterator[None]:
+    """Turn what the checks, the system and the libraries raise into a DataError."""
+    try:
+        yield
+    except _ContentError as error:
+        raise _refusal(where, error) from error.__cause__
+    except MemoryError as error:
+        raise _refusal(where, "does not fit into memory") from error
+    except (
+        EOFError,
+        KeyError,
+        NotImplementedError,
+        OSError,
+        OverflowError,
+        RuntimeError,
+        SyntaxError,
+        TypeError,
+        struct.error,
+        tokenize.TokenError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise _refusal(where, f"cannot be read: {_reason(error)}") from error
+    except ValueError as error:
+        if isinstance(error, DataError):
+            raise
+        raise _refusal(where, f"cannot be read: {_reason(error)}") from error
+
+
+def _refusal(where: str, said: object) -> DataError:
+    line = " ".join(f"{where}: {said}".splitlines())
+    return DataError(line.encode("utf-8", "backslashreplace").decode())  # names may be damaged
+
+
+def _reason(error: Exception) -> str:
+    said = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return said[:200] or type(error).__name__
+
+
+def _size(where: str) -> int:
+    if not (size := Path(where).stat().st_size):
+        raise _ContentError("is empty")
+    return size
+
+
+def _check_claim(name: str, claimed: int, stored: int, factor: int = _DEFLATE) -> None:
+    """Refuse an array that so many bytes cannot hold, before memory is asked for."""
+    if claimed > stored * factor + _SLACK:
+        raise _ContentError(
+            f"is damaged: {name} claims {claimed:,} bytes, which the {stored:,} stored cannot hold"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = [name[:40] for name in itertools.islice(names, 21)]
+    return ", ".join(shown[:20]) + (", ..." if len(shown) > 20 else "")
+
+
+# ---- arrays by their usual names
+
+_PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+_PLAIN = {"x": ("x", "data", "features"), "y": ("y", "labels", "target")}
+_CLASS_NAMES = ("class_names", "classes", "list_classes", "target_names")
+
+
+def _usual_names(part: str, letter: str) -> tuple[str, ...]:
+    """Give the names of a part's features (x) or labels (y), in lower case."""
+    of_part = (
+        (f"{letter}_{word}", f"{word}_{letter}", f"{word}_set_{letter}") for word in _PARTS[part]
+    )
+    return (*(_PLAIN[letter] if part == "train" else ()), *itertools.chain(*of_part))
+
+
+def _collect(names: Sequence[str], read: Callable[[str], npt.NDArray[Any]]) -> Contents:
+    """Find features, labels and class names among arrays, and check them."""
+
+    def find(usual: tuple[str, ...]) -> str | None:
+        found = [name for name in names if name.lower() in usual]
+        if len(found) > 1:
+            raise _ContentError(f"holds the same thing twice, as {_listed(found)}")
+        return found[0] if found else None
+
+    features = {part: find(_usual_names(part, "x")) for part in _PARTS}
+    labels = {part: find(_usual_names(part, "y")) for part in _PARTS}
+    named = find(_CLASS_NAMES)
+    if not any(features.values()):
+        raise _ContentError(
+            f"holds no features: expected them as {_listed(_usual_names('train', 'x'))} (the same "
+            f"with validation and test), got {_listed(names) or 'no arrays'}"
+        )
+    class_names = None if named is None else _check_class_names(named, read(named))
+    parts = {}
+    for part, x_name in features.items():
+        y_name = labels[part]
+        if x_name is not None:
+            X = _check_features(x_name, read(x_name))
+            y = None if y_name is None else _check_labels(y_name, read(y_name), len(X), class_names)
+            parts[part] = Part(X, y)
+        elif y_name is not None:
+            raise _ContentError(f"holds {y_name}, but no features that these labels belong to")
+    return Contents(parts, class_names)
+
+
+def _check_features(name: str, X: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if X.dtype.kind not in "biuf" or X.dtype.itemsize > 8:
+        raise _ContentError(
+            f"{name} must hold truth values, integers or floats of up to 64 bits, got dtype "
+            f"{X.dtype}"
+        )
+    if X.ndim not in (2, 3, 4):
+        raise _ContentError(
+            f"{name} must have shape (n_samples, n_features), or (n_samples, height, width) or "
+            f"(n_samples, height, width, n_channels) for images, got {X.shape}"
+        )
+    if X.ndim == 4 and X.shape[3] not in (1, 3, 4):
+        raise _ContentError(
+            f"{name}: images must be (n, height, width, channels) with 1, 3 or 4 channels, got "
+            f"{X.shape}"
+        )
+    if 0 in X.shape:
+        raise _ContentError(f"{name} must hold a sample and a feature at least, got {X.shape}")
+    if X.ndim == 4 and X.shape[3] == 1:
+        X = X[..., 0]
+    dtype = np.dtype(np.uint8) if X.dtype.kind == "b" else X.dtype.newbyteorder("=")
+    X = np.ascontiguousarray(X, dtype)
+    if dtype.kind == "f" and not (finite := np.isfinite(X)).all():
+        first = np.unravel_index(int(np.argmin(finite)), X.shape)
+        raise _ContentError(
+            f"{name} must be finite, got NaN or infinity {(~finite).sum():,} times, first at "
+            f"{tuple(map(int, first))}"
+        )
+    return X
+
+
+def _check_labels(
+    name: str, y: npt.NDArray[Any], n_samples: int, class_names: tuple[str, ...] | None = None
+) -> npt.NDArray[Any]:
+    if y.shape not in ((n_samples,), (n_samples, 1), (1, n_samples)):
+        raise _ContentError(
+            f"{name} must hold a label for each of {n_samples:,} samples, got shape {y.shape}"
+        )
+    y = y.reshape(n_samples)
+    if y.dtype.kind in "OSU":
+        return np.array(_texts(name, y))
+    if y.dtype.kind not in "biuf" or y.dtype.itemsize > 8:
+        raise _ContentError(f"{name} must hold whole numbers or strings, got dtype {y.dtype}")
+    with np.errstate(invalid="ignore"):  # some NaN signal
+        # Beyond 2**53 a float does not tell neighbours apart; beyond 2**63 an int64 has no room.
+        limit = 2.0**53 if y.dtype.kind == "f" else 2.0**63
+        fits = (y == np.floor(y)) & (np.abs(y.astype(np.float64)) < limit)
+    if not fits.all():
+        first = int(np.argmin(fits))
+        raise _ContentError(f"{name} must hold whole numbers, got {y[first]} for sample {first}")
+    y = y.astype(np.int64)
+    if class_names is not None and not (y.min() >= 0 and y.max() < len(class_names)):
+        raise _ContentError(
+            f"{name}: labels out of range: {len(class_names)} class names allow 0 to "
+            f"{len(class_names) - 1}, got {y.min()} to {y.max()}"
+        )
+    return y
+
+
+def _check_class_names(name: str, array: npt.NDArray[Any]) -> tuple[str, ...]:
+    if array.dtype.kind not in "OSU" or array.ndim != 1 or not array.size:
+        raise _ContentError(
+            f"{name} must be a list of strings, got dtype {array.dtype} and shape {array.shape}"
+        )
+    names = tuple(_texts(name, array))
+    if len(set(names)) < len(names):
+        raise _ContentError(f"{name} must hold names that differ, got {_listed(names)}")
+    return names
+
+
+def _texts(name: str, array: npt.NDArray[Any]) -> list[str]:
+    """Give strings, stripped; none may be missing."""
+    texts = [
+        (item.decode("utf-8") if isinstance(item, bytes) else str(item)).strip()
+        for item in array.tolist()
+    ]
+    "".join(texts).encode("utf-8")  # raises where a code point is none
+    for number, text in enumerate(texts):
+        if not 0 < len(text) <= _LONGEST:
+            got = f"{len(text):,} characters" if text else "an empty string"
+            raise _ContentError(
+                f"{name} must hold strings of 1 to {_LONGEST} characters, got {got} at {number}"
+            )
+    return texts
+
+
+# ---- npz
+
+
+def _read_npz(where: str) -> Contents:
+    size = _size(where)
+    with zipfile.ZipFile(where) as archive:
+        members = {
+            info.filename.removesuffix(".npy"): info
+            for info in archive.infolist()
+            if info.filename.endswith(".npy")
+        }
+        return _collect(list(members), lambda name: _read_member(archive, members[name], size))
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> npt.NDArray[Any]:
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise _ContentError(f"{info.filename} must be stored or deflated, got another compression")
+    factor = 1 if info.compress_type == zipfile.ZIP_STORED else _DEFLATE
+    _check_claim(info.filename, info.file_size, min(info.compress_size, size), factor)
+    with archive.open(info) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+        else:
+            raise _ContentError(f"{info.filename} must have version 1.0 or 2.0, got {version}")
+        if dtype.hasobject:
+            raise _ContentError(
+                f"{info.filename} holds Python objects, which are not read; expected numbers or "
+                "strings"
+            )
+        n_bytes = math.prod(shape) * dtype.itemsize
+        if (
+            not dtype.itemsize
+            or min(shape, default=0) < 0
+            or file.tell() + n_bytes != info.file_size
+        ):
+            raise _ContentError(
+                f"is damaged: {info.filename} claims dtype {dtype} and shape {shape}, which do not "
+                f"make its {info.file_size:,} bytes"
+            )
+    with archive.open(info) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+        file.read(1)  # at the end, the checksum is compared
+    return array
+
+
+# ---- h5
+
+# The filters of HDF5 and h5py that only unpack bytes, each at most by deflate's factor.
+_H5_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
+
+
+def _read_h5(where: str) -> Contents:
+    try:
+        h5py = importlib.import_module("h5py")
+    except ImportError as error:
+        raise _ContentError(
+            f"reading it needs h5py, which cannot be imported ({_reason(error)}); type: "
+            "pip install h5py"
+        ) from error
+    size = _size(where)
+    with h5py.File(where, "r", locking=False) as file:
+        names = [
+            name
+            for name in file
+            # Links that lead elsewhere, perhaps into another file, are not followed.
+            if isinstance(file.get(name, getlink=True), h5py.HardLink)
+            and file.get(name, getclass=True) is h5py.Dataset
+        ]
+        return _collect(names, lambda name: _read_dataset(h5py, name, file[name], size))
+
+
+def _read_dataset(h5py: Any, name: str, dataset: Any, size: int) -> npt.NDArray[Any]:
+    if dataset.is_virtual or dataset.external:
+        raise _ContentError(f"{name} must be in the file itself, got a reference to another file")
+    if dataset.shape is None:
+        raise _ContentError(f"{name} must hold values, got an empty dataset")
+    is_text = dataset.dtype.hasobject and h5py.check_string_dtype(dataset.dtype) is not None
+    if not is_text and dataset.dtype.kind not in "biufSU":
+        raise _ContentError(f"{name} must hold numbers or strings, got dtype {dataset.dtype}")
+    settings = dataset.id.get_create_plist()
+    filters = [settings.get_filter(number)[0] for number in range(settings.get_nfilters())]
+    if not set(filters) <= set(_H5_FILTERS) or len(set(filters)) < len(filters):
+        raise _ContentError(
+            f"{name} must be packed with none but {_listed(_H5_FILTERS.values())}, each once, got "
+            f"the filters {filters}"
+        )
+    stored = min(dataset.id.get_storage_size(), size)
+    _check_claim(name, dataset.size * dataset.dtype.itemsize, stored)
+    if dataset.chunks is not None:
+        _check_claim(f"a chunk of {name}", math.prod(dataset.chunks) * dataset.dtype.itemsize, size)
+    if is_text:
+        return _read_strings(name, dataset, size)
+    return np.asarray(dataset[()])
+
+
+def _read_strings(name: str, dataset: Any, size: int) -> npt.NDArray[Any]:
+    """Read strings of varying length, which damage may turn into many that are all long."""
+    if dataset.ndim != 1:
+        raise _ContentError(f"{name} must be a list of strings, got shape {dataset.shape}")
+    strings: list[bytes] = []
+    step = max(1, (1 << 30) // size)
+    for start in range(0, len(dataset), step):
+        strings.extend(dataset[start : start + step])
+        _check_claim(name, sum(map(len, strings)), size, 1)
+    array = np.empty(len(strings), dtype=object)
+    array[:] = strings
+    return array
+
+
+# ---- csv
+
+
+def _read_csv(where: str, target: str | None, columns: Sequence[str] | None) -> Contents:
+    with Path(where).open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(_without_nul(file), strict=True)
+        filled = ((rows.line_num, row) for row in rows if len(row) > 1 or "".join(row).strip())
+        try:
+            names = _column_names(next(filled, (1, []))[1])
+            wanted = [name for name in names if name != target] if columns is None else columns
+            features = {_column(names, name): name for name in wanted}
+            label = None if target is None else _column(names, target)
+            if not features or len(features) < len(wanted) or label in features:
+                raise _ContentError(
+                    "the feature columns must be one or more, each once, and not the target, got "
+                    f"{_listed(wanted) or 'none'}"
+                )
+            X, labels = _read_rows(filled, len(names), features, label)
+        except csv.Error as error:
+            raise _ContentError(f"line {rows.line_num}: {_reason(error)}") from error
+    y = None if label is None else _csv_labels(names[label], labels)
+    return Contents({"train": Part(X, y)}, feature_names=tuple(features.values()))
+
+
+def _without_nul(lines: Iterable[str]) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        if "\0" in line:
+            raise _ContentError(f"line {number}: text expected, got a NUL byte")
+        yield line
+
+
+def _column_names(header: list[str]) -> list[str]:
+    if not header:
+        raise _ContentError("is empty: expected a first line that names the columns")
+    names = [name.strip() for name in header]
+    if not all(names):
+        nameless = names.index("") + 1
+        raise _ContentError(f"line 1 must name every column, got no name for column {nameless}")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _ContentError(f"line 1 must give each column its own name, got {twice!r} twice")
+    return names
+
+
+def _column(names: list[str], name: str) -> int:
+    if name in names:
+        return names.index(name)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise _ContentError(f"has no column {name!r}; {hint}its columns are {_listed(names)}")
+
+
+def _read_rows(
+    rows: Iterator[tuple[int, list[str]]],
+    n_columns: int,
+    features: dict[int, str],
+    label: int | None,
+) -> tuple[npt.NDArray[np.float64], list[str]]:
+    """Read block by block, as cells take many times the memory of numbers."""
+    blocks, labels = [], []
+    while block := list(itertools.islice(rows, 1000)):
+        for line, row in block:
+            if len(row) != n_columns:
+                raise _ContentError(f"line {line}: {n_columns} cells expected, got {len(row)}")
+            if label is not None:
+                labels.append(row[label].strip())
+                if not labels[-1]:
+                    raise _ContentError(f"line {line}: a label expected, got an empty cell")
+        numbers = np.array([[_number(row[k]) for k in features] for _, row in block])
+        wrong = np.argwhere(~np.isfinite(numbers))
+        if len(wrong):
+            (line, row), k = block[wrong[0, 0]], list(features)[wrong[0, 1]]
+            raise _ContentError(
+                f"line {line}, column {features[k]}: a finite number expected, got {row[k][:40]!r}"
+            )
+        blocks.append(numbers)
+    if not blocks:
+        raise _ContentError("must hold a sample at least, got the names of the columns alone")
+    return np.concatenate(blocks), labels
+
+
+def _number(cell: str) -> float:
+    """Give a cell's value, NaN where it is no number."""
+    try:
+        return math.nan if "_" in cell else float(cell)  # to float(), 1_000 is a number
+    except ValueError:
+        return math.nan
+
+
+def _csv_labels(name: str, labels: list[str]) -> npt.NDArray[Any]:
+    if all(re.fullmatch("[+-]?[0-9]{1,18}", label) for label in labels):
+        return np.array([int(label) for label in labels], dtype=np.int64)
+    return np.array(_texts(f"column {name}", np.array(labels, dtype=object)))
+
+
+# ---- idx
+
+_IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
+    """Read an array in the idx format, packed with gzip if the name ends in ``.gz``.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    array
+        In native byte order, of the shape and dtype that the file states.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, is no idx file, is cut short or goes on after its end.
+
+    References
+    ----------
+    Y. LeCun, C. Cortes and C. J. C. Burges, "The MNIST database of handwritten digits", "File
+    formats".
+    """
+    where = os.fsdecode(path)
+    packed = where.lower().endswith(".gz")
+    with _refusing(where):
+        size = _size(where)
+        with gzip.open(where) if packed else Path(where).open("rb") as file:
+            start = file.read(4)
+            if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _IDX_TYPES or not start[3]:
+                raise _ContentError(
+                    "is no idx file: expected two zero bytes, a type code and the number of "
+                    f"dimensions, got {start.hex(' ') or 'nothing'}"
+                )
+            lengths = file.read(4 * start[3])
+            if len(lengths) < 4 * start[3]:
+                raise _ContentError(f"is cut short: expected {start[3]} lengths after its start")
+            shape = struct.unpack(f">{start[3]}I", lengths)
+            dtype = np.dtype(_IDX_TYPES[start[2]])
+            n_bytes = math.prod(shape) * dtype.itemsize
+            _check_claim("its header", n_bytes, size, _DEFLATE if packed else 1)
+            data = file.read(n_bytes)
+            if len(data) < n_bytes or file.read(1):
+                came = f"{len(data):,}" if len(data) < n_bytes else "more"
+                raise _ContentError(
+                    f"is damaged: shape {shape} makes {n_bytes:,} bytes, got {came}"
+                )
+        return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def _read_idx_files(images: Path, *, holds_images: bool) -> Contents:
+    """Read images and what lies beside them: labels, and the test part."""
+    if not holds_images:
+        raise _ContentError("holds labels: give the file of the images, -images-idx3-ubyte")
+    parts = {"train": _read_idx_part(images)}
+    tests = [_beside(images, {"train": word}) for word in ("t10k", "test")]
+    if (test := next(filter(None, tests), None)) is not None:
+        parts["test"] = _read_idx_part(test)
+    return Contents(parts)
+
+
+def _read_idx_part(images: Path) -> Part:
+    with _refusing(os.fspath(images)):
+        X = _check_features("the array", read_idx(images))
+    labels = _beside(images, {"images": "labels", "idx3": "idx1"})
+    if labels is None:
+        return Part(X, None)
+    with _refusing(os.fspath(labels)):
+        return Part(X, _check_labels("the array", read_idx(labels), len(X)))
+
+
+def _beside(path: Path, replaced: dict[str, str]) -> Path | None:
+    """Find the file whose name has other words in place of these, packed or not."""
+    plain = path.name.removesuffix(".gz")
+    if not all(word in plain for word in replaced):
+        return None
+    for word, other in replaced.items():
+        plain = plain.replace(word, other)
+    ends = ("", ".gz") if path.suffix != ".gz" else (".gz", "")
+    candidates = [path.with_name(plain + end) for end in ends]
+    return next((candidate for candidate in candidates if candidate.is_file()), None)

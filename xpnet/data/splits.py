@@ -1,0 +1,157 @@
+"""From what a file holds to a data set: classes counted from 0, parts held out."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xpnet.data.dataset import Contents, DataError, Dataset, Part
+from xpnet.random import check_seed
+
+__all__ = ["make_dataset", "require"]
+
+
+def make_dataset(
+    name: str,
+    contents: Contents,
+    *,
+    test_fraction: float = 0.2,
+    validation_fraction: float = 0.0,
+    seed: int = 0,
+) -> Dataset:
+    """Count the classes from 0 and hold out what is missing for testing and validation.
+
+    Splits are random and stratified: each class keeps its share, to the sample. A part that the
+    contents hold already is taken as it is. Without a split nothing is copied.
+
+    Parameters
+    ----------
+    name : str
+    contents : Contents
+        With a part ``"train"`` that has labels.
+    test_fraction : float
+        Share of the training samples held out where there is no part ``"test"``, in (0, 1).
+    validation_fraction : float
+        Share of what is then left held out where there is no part ``"validation"``, in [0, 1).
+    seed : int
+        Of the splits.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+    DataError
+        If labels or a whole training part are missing, the parts do not fit each other, there
+        are fewer than two classes, or a class is too small to be split.
+    """
+    if not isinstance(test_fraction, (int, float)) or not 0 < test_fraction < 1:
+        raise ValueError(f"test_fraction must lie in (0, 1), got {test_fraction!r}")
+    if not isinstance(validation_fraction, (int, float)) or not 0 <= validation_fraction < 1:
+        raise ValueError(f"validation_fraction must lie in [0, 1), got {validation_fraction!r}")
+    check_seed(seed, bits=32)
+    parts = dict(contents.parts)
+    if "train" not in parts:
+        raise DataError(f"{name} holds no training samples, only {', '.join(sorted(parts))}")
+    for part_name, part in parts.items():
+        if part.y is None:
+            raise DataError(f"{name} holds no labels for its {part_name} samples")
+        if part.X.shape[1:] != parts["train"].X.shape[1:]:
+            raise DataError(
+                f"{name}: {part_name} samples must have the shape of the training samples, "
+                f"{parts['train'].X.shape[1:]}, got {part.X.shape[1:]}"
+            )
+    class_names, labels = _count_classes(name, parts, contents.class_names)
+    image_shape = parts["train"].X.shape[1:]
+    X = {key: part.X.reshape(len(part.X), -1) for key, part in parts.items()}
+    for key, fraction in (("test", test_fraction), ("validation", validation_fraction)):
+        if key not in X and fraction:
+            kept, held_out = _split(name, key, labels["train"], class_names, fraction, seed)
+            X[key], X["train"] = X["train"][held_out], X["train"][kept]
+            labels[key], labels["train"] = labels["train"][held_out], labels["train"][kept]
+    return Dataset(
+        name,
+        X["train"],
+        labels["train"],
+        X["test"],
+        labels["test"],
+        class_names,
+        X.get("validation"),
+        labels.get("validation"),
+        image_shape if len(image_shape) > 1 else None,
+        contents.feature_names,
+    )
+
+
+def _count_classes(
+    name: str, parts: dict[str, Part], class_names: tuple[str, ...] | None
+) -> tuple[tuple[str, ...], dict[str, npt.NDArray[np.int64]]]:
+    """Turn labels into classes 0, 1, ...: in the order of the names given, else sorted."""
+    found = {key: np.asarray(part.y) for key, part in parts.items()}
+    known: npt.NDArray[Any] = np.unique(found["train"])
+    if class_names is not None:
+        is_text = known.dtype.kind == "U"
+        known = np.asarray(class_names) if is_text else np.arange(len(class_names))
+    if len(known) < 2:
+        raise DataError(
+            f"{name} must hold at least two classes, got only the label {str(known[0])!r}"
+        )
+    order = np.argsort(known)
+    labels = {}
+    for key, y in found.items():
+        unknown = np.setdiff1d(y, known)
+        if len(unknown):
+            raise DataError(
+                f"{name}: {key} labels hold {str(unknown[0])!r}, which is none of the "
+                f"{len(known)} classes {_listed(known)}"
+            )
+        labels[key] = order[np.searchsorted(known, y, sorter=order)].astype(np.int64)
+    return class_names or tuple(str(label) for label in known), labels
+
+
+def _listed(values: npt.NDArray[Any]) -> str:
+    shown = ", ".join(repr(str(value)) for value in values[:10])
+    return shown + (", ..." if len(values) > 10 else "")
+
+
+def _split(
+    name: str,
+    key: str,
+    y: npt.NDArray[np.int64],
+    class_names: tuple[str, ...],
+    fraction: float,
+    seed: int,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Give the indices that stay and those that are held out."""
+    counts = np.bincount(y, minlength=len(class_names))
+    if counts[counts > 0].min() < 2:
+        lonely = class_names[int(np.flatnonzero(counts == 1)[0])]
+        raise DataError(
+            f"{name}: class {lonely!r} has a single sample, which cannot be split into training "
+            f"and {key} data"
+        )
+    selection = require("sklearn.model_selection", f"splitting {name}", "scikit-learn")
+    try:
+        kept, held_out = selection.train_test_split(
+            np.arange(len(y)), test_size=fraction, stratify=y, random_state=seed
+        )
+    except ValueError as error:
+        raise DataError(f"{name}: cannot hold out {key} data: {error}") from error
+    return kept, held_out
+
+
+def require(module: str, what: str, package: str) -> Any:
+    """Import an optional module, or say what needs it and how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DataError(
+            f"{what} needs {package}, which cannot be imported ({error}); type: "
+            f"pip install {package}"
+        ) from error

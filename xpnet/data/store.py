@@ -1,0 +1,185 @@
+"""Where the files of published data sets are: in a folder, in the cache, or fetched into it."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xpnet.data.dataset import DataError
+
+__all__ = ["PublishedFile", "locate"]
+
+DEBIAN = Path("/usr/share/datasets")  # where Debian's packages, as dataset-fashion-mnist, put them
+TIMEOUT = 30.0  # seconds without a byte
+
+logger = logging.getLogger("xpnet.data")
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file of a published data set.
+
+    Attributes
+    ----------
+    name : str
+    url : str
+        Where it is published, over HTTP or HTTPS.
+    sha256 : str
+        Its checksum, in hexadecimal digits.
+    n_bytes : int
+        Its size in bytes.
+    """
+
+    name: str
+    url: str
+    sha256: str
+    n_bytes: int
+
+
+def locate(
+    file: PublishedFile, *, dataset: str, data_dir: str | os.PathLike[str] | None = None
+) -> Path:
+    """Find a published file, or fetch it.
+
+    The first of these places that has it counts:
+
+    1. the folder ``data_dir``, then its sub-folder named after the data set;
+    2. the folder that the environment variable ``XPNET_DATA_DIR`` names, likewise;
+    3. Debian's ``/usr/share/datasets``, in the sub-folder named after the data set;
+    4. the user's cache, on Linux ``$XDG_CACHE_HOME/xpnet`` or ``~/.cache/xpnet``, likewise. What
+       is missing there, or does not have the published checksum, is downloaded.
+
+    Files in the first three places are taken as they are: other packers of the same contents
+    (as Debian) give other checksums. An interrupted or failed download leaves nothing in the
+    cache. One line at level INFO of the logger ``xpnet.data`` precedes a download.
+
+    Parameters
+    ----------
+    file : PublishedFile
+    dataset : str
+        Name of the data set.
+    data_dir : path, optional
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    DataError
+        If ``data_dir`` or ``XPNET_DATA_DIR`` is not a folder or cannot be looked into; if the
+        file is in none of these places and cannot be fetched: pooch is not installed, there is
+        no connection or it was cut short, the server refuses, the checksum is wrong, or the
+        cache cannot be written. The message says where to put the file by hand.
+    """
+    try:
+        found = _find(file, dataset, data_dir)
+    except OSError as error:
+        raise _cannot(file, dataset, f"cannot look for it: {error}") from error
+    return _fetch(file, dataset) if found is None else found
+
+
+def _find(
+    file: PublishedFile, dataset: str, data_dir: str | os.PathLike[str] | None
+) -> Path | None:
+    """Give the file where somebody put it, or None."""
+    named = {"--data-dir": data_dir, "XPNET_DATA_DIR": os.environ.get("XPNET_DATA_DIR")}
+    places = []
+    for origin, folder in named.items():
+        if folder is None or folder == "":
+            continue
+        if not Path(folder).is_dir():
+            raise _cannot(file, dataset, f"{origin} is {os.fspath(folder)!r}, which is no folder")
+        places += [Path(folder), Path(folder) / dataset]
+    for place in (*places, DEBIAN / dataset):
+        if (place / file.name).is_file():
+            return place / file.name
+    return None
+
+
+def _fetch(file: PublishedFile, dataset: str) -> Path:
+    """Give the file in the cache, downloaded if it is not there or damaged."""
+    try:
+        pooch = importlib.import_module("pooch")
+        errors = importlib.import_module("requests.exceptions")
+    except ImportError as error:
+        raise _cannot(
+            file, dataset, f"fetching it needs pooch ({error}); type: pip install 'xpnet[data]'"
+        ) from error
+    pooch.get_logger().setLevel("WARNING")  # what it says at INFO, the line below says
+    http = pooch.HTTPDownloader(
+        timeout=TIMEOUT,
+        chunk_size=1 << 16,
+        # A server that calls a .gz file "Content-Encoding: gzip" would have it unpacked.
+        headers={"Accept-Encoding": "identity"},
+        # By way of memory: where a stream fails, pooch leaves the connection open.
+        stream=False,
+    )
+
+    def download(url: str, path: str, caller: object) -> None:
+        logger.info("downloading %s (%.1f MB) from %s", file.name, file.n_bytes / 1e6, url)
+        http(url, path, caller)
+        found, size = pooch.file_hash(path, alg="sha256"), Path(path).stat().st_size
+        if found != file.sha256.lower():
+            raise _cannot(
+                file,
+                dataset,
+                f"wrong checksum: sha256 {file.sha256} expected, {found} found "
+                f"({size:,} bytes of {file.n_bytes:,})",
+            )
+
+    cache = pooch.os_cache("xpnet") / dataset
+    try:
+        # To a temporary file in the same folder, which is removed or takes the name at the end.
+        path = pooch.retrieve(
+            file.url,
+            known_hash=f"sha256:{file.sha256}",
+            fname=file.name,
+            path=cache,
+            downloader=download,
+        )
+    except errors.RequestException as error:  # an OSError too
+        raise _cannot(file, dataset, _reason(error, errors, file.url)) from error
+    except OSError as error:
+        reason = _innermost(error)
+        raise _cannot(file, dataset, f"cannot use the cache folder {cache}: {reason}") from error
+    return Path(path)
+
+
+def _reason(error: Any, errors: Any, url: str) -> str:
+    """Say why a request failed."""
+    host = urllib.parse.urlsplit(url).netloc
+    if isinstance(error, errors.HTTPError):
+        return f"HTTP {error.response.status_code} {error.response.reason or ''}".rstrip()
+    if isinstance(error, errors.ChunkedEncodingError):
+        return "the connection was cut short"
+    if isinstance(error, errors.Timeout):
+        return f"no answer from {host} within {TIMEOUT:g} seconds"
+    if isinstance(error, errors.SSLError):
+        return f"no secure connection to {host} ({_innermost(error)})"
+    if isinstance(error, errors.ProxyError):
+        return f"no connection to the proxy ({_innermost(error)})"
+    if isinstance(error, errors.ConnectionError):
+        return f"no connection to {host} ({_innermost(error)}); is this machine offline?"
+    return str(error)
+
+
+def _innermost(error: BaseException) -> str:
+    """Say what lies at the bottom of a chain of errors."""
+    while (below := error.__cause__ or error.__context__) is not None:
+        error = below
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _cannot(file: PublishedFile, dataset: str, why: str) -> DataError:
+    """Say in one line that a file cannot be had, why, and what to do."""
+    line = (
+        f"dataset {dataset!r}: cannot get {file.name} from {file.url}: {why}; put {file.name} "
+        "into a folder and say so with --data-dir DIR or XPNET_DATA_DIR"
+    )
+    return DataError(" ".join(line.split()))
