@@ -10,11 +10,18 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from xpnet import nn, training
+from xpnet.training import checkpoint
 
 
 @pytest.fixture
 def network(dev):
     return nn.Network([nn.Dense(5, nn.ELU(0.5)), nn.Dense(3)], 4, device=dev, seed=2)
+
+
+def forge(path, tensors, metadata):
+    """Write a file whose checksum is right whatever it says."""
+    digest = checkpoint._digest(metadata, tensors)
+    save_file(tensors, path, metadata={**metadata, "sha256": digest})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -108,10 +115,40 @@ def test_tampered_files(tmp_path, network, change, said):
     tensors = load_file(path)
     config = network.get_config()
     change(config, tensors)
-    metadata = {"format": "xpnet-network/1", "network": json.dumps(config)}
-    save_file(tensors, path, metadata=metadata)
+    forge(path, tensors, {"format": "xpnet-network/2", "network": json.dumps(config)})
     with pytest.raises(ValueError, match=f"net does not describe a network: .*{said}"):
         training.load_network(path)
+
+
+@pytest.mark.parametrize("checksum", [{}, {"sha256": "0" * 64}])
+def test_a_wrong_checksum(tmp_path, network, checksum):
+    path = tmp_path / "net"
+    training.save_network(network, path)
+    config = json.dumps(network.get_config())
+    metadata = {"format": "xpnet-network/2", "network": config, **checksum}
+    save_file(load_file(path), path, metadata=metadata)
+    with pytest.raises(ValueError, match="net is damaged or has been changed: its contents do not"):
+        training.load_network(path)
+
+
+def test_any_changed_byte_is_noticed(tmp_path, network):
+    path = tmp_path / "net"
+    training.save_network(network, path)
+    whole = path.read_bytes()
+    config, parameters = network.get_config(), network.device.to_host(network.parameters)
+    n_same, messages = 0, set()
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        try:
+            loaded = training.load_network(path)
+        except ValueError as error:
+            messages.add(str(error))
+        else:  # white space that fills the header up
+            n_same += 1
+            assert loaded.get_config() == config
+            np.testing.assert_array_equal(loaded.device.to_host(loaded.parameters), parameters)
+    assert all(str(path) in message and "\n" not in message for message in messages)
+    assert n_same < 8
 
 
 def test_another_format_is_refused(tmp_path, network):
@@ -131,8 +168,7 @@ def test_a_wrong_device_is_not_blamed_on_the_file(tmp_path, network):
 def test_a_header_that_is_not_json(tmp_path, network):
     path = tmp_path / "net"
     training.save_network(network, path)
-    metadata = {"format": "xpnet-network/1", "network": "{"}
-    save_file(load_file(path), path, metadata=metadata)
+    forge(path, load_file(path), {"format": "xpnet-network/2", "network": "{"})
     with pytest.raises(ValueError, match="net does not describe a network: Expecting property"):
         training.load_network(path)
 

@@ -28,6 +28,9 @@ class Report:
         Since the last report.
     validation_cost, validation_accuracy : float or None
         After the epoch, on the validation data; None without. Accuracy is a fraction.
+    train_accuracy : float or None
+        After the epoch, on the training data, or where there are more than 10,000 samples on
+        about 10,000 of them, evenly spaced; None where :func:`fit` was not asked for it.
     """
 
     epoch: int
@@ -38,6 +41,7 @@ class Report:
     samples_per_second: float
     validation_cost: float | None = None
     validation_accuracy: float | None = None
+    train_accuracy: float | None = None
 
 
 @dataclass

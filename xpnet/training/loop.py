@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Callable
-from types import FrameType, TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +17,13 @@ from xpnet.nn.step import TrainingStep
 from xpnet.random import check_seed
 from xpnet.random import shuffle as shuffled
 from xpnet.training.history import History, Report
+from xpnet.training.interruption import Interruption
 
 __all__ = ["DivergenceError", "OnReport", "evaluate", "fit"]
 
 OnReport: TypeAlias = Callable[[Report], None]
 _CAPACITY = 65_536  # losses that wait on the device between two reports
+_SCORED = 10_000  # training samples that a report's accuracy is measured on
 
 
 class DivergenceError(ArithmeticError):
@@ -65,6 +64,7 @@ def fit(
     shuffle: bool = True,
     seed: int | None = None,
     validation: tuple[Any, Any] | None = None,
+    train_accuracy: bool = False,
     report_every: int = 1,
     on_report: OnReport | None = None,
 ) -> History:
@@ -91,6 +91,8 @@ def fit(
         Seed of the order; None takes the network's seed.
     validation : tuple (X, y) or None
         Evaluated at every report. It has no influence on the training.
+    train_accuracy : bool
+        Whether every report also measures the accuracy on (some of) the training data.
     report_every : int
         Epochs between reports. The first and the last epoch are always reported.
     on_report : callable, optional
@@ -111,9 +113,8 @@ def fit(
     Notes
     -----
     Ctrl-C ends the run after the step in progress: ``fit`` returns with ``history.interrupted``
-    set and the weights of the last whole step. A second Ctrl-C raises ``KeyboardInterrupt`` at
-    once. Outside the main thread, where Python
-    delivers no signals, the run cannot be interrupted in this way.
+    set and the weights of the last whole step; a second one raises ``KeyboardInterrupt`` at once.
+    See :class:`Interruption`.
 
     The loss is read back from the device once per report, not once per step.
     """
@@ -128,6 +129,8 @@ def fit(
     seed = network.seed if seed is None else check_seed(seed)
     if not isinstance(shuffle, bool):
         raise ValueError(f"shuffle must be true or false, got {shuffle!r}")
+    if not isinstance(train_accuracy, bool):
+        raise ValueError(f"train_accuracy must be true or false, got {train_accuracy!r}")
     device = network.device
     X_data, y_data = _samples(network, loss, X, y, "")
     held_out = None
@@ -139,11 +142,12 @@ def fit(
     if batch_size is not None and batch_size >= n:
         batch_size = None
     callers_errstate = np.geterr()
-    with device.activate(), _Interruption() as interruption:
+    with device.activate(), Interruption() as interruption:
         state = optimizer.init_state(device, network.parameters)
         steps = _bind_steps(network, loss, optimizer, state, X_data, y_data, batch_size)
         recorder = _Recorder(network, state, min(report_every, epochs) * len(steps))
         order = device.asarray(np.arange(n), name="order")
+        scored = _thinned(device, X_data, y_data) if train_accuracy else None
         for epoch in range(epochs):
             if shuffle and batch_size is not None:
                 order = device.asarray(shuffled(n, seed, epoch), name="order")
@@ -160,7 +164,8 @@ def fit(
             if epoch % report_every == 0 or is_last:
                 cost = recorder.read()
                 scores = None if held_out is None else _evaluate(network, loss, *held_out)
-                report = recorder.report(epoch, cost, scores)
+                fitted = None if scored is None else _evaluate(network, loss, *scored)[1]
+                report = recorder.report(epoch, cost, scores, fitted)
                 if on_report is not None:
                     with np.errstate(**callers_errstate):
                         on_report(report)
@@ -285,6 +290,7 @@ class _Recorder:
         epoch: int,
         cost: float,
         scores: tuple[float, float] | None,
+        train_accuracy: float | None,
     ) -> Report:
         """Note what was read; ``scores`` are the cost and accuracy on the validation data."""
         history = self.history
@@ -299,6 +305,7 @@ class _Recorder:
                 samples_per_second=sum(self._sizes) / max(self._elapsed, 1e-9),
                 validation_cost=validation_cost,
                 validation_accuracy=validation_accuracy,
+                train_accuracy=train_accuracy,
             )
         )
         return history.reports[-1]
@@ -310,41 +317,6 @@ class _Recorder:
 
     def _learning_rate(self) -> float:
         return float(self._device.to_host(self._state["learning_rate"])[0])
-
-
-class _Interruption:
-    """Turns the first Ctrl-C into a request to stop, for as long as the ``with`` block runs."""
-
-    def __init__(self) -> None:
-        self._requested = False
-
-    def is_requested(self) -> bool:
-        return self._requested
-
-    def __enter__(self) -> Self:
-        previous = None
-        if threading.current_thread() is threading.main_thread():
-            previous = signal.getsignal(signal.SIGINT)
-        # A signal that is ignored (a job in the background), or handled outside Python, stays so.
-        self._previous = previous if callable(previous) else None
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._handle)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        if self._requested:
-            raise KeyboardInterrupt
-        self._requested = True
 
 
 def _evaluate(network: Network, loss: Loss, X: Array, y: Array) -> tuple[float, float]:
@@ -372,6 +344,13 @@ def _samples(network: Network, loss: Loss, X: Any, y: Any, prefix: str) -> tuple
             f"{len(y_data)} labels"
         )
     return X_data, y_data
+
+
+def _thinned(device: Device, X: Array, y: Array) -> tuple[Array, Array]:
+    """Take about ``_SCORED`` samples, evenly spaced: data sorted by class keep their shares."""
+    stride = -(-len(X) // _SCORED)
+    xp = device.xp
+    return xp.ascontiguousarray(X[::stride]), xp.ascontiguousarray(y[::stride])
 
 
 def _check_finite(device: Device, X: Array, name: str) -> None:

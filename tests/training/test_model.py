@@ -1,0 +1,156 @@
+"""Whole models: from raw samples to named classes, in files and in another process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.conftest import ROOT
+from tests.training.test_checkpoint import forge
+from xpnet import nn, training
+from xpnet.data import Preprocessing
+from xpnet.training import Model, load_model, save_model
+
+
+def make(dev, loss="softmax_cross_entropy", n_outputs=3, dtype="float32", **more):
+    n_classes = max(2, n_outputs)
+    network = nn.Network(
+        [nn.Dense(7, "tanh"), nn.Dense(n_outputs)], 12, device=dev, dtype=dtype, seed=3
+    )
+    raw = np.random.default_rng(0).integers(0, 256, (40, 12)).astype(np.uint8)
+    scaling = Preprocessing.fit(raw, divide_by=255, standardise=True)
+    names = ("cat", "dog", "élan")[:n_classes]
+    return Model(network, nn.Loss.resolve(loss), scaling, names, **more), raw
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("loss", "n_outputs"), [("softmax_cross_entropy", 3), ("sigmoid_cross_entropy", 1)]
+)
+def test_probabilities(dev, loss, n_outputs, dtype):
+    model, raw = make(dev, loss, n_outputs, dtype)
+    found = model.predict_proba(raw, batch_size=17)
+    assert found.dtype == dtype
+    assert found.shape == (40, max(2, n_outputs))
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-6)
+    Z = model.network.predict(model.preprocessing(raw, dtype)).astype(np.float64)
+    Z = np.concatenate([0 * Z, Z], axis=1) if n_outputs == 1 else Z  # softmax of (0, z): sigmoid
+    expected = np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_array_equal(model.predict(raw), expected.argmax(axis=1))
+
+
+def test_images_and_lists(dev):
+    model, raw = make(dev, image_shape=(2, 2, 3))
+    expected = model.predict_proba(raw)
+    np.testing.assert_array_equal(model.predict_proba(raw.reshape(-1, 2, 2, 3)), expected)
+    np.testing.assert_array_equal(model.predict_proba(raw.tolist()), expected)
+    with pytest.raises(ValueError, match=r"X must have shape \(n_samples, 12\), got \(40, 3, 4\)"):
+        model.predict(raw.reshape(-1, 3, 4))
+
+
+def test_memory_mapped_input_in_bounded_memory(dev, tmp_path):
+    model, _ = make(dev)
+    X = np.memmap(tmp_path / "X", dtype=np.float64, mode="w+", shape=(100_000, 12))
+    model.predict_proba(X[:2000])
+    tracemalloc.start()
+    found = model.predict_proba(X)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < found.nbytes + 3e6  # X itself has 9.6 MB
+    assert (found == found[0]).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite(dev, bad):
+    model, raw = make(dev)
+    X = raw.astype(np.float64)
+    X[33, 5] = bad
+    with pytest.raises(
+        ValueError, match="X must be finite, got nan or an infinite value in row 33"
+    ):
+        model.predict_proba(X, batch_size=16)
+
+
+PREDICT = """
+import sys
+import numpy as np
+from xpnet.training import load_model
+model = load_model(sys.argv[1])
+np.save(sys.argv[3], model.predict_proba(np.load(sys.argv[2])))
+print(model.class_names, model.image_shape, model.feature_names)
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("standardise", [True, False])
+def test_the_same_bits_in_another_process(dev, tmp_path, dtype, standardise):
+    model, raw = make(dev, dtype=dtype, image_shape=(3, 4), feature_names=tuple("abcdefghijkl"))
+    if not standardise:
+        model = Model(model.network, model.loss, Preprocessing(16.0), model.class_names, (3, 4))
+    save_model(model, tmp_path / "model")
+    np.save(tmp_path / "X.npy", raw)
+    done = subprocess.run(
+        [sys.executable, "-c", PREDICT, "model", "X.npy", "P.npy"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        encoding="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "P.npy").tobytes() == model.predict_proba(raw).tobytes()
+    assert done.stdout.split() == (
+        f"{model.class_names} {model.image_shape} {model.feature_names}".split()
+    )
+
+
+def test_the_network_alone_can_be_taken_from_it(dev, tmp_path):
+    model, _ = make(dev)
+    save_model(model, tmp_path / "model")
+    network = training.load_network(tmp_path / "model", device=dev)
+    assert network.get_config() == model.network.get_config()
+    training.save_network(network, tmp_path / "network")
+    with pytest.raises(ValueError, match="holds a network alone: open it with load_network"):
+        load_model(tmp_path / "network")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda described, tensors: described.pop("loss"), "'loss'"),
+        (lambda described, tensors: described.update(loss="hinge"), "no loss named 'hinge'"),
+        (lambda described, tensors: described.update(class_names=["a"]), "3 outputs do not give"),
+        (lambda described, tensors: described.update(class_names=3), "not iterable"),
+        (lambda described, tensors: described.update(divide_by="x"), "could not convert"),
+        (lambda described, tensors: tensors.pop("preprocessing.std"), "must come together"),
+        (
+            lambda described, tensors: tensors.update({"preprocessing.std": np.ones(3)}),
+            r"must have shape \(12,\), got \(3,\)",
+        ),
+    ],
+)
+def test_files_that_contradict_themselves(dev, tmp_path, change, said):
+    path = tmp_path / "model"
+    model, _ = make(dev)
+    save_model(model, path)
+    _, text, _ = training.checkpoint.read_network(path, dev)
+    assert text is not None
+    described, tensors = json.loads(text), load_file(path)
+    change(described, tensors)
+    config = json.dumps(model.network.get_config())
+    forge(
+        path,
+        tensors,
+        {"format": "xpnet-network/2", "network": config, "model": json.dumps(described)},
+    )
+    with pytest.raises(ValueError, match=f"model does not describe a model: .*{said}"):
+        load_model(path)

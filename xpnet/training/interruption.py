@@ -1,0 +1,55 @@
+"""Ctrl-C as a request to stop, so that what was reached can be kept."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Self
+
+__all__ = ["Interruption"]
+
+
+class Interruption:
+    """Turns the first Ctrl-C into a request to stop, for as long as the ``with`` block runs.
+
+    The second raises ``KeyboardInterrupt`` at once. Blocks may be nested: the inner one then
+    shares the outer one's request, so that a Ctrl-C between two pieces of work stops the second.
+    Outside the main thread, where Python delivers no signals, nothing happens.
+    """
+
+    def __init__(self) -> None:
+        self._requested = False
+        self._outer: Interruption | None = None
+
+    def is_requested(self) -> bool:
+        """Tell whether Ctrl-C was pressed since the outermost block began."""
+        return self._requested if self._outer is None else self._outer.is_requested()
+
+    def __enter__(self) -> Self:
+        previous = None
+        if threading.current_thread() is threading.main_thread():
+            previous = signal.getsignal(signal.SIGINT)
+        owner = getattr(previous, "__self__", None)
+        if isinstance(owner, Interruption):
+            self._outer = owner
+        # A signal that is ignored (a job in the background), or handled outside Python, stays so.
+        self._previous = previous if callable(previous) and self._outer is None else None
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self._requested:
+            raise KeyboardInterrupt
+        self._requested = True

@@ -1,0 +1,214 @@
+"""A trained classifier as a whole: preprocessing, network, and what its outputs mean."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xpnet.data import Preprocessing
+from xpnet.device import Device, host_array
+from xpnet.files import write_whole
+from xpnet.nn import Loss, Network
+from xpnet.nn.base import check_count
+from xpnet.nn.network import check_samples
+from xpnet.training.checkpoint import pack_network, read_network
+
+__all__ = ["Model", "load_model", "pack_model", "save_model"]
+
+_STATISTICS = ("preprocessing.mean", "preprocessing.std")
+
+
+@dataclass(frozen=True)
+class Model:
+    """What it takes to turn raw samples into probabilities of named classes.
+
+    Attributes
+    ----------
+    network : Network
+    loss : Loss
+        What the network was trained with; it says how logits become probabilities.
+    preprocessing : Preprocessing
+    class_names : tuple of str
+    image_shape : tuple of int or None
+        Shape of a sample, where samples are images.
+    feature_names : tuple of str or None
+    """
+
+    network: Network
+    loss: Loss
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, ...] | None = None
+    feature_names: tuple[str, ...] | None = None
+
+    def predict_proba(self, X: Any, *, batch_size: int = 1024) -> npt.NDArray[Any]:
+        """Compute the probability of every class.
+
+        Parameters
+        ----------
+        X : array_like (n_samples, n_features) or (n_samples, height, width, ...)
+            Raw features on the host, as the data set gave them. A memory-mapped array is read
+            batch by batch.
+        batch_size : int
+            Samples at a time.
+
+        Returns
+        -------
+        array (n_samples, n_classes), in the network's dtype
+            Each row sums to 1.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If ``X`` is not finite or has the wrong shape.
+        """
+        batch_size = check_count("batch_size", batch_size)
+        if type(X) not in (np.ndarray, np.memmap):
+            X = host_array(X, name="X")
+        if self.image_shape is not None and X.shape[1:] == self.image_shape:
+            X = X.reshape(len(X), -1)
+        network, device = self.network, self.network.device
+        check_samples(X, network.n_features)
+        result = np.empty((len(X), len(self.class_names)), network.dtype)
+        for start in range(0, len(X), batch_size):
+            rows = slice(start, start + batch_size)
+            raw = host_array(X[rows], name="X")
+            if not np.isfinite(raw).all():
+                row = start + int(np.argmin(np.isfinite(raw).all(axis=1)))
+                raise ValueError(f"X must be finite, got nan or an infinite value in row {row}")
+            logits = network.predict(self.preprocessing(raw, network.dtype))
+            with device.activate():
+                on_device = device.asarray(logits)
+                found = device.to_host(self.loss.probabilities(device.ops, on_device))
+            if found.shape[1] == 1:  # one output for two classes: that of the second
+                found = np.concatenate([1 - found, found], axis=1)
+            result[rows] = found
+        return result
+
+    def predict(self, X: Any, *, batch_size: int = 1024) -> npt.NDArray[np.int64]:
+        """Give the most probable class of every sample, counted from 0.
+
+        Parameters
+        ----------
+        X, batch_size
+            As for :meth:`predict_proba`.
+
+        Returns
+        -------
+        int64 array (n_samples,)
+            Indices into :attr:`class_names`. Of two classes that are equally probable, the first.
+        """
+        probabilities = self.predict_proba(X, batch_size=batch_size)
+        classes: npt.NDArray[np.int64] = probabilities.argmax(axis=1)
+        return classes
+
+
+def save_model(model: Model, path: str | os.PathLike[str]) -> None:
+    """Save a model in one safetensors file.
+
+    Parameters
+    ----------
+    model : Model
+    path : path
+        Usually ``*.safetensors``. The file appears whole or not at all; an older one is replaced.
+
+    Raises
+    ------
+    TypeError
+        If an argument of a layer's or the loss's constructor is not plain data.
+    OSError
+        If the file cannot be written.
+
+    Notes
+    -----
+    The file is one of :func:`xpnet.training.save_network`, from which
+    :func:`~xpnet.training.load_network` takes the network alone; beside it are the statistics of
+    the preprocessing, as float64 tensors, and the rest as JSON in the header. Nothing is pickled.
+    """
+    write_whole(path, pack_model(model))
+
+
+def pack_model(model: Model) -> bytes:
+    """Give the file of a model; see :func:`save_model`."""
+    statistics = (model.preprocessing.mean, model.preprocessing.std)
+    return pack_network(
+        model.network,
+        model={
+            "loss": model.loss.get_config(),
+            "divide_by": model.preprocessing.divide_by,
+            "class_names": list(model.class_names),
+            "image_shape": None if model.image_shape is None else list(model.image_shape),
+            "feature_names": None if model.feature_names is None else list(model.feature_names),
+        },
+        tensors={
+            name: values
+            for name, values in zip(_STATISTICS, statistics, strict=True)
+            if values is not None
+        },
+    )
+
+
+def load_model(path: str | os.PathLike[str], *, device: str | Device | None = None) -> Model:
+    """Load a model that :func:`save_model` wrote.
+
+    Parameters
+    ----------
+    path : path
+    device : str, Device or None
+        Where the network is to live, whatever device it was trained on.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is not such a file, is damaged or has been changed, holds a network alone, or names
+        a layer or loss that is not defined here: one of your own must be imported first.
+    """
+    network, described, tensors = read_network(path, device)
+    if described is None:
+        raise ValueError(
+            f"{os.fspath(path)} holds a network alone: open it with load_network, or save a whole "
+            "model with save_model"
+        )
+    try:
+        return _make_model(network, json.loads(described), tensors)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{os.fspath(path)} does not describe a model: {error}") from error
+
+
+def _make_model(
+    network: Network, described: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]
+) -> Model:
+    class_names = tuple(map(str, described["class_names"]))
+    if len(class_names) != max(2, network.n_outputs):
+        raise ValueError(
+            f"{network.n_outputs} outputs do not give probabilities of {len(class_names)} classes"
+        )
+    mean, std = (tensors.get(name) for name in _STATISTICS)
+    for statistic in (mean, std):
+        if statistic is not None and statistic.shape != (network.n_features,):
+            raise ValueError(
+                f"statistics of the features must have shape ({network.n_features},), got "
+                f"{statistic.shape}"
+            )
+    if (mean is None) != (std is None):
+        raise ValueError("mean and standard deviation must come together")
+    image_shape, feature_names = described["image_shape"], described["feature_names"]
+    return Model(
+        network,
+        Loss.resolve(described["loss"]),
+        Preprocessing(float(described["divide_by"]), mean, std),
+        class_names,
+        None if image_shape is None else tuple(map(int, image_shape)),
+        None if feature_names is None else tuple(map(str, feature_names)),
+    )
