@@ -1,22 +1,26 @@
-"""Recipes that come with xpnet, and refusals of wrong ones."""
+"""Recipes: those that come with xpnet, those of one's own, and what a run of one leaves."""
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 
-from xpnet.data import load_dataset
+from tests.conftest import require_file
+from xpnet.data import DataError, load_dataset
+from xpnet.data.store import DEBIAN
 from xpnet.recipe import RecipeError, load_recipe, parse_recipe, recipe_names
-from xpnet.training import Report
+from xpnet.report import plotting_problem
+from xpnet.training import Report, load_model
 
 GOOD = """
+loss = "softmax_cross_entropy"
+optimizer = "adam"
 [data]
 dataset = "digits"
 [network]
 layers = [{ type = "dense", units = 10 }]
-[loss]
-type = "softmax_cross_entropy"
-[optimizer]
-type = "adam"
 [training]
 epochs = 2
 """
@@ -24,13 +28,21 @@ epochs = 2
 
 def test_what_is_shipped():
     kinds = ("deep", "logistic", "shallow")
-    assert recipe_names() == [f"{data}-{kind}" for data in ("cats", "digits") for kind in kinds]
+    assert recipe_names() == [
+        *(f"{data}-{kind}" for data in ("cats", "digits") for kind in kinds),
+        "fashion-mnist",
+    ]
     for name in recipe_names():
         recipe = load_recipe(name)
-        n_layers = len(recipe.network["layers"])
-        assert {"logistic": n_layers == 1, "shallow": n_layers == 2, "deep": n_layers > 2}[
-            name.partition("-")[2]
-        ]
+        assert recipe.name == name
+        assert recipe.values["description"]
+        widths = [layer["units"] for layer in recipe.values["network"]["layers"]]
+        kind = name.rpartition("-")[2]
+        n_layers = {"logistic": 1, "shallow": 2}.get(kind)
+        assert len(widths) == n_layers if n_layers else len(widths) >= 3
+    assert widths == [256, 128, 10]
+    assert recipe.values["optimizer"]["type"] == "adam"
+    assert recipe.values["training"]["epochs"] <= 12
 
 
 def test_running_one(dev):
@@ -47,7 +59,9 @@ def test_running_one(dev):
         "rng",
         "versions",
         "cost",
+        "train_cost",
         "train_accuracy",
+        "test_cost",
         "test_accuracy",
         "majority_accuracy",
         "parameters",
@@ -60,36 +74,104 @@ def test_running_one(dev):
     assert 0 < plain["test_accuracy"] <= 1
 
 
+def test_what_is_left(dev, tmp_path):
+    result = parse_recipe("small", GOOD).run(device=dev)
+    folder = tmp_path / "deep" / "folder"
+    files = result.save(folder)
+    assert {entry.name for entry in folder.iterdir()} == set(files)
+    pictures = ["curves.png", "mistakes.png", "confusion.png"]
+    assert files[:3] == ["history.json", "model.safetensors", "recipe.toml"]
+    assert files[3:] == (pictures if plotting_problem() is None else [])
+    assert json.loads((folder / "history.json").read_text()) == result.to_dict()
+    model = load_model(folder / "model.safetensors", device=dev)
+    X = result.dataset.X_test
+    np.testing.assert_array_equal(model.predict_proba(X), result.model.predict_proba(X))
+    assert (model.class_names, model.image_shape) == (tuple("0123456789"), (8, 8))
+    assert load_recipe(folder / "recipe.toml").values == result.recipe.values
+    with pytest.raises(FileExistsError):
+        result.save(folder)
+
+
+def test_no_pictures_of_images_where_there_are_none(dev, tmp_path):
+    text = GOOD.replace('"digits"', '"blobs"').replace("units = 10", "units = 3")
+    files = parse_recipe("points", text).run(device=dev).save(tmp_path / "out")
+    assert files[3:] == (["curves.png"] if plotting_problem() is None else [])
+
+
+@pytest.mark.parametrize(("scale", "divisor"), [(np.uint8, 255), (np.float32, 1)])
+def test_what_the_data_decide_is_written_down(dev, tmp_path, scale, divisor):
+    X = np.arange(400).reshape(100, 4).astype(scale)
+    np.savez(tmp_path / "mine.npz", X=X, y=np.arange(100) % 10)
+    recipe = parse_recipe("mine", GOOD, changes=[f"data.dataset={tmp_path / 'mine.npz'}"])
+    result = recipe.run(device=dev)
+    assert recipe.values["data"]["divide_by"] == "auto"
+    assert result.recipe.values["data"]["divide_by"] == divisor
+    assert result.recipe.values["device"] == dev.name
+    assert result.recipe.run(device=dev).history.cost == result.history.cost
+
+
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("changes", "said"),
     [
-        ("[data]", "[data", "recipe 'wrong' is not TOML"),
-        ("[loss]", "[lost]", "must hold the tables data, loss, network, optimizer, training"),
-        ("dataset", "datasets", "unknown key data.datasets"),
-        ("epochs", "epoch", "unknown key training.epoch; known: epochs"),
-        ('"adam"', '"adan"', "no optimizer named 'adan'"),
-        ('"softmax_cross_entropy"', '"hinge"', "no loss named 'hinge'"),
-        ('type = "adam"', "learning_rate = 1", "optimizer must be a name"),
-        ("units = 10", "units = -1", "units must be a positive integer, got -1"),
-        ("units = 10", "unit = 10", "layer 'dense': "),
-        ('"dense"', '"dnse"', "no layer named 'dnse'"),
-        ("epochs = 2", "epochs = -2", "training.epochs must be a positive integer, got -2"),
-        ("epochs = 2", 'epochs = 2\nbatch_size = "x"', "training.batch_size must be a positive"),
-        ("[network]", '[network]\ndtype = "float16"', "dtype must be 'float32' or 'float64'"),
-        ("[network]", "[network]\nseed = -1", "seed must lie in"),
-        ("[network]", '[network]\nrng = "x"', "rng must be one of"),
-        ('[{ type = "dense", units = 10 }]', "[]", "layers must hold at least one layer"),
-        ("epochs = 2", 'epochs = 2\nshuffle = "yes"', "training.shuffle must be true or false"),
-        ("epochs = 2", "shuffle = true", "key training.epochs is missing"),
-        ('dataset = "digits"', "", "key data.dataset is missing"),
-        ('[data]\ndataset = "digits"', "data = 3", "data must be a table, got 3"),
+        (
+            ["network.layers.0.units=9"],
+            "network.layers.0 must have 10 outputs under softmax_cross_e"
+            "ntropy for the 10 classes of digits, got 9",
+        ),
+        (["loss=sigmoid_cross_entropy"], "loss must be 'softmax_cross_entropy' for the 10 classes"),
+        (["network.layers.0.units=100000000000000"], "network.layers: .*memory"),
+        (["optimizer.learning_rate=1e-300"], "learning_rate=1e-300 is 0 in float32"),
+        (["network.layers.0.init=orthogonal"], "network.layers.0.init must be the name of a known"),
     ],
 )
-def test_wrong_recipes(old, new, said):
-    with pytest.raises(RecipeError, match=said):
-        parse_recipe("wrong", GOOD.replace(old, new))
+def test_what_does_not_fit(dev, changes, said):
+    with pytest.raises(RecipeError, match=f"^small: .*{said}"):
+        parse_recipe("small", GOOD, changes=changes).run(device=dev)
 
 
-def test_a_name_that_is_not_there():
+def test_two_classes_take_one_output_or_two(dev):
+    changes = ["data.dataset=moons", "network.layers.0.units=2"]
+    two = parse_recipe("two", GOOD, changes=changes).run(device=dev)
+    sigmoid = ["loss=sigmoid_cross_entropy", "network.layers.0.units=1"]
+    one = parse_recipe("one", GOOD, changes=[*changes, *sigmoid]).run(device=dev)
+    for result in (one, two):
+        assert result.model.predict_proba(result.dataset.X_test).shape == (80, 2)
+    with pytest.raises(RecipeError, match="must have 1 outputs under sigmoid_cross"):
+        parse_recipe("two", GOOD, changes=[*changes, sigmoid[0]]).run(device=dev)
+
+
+def test_recipes_that_cannot_be_read(tmp_path):
     with pytest.raises(RecipeError, match="no recipe named 'dogs'; known: cats-deep, cats-log"):
         load_recipe("dogs")
+    with pytest.raises(RecipeError, match=r"cannot read the recipe .*none\.toml: No such file"):
+        load_recipe(tmp_path / "none.toml")
+    (tmp_path / "latin.toml").write_bytes(b"description = '\xe9'")
+    with pytest.raises(RecipeError, match=r"cannot read the recipe .*latin\.toml: 'utf-8' codec"):
+        load_recipe(tmp_path / "latin.toml")
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(RecipeError, match="cannot read the recipe"):
+        load_recipe(tmp_path / "folder.toml")
+    (tmp_path / "wrong.toml").write_text("a = ")
+    with pytest.raises(RecipeError, match=r"wrong\.toml is not TOML: Invalid value"):
+        load_recipe(tmp_path / "wrong.toml")
+
+
+def test_data_that_cannot_be_standardised(dev, tmp_path):
+    X = np.full((400, 2), 1e200)
+    X[::2] *= -1
+    np.savez(tmp_path / "large.npz", X=X, y=np.arange(400) % 10)
+    changes = [f"data.dataset={tmp_path / 'large.npz'}", "data.standardise=true"]
+    with pytest.raises(DataError, match="squares are finite"):
+        parse_recipe("large", GOOD, changes=changes).run(device=dev)
+    with pytest.raises(RecipeError, match="X must be finite"):  # in float32 it is not
+        parse_recipe("large", GOOD, changes=changes[:1]).run(device=dev)
+
+
+@pytest.mark.slow
+def test_fashion_mnist(dev):
+    require_file(DEBIAN / "fashion-mnist", "train-images-idx3-ubyte.gz")
+    recipe = load_recipe("fashion-mnist")
+    result = recipe.run(recipe.load_data(), dev)
+    assert len(result.dataset.X_train) == 54_000
+    assert result.dataset.n_classes == 10
+    assert result.test_accuracy >= 0.88

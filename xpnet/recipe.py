@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from xpnet.data import Dataset, load_dataset
+import numpy as np
+import numpy.typing as npt
+
+from xpnet.data import Dataset, Preprocessing, load_dataset
 from xpnet.device import Device
+from xpnet.device import device as make_device
 from xpnet.environment import versions
+from xpnet.files import write_folder
+from xpnet.kinds import nearest
 from xpnet.nn import Loss, Network, Optimizer
-from xpnet.nn.base import check_count
-from xpnet.training import History, evaluate, fit
+from xpnet.report import draw_confusion, draw_curves, draw_mistakes, plotting_problem
+from xpnet.schema import RecipeError, resolve
+from xpnet.training import History, Interruption, Model, Report, evaluate, fit
 from xpnet.training.loop import OnReport
+from xpnet.training.model import pack_model
 
 __all__ = ["Recipe", "RecipeError", "Result", "load_recipe", "recipe_names"]
-
-# For each table the keys that it must hold and those that it may.
-_TABLES = {
-    "data": (("dataset",), ()),
-    "network": (("layers",), ("dtype", "seed", "rng")),
-    "training": (("epochs",), ("batch_size", "shuffle", "report_every")),
-}
-
-
-class RecipeError(ValueError):
-    """A recipe does not exist or says something that cannot be; the message says what."""
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,99 @@ class Recipe:
     Attributes
     ----------
     name : str
-    data, network, training : dict
-        Arguments of :func:`xpnet.data.load_dataset`, :class:`xpnet.nn.Network` and
-        :func:`xpnet.training.fit`.
-    loss : Loss
-    optimizer : Optimizer
+    values : dict
+        Every key that applies, filled in; see the reference of keys in ``docs/recipes.md``.
     """
 
     name: str
-    data: dict[str, Any]
-    network: dict[str, Any]
-    loss: Loss
-    optimizer: Optimizer
-    training: dict[str, Any]
+    values: dict[str, Any]
+
+    def to_toml(self) -> str:
+        """Write the recipe out; :func:`load_recipe` reads it back."""
+        import tomli_w  # which training does without
+
+        return tomli_w.dumps(self.values)
+
+    def load_data(self, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
+        """Load the recipe's data set.
+
+        Parameters
+        ----------
+        data_dir : path, optional
+            See :func:`xpnet.data.load_dataset`.
+
+        Returns
+        -------
+        Dataset
+
+        Raises
+        ------
+        DataError
+            See :func:`xpnet.data.load_dataset`.
+        """
+        what = {k: v for k, v in self.values["data"].items() if k not in _OF_PREPROCESSING}
+        return load_dataset(**what, data_dir=data_dir)
+
+    def build(self, dataset: Dataset, device: str | Device | None = None) -> Network:
+        """Make the untrained network.
+
+        Parameters
+        ----------
+        dataset : Dataset
+        device : str, Device or None
+            None takes what ``XPNET_DEVICE`` says, else what the recipe says.
+
+        Returns
+        -------
+        Network
+
+        Raises
+        ------
+        RecipeError
+            If the layers do not fit each other, the number of classes, or into memory.
+        """
+        try:
+            network = Network(
+                self.values["network"]["layers"],
+                dataset.n_features,
+                device=self._device(device),
+                dtype=self.values["dtype"],
+                seed=self.values["seed"],
+                rng=self.values["rng"],
+            )
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"{self.name}: network.layers: {error}") from error
+        except MemoryError as error:
+            raise RecipeError(
+                f"{self.name}: network.layers: the network does not fit into memory"
+            ) from error
+        self._check_outputs(network, dataset)
+        return network
+
+    def _check_outputs(self, network: Network, dataset: Dataset) -> None:
+        loss, n_classes = Loss.resolve(self.values["loss"]).name, dataset.n_classes
+        if loss == "sigmoid_cross_entropy" and n_classes != 2:
+            raise RecipeError(
+                f"{self.name}: loss must be 'softmax_cross_entropy' for the {n_classes} classes of "
+                f"{dataset.name}, got {loss!r}, which is for two"
+            )
+        n_outputs = 1 if loss == "sigmoid_cross_entropy" else n_classes
+        if network.n_outputs != n_outputs:
+            last = len(network.layers) - 1
+            raise RecipeError(
+                f"{self.name}: network.layers.{last} must have {n_outputs} outputs under {loss} "
+                f"for the {n_classes} classes of {dataset.name}, got {network.n_outputs}"
+            )
+
+    def _device(self, device: str | Device | None) -> Device:
+        if device is None and not os.environ.get("XPNET_DEVICE"):
+            device = str(self.values["device"])
+        return make_device(device)
 
     def run(
         self,
-        dataset: Dataset,
-        device: Device,
+        dataset: Dataset | None = None,
+        device: str | Device | None = None,
         *,
         on_report: OnReport | None = None,
     ) -> Result:
@@ -62,38 +138,104 @@ class Recipe:
 
         Parameters
         ----------
-        dataset : Dataset
-            As :meth:`load_data` gives it.
-        device : Device
+        dataset : Dataset, optional
+            By default :meth:`load_data` loads it.
+        device : str, Device or None
+            See :meth:`build`.
         on_report : callable, optional
-            See :func:`xpnet.training.fit`.
+            See :func:`xpnet.training.fit`; :class:`xpnet.terminal.Progress` is one.
 
         Returns
         -------
         Result
+            After Ctrl-C that of the training so far; a second Ctrl-C raises KeyboardInterrupt.
 
         Raises
         ------
+        RecipeError
+            See :meth:`build`; or if a number is out of the dtype's range.
+        DataError
+            If the data cannot be had or preprocessed.
         DivergenceError
             See :func:`xpnet.training.fit`.
         """
-        network = Network(n_features=dataset.n_features, device=device, **self.network)
-        history = fit(
-            network,
-            dataset.X_train,
-            dataset.y_train,
-            loss=self.loss,
-            optimizer=self.optimizer,
-            on_report=on_report,
-            **self.training,
-        )
-        _, train_accuracy = evaluate(network, self.loss, dataset.X_train, dataset.y_train)
-        _, test_accuracy = evaluate(network, self.loss, dataset.X_test, dataset.y_test)
-        return Result(self, dataset, network, history, train_accuracy, test_accuracy)
+        values = self.values
+        dataset = self.load_data() if dataset is None else dataset
+        network = self.build(dataset, device)
+        with Interruption():
+            preprocessing = Preprocessing.fit(
+                dataset.X_train,
+                divide_by=_divisor(values["data"]["divide_by"], dataset),
+                standardise=values["data"]["standardise"],
+            )
+            X_train = preprocessing(dataset.X_train, network.dtype)
+            validation = None
+            if dataset.X_validation is not None:
+                X_validation = preprocessing(dataset.X_validation, network.dtype)
+                validation = (X_validation, dataset.y_validation)
+            loss = Loss.resolve(values["loss"])
+            training = dict(values["training"])
+            if training["batch_size"] == "full":
+                training["batch_size"] = None
+            n_reports = 0
 
-    def load_data(self, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
-        """Load the recipe's data set."""
-        return load_dataset(self.data["dataset"], data_dir=data_dir)
+            def count(report: Report) -> None:
+                nonlocal n_reports
+                n_reports += 1
+                if on_report is not None:
+                    on_report(report)
+
+            try:
+                history = fit(
+                    network,
+                    X_train,
+                    dataset.y_train,
+                    loss=loss,
+                    optimizer=Optimizer.resolve(values["optimizer"]),
+                    validation=validation,
+                    train_accuracy=True,
+                    on_report=count,
+                    **training,
+                )
+            except (TypeError, ValueError) as error:
+                if n_reports:  # then it is not the settings
+                    raise
+                raise RecipeError(f"{self.name}: {error}") from error
+            model = Model(
+                network,
+                loss,
+                preprocessing,
+                dataset.class_names,
+                dataset.image_shape,
+                dataset.feature_names,
+            )
+            train_cost, train_accuracy = evaluate(network, loss, X_train, dataset.y_train)
+            X_test = preprocessing(dataset.X_test, network.dtype)
+            test_cost, test_accuracy = evaluate(network, loss, X_test, dataset.y_test)
+            return Result(
+                self._as_run(network, preprocessing),
+                dataset,
+                model,
+                history,
+                train_cost,
+                train_accuracy,
+                test_cost,
+                test_accuracy,
+            )
+
+    def _as_run(self, network: Network, preprocessing: Preprocessing) -> Recipe:
+        """Fill in what the data set and the machine decided."""
+        data = {**self.values["data"], "divide_by": preprocessing.divide_by}
+        return Recipe(self.name, {**self.values, "device": network.device.name, "data": data})
+
+
+_OF_PREPROCESSING = ("divide_by", "standardise")
+
+
+def _divisor(divide_by: float | str, dataset: Dataset) -> float:
+    if divide_by != "auto":
+        return float(divide_by)
+    return 255.0 if dataset.X_train.dtype == np.uint8 else 1.0
 
 
 @dataclass(frozen=True)
@@ -102,18 +244,30 @@ class Result:
 
     Attributes
     ----------
-    recipe, dataset, network, history
-        What was run.
+    recipe : Recipe
+        As it was run: on which device, features divided by what.
+    dataset : Dataset
+    model : Model
+    history : History
+    train_cost, test_cost : float
+        Mean losses, after training.
     train_accuracy, test_accuracy : float
         Fractions, after training.
     """
 
     recipe: Recipe
     dataset: Dataset
-    network: Network
+    model: Model
     history: History
+    train_cost: float
     train_accuracy: float
+    test_cost: float
     test_accuracy: float
+
+    @property
+    def network(self) -> Network:
+        """The trained network."""
+        return self.model.network
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything worth keeping as plain data, ready for JSON."""
@@ -125,11 +279,63 @@ class Result:
             "rng": self.network.rng,
             "versions": versions(),
             "parameters": self.network.n_parameters,
+            "train_cost": self.train_cost,
             "train_accuracy": self.train_accuracy,
+            "test_cost": self.test_cost,
             "test_accuracy": self.test_accuracy,
             "majority_accuracy": self.dataset.majority_accuracy,
             **self.history.to_dict(),
         }
+
+    def save(self, folder: str | os.PathLike[str]) -> list[str]:
+        """Write everything into a new folder, whole or not at all.
+
+        ``history.json``; ``model.safetensors``, see :func:`xpnet.training.load_model`;
+        ``recipe.toml``, all values filled in; and where matplotlib is installed ``curves.png``
+        and, of images, ``mistakes.png`` and ``confusion.png``, both of the test data.
+
+        Parameters
+        ----------
+        folder : path
+            Must not exist, or be empty. Folders above it are made.
+
+        Returns
+        -------
+        list of str
+            The names of the files.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be written. Nothing is left behind.
+        """
+        files = {
+            "history.json": (json.dumps(self.to_dict(), indent=1) + "\n").encode(),
+            "model.safetensors": pack_model(self.model),
+            "recipe.toml": self.recipe.to_toml().encode(),
+        }
+        if plotting_problem() is None:
+            files.update(self._draw())
+        write_folder(folder, files)
+        return list(files)
+
+    def _draw(self) -> dict[str, bytes]:
+        dataset, title = self.dataset, self.recipe.name
+        pictures = {"curves.png": draw_curves(self.history, title=title)}
+        if dataset.image_shape is not None:
+            predicted: npt.NDArray[np.int64] = self.model.predict(dataset.X_test)
+            pictures["mistakes.png"] = draw_mistakes(
+                dataset.X_test,
+                dataset.y_test,
+                predicted,
+                class_names=dataset.class_names,
+                image_shape=dataset.image_shape,
+                title=title,
+            )
+            pictures["confusion.png"] = draw_confusion(
+                dataset.y_test, predicted, class_names=dataset.class_names, title=title
+            )
+        return pictures
 
 
 def recipe_names() -> list[str]:
@@ -142,13 +348,16 @@ def recipe_names() -> list[str]:
     )
 
 
-def load_recipe(name: str) -> Recipe:
-    """Read a recipe that comes with xpnet.
+def load_recipe(name: str | os.PathLike[str], *, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe that comes with xpnet, or one of your own.
 
     Parameters
     ----------
-    name : str
-        One of :func:`recipe_names`.
+    name : str or path
+        One of :func:`recipe_names`, or a path that ends in ``.toml``.
+    changes : sequence of str
+        ``"training.epochs=5"``: keys and values to change, in this order. A value is read as
+        TOML, and as a string where it is not TOML.
 
     Returns
     -------
@@ -157,55 +366,74 @@ def load_recipe(name: str) -> Recipe:
     Raises
     ------
     RecipeError
-        If there is none of that name, or it holds an unknown key or an impossible value.
+        If there is none of that name, it cannot be read, or it says something that cannot be.
     """
+    name = os.fspath(name)
+    if name.endswith(".toml"):
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null in the name
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise RecipeError(f"cannot read the recipe {name}: {reason}") from error
+        return parse_recipe(Path(name).stem, text, changes=changes, source=name)
     if name not in recipe_names():
-        raise RecipeError(f"there is no recipe named {name!r}; known: {', '.join(recipe_names())}")
+        near = nearest(name, tuple(recipe_names()))
+        hint = f"did you mean {near!r}? " if near else ""
+        raise RecipeError(
+            f"there is no recipe named {name!r}; {hint}known: {', '.join(recipe_names())}, and "
+            "files that end in .toml"
+        )
     text = (resources.files("xpnet") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
-    return parse_recipe(name, text)
+    return parse_recipe(name, text, changes=changes)
 
 
-def parse_recipe(name: str, text: str) -> Recipe:
+def parse_recipe(
+    name: str, text: str, *, changes: Sequence[str] = (), source: str | None = None
+) -> Recipe:
     """Make a recipe from TOML text; see :func:`load_recipe`."""
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"recipe {name!r} is not TOML: {error}") from error
-    expected = {*_TABLES, "loss", "optimizer"}
-    if set(tables) != expected:
-        raise RecipeError(
-            f"recipe {name!r} must hold the tables {', '.join(sorted(expected))}, got "
-            f"{', '.join(sorted(tables))}"
-        )
-    for table, (required, optional) in _TABLES.items():
-        if not isinstance(tables[table], dict):
-            raise RecipeError(f"recipe {name!r}: {table} must be a table, got {tables[table]!r}")
-        unknown = set(tables[table]) - {*required, *optional}
-        if unknown:
-            known = ", ".join((*required, *optional))
-            raise RecipeError(
-                f"recipe {name!r}: unknown key {table}.{min(unknown)}; known: {known}"
-            )
-        missing = set(required) - set(tables[table])
-        if missing:
-            raise RecipeError(f"recipe {name!r}: key {table}.{min(missing)} is missing")
-    network, training = tables["network"], tables["training"]
-    if not isinstance(training.get("shuffle", True), bool):
-        raise RecipeError(
-            f"recipe {name!r}: training.shuffle must be true or false, got {training['shuffle']!r}"
-        )
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{source or name} is not TOML: {error}") from error
     try:
-        # On one feature and the CPU: whatever is wrong with the settings is wrong there too.
-        Network(**network, n_features=1, device="cpu")
-        for key in {"epochs", "batch_size", "report_every"} & set(training):
-            check_count(f"training.{key}", training[key])
-        return Recipe(
-            name=name,
-            data=tables["data"],
-            network=network,
-            loss=Loss.resolve(tables["loss"]),
-            optimizer=Optimizer.resolve(tables["optimizer"]),
-            training=training,
+        for change in changes:
+            _change(tables, change)
+        return Recipe(name, resolve(tables))
+    except RecipeError as error:
+        raise RecipeError(f"{source or name}: {error}") from error
+
+
+def _change(tables: dict[str, Any], change: str) -> None:
+    """Carry out one ``key=value``."""
+    path, equals, text = change.partition("=")
+    words = path.strip().split(".")
+    if not equals or not all(words):
+        raise RecipeError(f"a change must read KEY=VALUE, got {change!r}")
+    try:
+        read = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        read = {}
+    value = read["value"] if set(read) == {"value"} else text.strip()
+    within: Any = tables
+    for depth, word in enumerate(words[:-1], start=1):
+        so_far = ".".join(words[:depth])
+        slot = _slot(within, word, so_far)
+        if isinstance(within, dict):
+            within.setdefault(word, {})
+        if isinstance(within[slot], str):  # a component that was given by its name alone
+            within[slot] = {"type": within[slot]}
+        within = within[slot]
+        if not isinstance(within, (dict, list)):
+            raise RecipeError(f"{path.strip()} is not a key of a recipe: {so_far} holds no keys")
+    within[_slot(within, words[-1], path.strip())] = value
+
+
+def _slot(within: dict[str, Any] | list[Any], word: str, path: str) -> Any:
+    """Give the key of a table, or the position in a list, that a word means."""
+    if isinstance(within, dict):
+        return word
+    if not re.fullmatch("[0-9]{1,9}", word) or int(word) >= len(within):
+        raise RecipeError(
+            f"{path} is not a key of a recipe: members are counted from 0 to {len(within) - 1}"
         )
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"recipe {name!r}: {error}") from error
+    return int(word)

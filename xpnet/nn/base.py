@@ -96,9 +96,9 @@ class Configurable:
                 f"'type', got {spec!r}"
             )
         arguments = {key: value for key, value in spec.items() if key != "type"}
-        found = cls._registry.get(spec["type"])
-        if found is None or not issubclass(found, cls):
-            known = sorted(name for name, c in cls._registry.items() if issubclass(c, cls))
+        known = cls.known()
+        found = known.get(spec["type"])
+        if found is None:
             raise ValueError(
                 f"there is no {kind} named {spec['type']!r}; known here: "
                 f"{', '.join(known)} (one of your own must be defined or imported first)"
@@ -109,6 +109,11 @@ class Configurable:
             raise ValueError(f"{kind} {spec['type']!r}: {error}") from error
         instance: Self = found(**arguments)
         return instance
+
+    @classmethod
+    def known(cls) -> dict[str, type[Self]]:
+        """Give the classes of this kind that are defined by now, by name, sorted."""
+        return {name: c for name, c in sorted(cls._registry.items()) if issubclass(c, cls)}
 
     def clone(self) -> Self:
         """Make a new instance from the same arguments."""

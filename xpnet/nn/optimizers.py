@@ -23,7 +23,7 @@ class GradientDescent(Optimizer):
     Parameters
     ----------
     learning_rate : float
-        Positive.
+        Length of the step in units of the gradient, positive.
     """
 
     name = "gradient_descent"
@@ -61,13 +61,13 @@ class Adam(Optimizer):
     Parameters
     ----------
     learning_rate : float
-        Positive.
+        About the length of a parameter's step, positive.
     beta1, beta2 : float
-        Decay rates of the two moments, in [0, 1).
+        Decay rates of the first moment ``m`` and of the second, ``v``, in [0, 1).
     eps : float
-        Positive.
+        Keeps the denominator from 0, positive.
     epsilon_hat : bool
-        Whether to use the form of section 2.
+        Whether to use the form of the paper's section 2 instead of Algorithm 1.
 
     Raises
     ------

@@ -1,0 +1,421 @@
+"""The schema: refusals, defaults, the reference page, and that no key goes unread."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT
+from xpnet import nn
+from xpnet.data import DataError
+from xpnet.kinds import REQUIRED, Component, options
+from xpnet.recipe import parse_recipe
+from xpnet.schema import KEYS, RecipeError, reference_page, resolve
+
+GOOD = """
+loss = "softmax_cross_entropy"
+optimizer = { type = "adam", learning_rate = 0.01 }
+[data]
+dataset = "moons"
+n_samples = 60
+validation_fraction = 0.2
+[network]
+layers = [{ type = "dense", units = 4, activation = "tanh" }, { type = "dense", units = 2 }]
+[training]
+epochs = 3
+batch_size = 16
+"""
+
+
+def test_everything_is_filled_in():
+    values = parse_recipe("good", GOOD).values
+    assert values == {
+        "description": "",
+        "seed": 0,
+        "rng": "numpy",
+        "dtype": "float32",
+        "device": "cpu",
+        "loss": "softmax_cross_entropy",
+        "optimizer": {
+            "type": "adam",
+            "learning_rate": 0.01,
+            "beta1": 0.9,
+            "beta2": 0.999,
+            "eps": 1e-8,
+            "epsilon_hat": False,
+        },
+        "data": {
+            "dataset": "moons",
+            "n_samples": 60,
+            "noise": 0.2,
+            "divide_by": "auto",
+            "standardise": False,
+            "test_fraction": 0.2,
+            "validation_fraction": 0.2,
+            "seed": 0,
+        },
+        "network": {
+            "init": "auto",
+            "layers": [
+                {"type": "dense", "units": 4, "activation": "tanh", "init": "auto", "bias": True},
+                {
+                    "type": "dense",
+                    "units": 2,
+                    "activation": "identity",
+                    "init": "auto",
+                    "bias": True,
+                },
+            ],
+        },
+        "training": {"epochs": 3, "batch_size": 16, "shuffle": True, "report_every": 1},
+    }
+
+
+def test_what_is_filled_in_says_the_same_again():
+    recipe = parse_recipe("good", GOOD)
+    again = parse_recipe("good", recipe.to_toml())
+    assert again == recipe
+    assert recipe.run().history.cost == again.run().history.cost
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        # keys that are not there
+        (
+            "epochs = 3",
+            "epoch = 3",
+            "training.epoch (got 3) is not a key of a recipe; did you mean training.epochs?",
+        ),
+        (
+            "[data]",
+            "epochs = 3\n[data]",
+            "epochs (got 3) is not a key of a recipe; did you mean training.epochs?",
+        ),
+        ("[data]", "[trianing]\nepochs = 3\n[data]", "trianing (got {'epochs': 3}) is not a key"),
+        ("[data]", "xyz = 1\n[data]", "xyz (got 1) is not a key of a recipe; known here: descr"),
+        (
+            "units = 4",
+            "unit = 4",
+            "network.layers.0.unit (got 4) is not a key of a recipe; did "
+            "you mean network.layers.0.units?",
+        ),
+        ("learning_rate", "learning_rat", "did you mean optimizer.learning_rate?"),
+        # values of the wrong type
+        ("epochs = 3", "epochs = 3.5", "training.epochs must be an integer in [1, 10^9], got 3.5"),
+        ("epochs = 3", "epochs = true", "training.epochs must be an integer in"),
+        ("epochs = 3", 'epochs = "3"', "training.epochs must be an integer in"),
+        ("epochs = 3", "epochs = 3\nshuffle = 1", "training.shuffle must be true or false, got 1"),
+        ("[data]", "training = 3\n[data]", "is not TOML"),
+        ("[training]\nepochs = 3\nbatch_size = 16", "", "training.epochs is missing"),
+        ("[data]", "seed = 1979-05-27\n[data]", "seed must be an integer"),
+        (
+            'loss = "softmax_cross_entropy"',
+            "loss = 3",
+            "loss must be the name of a known loss or a table",
+        ),
+        ('loss = "softmax_cross_entropy"', "loss = {}", "loss.type is missing: one of sigmoid_"),
+        ("layers = [{", "layers = 3 # [{", "network.layers must be a list of layers"),
+        (
+            'dataset = "moons"',
+            "dataset = 3",
+            "data.dataset must be the name of a data set or a file",
+        ),
+        # impossible values
+        ("epochs = 3", "epochs = 0", "training.epochs must be an integer in [1, 10^9], got 0"),
+        (
+            "batch_size = 16",
+            'batch_size = "ful"',
+            'training.batch_size must be "full" or '
+            "integer in [1, 10^9], got 'ful'; did you mean 'full'?",
+        ),
+        ("batch_size = 16", "batch_size = 0", "training.batch_size must be an integer in"),
+        (
+            "n_samples = 60",
+            "n_samples = 1",
+            "data.n_samples must be an integer in [10, 10^9], got 1",
+        ),
+        ("n_samples = 60", "noise = -0.1", "data.noise must be a number >= 0, got -0.1"),
+        ("n_samples = 60", "noise = nan", "data.noise must be a number >= 0, got nan"),
+        ("n_samples = 60", "divide_by = 0", "data.divide_by must be a number > 0, got 0"),
+        ("n_samples = 60", "divide_by = inf", "data.divide_by must be a number > 0, got inf"),
+        (
+            "n_samples = 60",
+            "test_fraction = 1",
+            "data.test_fraction must be a number in (0, 1), got",
+        ),
+        (
+            "_fraction = 0.2",
+            "_fraction = 1.0",
+            "data.validation_fraction must be a number in [0, 1)",
+        ),
+        ("[data]", "seed = -1\n[data]", "seed must be an integer in [0, 2^63-1], got -1"),
+        ("[data]", 'rng = "numpy-legacy"\nseed = 4294967296\n[data]', "seed must be below 2**32"),
+        (
+            "[data]",
+            'rng = "nunpy"\n[data]',
+            "must be \"numpy\" or \"numpy-legacy\", got 'nunpy'; did you mean 'numpy'?",
+        ),
+        (
+            "[data]",
+            'dtype = "float16"\n[data]',
+            'dtype must be "float32" or "float64", got \'float16\'; did you mean',
+        ),
+        ("[data]", 'device = "gpu"\n[data]', 'device must be "cpu", "cuda", "cuda:N" or'),
+        (
+            '"adam"',
+            '"adan"',
+            "optimizer.type must be the name of a known optimizer (adam, gradient_descent"
+            "), got 'adan'; did you mean 'adam'?",
+        ),
+        (
+            "= 0.01",
+            "= -0.01",
+            "optimizer.learning_rate must be a positive finite number, got -0.01",
+        ),
+        ("= 0.01", "= 0.01, beta1 = 1.0", "optimizer.beta1 must lie in [0, 1), got 1.0"),
+        ('"tanh"', '"tahn"', "network.layers.0.activation must be the name of a known activation"),
+        (
+            '"tanh"',
+            '{ type = "leaky_relu", slope = "x" }',
+            "network.layers.0.activation.slope must",
+        ),
+        (
+            '"tanh"',
+            '{ type = "relu", slope = 1 }',
+            "network.layers.0.activation.slope (got 1) is not a key",
+        ),
+        ("units = 2", "units = 0", "network.layers.1.units must be a positive integer, got 0"),
+        (
+            "units = 2 ",
+            'activation = "relu" ',
+            "network.layers.1.units is missing: Number of outputs",
+        ),
+        ("[network]", '[network]\ninit = "he_norma"', "did you mean 'he_normal'?"),
+        ("[network]", '[network]\ninit = { type = "normal", std = 0 }', "network.init.std must be"),
+        # keys of other data sets
+        ("n_samples = 60", 'target = "y"', "data.target (got 'y') is not for moons, only for .csv"),
+        ('"moons"', '"digits"', "data.n_samples (got 60) is not for digits, only for moons, circ"),
+        ('"moons"\nn_samples = 60', '"a.csv"', "data.target is missing: it must be string"),
+    ],
+)
+def test_wrong_recipes(old, new, said):
+    assert old in GOOD
+    with pytest.raises(RecipeError, match=re.escape(said)) as caught:
+        parse_recipe("wrong", GOOD.replace(old, new, 1))
+    assert str(caught.value).startswith("wrong")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["seed = " + "9" * 5000, "a = " + "[" * 10_000, "a = 1\na = 2", "\x00", 'a = "\\q"', "[data"],
+)
+def test_what_is_not_toml(text):
+    with pytest.raises(RecipeError, match=r"wrong is not TOML|is not a key"):
+        parse_recipe("wrong", text)
+
+
+def test_long_values_are_shortened():
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe("wrong", GOOD.replace("epochs = 3", f'epochs = "{"x" * 10_000}"'))
+    assert len(str(caught.value)) < 300
+
+
+# What each key is changed to, and what then changes: the key has a reader that does something.
+CHANGES = {
+    "description": '"two moons"',
+    "seed": "1",
+    "rng": '"numpy-legacy"',
+    "dtype": '"float64"',
+    "device": '"cuda:99"',
+    "loss": '"sigmoid_cross_entropy"',
+    "optimizer": '"gradient_descent"',
+    "data.dataset": '"circles"',
+    "data.target": '"y"',
+    "data.n_samples": "100",
+    "data.noise": "0.1",
+    "data.divide_by": "2",
+    "data.standardise": "true",
+    "data.test_fraction": "0.5",
+    "data.validation_fraction": "0.0",
+    "data.seed": "1",
+    "network.init": '"zeros"',
+    "network.layers": '[{ type = "dense", units = 2 }]',
+    "training.epochs": "4",
+    "training.batch_size": '"full"',
+    "training.shuffle": "false",
+    "training.report_every": "2",
+}
+
+
+def outcome(*changes):
+    """Run the good recipe with changes, and give all that a person would see of it."""
+    recipe = parse_recipe("good", GOOD, changes=changes)
+    result = recipe.run(device="cpu")
+    return (
+        result.history.cost,
+        [(r.validation_cost, r.validation_accuracy) for r in result.history.reports],
+        result.test_cost,
+        result.model.predict_proba(np.zeros((1, 2))).tobytes(),
+    )
+
+
+def test_every_key_is_tried():
+    assert list(CHANGES) == [key.path for key in KEYS]
+
+
+@pytest.mark.parametrize("path", sorted(set(CHANGES) - {"description", "device", "data.target"}))
+def test_a_key_that_nobody_reads_fails_here(path):
+    changes = [f"{path}={CHANGES[path]}"]
+    if path == "loss":
+        changes.append("network.layers.1.units=1")
+    assert outcome(*changes) != outcome()
+    assert outcome(*changes) == outcome(*changes)
+
+
+def test_the_device_is_read(monkeypatch):
+    from xpnet import DeviceUnavailableError
+
+    monkeypatch.delenv("XPNET_DEVICE", raising=False)
+    recipe = parse_recipe("good", GOOD, changes=['device="cuda:99"'])
+    with pytest.raises(DeviceUnavailableError):
+        recipe.run()
+    monkeypatch.setenv("XPNET_DEVICE", "cpu")
+    assert recipe.run().network.device.name == "cpu"
+    monkeypatch.setenv("XPNET_DEVICE", "cuda:98")
+    assert recipe.run(device="cpu").recipe.values["device"] == "cpu"
+
+
+def test_the_target_is_read(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("\n".join(["u,v,y", *(f"{i % 7},{i % 5},{'ab'[i % 2]}" for i in range(40))]))
+    text = GOOD.replace('"moons"\nn_samples = 60', f"'{path}'")
+    recipe = parse_recipe("csv", text, changes=["data.target=y"])
+    assert recipe.load_data().class_names == ("a", "b")
+    assert recipe.run(device="cpu").model.feature_names == ("u", "v")
+    assert parse_recipe("csv", text, changes=["data.target=u"]).values["data"]["target"] == "u"
+    # y is text, and then a feature
+    with pytest.raises(DataError, match="column y: a finite number expected, got 'a'"):
+        parse_recipe("csv", text, changes=["data.target=u"]).load_data()
+
+
+@pytest.mark.parametrize("kind", [nn.Layer, nn.Activation, nn.Initializer, nn.Loss, nn.Optimizer])
+def test_every_option_is_described(kind):
+    for component in kind.known().values():
+        if component.__module__.partition(".")[0] == "xpnet":
+            for option in options(component):
+                assert option.type, f"{component.name}.{option.name}"
+                assert option.meaning, f"{component.name}.{option.name}"
+
+
+# What each option of a component is changed to, and where it is tried.
+OPTIONS = {
+    "dense.units": "network.layers.0.units=5",
+    "dense.activation": 'network.layers.0.activation="relu"',
+    "dense.init": 'network.layers.0.init="ones"',
+    "dense.bias": "network.layers.0.bias=false",
+    "leaky_relu.slope": 'network.layers.0.activation={type="leaky_relu", slope=0.3}',
+    "elu.alpha": 'network.layers.0.activation={type="elu", alpha=0.3}',
+    "normal.std": 'network.init={type="normal", std=0.3}',
+    "uniform.limit": 'network.init={type="uniform", limit=0.3}',
+    "gradient_descent.learning_rate": 'optimizer={type="gradient_descent", learning_rate=0.3}',
+    "adam.learning_rate": "optimizer.learning_rate=0.3",
+    "adam.beta1": "optimizer.beta1=0.3",
+    "adam.beta2": "optimizer.beta2=0.3",
+    "adam.eps": "optimizer.eps=0.3",
+    "adam.epsilon_hat": "optimizer.epsilon_hat=true",
+}
+
+
+def test_every_option_is_tried():
+    found = {
+        f"{name}.{option.name}"
+        for kind in (nn.Layer, nn.Initializer, nn.Loss, nn.Optimizer)
+        for name, component in kind.known().items()
+        if component.__module__.partition(".")[0] == "xpnet"
+        for option in options(component)
+    }
+    assert set(OPTIONS) == found
+
+
+@pytest.mark.parametrize("path", sorted(OPTIONS))
+def test_an_option_that_nobody_reads_fails_here(path):
+    change = OPTIONS[path]
+    without = re.sub(r", \w+=[\d.]+}", "}", change)
+    # eps shows only where it is not lost beside a gradient
+    base = ["optimizer.eps=0.01", "dtype=float64"] if path.startswith("adam") else []
+    plain = outcome(*base) if without == change else outcome(*base, without)
+    assert outcome(*base, change) != plain
+
+
+def test_options_that_docstrings_leave_out_are_still_known():
+    class Undescribed(nn.Layer):
+        def __init__(self, width, *, depth=2):
+            self.width, self.depth = width, depth
+
+    width, depth = options(Undescribed)
+    assert (width.name, width.default, depth.name, depth.default) == ("width", REQUIRED, "depth", 2)
+    with pytest.raises(RecipeError, match=r"here\.width is missing: it is required"):
+        Component(nn.Layer).check("here", "Undescribed")
+    found = Component(nn.Layer).check("here", {"type": "Undescribed", "width": 3})
+    assert found == {"type": "Undescribed", "width": 3, "depth": 2}
+
+
+def test_the_reference_page_is_up_to_date_and_complete():
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    assert page == reference_page(), "run `make docs`"
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    listed = {row[0].strip("| `"): row for row in rows}
+    for key in KEYS:
+        assert all(cell.strip() for cell in listed[key.path]), key.path
+        assert key.meaning in listed[key.path][4]
+    for kind in (nn.Layer, nn.Initializer, nn.Loss, nn.Optimizer):
+        for name, component in kind.known().items():
+            if component.__module__.partition(".")[0] == "xpnet":
+                assert f"| `{name}` |" in page
+                for option in options(component):
+                    assert f"| | `{option.name}` | " in page
+
+
+def test_examples_on_the_reference_page_work():
+    page = reference_page()
+    assert "--set network.layers.0.units=32" in page
+    recipe = parse_recipe("good", GOOD, changes=["network.layers.0.units=32"])
+    assert recipe.values["network"]["layers"][0]["units"] == 32
+    (example,) = re.findall(r"`\{ type = .* \}`", page)
+    adam = tomllib.loads(f"optimizer = {example.strip('`')}")
+    assert resolve({**tomllib.loads(GOOD), **adam})["optimizer"]["learning_rate"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("training.epochs", "a change must read KEY=VALUE, got 'training.epochs'"),
+        ("=3", "a change must read KEY=VALUE"),
+        ("training..epochs=3", "a change must read KEY=VALUE"),
+        ("training.epochs=x", "training.epochs must be an integer in [1, 10^9], got 'x'"),
+        ("training.epochs=3\nseed=4", "training.epochs must be an integer"),
+        ("training.epoch=3", "did you mean training.epochs?"),
+        (
+            "network.layers.2.units=3",
+            "network.layers.2 is not a key of a recipe: members are counted from 0 to 1",
+        ),
+        ("network.layers.x=3", "members are counted from 0 to 1"),
+        ("network.layers.0.units.x=3", "network.layers.0.units holds no keys"),
+        ("optimizer.type=adan", "did you mean 'adam'?"),
+    ],
+)
+def test_wrong_changes(change, said):
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        parse_recipe("good", GOOD, changes=[change])
+
+
+def test_changes_in_their_order():
+    changes = ["loss.type=softmax_cross_entropy", "optimizer=adam", "optimizer.beta1=0.5"]
+    values = parse_recipe("good", GOOD, changes=[*changes, "seed=1", "seed=2"]).values
+    assert (values["seed"], values["optimizer"]["beta1"]) == (2, 0.5)
+    assert values["optimizer"]["learning_rate"] == 0.001

@@ -1,0 +1,325 @@
+"""The kinds of values that a recipe's keys have, each with its check.
+
+A check returns the value with everything filled in, or raises a :class:`RecipeError` that gives
+the key's path, what came, what was expected, and the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+import re
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from xpnet.nn.base import Activation, Configurable, Initializer
+
+__all__ = [
+    "REQUIRED",
+    "Boolean",
+    "Choice",
+    "Component",
+    "Components",
+    "Either",
+    "Initialization",
+    "Kind",
+    "Number",
+    "Option",
+    "RecipeError",
+    "Text",
+    "nearest",
+    "options",
+    "shown",
+    "unknown",
+    "wrong",
+]
+
+REQUIRED = object()  # the default of what has none
+_LARGEST = 1e300  # beyond it numbers are infinite in one dtype or another
+
+
+class RecipeError(ValueError):
+    """A recipe does not exist or says something that cannot be; the message says what."""
+
+
+class Kind(Protocol):
+    """The values that a key may have."""
+
+    @property
+    def name(self) -> str:
+        """As the reference page calls them."""
+
+    def check(self, path: str, value: Any) -> Any:
+        """Return the value with everything filled in, or raise a RecipeError."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A finite number, or a whole one, between bounds."""
+
+    low: float
+    high: float = math.inf
+    whole: bool = False
+    open_low: bool = False
+    open_high: bool = False
+
+    @property
+    def name(self) -> str:
+        """For instance ``integer >= 1``."""
+        noun = "integer" if self.whole else "number"
+        if self.high == math.inf:
+            return f"{noun} {'>' if self.open_low else '>='} {self.low:g}"
+        bounds = f"{'(' if self.open_low else '['}{_bound(self.low)}, {_bound(self.high)}"
+        return f"{noun} in {bounds}{')' if self.open_high else ']'}"
+
+    def check(self, path: str, value: Any) -> Any:
+        """Return an int or a float."""
+        kinds = int if self.whole else (int, float)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, kinds)
+            or not -_LARGEST < value < _LARGEST
+            or not self.low <= value <= self.high
+            or (self.open_low and value == self.low)
+            or (self.open_high and value == self.high)
+        ):
+            raise wrong(path, self.name, value)
+        return int(value) if self.whole else float(value)
+
+
+@dataclass(frozen=True)
+class Boolean:
+    """True or false."""
+
+    name: str = "boolean"
+
+    def check(self, path: str, value: Any) -> bool:
+        """Return the value."""
+        if not isinstance(value, bool):
+            raise wrong(path, "true or false", value)
+        return value
+
+
+@dataclass(frozen=True)
+class Text:
+    """Any string, or one of a certain form."""
+
+    name: str = "string"
+    pattern: str = ".*"
+
+    def check(self, path: str, value: Any) -> str:
+        """Return the value."""
+        if not isinstance(value, str) or not re.fullmatch(self.pattern, value):
+            raise wrong(path, self.name, value)
+        return value
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few strings."""
+
+    choices: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The strings, quoted."""
+        return " or ".join(f'"{choice}"' for choice in self.choices)
+
+    def check(self, path: str, value: Any) -> str:
+        """Return the value."""
+        if value not in self.choices or not isinstance(value, str):
+            raise wrong(path, self.name, value, near=nearest(value, self.choices))
+        return value
+
+
+@dataclass(frozen=True)
+class Either:
+    """A certain word, or another kind."""
+
+    word: str
+    other: Kind
+
+    @property
+    def name(self) -> str:
+        """The word, quoted, and the other kind's name."""
+        return f'"{self.word}" or {self.other.name}'
+
+    def check(self, path: str, value: Any) -> Any:
+        """Return the word, or what the other kind makes of the value."""
+        if value == self.word and isinstance(value, str):
+            return value
+        if isinstance(value, str) and not isinstance(self.other, Component):
+            raise wrong(path, self.name, value, near=nearest(value, (self.word,)))
+        return self.other.check(path, value)
+
+
+@dataclass(frozen=True)
+class Component:
+    """A layer, loss, optimizer, ...: its name, or a table with its ``type`` and options."""
+
+    kind: type[Configurable]
+
+    @property
+    def name(self) -> str:
+        """The kind, in lower case."""
+        return self.kind.__name__.lower()
+
+    def check(self, path: str, value: Any) -> Any:
+        """Return a table with all options; the name alone where there are none."""
+        table = {"type": value} if isinstance(value, str) else value
+        if not isinstance(table, dict):
+            raise wrong(path, f"name of a known {self.name} or a table with its type", value)
+        known = self.kind.known()
+        if "type" not in table:
+            raise RecipeError(f"{path}.type is missing: one of {', '.join(known)}")
+        name = table["type"]
+        if not isinstance(name, str) or name not in known:
+            raise wrong(
+                path if isinstance(value, str) else f"{path}.type",
+                f"name of a known {self.name} ({', '.join(known)})",
+                name,
+                near=nearest(name, tuple(known)),
+            )
+        given = {key: option for key, option in table.items() if key != "type"}
+        found = {option.name: option for option in options(known[name])}
+        for key in given:
+            if key not in found:
+                raise unknown(f"{path}.{key}", given[key], _paths(path, found))
+        for key, option in found.items():
+            if key not in given and option.is_required:
+                raise RecipeError(f"{path}.{key} is missing: {option.meaning or 'it is required'}")
+        checked = {
+            key: _NESTED[key].check(f"{path}.{key}", option) if key in _NESTED else option
+            for key, option in given.items()
+        }
+        try:
+            made = known[name](**checked)
+        except (TypeError, ValueError, OverflowError) as error:
+            # Constructors name the argument first: "units must be ..."
+            is_named = str(error).partition(" ")[0] in found
+            raise RecipeError(f"{path}{'.' if is_named else ': '}{error}") from error
+        config = made.get_config()
+        config.update(
+            {
+                key: _NESTED[key].check(f"{path}.{key}", option)
+                for key, option in config.items()
+                if key in _NESTED
+            }
+        )
+        return config if len(config) > 1 else name
+
+
+@dataclass(frozen=True)
+class Components:
+    """A list of them, in order."""
+
+    kind: type[Configurable]
+
+    @property
+    def name(self) -> str:
+        """The kind's plural."""
+        return f"list of {self.kind.__name__.lower()}s"
+
+    def check(self, path: str, value: Any) -> list[Any]:
+        """Return the list with every member checked."""
+        if not isinstance(value, list) or not value:
+            raise wrong(path, f"{self.name}, at least one", value)
+        return [
+            Component(self.kind).check(f"{path}.{number}", member)
+            for number, member in enumerate(value)
+        ]
+
+
+# Options of layers that are components themselves.
+
+
+# Options of layers that are components themselves.
+Initialization = Either("auto", Component(Initializer))
+_NESTED: dict[str, Kind] = {"activation": Component(Activation), "init": Initialization}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One argument of a component's constructor, as its docstring describes it."""
+
+    name: str
+    type: str
+    default: Any
+    meaning: str
+
+    @property
+    def is_required(self) -> bool:
+        """Whether there is no default."""
+        return self.default is REQUIRED
+
+
+def options(component: type[Configurable]) -> list[Option]:
+    """List what a layer, loss, optimizer, ... can be given, from signature and docstring."""
+    described = _described(inspect.getdoc(component) or "")
+    return [
+        Option(
+            name,
+            described.get(name, ("", ""))[0],
+            REQUIRED if parameter.default is parameter.empty else parameter.default,
+            described.get(name, ("", ""))[1],
+        )
+        for name, parameter in inspect.signature(component).parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+
+
+def _described(docstring: str) -> dict[str, tuple[str, str]]:
+    """Read type and meaning of each parameter from a numpydoc section ``Parameters``."""
+    found: dict[str, tuple[str, str]] = {}
+    section = re.search(
+        r"^Parameters\n-+\n(.*?)(?=^\S[^\n]*\n-+$|\Z)", docstring, re.MULTILINE | re.DOTALL
+    )
+    for entry in re.split(r"^(?=\S)", section[1] if section else "", flags=re.MULTILINE):
+        head, _, body = entry.partition("\n")
+        names, _, type_ = head.partition(" : ")
+        for name in filter(None, names.split(", ")):
+            found[name] = (type_, " ".join(body.split()))
+    return found
+
+
+def wrong(path: str, expected: str, came: Any, *, near: str | None = None) -> RecipeError:
+    """Give the error of a value that is not what was expected."""
+    hint = f"; did you mean {near!r}?" if near else ""
+    noun = expected.partition(" ")[0]
+    article = {"integer": "an ", "list": "a ", "name": "the ", "number": "a ", "string": "a "}
+    return RecipeError(f"{path} must be {article.get(noun, '')}{expected}, got {shown(came)}{hint}")
+
+
+def unknown(path: str, came: Any, known: tuple[str, ...]) -> RecipeError:
+    """Name the nearest key: by its whole path, or by its last word in any table."""
+    near = nearest(path, known)
+    if near is None:
+        by_word = {key.rpartition(".")[2]: key for key in known}
+        near = by_word.get(nearest(path.rpartition(".")[2], tuple(by_word)) or "")
+    table = path.rpartition(".")[0]
+    siblings = [key for key in known if key.rpartition(".")[0] == table]
+    hint = f"did you mean {near}?" if near else f"known here: {', '.join(siblings) or 'none'}"
+    return RecipeError(f"{path} (got {shown(came)}) is not a key of a recipe; {hint}")
+
+
+def _paths(path: str, names: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(f"{path}.{name}" for name in ("type", *names))
+
+
+def nearest(word: Any, known: tuple[str, ...]) -> str | None:
+    """Find the name that was probably meant."""
+    found = difflib.get_close_matches(str(word), known, n=1, cutoff=0.7)
+    return found[0] if found else None
+
+
+def shown(value: Any) -> str:
+    """Write a value as it came, shortened, in one line."""
+    return reprlib.repr(value).replace("\n", "\\n")
+
+
+def _bound(value: float) -> str:
+    power = round(math.log2(value + 1)) if value >= 2**31 else 0
+    return f"2^{power}-1" if power else f"{value:g}".replace("1e+0", "10^")

@@ -1,0 +1,406 @@
+"""What a recipe may say: every key with its type, default, unit and meaning.
+
+The same table checks recipes, fills in what they leave out, and writes the reference page:
+``python -m xpnet.schema`` prints it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xpnet.data.named import GENERATED, NAMES
+from xpnet.kinds import (
+    REQUIRED,
+    Boolean,
+    Choice,
+    Component,
+    Components,
+    Either,
+    Initialization,
+    Kind,
+    Number,
+    RecipeError,
+    Text,
+    options,
+    shown,
+    unknown,
+    wrong,
+)
+from xpnet.nn.base import Activation, Initializer, Layer, Loss, Optimizer
+
+__all__ = ["KEYS", "Key", "RecipeError", "reference_page", "resolve"]
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a recipe.
+
+    Attributes
+    ----------
+    path : str
+        With the table that it is in: ``"training.epochs"``.
+    kind : Kind
+    default : object
+        What it is where a recipe does not say; ``REQUIRED`` where it must. A dictionary has a
+        default for each data set.
+    unit : str
+        ``"-"`` where it has none.
+    meaning : str
+    only : tuple of str
+        Data sets, or endings of files, that know the key; all where empty.
+    """
+
+    path: str
+    kind: Kind
+    default: Any
+    unit: str
+    meaning: str
+    only: tuple[str, ...] = ()
+
+    @property
+    def is_required(self) -> bool:
+        """Whether a recipe must say it."""
+        return self.default is REQUIRED
+
+    def default_for(self, dataset: str) -> Any:
+        """Give the default that holds for a data set."""
+        return self.default[dataset] if isinstance(self.default, dict) else self.default
+
+    def applies_to(self, dataset: str) -> bool:
+        """Tell whether a recipe with this data set may say it."""
+        return not self.only or dataset in self.only or dataset.lower().endswith(self.only)
+
+
+_BITS = 63  # what a TOML integer holds
+
+KEYS = (
+    Key("description", Text(), "", "-", "One line for `--list`."),
+    Key(
+        "seed",
+        Number(0, 2**_BITS - 1, whole=True),
+        0,
+        "-",
+        "Of the weights and of the order in which samples are visited. With "
+        '`rng = "numpy-legacy"` below 2^32.',
+    ),
+    Key(
+        "rng",
+        Choice(("numpy", "numpy-legacy")),
+        "numpy",
+        "-",
+        "What weights are drawn from: NumPy's PCG64; or `RandomState` with weights drawn "
+        "feature-major, as the course notebooks do.",
+    ),
+    Key(
+        "dtype",
+        Choice(("float32", "float64")),
+        "float32",
+        "-",
+        "Of parameters, activations and gradients.",
+    ),
+    Key(
+        "device",
+        Text('"cpu", "cuda", "cuda:N" or "auto"', r"cpu|cuda|cuda:\d{1,4}|auto"),
+        "cpu",
+        "-",
+        "Where to train. `--device` and the environment variable `XPNET_DEVICE` come first.",
+    ),
+    Key(
+        "loss",
+        Component(Loss),
+        REQUIRED,
+        "nats",
+        "What is minimised: its mean over the training samples.",
+    ),
+    Key(
+        "optimizer",
+        Component(Optimizer),
+        REQUIRED,
+        "-",
+        "The update rule.",
+    ),
+    Key(
+        "data.dataset",
+        Text("name of a data set or a file", ".+"),
+        REQUIRED,
+        "-",
+        f"{', '.join(f'`{name}`' for name in NAMES)}; or a file of your own, `.npz`, `.csv`, "
+        "`.h5` or idx.",
+    ),
+    Key(
+        "data.target",
+        Text("string", ".+"),
+        REQUIRED,
+        "-",
+        "The column that holds the labels. On the command line also `--target`.",
+        only=(".csv",),
+    ),
+    Key(
+        "data.n_samples",
+        Number(10, 10**9, whole=True),
+        400,
+        "samples",
+        "How many points are drawn.",
+        only=tuple(GENERATED),
+    ),
+    Key(
+        "data.noise",
+        Number(0),
+        {name: noise for name, (_, noise) in GENERATED.items()},
+        "coordinates; `flower`: radians and radius",
+        "Standard deviation of the noise.",
+        only=tuple(GENERATED),
+    ),
+    Key(
+        "data.divide_by",
+        Either("auto", Number(0, open_low=True)),
+        "auto",
+        "features",
+        "Features are divided by this; `auto` is 255 for 8-bit features, else 1.",
+    ),
+    Key(
+        "data.standardise",
+        Boolean(),
+        False,
+        "-",
+        "Whether each feature then loses its mean and is divided by its standard deviation, both "
+        "of the training samples.",
+    ),
+    Key(
+        "data.test_fraction",
+        Number(0, 1, open_low=True, open_high=True),
+        0.2,
+        "fraction",
+        "Share of the samples held out for testing, stratified, where the data have no test part.",
+    ),
+    Key(
+        "data.validation_fraction",
+        Number(0, 1, open_high=True),
+        0.0,
+        "fraction",
+        "Share of the training samples held out for validation, stratified, where the data have "
+        "no validation part.",
+    ),
+    Key(
+        "data.seed",
+        Number(0, 2**32 - 1, whole=True),
+        0,
+        "-",
+        "Of the points drawn and of the split.",
+    ),
+    Key(
+        "network.init",
+        Initialization,
+        "auto",
+        "-",
+        "How weights are drawn in layers that do not say; `auto` takes what suits the layer's "
+        "activation.",
+    ),
+    Key(
+        "network.layers",
+        Components(Layer),
+        REQUIRED,
+        "-",
+        "From the features to the logits. The last has as many outputs as there are classes, or "
+        "one for two classes under `sigmoid_cross_entropy`.",
+    ),
+    Key(
+        "training.epochs",
+        Number(1, 10**9, whole=True),
+        REQUIRED,
+        "epochs",
+        "Passes over the training samples.",
+    ),
+    Key(
+        "training.batch_size",
+        Either("full", Number(1, 10**9, whole=True)),
+        "full",
+        "samples",
+        "Samples in a minibatch; `full` takes all of them at once.",
+    ),
+    Key(
+        "training.shuffle",
+        Boolean(),
+        True,
+        "-",
+        "Whether each epoch visits the samples in a new random order.",
+    ),
+    Key(
+        "training.report_every",
+        Number(1, 10**9, whole=True),
+        1,
+        "epochs",
+        "Between reports of cost and accuracy; the first and the last epoch are always reported.",
+    ),
+)
+
+_BY_PATH = {key.path: key for key in KEYS}
+_TABLES = tuple(dict.fromkeys(key.path.partition(".")[0] for key in KEYS if "." in key.path))
+
+
+def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a recipe's tables and fill in every default.
+
+    Parameters
+    ----------
+    given : mapping
+        As TOML gives it.
+
+    Returns
+    -------
+    dict
+        All keys that apply to the recipe's data set, in the order of :data:`KEYS`.
+
+    Raises
+    ------
+    RecipeError
+        If a key is not known, missing, or has an impossible value. The message gives the key's
+        path, what came and what was expected, and the nearest valid name.
+    """
+    flat = dict(_flatten(given))
+    for path, value in flat.items():
+        if path not in _BY_PATH:
+            raise unknown(path, value, tuple(_BY_PATH))
+    dataset = _BY_PATH["data.dataset"]
+    if dataset.path not in flat:
+        raise _missing(dataset)
+    name = dataset.kind.check(dataset.path, flat[dataset.path])
+    resolved: dict[str, Any] = {}
+    for key in KEYS:
+        if not key.applies_to(name):
+            if key.path in flat:
+                raise RecipeError(
+                    f"{key.path} (got {shown(flat[key.path])}) is not for {name}, only for "
+                    f"{', '.join(key.only)}"
+                )
+            continue
+        if key.path not in flat and key.is_required:
+            raise _missing(key)
+        value = flat.get(key.path, key.default_for(name))
+        if key.path == "network.layers":
+            value = _with_init(value, resolved["network"]["init"])
+        table, _, last = key.path.rpartition(".")
+        within = resolved.setdefault(table, {}) if table else resolved
+        within[last] = key.kind.check(key.path, value)
+    if resolved["rng"] == "numpy-legacy" and resolved["seed"] >= 2**32:
+        raise wrong("seed", 'below 2**32 with rng = "numpy-legacy"', resolved["seed"])
+    return resolved
+
+
+def _with_init(layers: Any, init: Any) -> Any:
+    """Give the layers that have weights, and do not say how they are drawn, the network's way."""
+    if not isinstance(layers, list):
+        return layers
+    known = Layer.known()
+    given = [{"type": layer} if isinstance(layer, str) else layer for layer in layers]
+    return [
+        {**layer, "init": init}
+        if isinstance(layer, dict)
+        and "init" not in layer
+        and layer.get("type") in tuple(known)
+        and "init" in {option.name for option in options(known[layer["type"]])}
+        else layer
+        for layer in given
+    ]
+
+
+def _flatten(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in given.items():
+        if key not in _TABLES:
+            yield key, value
+        elif isinstance(value, dict):
+            yield from ((f"{key}.{name}", inner) for name, inner in value.items())
+        else:
+            raise wrong(key, f"a table [{key}]", value)
+
+
+def _missing(key: Key) -> RecipeError:
+    return RecipeError(f"{key.path} is missing: it must be {key.kind.name}")
+
+
+# Units of components' options, where they have one.
+_UNITS = {"units": "outputs", "std": "weights", "limit": "weights", "eps": "nats per weight"}
+
+
+def reference_page() -> str:
+    """Write the reference of all keys, in Markdown."""
+    lines = [
+        "# Keys of a recipe",
+        "",
+        "A recipe is a TOML file. `python train.py --show NAME` prints a shipped one with every",
+        "value filled in; `--set KEY=VALUE` changes one. Members of a list are counted from 0:",
+        "`--set network.layers.0.units=32`.",
+        "",
+        "This page is written by `make docs` from `xpnet/schema.py`.",
+    ]
+    for table in ("", *_TABLES):
+        lines += ["", f"## [{table}]" if table else "## At the top", ""]
+        lines += ["| key | type | default | unit | meaning |", "|---|---|---|---|---|"]
+        lines += [
+            f"| `{key.path}` | {_cell(key.kind.name)} | {_cell(_default(key.default))} | "
+            f"{_cell(key.unit)} | {_cell(key.meaning + _only(key))} |"
+            for key in KEYS
+            if key.path.rpartition(".")[0] == table
+        ]
+    lines += [
+        "",
+        "## Layers, activations, initializers, losses, optimizers",
+        "",
+        'Each is given by name, `"adam"`, or as a table with its options,',
+        '`{ type = "adam", learning_rate = 0.01 }`. Those that you define in Python are known by',
+        "their names as soon as they are defined.",
+    ]
+    for kind in (Layer, Activation, Initializer, Loss, Optimizer):
+        lines += ["", f"### {kind.__name__}", ""]
+        lines += ["| type | option | type of option | default | unit | meaning |"]
+        lines += ["|---|---|---|---|---|---|"]
+        for name, component in kind.known().items():
+            if component.__module__.partition(".")[0] != "xpnet":
+                continue
+            if kind is Layer and issubclass(component, Activation):
+                continue
+            summary = inspect.cleandoc(component.__doc__ or "").partition("\n")[0]
+            lines.append(f"| `{name}` | | | | | {_cell(summary)} |")
+            lines += [
+                f"| | `{option.name}` | {_type(option.type)} | {_cell(_default(option.default))} | "
+                f"{_UNITS.get(option.name, '-')} | {_cell(option.meaning)} |"
+                for option in options(component)
+            ]
+        if kind is Layer:
+            lines += ["", "Every activation is also a layer of its own."]
+    return "\n".join(lines) + "\n"
+
+
+def _default(value: Any) -> str:
+    if value is REQUIRED:
+        return "required"
+    if isinstance(value, dict):
+        return ", ".join(f"`{name}`: {_default(inner)}" for name, inner in value.items())
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else f"{value:g}"
+
+
+def _only(key: Key) -> str:
+    return f" Only for {', '.join(f'`{name}`' for name in key.only)}." if key.only else ""
+
+
+def _type(text: str) -> str:
+    """Translate what Python calls a type into TOML's words."""
+    words = {"int": "integer", "float": "number", "bool": "boolean"}
+    component = re.fullmatch(r"str, dict or (\w+)", text)
+    return component[1].lower() if component else words.get(text, text)
+
+
+def _cell(text: str) -> str:
+    text = re.sub(r":\w+:`~?[\w.]*?(\w+)`", r"`\1`", text)
+    return text.replace("``", "`").replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference_page())
