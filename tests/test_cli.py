@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -12,22 +14,44 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import xpnet.cli
 from tests.conftest import ROOT
 from xpnet.data import DataError
-from xpnet.recipe import Recipe, load_recipe
+from xpnet.recipe import Recipe, load_recipe, recipe_names
+from xpnet.terminal import Progress
+from xpnet.training import load_model
+
+FILES = {"history.json", "model.safetensors", "recipe.toml"}
+TRAIN = (sys.executable, str(ROOT / "train.py"))
+XPNET = (sys.executable, "-m", "xpnet")
 
 
-def run(*arguments, **environment):
+def run(*arguments, command=TRAIN, cwd=None, **environment):
     return subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *map(str, arguments)],
+        [*command, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, **environment},
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
     )
+
+
+def pictures():
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        return set()
+    return {"curves.png", "mistakes.png", "confusion.png"}
+
+
+def is_one_line_of_status_2(done):
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert "Traceback" not in done.stdout
 
 
 @pytest.fixture
@@ -36,55 +60,129 @@ def no_gpu(dev):
         pytest.skip("this machine has a GPU")
 
 
+def table(stdout):
+    """Read the table at the end of the output as a dictionary for each row."""
+    lines = stdout.splitlines()
+    rule = max(number for number, line in enumerate(lines) if line.startswith("---"))
+    header = lines[rule - 1].split()
+    return [dict(zip(header, line.split(), strict=True)) for line in lines[rule + 1 :]]
+
+
+@pytest.mark.slow
 def test_three_classifiers_on_digits_in_one_table(tmp_path):
     done = run("--out", tmp_path / "a b")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    rows = [line.split() for line in done.stdout.splitlines()[-3:]]
-    assert [row[0] for row in rows] == ["digits-logistic", "digits-shallow", "digits-deep"]
-    header = done.stdout.splitlines()[-5].split()
-    accuracy = [float(row[header.index("test")]) for row in rows]
-    assert accuracy[0] >= 0.95
-    assert accuracy[1] >= 0.96
-    assert accuracy[2] >= 0.96
-    for row in rows:
-        history = json.loads((tmp_path / "a b" / row[0] / "history.json").read_text())
-        assert history["recipe"] == row[0]
+    rows = table(done.stdout)
+    assert [row["recipe"] for row in rows] == ["digits-logistic", "digits-shallow", "digits-deep"]
+    for row, least in zip(rows, (0.95, 0.96, 0.96), strict=True):
+        assert float(row["test"]) >= least
+        folder = tmp_path / "a b" / row["recipe"]
+        assert {entry.name for entry in folder.iterdir()} == FILES | pictures()
+        history = json.loads((folder / "history.json").read_text())
+        assert history["recipe"] == row["recipe"]
         for column, key in (
             ("train", "train_accuracy"),
             ("test", "test_accuracy"),
             ("majority", "majority_accuracy"),
         ):
-            assert round(history[key], 4) == float(row[header.index(column)])
+            assert round(history[key], 4) == float(row[column])
         assert history["train_accuracy"] > history["test_accuracy"] > history["majority_accuracy"]
         assert (history["dtype"], history["seed"], history["rng"]) == ("float32", 0, "numpy")
-        assert row[header.index("device")] == history["device"]
+        assert row["device"] == history["device"]
         assert history["majority_accuracy"] == pytest.approx(37 / 360)
         assert history["cost"][0][0] == 0
         assert history["seconds"] > 0
         assert history["samples_per_second"] > 0
         assert {"python", "xpnet", "numpy", "blas"} <= set(history["versions"])
         assert not history["interrupted"]
+        assert all(report["train_accuracy"] > 0 for report in history["reports"])
+        assert all(report["validation_accuracy"] > 0 for report in history["reports"])
+        # what was run can be run again, and gives the same
+        again = load_recipe(folder / "recipe.toml")
+        assert again.values["device"] == history["device"]
+        assert again.values["training"]["epochs"] == 60
+        result = again.run(device="cpu")
+        if history["device"] == "cpu":
+            assert [list(pair) for pair in result.history.cost] == history["cost"]
+        model = load_model(folder / "model.safetensors")
+        predicted = model.predict(result.dataset.X_test)
+        assert np.mean(predicted == result.dataset.y_test) == history["test_accuracy"]
 
 
-def test_quiet_prints_the_table_alone():
-    loud, quiet = run("digits-logistic"), run("digits-logistic", "--quiet")
-    assert "epoch    60" in loud.stdout
-    assert "epoch" not in quiet.stdout
-    assert quiet.stdout.split()[-9] == "digits-logistic"
+def test_one_recipe_writes_into_the_folder_itself(tmp_path):
+    (tmp_path / "out").mkdir()
+    done = run("digits-logistic", "--out", "out", "--set", "training.epochs=3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | pictures()
+    assert "  wrote out\n" in done.stdout
+
+
+def test_by_default_a_folder_under_runs(tmp_path):
+    for _ in range(2):
+        done = run("digits-logistic", "--quiet", "--set", "training.epochs=3", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    folders = [entry.name for entry in (tmp_path / "runs").iterdir()]
+    assert len(folders) == 2
+    assert all(name.startswith("digits-logistic-20") for name in folders)
+
+
+def test_options_reach_the_run(tmp_path):
+    done = run(
+        *("digits-logistic", "--quiet", "--seed", "7", "--dtype", "float64", "--device", "cpu"),
+        *("--set", "training.epochs=2", "--set", "optimizer.learning_rate=3e-4"),
+        *("--out", tmp_path / "out"),
+        XPNET_DEVICE="cuda",
+    )
+    assert done.returncode == 0, done.stderr
+    history = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert (history["seed"], history["dtype"], history["device"]) == (7, "float64", "cpu")
+    assert [report["learning_rate"] for report in history["reports"]] == [3e-4, 3e-4]
+
+
+def test_quiet_prints_the_table_alone(tmp_path):
+    loud = run("digits-logistic", "--out", tmp_path / "loud")
+    quiet = run("digits-logistic", "--quiet", "--out", tmp_path / "quiet")
+    assert "epoch 60/60" in loud.stdout
+    assert "accuracy 0.9" in loud.stdout
+    assert quiet.stdout.splitlines()[1].startswith("recipe ")
+    assert [row["recipe"] for row in table(quiet.stdout)] == ["digits-logistic"]
 
 
 def test_the_list():
     done = run("--list")
-    assert (done.returncode, done.stdout.split()[0]) == (0, "cats-deep")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == recipe_names()
+    assert lines[0] == (
+        "cats-deep        Cat or not: four layers, weights scaled by 1 / sqrt(fan_in), as the "
+        "course's last week"
+    )
+
+
+def test_show_prints_a_recipe_that_can_be_run(tmp_path):
+    done = run("--show", "digits-shallow", "--set", "training.epochs=2")
+    assert done.returncode == 0
+    (tmp_path / "mine.toml").write_text(done.stdout)
+    recipe = load_recipe("digits-shallow", changes=["training.epochs=2"])
+    assert load_recipe(tmp_path / "mine.toml").values == recipe.values
+    done = run("mine.toml", "--quiet", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert table(done.stdout)[0]["recipe"] == "mine"
+
+
+def test_the_installed_command_is_the_same():
+    done = run("train", "--list", command=XPNET)
+    assert done.stdout == run("--list").stdout
+    for arguments in ([], ["dance"]):
+        is_one_line_of_status_2(run(*arguments, command=XPNET))
 
 
 @pytest.mark.usefixtures("no_gpu")
 def test_cuda_without_a_gpu():
     for done in (run(XPNET_DEVICE="cuda"), run("--device", "cuda", XPNET_DEVICE="cpu")):
-        assert done.returncode == 2
+        is_one_line_of_status_2(done)
         assert done.stdout == ""
-        assert len(done.stderr.splitlines()) == 1
         assert "pip install 'cupy-cuda1" in done.stderr or "driver" in done.stderr
 
 
@@ -93,23 +191,79 @@ def test_cuda_without_a_gpu():
     [
         ([], {"XPNET_DEVICE": "gpu"}, "XPNET_DEVICE must be 'cpu', 'cuda', 'cuda:N'"),
         (["--device", "gpu"], {}, "device must be 'cpu'"),
-        (["digits-depe"], {}, "there is no recipe named 'digits-depe'; known: cats-deep"),
-        (["cats-deep"], {"XPNET_DATA_DIR": ""}, "train_catvnoncat.h5: say where it is"),
-        (["cats-deep", "--data-dir", "no such folder"], {}, "which is not in no such folder"),
+        (
+            ["digits-depe"],
+            {},
+            "there is no recipe named 'digits-depe'; did you mean 'digits-deep'?",
+        ),
+        (["none.toml"], {}, "cannot read the recipe none.toml: No such file"),
+        (["."], {}, "there is no recipe named '.'"),
+        (["cats-deep", "--set", "data.dataset=moon"], {}, "did you mean 'moons'?"),
+        (["cats-deep", "--set", "data.dataset=a.npz"], {}, "a.npz"),
         (["digits-deep", "--out", os.devnull], {}, "--out: cannot make the folder"),
         (["--out", "a" * 300], {}, "--out: cannot make the folder"),
+        (["digits-deep", "--out", "/proc/none"], {}, "--out: cannot make the folder '/proc/none'"),
         (["digits-deep", "--data-dir", ""], {"XPNET_DEVICE": "cuda:99"}, "XPNET_DEVICE=cuda:99: "),
+        (["digits-deep", "--dtype", "float16"], {}, "dtype must be"),
+        (["digits-deep", "--seed", "x"], {}, "seed must be an integer in [0, 2^63-1], got 'x'"),
+        (["digits-deep", "--seed=-1"], {}, "seed must be an integer in [0, 2^63-1], got -1"),
+        (["digits-deep", "--target", "y"], {}, "data.target (got 'y') is not for digits"),
+        (["digits-deep", "--set", "epochs=3"], {}, "did you mean training.epochs?"),
+        (["digits-deep", "--set", "loss=sigmoid_cross_entropy"], {}, "loss must be 'softmax_cross"),
+        (
+            ["digits-deep", "--set", "network.layers.3.units=9"],
+            {},
+            "network.layers.3 must have 10 outputs under softmax_cross_entropy for the 10 classes",
+        ),
+        (
+            ["digits-deep", "--set", "network.layers.0.units=1000000000000"],
+            {},
+            "network.layers",
+        ),
+        (
+            ["digits-deep", "--set", "optimizer.learning_rate=1e-300"],
+            {},
+            "learning_rate=1e-300 is 0 in float32: out of its range",
+        ),
+        (["--colour"], {}, "unrecognized arguments: --colour; see train.py --help"),
+        (["digits-deep", "--set"], {}, "argument --set: expected one argument"),
     ],
 )
-def test_wrong_input_is_one_line_and_status_2(arguments, environment, said):
-    done = run(*arguments, **environment)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
+def test_wrong_input_is_one_line_and_status_2(tmp_path, arguments, environment, said):
+    if said.endswith("'/proc/none'") and not Path("/proc").is_dir():
+        pytest.skip("no /proc here")
+    done = run(*arguments, cwd=tmp_path, **environment)
+    is_one_line_of_status_2(done)
     assert said in done.stderr
+    assert not [entry for entry in tmp_path.iterdir() if entry.name != "runs"]
+    assert not list(tmp_path.glob("runs/*"))
 
 
-def test_ctrl_c_while_loading_is_status_130(monkeypatch, capsys):
+def test_a_folder_with_something_in_it(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("x")
+    done = run("digits-logistic", "--out", tmp_path / "out")
+    is_one_line_of_status_2(done)
+    assert "there is something already" in done.stderr
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["precious"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no ulimit")
+def test_a_disk_that_fills_up_while_saving(tmp_path):
+    """Files may grow to 1 kB: what was trained is shown, and nothing is left half-written."""
+    command = f"ulimit -f 1; exec '{TRAIN[0]}' '{TRAIN[1]}' digits-logistic --quiet --out out"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    is_one_line_of_status_2(done)
+    assert "train.py: cannot write out: File too large" in done.stderr
+    assert table(done.stdout)[0]["recipe"] == "digits-logistic"
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_while_loading_is_status_130(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
     def interrupt(recipe, data_dir):
         del recipe, data_dir
         signal.raise_signal(signal.SIGINT)
@@ -122,15 +276,21 @@ def test_ctrl_c_while_loading_is_status_130(monkeypatch, capsys):
     before = signal.getsignal(signal.SIGINT)
     for load in (interrupt, interrupted_import):
         monkeypatch.setattr(Recipe, "load_data", load)
-        assert xpnet.cli.main([]) == 130
+        assert xpnet.cli.train([]) == 130
         assert capsys.readouterr().err == "train.py: interrupted\n"
         assert signal.getsignal(signal.SIGINT) is before
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_reader_that_stops_reading():
-    command = f'"{sys.executable}" "{ROOT / "train.py"}" digits-logistic'
+def test_a_reader_that_stops_reading(tmp_path):
+    command = f"'{TRAIN[0]}' '{TRAIN[1]}' digits-logistic"
     done = subprocess.run(
-        f"{command} | head -n 1", shell=True, capture_output=True, text=True, check=False
+        f"{command} | head -n 1",
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.stdout.startswith("digits-logistic on")
     assert done.stderr == ""
@@ -140,31 +300,56 @@ def test_a_reader_that_stops_reading():
     ("redirection", "status", "said"),
     [("> /dev/full", 2, "cannot write the output: No space left"), (">&-", 0, "")],
 )
-def test_an_output_that_cannot_be_written(redirection, status, said):
+def test_an_output_that_cannot_be_written(tmp_path, redirection, status, said):
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
-    command = f'"{sys.executable}" "{ROOT / "train.py"}" digits-logistic --quiet {redirection}'
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    command = f"'{TRAIN[0]}' '{TRAIN[1]}' digits-logistic --quiet {redirection}"
+    done = subprocess.run(
+        command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == status
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == (1 if said else 0)
 
 
-def test_what_was_trained_is_shown_where_it_cannot_be_written(tmp_path):
-    (tmp_path / "digits-logistic" / "history.json").mkdir(parents=True)
-    done = run("digits-logistic", "--quiet", "--out", tmp_path)
-    assert done.returncode == 2
-    assert "digits-logistic" in done.stdout.splitlines()[-1]
-    assert done.stderr.startswith("train.py: cannot write ")
-    assert len(done.stderr.splitlines()) == 1
-    assert [entry.name for entry in (tmp_path / "digits-logistic").iterdir()] == ["history.json"]
-
-
-def test_a_real_ctrl_c_to_a_real_process(tmp_path):
-    """At several moments: while importing, loading, training."""
-    for delay in (0.02, 0.1, 0.4, 0.8, 1.2):
+@pytest.mark.slow
+def test_a_real_ctrl_c_to_a_real_process(tmp_path, dev):
+    """At five random moments of a training: status 130, and a folder that is whole and loads."""
+    seed = random.randrange(2**32)
+    moments = random.Random(seed)
+    for number in range(5):
+        out = tmp_path / str(number)
         process = subprocess.Popen(
-            [sys.executable, ROOT / "train.py", "--out", tmp_path],
+            [*TRAIN, "digits-deep", "--set", "training.epochs=1000000", "--out", str(out)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("digits-deep on")  # training has begun
+        time.sleep(moments.uniform(0, 2))
+        process.send_signal(signal.SIGINT)
+        printed, errors = process.communicate(timeout=60)
+        assert process.returncode == 130, (seed, errors)
+        assert errors == "train.py: interrupted in digits-deep, which is kept as it is\n"
+        assert [row["recipe"] for row in table(printed)] == ["digits-deep"]
+        assert {entry.name for entry in out.iterdir()} == FILES | pictures()
+        history = json.loads((out / "history.json").read_text())
+        assert history["interrupted"]
+        assert history["n_steps"] >= 1
+        recipe = load_recipe(out / "recipe.toml")
+        data = recipe.load_data()
+        found = load_model(out / "model.safetensors", device=dev).predict(data.X_test)
+        assert np.mean(found == data.y_test) == pytest.approx(history["test_accuracy"], abs=0.003)
+    assert {entry.name for entry in tmp_path.iterdir()} == set("01234")
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_any_moment(tmp_path):
+    """While importing, loading, training, drawing: no folder is ever half there."""
+    for delay in (0.02, 0.1, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4):
+        process = subprocess.Popen(
+            [*TRAIN, "--out", str(tmp_path / "out" / str(delay))],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -175,11 +360,13 @@ def test_a_real_ctrl_c_to_a_real_process(tmp_path):
         if process.returncode in (0, -signal.SIGINT):
             continue  # it had finished, or Python itself was not up yet
         assert process.returncode == 130, errors
-    for path in tmp_path.glob("*/history.json"):
-        assert json.loads(path.read_text())["recipe"] == path.parent.name
+        assert len(errors.splitlines()) <= 1, errors
+    for folder in tmp_path.glob("out/*/*"):
+        assert {entry.name for entry in folder.iterdir()} == FILES | pictures()
 
 
-def test_a_data_set_is_loaded_once(monkeypatch):
+def test_the_same_data_are_loaded_once(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     loaded = []
     load = Recipe.load_data
 
@@ -188,48 +375,199 @@ def test_a_data_set_is_loaded_once(monkeypatch):
         return load(recipe, data_dir)
 
     monkeypatch.setattr(Recipe, "load_data", watch)
-    assert xpnet.cli.main(["digits-logistic", "digits-shallow", "--quiet"]) == 0
+    few = ["--quiet", "--set", "training.epochs=1"]
+    assert xpnet.cli.train(["digits-logistic", "digits-shallow", *few]) == 0
     assert loaded == ["digits-logistic"]
 
 
 def test_errors_that_nobody_reads_keep_their_status():
-    command = f'"{sys.executable}" "{ROOT / "train.py"}" nope 2>&1 | true; exit ${{PIPESTATUS[0]}}'
+    command = f"'{TRAIN[0]}' '{TRAIN[1]}' nope 2>&1 | true; exit ${{PIPESTATUS[0]}}"
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("no bash here")
     assert subprocess.run([bash, "-c", command], check=False).returncode == 2
 
 
-def test_a_recipe_named_twice_runs_once():
-    done = run("digits-logistic", "digits-logistic", "--quiet")
-    assert done.stdout.count("digits-logistic") == 1
+def test_a_recipe_named_twice_runs_once_and_two_of_one_name_twice(tmp_path):
+    shown = run("--show", "digits-logistic", "--set", "training.epochs=2").stdout
+    (tmp_path / "digits-logistic.toml").write_text(shown)
+    done = run(
+        *("digits-logistic", "digits-logistic.toml", "digits-logistic", "--quiet", "--out", "out"),
+        *("--set", "training.epochs=2"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(table(done.stdout)) == 2
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == {
+        "digits-logistic",
+        "digits-logistic-2",
+    }
 
 
-def test_a_diverging_run_is_status_1(monkeypatch, capsys):
-    recipe = load_recipe("digits-deep")
-    recipe.optimizer.learning_rate = 1e30
-    finished = load_recipe("digits-logistic")
-    recipes = {recipe.name: recipe, finished.name: finished}
-    monkeypatch.setattr(xpnet.cli, "load_recipe", recipes.__getitem__)
-    assert xpnet.cli.main([finished.name, recipe.name, "--quiet"]) == 1
-    printed = capsys.readouterr()
-    assert "digits-deep: loss or parameters were no longer finite at step" in printed.err
-    assert printed.out.splitlines()[-1].startswith("digits-logistic")
+def test_a_diverging_run_is_status_1(tmp_path):
+    (tmp_path / "far.toml").write_text(
+        run("--show", "digits-deep", "--set", "optimizer.learning_rate=1e30").stdout
+    )
+    done = run("digits-logistic", "far.toml", "digits-shallow", "--quiet", cwd=tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "far: loss or parameters were no longer finite at step" in done.stderr
+    assert [row["recipe"] for row in table(done.stdout)] == ["digits-logistic"]
+    assert [path.name.rpartition("-20")[0] for path in (tmp_path / "runs").iterdir()] == [
+        "digits-logistic"
+    ]
 
 
-def test_ctrl_c_is_status_130_with_what_was_reached(monkeypatch, capsys, tmp_path):
+def test_ctrl_c_keeps_what_was_reached(monkeypatch, capsys, tmp_path):
     def interrupt(progress, report):
         del progress
         if report.epoch == 10:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(xpnet.cli._Progress, "__call__", interrupt)
-    status = xpnet.cli.main(["digits-logistic", "digits-deep", "--out", str(tmp_path)])
+    monkeypatch.setattr(Progress, "__call__", interrupt)
+    status = xpnet.cli.train(["digits-logistic", "digits-deep", "--out", str(tmp_path / "out")])
     printed = capsys.readouterr()
     assert status == 130
     assert "interrupted in digits-logistic, which is kept" in printed.err
-    assert "digits-logistic" in printed.out.splitlines()[-1]
-    history = json.loads((tmp_path / "digits-logistic" / "history.json").read_text())
+    assert [row["recipe"] for row in table(printed.out)] == ["digits-logistic"]
+    history = json.loads((tmp_path / "out" / "digits-logistic" / "history.json").read_text())
     assert history["interrupted"]
     assert history["reports"][-1]["epoch"] == 10
-    assert "digits-deep" not in printed.out
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["digits-logistic"]
+
+
+def test_a_second_ctrl_c_gives_up(monkeypatch, capsys, tmp_path):
+    def interrupt_twice(progress, report):
+        del progress, report
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Progress, "__call__", interrupt_twice)
+    assert xpnet.cli.train(["digits-logistic", "--out", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err == (
+        "train.py: interrupted twice in digits-logistic, of which nothing is kept\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_packages_that_save(monkeypatch, tmp_path, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tomli_w" else find(name)
+    )
+    assert xpnet.cli.train(["digits-logistic", "--out", str(tmp_path / "out")]) == 2
+    assert "saving a run needs tomli_w; type: pip install tomli_w" in capsys.readouterr().err
+
+
+# ---- predict
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model of three kinds of points, trained from a .csv file of one's own."""
+    folder = tmp_path_factory.mktemp("trained")
+    rng = np.random.default_rng(0)
+    kinds = ("café", "snow \N{SNOWMAN}", "tea")
+    lines = ["x,kind,y"]
+    for _ in range(60):
+        k = rng.integers(3)
+        x, y = rng.normal([[0, 5], [5, 0], [-5, -5]][k], 0.5)
+        lines.append(f"{x:.3f},{kinds[k]},{y:.3f}")
+    (folder / "points.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    done = run(
+        *("digits-shallow", "--set", "data.dataset=points.csv", "--target", "kind", "--quiet"),
+        *("--set", "network.layers.1.units=3", "--set", "data.divide_by=1", "--out", "run"),
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_predict_prints_a_label_for_each_sample(trained):
+    done = run(
+        *("predict", "run", "points.csv"),
+        command=XPNET,
+        cwd=trained,
+        PYTHONIOENCODING="utf-8",
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "label,probability"
+    given = [
+        line.split(",")[1] for line in (trained / "points.csv").read_text("utf-8").splitlines()
+    ]
+    assert [line.split(",")[0] for line in lines[1:]] == given[1:]
+    assert all(0.5 < float(line.split(",")[1]) <= 1 for line in lines[1:])
+
+
+def test_predict_into_a_file(trained, tmp_path):
+    out = tmp_path / "labels.csv"
+    done = run(
+        *("predict", "run/model.safetensors", "points.csv", "--out", out, "--target", "kind"),
+        command=XPNET,
+        cwd=trained,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        f"60 labels in {out}; 60 of them equal the data's own (accuracy 1.0000)\n"
+    )
+    assert len(out.read_text("utf-8").splitlines()) == 61
+    (tmp_path / "more.csv").write_text("y,x,note\n5,0,none\n")  # columns are found by name
+    done = run("predict", trained / "run", tmp_path / "more.csv", "--out", out, command=XPNET)
+    assert done.stdout == f"1 labels in {out}\n"
+    assert out.read_text("utf-8").splitlines()[1].startswith("café,")
+
+
+def test_labels_that_the_encoding_lacks(trained):
+    done = run("predict", "run", "points.csv", command=XPNET, cwd=trained, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "caf\\xe9," in done.stdout
+    assert "snow \\u2603," in done.stdout
+
+
+def test_predict_named_data(tmp_path):
+    done = run("digits-logistic", "--quiet", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = run("predict", "run", "digits", "--out", "labels.csv", command=XPNET, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1797 labels in labels.csv; 17")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["predict"], "the following arguments are required: MODEL, DATA"),
+        (["predict", "none", "points.csv"], "cannot read the model none: No such file"),
+        (["predict", ".", "points.csv"], "cannot read the model model.safetensors"),
+        (["predict", "points.csv", "points.csv"], "points.csv is not a whole safetensors file"),
+        (["predict", "run", "none.csv"], "none.csv"),
+        (["predict", "run", "few.csv"], "y"),
+        (
+            ["predict", "run", "wide.npz"],
+            "wide.npz does not fit the model: X must have shape (n_sam",
+        ),
+        (["predict", "run", "moons"], "moons"),
+        (
+            ["predict", "run", "points.csv", "--out", "no/labels.csv"],
+            "--out: cannot write no/labels",
+        ),
+        (["predict", "run", "points.csv", "--device", "gpu"], "device must be 'cpu'"),
+        (["predict", "run", "points.csv", "--target", "none"], "none"),
+    ],
+)
+def test_predict_refuses_in_one_line(trained, arguments, said):
+    (trained / "few.csv").write_text("x\n1\n")
+    np.savez(trained / "wide.npz", X=np.zeros((2, 3)))
+    done = run(*arguments, command=XPNET, cwd=trained)
+    is_one_line_of_status_2(done)
+    assert said in done.stderr
+    assert not (trained / "no").exists()
+
+
+def test_a_damaged_model_is_refused_in_one_line(trained, tmp_path):
+    whole = (trained / "run" / "model.safetensors").read_bytes()
+    for damaged in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1]), b""):
+        (tmp_path / "model").write_bytes(damaged)
+        done = run("predict", tmp_path / "model", "points.csv", command=XPNET, cwd=trained)
+        is_one_line_of_status_2(done)
+        assert str(tmp_path / "model") in done.stderr

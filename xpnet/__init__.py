@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from xpnet import data, nn, training
     from xpnet.environment import show_config
     from xpnet.nn.gradient_check import gradient_check
+    from xpnet.recipe import load_recipe
+    from xpnet.training.model import load_model
 
 __version__ = "0.1.0"
 
@@ -24,12 +26,19 @@ __all__ = [
     "data",
     "device",
     "gradient_check",
+    "load_model",
+    "load_recipe",
     "nn",
     "show_config",
     "training",
 ]
 
-_FROM = {"gradient_check": "xpnet.nn.gradient_check", "show_config": "xpnet.environment"}
+_FROM = {
+    "gradient_check": "xpnet.nn.gradient_check",
+    "load_model": "xpnet.training.model",
+    "load_recipe": "xpnet.recipe",
+    "show_config": "xpnet.environment",
+}
 
 
 def __getattr__(name: str) -> Any:

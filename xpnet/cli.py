@@ -1,11 +1,14 @@
-"""The command line."""
+"""The command line: ``xpnet train``, ``xpnet predict``, and ``python train.py``."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
+import importlib.util
+import io
 import json
-import os
+import logging
 import signal
 import sys
 import threading
@@ -13,14 +16,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
-from xpnet.data import DataError, Dataset
-from xpnet.device import Device, DeviceUnavailableError, device
-from xpnet.files import write_whole
+import numpy as np
+
+from xpnet.data import Contents, DataError, Dataset, Part, load_contents
+from xpnet.device import DeviceUnavailableError
+from xpnet.files import check_folder, write_whole
 from xpnet.recipe import Recipe, RecipeError, Result, load_recipe, recipe_names
-from xpnet.training import DivergenceError, Report
+from xpnet.report import plotting_problem
+from xpnet.terminal import OutputError, Progress, cost_text, print_lines, print_table
+from xpnet.training import DivergenceError, Interruption, Model, load_model
 
-__all__ = ["main"]
+__all__ = ["main", "train"]
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 _DEFAULT = ("digits-logistic", "digits-shallow", "digits-deep")
@@ -28,10 +36,6 @@ _DEFAULT = ("digits-logistic", "digits-shallow", "digits-deep")
 
 class _UsageError(Exception):
     """The user's input is wrong; the message is one line."""
-
-
-class _OutputError(Exception):
-    """Standard output cannot be written: a closed pipe, a full disk."""
 
 
 class _CtrlC:
@@ -56,8 +60,15 @@ class _CtrlC:
         signal.default_int_handler(number, frame)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{message}; see {self.prog} --help")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run recipes and print one table of what they reached.
+    """Run the command ``xpnet``.
 
     Parameters
     ----------
@@ -67,124 +78,254 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 done, 1 the training diverged, 2 the input was wrong, 130 interrupted.
+        Exit status: 0 done, 1 the training diverged, 2 the input was wrong or the output could
+        not be written, 130 interrupted.
     """
-    options = _parser().parse_args(arguments)
+    parser = _Parser(prog="xpnet", description="Neural-network classifiers by recipe.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    training = commands.add_parser("train", help="train by recipe", description=_TRAIN)
+    _add_training(training)
+    training.set_defaults(work=_train)
+    prediction = commands.add_parser("predict", help="label samples", description=_PREDICT)
+    _add_prediction(prediction)
+    prediction.set_defaults(work=_predict)
+    return _run(parser, arguments)
+
+
+def train(arguments: Sequence[str] | None = None) -> int:
+    """Run ``xpnet train``; see :func:`main`."""
+    parser = _Parser(prog="train.py", description=_TRAIN)
+    _add_training(parser)
+    parser.set_defaults(work=_train)
+    return _run(parser, arguments)
+
+
+def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+    """Parse, work, and turn what can go wrong into one line and an exit status."""
     ctrl_c = _CtrlC()
     try:
+        options = parser.parse_args(arguments)
         with ctrl_c:
-            if options.list:
-                _print_lines(recipe_names())
-                return DONE
-            return _train(options)
+            status: int = options.work(options)
+            return status
     except (DataError, DeviceUnavailableError, RecipeError, _UsageError) as error:
         if ctrl_c.was_pressed:  # an import that is cut short may call it an ImportError
-            return _complain("interrupted", INTERRUPTED)
-        return _complain(str(error), WRONG_INPUT)
-    except KeyboardInterrupt:
-        return _complain("interrupted", INTERRUPTED)
-    except _OutputError as error:
+            return _complain(parser, "interrupted", INTERRUPTED)
+        return _complain(parser, str(error), WRONG_INPUT)
+    except MemoryError as error:
+        return _complain(parser, f"out of memory: {error or 'no more to be had'}", WRONG_INPUT)
+    except DivergenceError as error:
+        return _complain(parser, str(error), FAILED)
+    except KeyboardInterrupt as error:
+        return _complain(parser, str(error) or "interrupted", INTERRUPTED)
+    except OutputError as error:
         if isinstance(error.__cause__, BrokenPipeError):  # whoever read it has seen enough
             return INTERRUPTED
-        return _complain(str(error), WRONG_INPUT)
+        return _complain(parser, str(error), WRONG_INPUT)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="train.py", description="Train xpnet's classifiers by recipe."
-    )
+def _complain(parser: argparse.ArgumentParser, message: str, status: int) -> int:
+    if sys.stderr is not None:
+        line = message.replace("\n", " ")
+        with contextlib.suppress(OSError):  # the exit status still tells
+            sys.stderr.write(f"{parser.prog}: {line}\n")
+    return status
+
+
+# ---- train
+
+_TRAIN = "Train xpnet's classifiers by recipe: progress, then one table."
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recipes",
         nargs="*",
         metavar="RECIPE",
-        help=f"which to run, one after another; by default {', '.join(_DEFAULT)}",
+        help="names of shipped recipes, or .toml files, run one after another; by default "
+        f"{', '.join(_DEFAULT)}",
     )
     parser.add_argument("--list", action="store_true", help="list the recipes and stop")
     parser.add_argument(
-        "--device",
-        help="cpu, cuda, cuda:N or auto; by default what XPNET_DEVICE says, else cpu",
+        "--show", action="store_true", help="print the recipes with every value filled in and stop"
     )
     parser.add_argument(
-        "--data-dir", metavar="DIR", help="where data files are; by default XPNET_DATA_DIR"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a value of the recipes, e.g. training.epochs=5; may be repeated",
     )
+    parser.add_argument("--dtype", metavar="DTYPE", help="float32 or float64")
+    parser.add_argument("--seed", metavar="N", help="seed of weights and order")
+    parser.add_argument("--target", metavar="COLUMN", help="the labels' column of a .csv file")
+    _add_places(parser)
     parser.add_argument(
-        "--out", metavar="DIR", help="write DIR/RECIPE/history.json for each recipe"
+        "--out",
+        metavar="DIR",
+        help="a new folder for what the run leaves (of several recipes: DIR/RECIPE); by default "
+        "runs/RECIPE-TIME",
     )
     parser.add_argument("--quiet", action="store_true", help="no progress, only the table")
-    return parser
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        help="cpu, cuda, cuda:N or auto; by default what XPNET_DEVICE says, else the recipe",
+    )
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="where data files are; also XPNET_DATA_DIR"
+    )
 
 
 def _train(options: argparse.Namespace) -> int:
-    recipes = [load_recipe(name) for name in dict.fromkeys(options.recipes or _DEFAULT)]
-    try:
-        chosen = device(options.device)
-    except ValueError as error:
-        raise _UsageError(str(error)) from error
-    datasets: dict[str, Dataset] = {}
-    for recipe in recipes:
-        if recipe.data["dataset"] not in datasets:
-            datasets[recipe.data["dataset"]] = recipe.load_data(options.data_dir)
-    folders = {recipe.name: _make_folder(options.out, recipe.name) for recipe in recipes}
+    changes = [
+        *options.set,
+        *(
+            f"{key}={json.dumps(value) if key != 'seed' else value}"
+            for key, value in (
+                ("dtype", options.dtype),
+                ("seed", options.seed),
+                ("data.target", options.target),
+            )
+            if value is not None
+        ),
+    ]
+    if options.list:
+        names = recipe_names()
+        width = max(map(len, names))
+        print_lines(f"{n:<{width}}  {load_recipe(n).values['description']}" for n in names)
+        return DONE
+    recipes = [
+        load_recipe(name, changes=changes) for name in dict.fromkeys(options.recipes or _DEFAULT)
+    ]
+    if options.show:
+        print_lines("\n".join(recipe.to_toml() for recipe in recipes).splitlines())
+        return DONE
+    if not options.quiet:
+        _announce_downloads()
+    datasets = _load(recipes, options.data_dir)
+    for recipe, dataset in zip(recipes, datasets, strict=True):
+        _build(recipe, dataset, options.device)  # whatever does not fit is refused before any runs
+    _require("safetensors", "tomli_w")
+    folders = _folders(options.out, recipes)
     results: list[Result] = []
-    status, complaint = DONE, None
-    for recipe in recipes:
-        progress = None if options.quiet else _Progress(recipe, chosen)
-        try:
-            result = recipe.run(datasets[recipe.data["dataset"]], chosen, on_report=progress)
-        except DivergenceError as error:
-            status, complaint = FAILED, f"{recipe.name}: {error}"
-            break
-        except KeyboardInterrupt:
-            status, complaint = INTERRUPTED, f"interrupted in {recipe.name}"
-            break
-        results.append(result)
-        complaint = _write_history(folders[recipe.name], result)
-        if complaint is not None:
-            status = WRONG_INPUT
-            break
-        if result.history.interrupted:
-            status, complaint = INTERRUPTED, f"interrupted in {recipe.name}, which is kept as it is"
-            break
-    if results:
-        _print_lines(_table(results))
-    return DONE if complaint is None else _complain(complaint, status)
-
-
-def _write_history(folder: Path | None, result: Result) -> str | None:
-    """Write ``history.json`` if asked to; say what went wrong."""
-    if folder is None:
-        return None
-    path = folder / "history.json"
     try:
-        write_whole(path, (json.dumps(result.to_dict(), indent=1) + "\n").encode())
-    except OSError as error:
-        return f"cannot write {path}: {error.strerror}"
-    return None
+        for recipe, dataset, folder in zip(recipes, datasets, folders, strict=True):
+            if not _train_one(recipe, dataset, folder, options, results):
+                raise KeyboardInterrupt(f"interrupted in {recipe.name}, which is kept as it is")
+    finally:
+        if results:
+            _print_results(results)
+    return DONE
 
 
-class _Progress:
-    """Prints a line for each report, but no more than about one a second."""
+def _build(recipe: Recipe, dataset: Dataset, device: str | None) -> str:
+    """Give the name of the device, having tried it and the network out."""
+    try:
+        return recipe.build(dataset, device).device.name
+    except RecipeError:
+        raise
+    except ValueError as error:  # of the device's name
+        raise _UsageError(str(error)) from error
 
-    def __init__(self, recipe: Recipe, chosen: Device) -> None:
-        self._last_epoch = recipe.training["epochs"] - 1
-        self._printed = float("-inf")
-        _print_lines([f"{recipe.name} on {chosen.name}"])
 
-    def __call__(self, report: Report) -> None:
-        now = time.monotonic()
-        if now - self._printed < 1 and report.epoch != self._last_epoch:
-            return
-        self._printed = now
-        _print_lines(
-            [
-                f"  epoch {report.epoch + 1:>5}  cost {_cost(report.cost)}  "
-                f"{report.samples_per_second:>9,.0f} samples/s  {report.seconds:6.1f} s"
-            ]
+def _train_one(
+    recipe: Recipe,
+    dataset: Dataset,
+    folder: Path,
+    options: argparse.Namespace,
+    results: list[Result],
+) -> bool:
+    """Train and save one recipe; tell whether to go on, which Ctrl-C denies."""
+    with Interruption() as interruption, contextlib.ExitStack() as stack:
+        try:
+            progress = None
+            if not options.quiet:
+                title = f"{recipe.name} on {_build(recipe, dataset, options.device)}"
+                epochs = recipe.values["training"]["epochs"]
+                progress = stack.enter_context(Progress(title, epochs))
+            result = recipe.run(dataset, options.device, on_report=progress)
+            stack.close()
+            results.append(result)
+            result.save(folder)
+        except DivergenceError as error:
+            raise _RecipeDivergenceError(recipe.name, error) from error
+        except OSError as error:
+            raise _UsageError(f"cannot write {folder}: {error.strerror or error}") from error
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"interrupted twice in {recipe.name}, of which nothing is kept"
+            ) from None
+        if not options.quiet:
+            problem = plotting_problem()
+            print_lines([f"  wrote {folder}"] + ([f"  no pictures: {problem}"] if problem else []))
+        return not interruption.is_requested()
+
+
+class _RecipeDivergenceError(DivergenceError):
+    """A DivergenceError that names the recipe."""
+
+    def __init__(self, recipe: str, error: DivergenceError) -> None:
+        super().__init__(error.step, error.learning_rate)
+        self.args = (f"{recipe}: {error}",)
+
+
+def _load(recipes: Sequence[Recipe], data_dir: str | None) -> list[Dataset]:
+    """Load every recipe's data, the same data once."""
+    loaded: dict[str, Dataset] = {}
+    for recipe in recipes:
+        key = json.dumps(recipe.values["data"])
+        if key not in loaded:
+            loaded[key] = recipe.load_data(data_dir)
+    return [loaded[json.dumps(recipe.values["data"])] for recipe in recipes]
+
+
+def _require(*packages: str) -> None:
+    """Refuse to train what could not be saved."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise _UsageError(
+            f"saving a run needs {' and '.join(missing)}; type: pip install {' '.join(missing)}"
         )
 
 
-def _table(results: list[Result]) -> list[str]:
-    rows = [
+def _announce_downloads() -> None:
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print_lines([record.getMessage()])
+
+    logger = logging.getLogger("xpnet.data")
+    logger.handlers[:] = [Handler()]
+    logger.setLevel("INFO")
+
+
+def _folders(out: str | None, recipes: Sequence[Recipe]) -> list[Path]:
+    """Name a folder for each recipe, each of them writable."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folders: list[Path] = []
+    for recipe in recipes:
+        if out is None:
+            wanted = Path("runs") / f"{recipe.name}-{stamp}"
+        else:
+            wanted = Path(out) if len(recipes) == 1 else Path(out) / recipe.name
+        number, folder = 1, wanted
+        # Two runs in one second, or two recipes of one name.
+        while folder in folders or (out is None and folder.exists()):
+            number += 1
+            folder = wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            check_folder(folder)
+        except (OSError, ValueError) as error:  # ValueError: a null character in the name
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise _UsageError(f"--out: cannot make the folder {str(folder)!r}: {reason}") from error
+        folders.append(folder)
+    return folders
+
+
+def _print_results(results: Sequence[Result]) -> None:
+    print_table(
         (
             "recipe",
             "device",
@@ -195,63 +336,104 @@ def _table(results: list[Result]) -> list[str]:
             "majority",
             "samples/s",
             "seconds",
-        )
-    ]
-    rows += [
-        (
-            result.recipe.name,
-            result.network.device.name,
-            f"{result.network.n_parameters:,}",
-            _cost(result.history.reports[-1].cost),
-            f"{result.train_accuracy:.4f}",
-            f"{result.test_accuracy:.4f}",
-            f"{result.dataset.majority_accuracy:.4f}",
-            f"{result.history.samples_per_second:,.0f}",
-            f"{result.history.seconds:.1f}",
-        )
-        for result in results
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    return ["", lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
+        ),
+        [
+            (
+                result.recipe.name,
+                result.network.device.name,
+                f"{result.network.n_parameters:,}",
+                cost_text(result.history.reports[-1].cost),
+                f"{result.train_accuracy:.4f}",
+                f"{result.test_accuracy:.4f}",
+                f"{result.dataset.majority_accuracy:.4f}",
+                f"{result.history.samples_per_second:,.0f}",
+                f"{result.history.seconds:.1f}",
+            )
+            for result in results
+        ],
+        optional="samples/s,parameters,device,seconds,majority,cost",
+    )
 
 
-def _cost(value: float) -> str:
-    return f"{value:.6f}" if value < 1e4 else f"{value:.3e}"
+# ---- predict
+
+_PREDICT = "Label samples with a trained model: one line of CSV for each."
 
 
-def _make_folder(out: str | None, name: str) -> Path | None:
-    if out is None:
-        return None
-    folder = Path(out) / name
+def _add_prediction(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", metavar="MODEL", help="model.safetensors of a run, or the run's folder"
+    )
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        help="a file of the kinds that training reads, or a named data set; its test part where "
+        "it has one",
+    )
+    parser.add_argument("--target", metavar="COLUMN", help="the labels' column of a .csv file")
+    parser.add_argument(
+        "--out", metavar="FILE", help="write the labels there; by default they are printed"
+    )
+    _add_places(parser)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    model = _load_model(options)
+    is_table = options.data.lower().endswith(".csv")
+    contents = load_contents(
+        options.data,
+        data_dir=options.data_dir,
+        target=options.target,
+        columns=model.feature_names if is_table else None,
+    )
+    part = next(
+        contents.parts[key] for key in ("test", "train", "validation") if key in contents.parts
+    )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        probabilities = model.predict_proba(part.X.reshape(len(part.X), -1))
+    except (TypeError, ValueError) as error:
+        raise _UsageError(f"{options.data} does not fit the model: {error}") from error
+    predicted = probabilities.argmax(axis=1)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("label", "probability"))
+    writer.writerows(
+        (model.class_names[k], f"{p:.6g}")
+        for k, p in zip(predicted, probabilities.max(axis=1), strict=True)
+    )
+    if options.out is None:
+        print_lines(text.getvalue().splitlines())
+        return DONE
+    try:
+        write_whole(options.out, text.getvalue().encode())
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = error.strerror if isinstance(error, OSError) else error
-        raise _UsageError(f"--out: cannot make the folder {str(folder)!r}: {reason}") from error
-    if not os.access(folder, os.W_OK):
-        raise _UsageError(f"--out: cannot write into {folder}")
-    return folder
+        raise _UsageError(f"--out: cannot write {options.out}: {reason}") from error
+    names = np.asarray(model.class_names)[predicted]
+    print_lines([f"{len(predicted)} labels in {options.out}{_score(contents, part, names)}"])
+    return DONE
 
 
-def _print_lines(lines: list[str]) -> None:
-    if sys.stdout is None:  # as under pythonw, or where the shell has closed it
-        return
+def _load_model(options: argparse.Namespace) -> Model:
+    path = Path(options.model)
     try:
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
-        sys.stdout.flush()
+        if path.is_dir():
+            path = path / "model.safetensors"
+        return load_model(path, device=options.device)
     except OSError as error:
-        raise _OutputError(f"cannot write the output: {error.strerror or error}") from error
+        raise _UsageError(f"cannot read the model {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise _UsageError(str(error)) from error
 
 
-def _complain(message: str, status: int) -> int:
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError):  # the exit status still tells
-            sys.stderr.write(f"train.py: {message}\n")
-    return status
+def _score(
+    contents: Contents, part: Part, predicted: np.ndarray[tuple[int], np.dtype[np.str_]]
+) -> str:
+    """Compare with the labels, where the data have some."""
+    if part.y is None:
+        return ""
+    y = part.y
+    if contents.class_names is not None and y.dtype.kind != "U":
+        y = np.asarray(contents.class_names)[y]
+    n_right = int((y.astype(str) == predicted).sum())
+    return f"; {n_right} of them equal the data's own (accuracy {n_right / len(y):.4f})"

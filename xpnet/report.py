@@ -1,0 +1,427 @@
+"""Pictures of a run: learning curves, misclassified images, the confusion matrix.
+
+Each function gives the bytes of a PNG file. The same input gives the same bytes, whatever style
+matplotlib is set to, and no window or figure of the caller's is touched: pyplot is not used.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import importlib
+import io
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xpnet.training.history import History
+
+__all__ = ["draw_confusion", "draw_curves", "draw_mistakes", "plotting_problem"]
+
+DPI = 120
+TITLE, SUBTITLE, LABEL = 14.0, 11.0, 9.5  # sizes of text, in points
+MAX_NUMBERED = 20  # classes, beyond which the cells of a confusion matrix are too small to write in
+TRAIN, VALIDATION = "#1f5fa8", "#d9650f"
+HUGE = 1e100  # where it and its inverse are passed, matplotlib overflows
+CENTRED = {"ha": "center", "va": "center"}
+
+# Asked for letters that matplotlib's own font lacks, where they are installed.
+FALLBACKS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Devanagari", "Noto Sans Thai"),
+    *("Arial Unicode MS", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic"),
+)
+
+
+def plotting_problem() -> str | None:
+    """Say why pictures cannot be drawn, and what to do; None if they can."""
+    try:
+        importlib.import_module("matplotlib.figure")
+    except ImportError as error:
+        return f"matplotlib cannot be imported ({error}); type: pip install 'xpnet[plot]'"
+    return None
+
+
+def draw_curves(history: History, *, title: str) -> bytes:
+    """Draw cost and accuracy against the epoch, counted from 1.
+
+    The training cost is the mean over an epoch, while the network learns; everything else is
+    measured at the epoch's end. What was not measured, is not a number or over 1e100 is left
+    out. The cost axis is logarithmic where the costs are positive and the highest is over 20
+    times the lowest.
+
+    Parameters
+    ----------
+    history : History
+    title : str
+
+    Returns
+    -------
+    bytes
+        A PNG file of 1440 x 576 pixels.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is missing; see :func:`plotting_problem`.
+    """
+    with _style():
+        return _png(_curves_figure(history, title))
+
+
+def draw_mistakes(
+    images: npt.ArrayLike,
+    true: npt.ArrayLike,
+    predicted: npt.ArrayLike,
+    *,
+    class_names: Sequence[str],
+    image_shape: tuple[int, ...],
+    title: str,
+    most: int = 25,
+) -> bytes:
+    """Draw the test images that were misclassified, the first ones if there are many.
+
+    Parameters
+    ----------
+    images : array (n_samples, ...)
+        All test images, flat or not. ``uint8`` is shown as it is; anything else is scaled from
+        the lowest to the highest number in it.
+    true, predicted : integer arrays (n_samples,)
+        Classes, counted from 0.
+    class_names : sequence of str
+    image_shape : tuple of int
+        ``(height, width)`` for grey images, ``(height, width, 3)`` for colour.
+    title : str
+    most : int
+        Draw no more images than this.
+
+    Returns
+    -------
+    bytes
+        A PNG file, 1200 pixels wide, or 1440 with more than 25 images.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, or a class has no name.
+    ImportError
+        If matplotlib is missing; see :func:`plotting_problem`.
+    """
+    with _style():
+        return _png(
+            _mistakes_figure(images, true, predicted, class_names, image_shape, title, most)
+        )
+
+
+def draw_confusion(
+    true: npt.ArrayLike, predicted: npt.ArrayLike, *, class_names: Sequence[str], title: str
+) -> bytes:
+    """Draw how many samples of each class were taken for which.
+
+    A cell's colour is its share of the samples of its row's class. With up to 20 classes the
+    cells hold the numbers of samples; with more, not every class is named.
+
+    Parameters
+    ----------
+    true, predicted : integer arrays (n_samples,)
+        Classes, counted from 0.
+    class_names : sequence of str
+    title : str
+
+    Returns
+    -------
+    bytes
+        A PNG file, 1200 pixels wide and about as high.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, or a class has no name.
+    ImportError
+        If matplotlib is missing; see :func:`plotting_problem`.
+    """
+    with _style():
+        return _png(_confusion_figure(true, predicted, class_names, title))
+
+
+def _curves_figure(history: History, title: str) -> Any:
+    figure = _figure(12, 4.8, layout="constrained")
+    _title(figure, title)
+    reports = history.reports
+    cost_axes, accuracy_axes = figure.subplots(1, 2)
+    costs = _curves(
+        cost_axes,
+        "cost",
+        {
+            "train, mean over the epoch": [(r.epoch + 1, r.cost) for r in reports],
+            "validation": [(r.epoch + 1, r.validation_cost) for r in reports],
+        },
+    )
+    if costs and min(costs) > 1 / HUGE and max(costs) > 20 * min(costs):
+        ticker = importlib.import_module("matplotlib.ticker")
+        cost_axes.set_yscale("log")
+        is_short = max(costs) < 1000 * min(costs)
+        cost_axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if is_short else (1,)))
+        cost_axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+        cost_axes.yaxis.set_minor_locator(ticker.NullLocator())
+    accuracies = _curves(
+        accuracy_axes,
+        "accuracy",
+        {
+            "train": [(r.epoch + 1, r.train_accuracy) for r in reports],
+            "validation": [(r.epoch + 1, r.validation_accuracy) for r in reports],
+        },
+    )
+    if accuracies:
+        low, high = accuracy_axes.get_ylim()
+        accuracy_axes.set_ylim(max(low, -0.02), min(high, 1.02))
+    return figure
+
+
+def _curves(
+    axes: Any, quantity: str, curves: dict[str, list[tuple[int, float | None]]]
+) -> list[float]:
+    """Draw one panel; give the values in it."""
+    shown: list[float] = []
+    for (label, curve), colour in zip(curves.items(), (TRAIN, VALIDATION), strict=True):
+        points = [(epoch, y) for epoch, y in curve if y is not None and abs(y) < HUGE]
+        if points:
+            epochs, values = zip(*points, strict=True)
+            marker = "o" if len(points) <= 30 else ""
+            axes.plot(epochs, values, label=label, color=colour, marker=marker, markersize=4)
+            shown += values
+    axes.set_title(quantity, fontsize=SUBTITLE)
+    if not shown:
+        axes.set_axis_off()
+        nothing = f"no {quantity} was measured"
+        axes.text(0.5, 0.5, nothing, **CENTRED, transform=axes.transAxes, color="0.35")
+        return shown
+    ticker = importlib.import_module("matplotlib.ticker")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(quantity)
+    axes.xaxis.set_major_locator(
+        ticker.MaxNLocator("auto", steps=(1, 2, 5, 10), integer=True, min_n_ticks=1)
+    )
+    axes.ticklabel_format(useOffset=False)
+    axes.margins(y=0.3 if len(shown) <= len(curves) else 0.06)  # room for the legend
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    axes.legend()
+    return shown
+
+
+def _mistakes_figure(
+    images: npt.ArrayLike,
+    true: npt.ArrayLike,
+    predicted: npt.ArrayLike,
+    class_names: Sequence[str],
+    image_shape: tuple[int, ...],
+    title: str,
+    most: int,
+) -> Any:
+    true, predicted = _classes(true, predicted, len(class_names))
+    images = np.asanyarray(images)
+    if len(image_shape) not in (2, 3) or (len(image_shape) == 3 and image_shape[2] != 3):
+        raise ValueError(
+            f"image_shape must be (height, width) or (height, width, 3), got {image_shape}"
+        )
+    if images.shape[:1] != true.shape or images.size != len(true) * math.prod(image_shape):
+        raise ValueError(
+            f"images must be {len(true)} of shape {image_shape}, got an array {images.shape}"
+        )
+    if most < 1:
+        raise ValueError(f"most must be at least 1, got {most}")
+    wrong = np.flatnonzero(true != predicted)
+    shown = wrong[:most]
+
+    # All in inches from the left and the top.
+    n_columns = min(max(5, math.ceil(math.sqrt(len(shown)))), 6)
+    n_rows = math.ceil(len(shown) / n_columns)
+    cell, words, header, gap = 2.0, 0.5, 0.8, 0.12
+    width, height = n_columns * cell, header + (n_rows * (cell + words) if n_rows else 0.35)
+    figure = _figure(width, height)
+    number, verb = f"{len(wrong):,}" if len(wrong) else "none", "were" if len(wrong) > 1 else "was"
+    line = f"{number} of {len(true):,} test images {verb} misclassified"
+    _header(figure, title, line + (f"; {len(shown)} shown" if len(shown) < len(wrong) else ""))
+
+    left = (width - min(len(shown), n_columns) * cell) / 2
+    scaled = _scaled(images, shown).reshape(len(shown), *image_shape)
+    for place, (index, image) in enumerate(zip(shown, scaled, strict=True)):
+        row, column = divmod(place, n_columns)
+        x, y = left + column * cell, header + row * (cell + words) + words
+        side = cell - gap
+        axes = figure.add_axes(
+            ((x + gap / 2) / width, 1 - (y + side) / height, side / width, side / height)
+        )
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.set(xticks=(), yticks=())
+        lines = [
+            _shorten(figure, f"{what}: {_clean(class_names[which])}", LABEL, side)
+            for what, which in (("predicted", predicted[index]), ("true", true[index]))
+        ]
+        axes.set_title("\n".join(lines), fontsize=LABEL, pad=4, parse_math=False)
+    return figure
+
+
+def _scaled(images: npt.NDArray[Any], shown: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    """Bring some of the images to 0..1, by the range of all of them."""
+    low, high = 0.0, 255.0
+    if images.dtype != np.uint8 and images.size:
+        low, high = float(images.min()), float(images.max())
+    chosen = np.asarray(images[shown], np.float64)
+    return np.clip((chosen - low) / ((high - low) or 1.0), 0, 1)
+
+
+def _confusion_figure(
+    true: npt.ArrayLike, predicted: npt.ArrayLike, class_names: Sequence[str], title: str
+) -> Any:
+    n_classes = len(class_names)
+    true, predicted = _classes(true, predicted, n_classes)
+    counts = _count(true, predicted, n_classes)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+
+    # All in inches: as large a square as the names leave room for.
+    width, header, bar = 10.0, 0.85, 1.15
+    figure = _figure(width, width)
+    step = math.ceil(n_classes / MAX_NUMBERED)
+    ticks = range(0, n_classes, step)
+    names = [_shorten(figure, _clean(class_names[tick]), LABEL, 1.5) for tick in ticks]
+    longest = max(_width(figure, name, LABEL) for name in names)
+    left = longest + 0.7
+    side = width - left - bar
+    size = side / n_classes  # of a cell
+    is_slanted = longest > 0.9 * size * step
+    footer = (longest * math.sqrt(0.5) if is_slanted else 0) + 0.75
+    height = header + side + footer
+    figure.set_size_inches(width, height)
+
+    right = int(np.trace(counts))
+    _header(figure, title, f"{right:,} of {len(true):,} test samples were classified correctly")
+    bottom = footer / height
+    axes = figure.add_axes((left / width, bottom, side / width, side / height))
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    bar_axes = figure.add_axes(((left + side + 0.2) / width, bottom, 0.25 / width, side / height))
+    figure.colorbar(picture, cax=bar_axes, label="share of the true class")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if is_slanted else {}
+    axes.set_xticks(ticks, names, fontsize=LABEL, parse_math=False, **slant)
+    axes.set_yticks(ticks, names, fontsize=LABEL, parse_math=False)
+    if n_classes <= MAX_NUMBERED:
+        n_digits = len(str(counts.max(initial=0)))
+        points = min(16.0, 0.45 * 72 * size, 0.85 * 72 * size / (0.64 * n_digits))
+        for (row, column), count in np.ndenumerate(counts):
+            ink = _ink(picture.to_rgba(shares[row, column])) if count else "0.7"
+            axes.text(column, row, str(count), **CENTRED, fontsize=points, color=ink)
+    return figure
+
+
+def _count(
+    true: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], n_classes: int
+) -> npt.NDArray[np.int64]:
+    """Count the samples of each true class (rows) and predicted class (columns)."""
+    counts = np.bincount(true * n_classes + predicted, minlength=n_classes**2)
+    return counts.reshape(n_classes, n_classes).astype(np.int64)
+
+
+def _classes(
+    true: npt.ArrayLike, predicted: npt.ArrayLike, n_classes: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    true, predicted = np.asarray(true, np.int64), np.asarray(predicted, np.int64)
+    if n_classes < 1:
+        raise ValueError("class_names must hold at least one name")
+    if true.ndim != 1 or true.shape != predicted.shape:
+        raise ValueError(
+            f"true and predicted must be of one length, got {true.shape} and {predicted.shape}"
+        )
+    for name, labels in (("true", true), ("predicted", predicted)):
+        if labels.size and not 0 <= labels.min() <= labels.max() < n_classes:
+            raise ValueError(
+                f"{name} must hold classes from 0 to {n_classes - 1}, as many as have names, got "
+                f"{labels.min()} to {labels.max()}"
+            )
+    return true, predicted
+
+
+def _ink(background: tuple[float, float, float, float]) -> str:
+    """Choose black or white, whichever is easier to read on a colour."""
+    red, green, blue, _ = background
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """Draw in matplotlib's own style, not the caller's, and with what letters there are."""
+    problem = plotting_problem()
+    if problem:
+        raise ImportError(problem)
+    matplotlib = importlib.import_module("matplotlib")
+    fonts = importlib.import_module("matplotlib.font_manager")
+    installed = set(fonts.get_font_names())
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.rcdefaults()
+        family = ["DejaVu Sans", *(name for name in FALLBACKS if name in installed)]
+        matplotlib.rcParams["font.family"] = family
+        # A letter that no font has is drawn as a box.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+        yield
+
+
+def _figure(width: float, height: float, layout: str | None = None) -> Any:
+    """Make a figure of so many inches, to be drawn by Agg."""
+    figure = importlib.import_module("matplotlib.figure").Figure(
+        (width, height), DPI, layout=layout
+    )
+    importlib.import_module("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    if layout is not None:
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    return figure
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _title(figure: Any, title: str, **where: float) -> None:
+    text = _shorten(figure, _clean(title), TITLE, 0.94 * figure.get_figwidth())
+    figure.suptitle(text, fontsize=TITLE, parse_math=False, **where)
+
+
+def _header(figure: Any, title: str, line: str) -> None:
+    """Write a title and a line below it, in the top 0.75 inches."""
+    height = figure.get_figheight()
+    _title(figure, title, y=1 - 0.15 / height)
+    figure.text(0.5, 1 - 0.5 / height, line, ha="center", va="top", fontsize=SUBTITLE)
+
+
+def _clean(text: str) -> str:
+    """Bring a text to one line of printable letters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _shorten(figure: Any, text: str, points: float, inches: float) -> str:
+    """Cut a text to a width, with an ellipsis for what is cut off."""
+    if len(text) <= 1000 and _width(figure, text, points) <= inches:
+        return text
+    keep = bisect.bisect_right(
+        range(min(len(text), 1000)),
+        inches,
+        key=lambda n: _width(figure, f"{text[:n]}…", points),
+    )
+    return f"{text[: max(keep - 1, 0)].rstrip()}…"
+
+
+def _width(figure: Any, text: str, points: float) -> float:
+    """Measure a line of text in inches."""
+    fonts = importlib.import_module("matplotlib.font_manager")
+    renderer = figure.canvas.get_renderer()
+    width, _, _ = renderer.get_text_width_height_descent(
+        text, fonts.FontProperties(size=points), ismath=False
+    )
+    return float(width) / float(figure.dpi)

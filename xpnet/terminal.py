@@ -1,0 +1,251 @@
+"""How a run speaks to the person: a bar on a terminal, plain lines elsewhere, or a notebook."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from xpnet.training import Report
+
+__all__ = ["OutputError", "Progress", "print_lines", "print_table"]
+
+
+class OutputError(Exception):
+    """Standard output cannot be written: a closed pipe, a full disk."""
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Write lines to standard output, if there is one.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be written. What the stream's encoding lacks is escaped.
+    """
+    if sys.stdout is None:  # as under pythonw, or where the shell has closed it
+        return
+    with _writing():
+        sys.stdout.write(_encodable("".join(f"{line}\n" for line in lines)))
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot write the output: {error.strerror or error}") from error
+
+
+def _encodable(text: str) -> str:
+    """Escape what standard output's encoding lacks."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], optional: str) -> None:
+    """Print a table; on a narrow terminal without some of its columns.
+
+    Parameters
+    ----------
+    header : sequence of str
+    rows : sequence of sequence of str
+        The first column is aligned to the left, the others to the right.
+    optional : str
+        The names of columns that may be left out, the least important first, between commas.
+    """
+    kept = list(header)
+    leaving = optional.split(",")
+    while (lines := _laid_out(header, rows, kept)) and leaving and len(lines[0]) > _width():
+        kept.remove(leaving.pop(0))
+    print_lines(["", *lines])
+
+
+def _laid_out(
+    header: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence[str]
+) -> list[str]:
+    columns = [header.index(name) for name in kept]
+    cells = [[row[column] for column in columns] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * width for width in widths])
+    return [
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
+
+
+def _width() -> float:
+    """Give the terminal's width in columns; a pipe or a file has room for all."""
+    return shutil.get_terminal_size().columns if _is_terminal() else float("inf")
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+class Progress:
+    """Shows how a run gets on; to be handed to :func:`xpnet.training.fit` as ``on_report``.
+
+    Used as ``with Progress("digits", epochs=60) as progress: ...``. On a terminal that is a bar
+    of rich's, if rich is installed; in a notebook one block of output that is brought up to date;
+    elsewhere a line for each report, but no more than about one a second.
+
+    Parameters
+    ----------
+    title : str
+    epochs : int
+        The length of the whole run.
+    """
+
+    def __init__(self, title: str, epochs: int) -> None:
+        self._epochs = epochs
+        self._display: _Lines | _Bar | _Block = _choose_display(_encodable(title), epochs)
+
+    def __enter__(self) -> Self:
+        self._started = time.monotonic()
+        with _writing():
+            self._display.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with _writing():
+            self._display.close()
+
+    def __call__(self, report: Report) -> None:
+        """Show a report."""
+        done = report.epoch + 1
+        elapsed = time.monotonic() - self._started
+        with _writing():
+            self._display.show(done, _describe(report), elapsed / done * (self._epochs - done))
+
+
+def _describe(report: Report) -> str:
+    accuracy = report.validation_accuracy
+    kind = "validation "
+    if accuracy is None:
+        accuracy, kind = report.train_accuracy, ""
+    measured = "" if accuracy is None else f"  {kind}accuracy {accuracy:.4f}"
+    return f"cost {cost_text(report.cost)}{measured}  {report.samples_per_second:,.0f} samples/s"
+
+
+def cost_text(value: float) -> str:
+    """Write a cost with the digits that matter."""
+    return f"{value:.6f}" if value < 1e4 else f"{value:.3e}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class _Lines:
+    """A line for each report, but no more than about one a second."""
+
+    def __init__(self, title: str, epochs: int) -> None:
+        self._title, self._epochs = title, epochs
+        self._printed = float("-inf")
+
+    def open(self) -> None:
+        print_lines([self._title])
+
+    def close(self) -> None:
+        """Leave nothing open: there is nothing."""
+
+    def show(self, done: int, text: str, left: float) -> None:
+        now = time.monotonic()
+        if now - self._printed >= 1 or done == self._epochs:
+            self._printed = now
+            print_lines([_line(done, self._epochs, text, left)])
+
+
+def _line(done: int, epochs: int, text: str, left: float) -> str:
+    return f"  epoch {done:>{len(str(epochs))}}/{epochs}  {text}  {_clock(left)} left"
+
+
+class _Block:
+    """One block of a notebook's output."""
+
+    def __init__(self, title: str, epochs: int, ipython: Any) -> None:
+        self._title, self._epochs = title, epochs
+        self._ipython = ipython
+
+    def open(self) -> None:
+        self._handle = self._ipython.display(self._data(self._title), raw=True, display_id=True)
+
+    def close(self) -> None:
+        """Leave the block as it is."""
+
+    def show(self, done: int, text: str, left: float) -> None:
+        line = _line(done, self._epochs, text, left)
+        self._handle.update(self._data(f"{self._title}\n{line}"), raw=True)
+
+    @staticmethod
+    def _data(text: str) -> dict[str, str]:
+        return {"text/plain": text}
+
+
+class _Bar:
+    """A bar of rich's under the title, and under that a line of numbers."""
+
+    def __init__(self, title: str, epochs: int, rich: Any) -> None:
+        columns = rich.console.Console().width
+        self._title = title
+        text_column = rich.progress.TextColumn
+        self._rich = rich
+        self._progress = rich.progress.Progress(
+            rich.progress.BarColumn(bar_width=max(5, min(40, columns - 40))),
+            text_column("epoch {task.completed:.0f}/{task.total:.0f}"),
+            text_column("{task.fields[left]}"),
+            auto_refresh=False,
+        )
+        self._task = self._progress.add_task("", total=epochs, left="")
+        self._live = rich.live.Live(
+            self._rendered(""), console=self._progress.console, auto_refresh=False
+        )
+
+    def _rendered(self, text: str) -> Any:
+        # Cropped: an ellipsis is not in every encoding.
+        line = self._rich.text.Text(text, no_wrap=True, overflow="crop")
+        return self._rich.console.Group(self._progress, line)
+
+    def open(self) -> None:
+        print_lines([self._title])
+        self._live.start()
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def show(self, done: int, text: str, left: float) -> None:
+        self._progress.update(self._task, completed=done, left=f"{_clock(left)} left")
+        self._live.update(self._rendered(f"  {text}"), refresh=True)
+
+
+def _choose_display(title: str, epochs: int) -> _Lines | _Bar | _Block:
+    kernel = sys.modules.get("ipykernel.zmqshell")
+    ipython: Any = sys.modules.get("IPython")
+    if kernel is not None and isinstance(ipython.get_ipython(), kernel.ZMQInteractiveShell):
+        return _Block(title, epochs, importlib.import_module("IPython.display"))
+    if _is_terminal():
+        try:
+            for module in ("console", "live", "progress", "text"):
+                importlib.import_module(f"rich.{module}")
+        except ImportError:  # numpy alone suffices to train
+            return _Lines(title, epochs)
+        return _Bar(title, epochs, importlib.import_module("rich"))
+    return _Lines(title, epochs)
