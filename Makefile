@@ -5,13 +5,14 @@ BIN = $(VENV)/bin
 PYTEST_FLAGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help train test check lint fix bench
+.PHONY: help train test check lint fix docs bench
 
 help:
 	@echo "make train   train the three classifiers on handwritten digits"
 	@echo "make test    run the tests"
 	@echo "make check   formatting, lint, types and tests"
 	@echo "make fix     repair formatting and what lint can"
+	@echo "make docs    write the generated reference page"
 	@echo "make bench   time the training step"
 
 train: $(VENV)/.train
@@ -31,6 +32,10 @@ fix: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.test
+	$(BIN)/python -m xpnet.schema > docs/.recipes.md
+	mv docs/.recipes.md docs/recipes.md
+
 # The two variables choose a BLAS kernel and cache size by hand; a measurement wants the native ones.
 bench: $(VENV)/.test
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,min,rounds --benchmark-sort=name
@@ -41,9 +46,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.train: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable '.[data,plot]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --editable '.[data,plot,test]'
 	@touch $@ $(VENV)/.train

@@ -44,6 +44,15 @@ def data_dir() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The wheel and the sdist of this checkout."""
+    from tests.packages import build_archives, copy_of_the_checkout
+
+    checkout = copy_of_the_checkout(tmp_path_factory.mktemp("a checkout"))
+    return build_archives(checkout, tmp_path_factory.mktemp("dist"))
+
+
 def require_file(folder: Path, name: str) -> Path:
     """Give a data file, or skip the test and name what is missing."""
     path = folder / name

@@ -22,12 +22,29 @@ BELOW = {
     "data": {"kernels", "device", "random"},
     "environment": {"device", "kernels"},
     "training": {"kernels", "device", "random", "files", "nn", "data"},
-    "recipe": {"kernels", "device", "random", "files", "nn", "data", "training", "environment"},
-    "cli": {"recipe", "kernels", "device", "random", "files", "nn", "data", "training"},
+    "report": {"data", "training"},
+    "kinds": {"nn"},
+    "schema": {"kinds", "nn", "data"},
+    "terminal": {"training"},
+    "recipe": {
+        *("kernels", "device", "random", "files", "nn", "data", "training", "environment"),
+        *("report", "kinds", "schema"),
+    },
+    "cli": {
+        *("kernels", "device", "random", "files", "nn", "data", "training"),
+        *("recipe", "report", "terminal"),
+    },
+    "__main__": {"cli"},
 }
 SIBLINGS = {"activations", "layers", "losses", "initializers", "optimizers"}
-THIRD_PARTY = {"training.checkpoint": {"safetensors"}}  # everything else: numpy alone
-LAZY = ("cupy", "matplotlib", "sklearn", "scipy", "h5py", "safetensors", "threadpoolctl")
+THIRD_PARTY = {  # everything else: numpy alone
+    "training.checkpoint": {"safetensors"},
+    "recipe": {"tomli_w"},
+}
+LAZY = (
+    *("cupy", "matplotlib", "sklearn", "scipy", "h5py", "safetensors", "threadpoolctl"),
+    *("rich", "pooch", "requests", "tomli_w"),
+)
 
 
 def sources():

@@ -117,7 +117,7 @@ def test_what_is_filled_in_says_the_same_again():
             "loss = 3",
             "loss must be the name of a known loss or a table",
         ),
-        ('loss = "softmax_cross_entropy"', "loss = {}", "loss.type is missing: one of sigmoid_"),
+        ('loss = "softmax_cross_entropy"', "loss = {}", "loss.type is missing: one of "),
         ("layers = [{", "layers = 3 # [{", "network.layers must be a list of layers"),
         (
             'dataset = "moons"',
