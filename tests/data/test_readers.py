@@ -48,6 +48,10 @@ def write_idx(path, array, code=0x08, shape=None):
     return path
 
 
+def held(contents, part="train"):
+    return contents.parts[part]
+
+
 def refusal(path, **options):
     """Give what read_file says against a file: one line that begins with its name."""
     with pytest.raises(DataError) as caught:
@@ -83,10 +87,10 @@ def refusal(path, **options):
 def test_usual_names(tmp_path, write, part, names):
     contents = read_file(write(tmp_path, **dict(zip(names, (X, Y), strict=True)), other=X))
     assert list(contents.parts) == [part]
-    np.testing.assert_array_equal(contents.parts[part].X, X)
-    assert contents.parts[part].X.dtype == X.dtype
-    np.testing.assert_array_equal(contents.parts[part].y, Y)
-    assert contents.parts[part].y.dtype == np.int64
+    np.testing.assert_array_equal(held(contents, part).X, X)
+    assert held(contents, part).X.dtype == X.dtype
+    np.testing.assert_array_equal(held(contents, part).y, Y)
+    assert held(contents, part).y.dtype == np.int64
     assert contents.class_names is None
 
 
@@ -104,7 +108,7 @@ def test_class_names_and_all_parts(tmp_path, write, name):
         "validation": 2,
         "test": 3,
     }
-    assert contents.parts["validation"].y is None
+    assert held(contents, "validation").y is None
 
 
 @given(
@@ -115,7 +119,7 @@ def test_class_names_and_all_parts(tmp_path, write, name):
     )
 )
 def test_any_finite_array_comes_back_from_npz(tmp_path_factory, array):
-    X = read_file(write_npz(tmp_path_factory.mktemp("a"), X=array)).parts["train"].X
+    X = held(read_file(write_npz(tmp_path_factory.mktemp("a"), X=array))).X
     np.testing.assert_array_equal(X, array.astype(np.uint8) if array.dtype == bool else array)
     assert X.dtype.isnative
     assert X.flags.c_contiguous
@@ -134,13 +138,13 @@ def test_any_finite_array_comes_back_from_npz(tmp_path_factory, array):
     ],
 )
 def test_labels_in_many_forms(tmp_path, write, y, read):
-    held = read_file(write(tmp_path, X=X, y=y)).parts["train"].y
-    np.testing.assert_array_equal(held, read)
-    assert held.dtype == read.dtype
+    labels = held(read_file(write(tmp_path, X=X, y=y))).y
+    np.testing.assert_array_equal(labels, read)
+    assert labels.dtype == read.dtype
 
 
 def test_a_single_channel_is_no_axis(tmp_path):
-    assert read_file(write_npz(tmp_path, X=IMAGES[..., None])).parts["train"].X.shape == (6, 5, 4)
+    assert held(read_file(write_npz(tmp_path, X=IMAGES[..., None]))).X.shape == (6, 5, 4)
 
 
 @pytest.mark.parametrize("write", [write_npz, write_h5])
@@ -245,9 +249,9 @@ def test_the_courses_files(data_dir):
         contents = read_file(require_file(data_dir, f"{part}_catvnoncat.h5"))
         assert contents.class_names == ("non-cat", "cat")
         assert list(contents.parts) == [part]
-        assert contents.parts[part].X.shape == (n_samples, 64, 64, 3)
-        assert contents.parts[part].X.dtype == np.uint8
-        assert set(contents.parts[part].y) == {0, 1}
+        assert held(contents, part).X.shape == (n_samples, 64, 64, 3)
+        assert held(contents, part).X.dtype == np.uint8
+        assert set(held(contents, part).y) == {0, 1}
 
 
 # ---- .csv
@@ -257,25 +261,25 @@ def test_csv(tmp_path):
     path = write_csv(tmp_path, '\ufeffa,"the, label",b\r\n1,x,2.5\r\n\r\n-3e2, y ,+.5\r\n')
     contents = read_file(path, target="the, label")
     assert contents.feature_names == ("a", "b")
-    np.testing.assert_array_equal(contents.parts["train"].X, [[1, 2.5], [-300, 0.5]])
-    assert contents.parts["train"].y.tolist() == ["x", "y"]
+    np.testing.assert_array_equal(held(contents).X, [[1, 2.5], [-300, 0.5]])
+    assert held(contents).y.tolist() == ["x", "y"]
     only_b = read_file(path, columns=["b"])
-    np.testing.assert_array_equal(only_b.parts["train"].X, [[2.5], [0.5]])
-    assert only_b.parts["train"].y is None
+    np.testing.assert_array_equal(held(only_b).X, [[2.5], [0.5]])
+    assert held(only_b).y is None
 
 
 def test_csv_labels_that_are_whole_numbers(tmp_path):
     path = write_csv(tmp_path, "a,y\n1,007\n2,-1\n")
-    assert read_file(path, target="y").parts["train"].y.tolist() == [7, -1]
+    assert held(read_file(path, target="y")).y.tolist() == [7, -1]
     path = write_csv(tmp_path, "a,y\n1,007\n2,1.5\n")
-    assert read_file(path, target="y").parts["train"].y.tolist() == ["007", "1.5"]
+    assert held(read_file(path, target="y")).y.tolist() == ["007", "1.5"]
 
 
 def test_long_csv(tmp_path):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(2500, 3))
     path = write_csv(tmp_path, "a,b,c\n" + "\n".join(",".join(map(repr, x)) for x in X.tolist()))
-    np.testing.assert_array_equal(read_file(path).parts["train"].X, X)
+    np.testing.assert_array_equal(held(read_file(path)).X, X)
 
 
 @pytest.mark.parametrize(
@@ -348,17 +352,17 @@ def test_idx_files_beside_one_another(tmp_path, train, test):
         labels = name.replace("images", "labels").replace("idx3", "idx1")
         write_idx(tmp_path / labels, Y[:n].astype(np.uint8))
     contents = read_file(tmp_path / train)
-    np.testing.assert_array_equal(contents.parts["train"].X, IMAGES)
-    np.testing.assert_array_equal(contents.parts["train"].y, Y)
-    np.testing.assert_array_equal(contents.parts["test"].y, Y[:3])
+    np.testing.assert_array_equal(held(contents).X, IMAGES)
+    np.testing.assert_array_equal(held(contents).y, Y)
+    np.testing.assert_array_equal(held(contents, "test").y, Y[:3])
     alone = read_file(tmp_path / test)
     assert list(alone.parts) == ["train"]
-    assert len(alone.parts["train"].X) == 3
+    assert len(held(alone).X) == 3
 
 
 def test_idx_without_labels(tmp_path):
     contents = read_file(write_idx(tmp_path / "new-images-idx3-ubyte", IMAGES))
-    assert contents.parts["train"].y is None
+    assert held(contents).y is None
     assert "test" not in contents.parts
 
 
