@@ -453,6 +453,6 @@ def test_without_matplotlib(monkeypatch):
     problem = plotting_problem()
     assert problem is not None
     assert problem.startswith("matplotlib cannot be imported (")
-    assert problem.endswith("); type: pip install 'xpnet[plot]'")
+    assert problem.endswith("); type: pip install matplotlib")
     with pytest.raises(ImportError, match="matplotlib cannot be imported"):
         draw_curves(History(), title="t")

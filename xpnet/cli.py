@@ -351,7 +351,7 @@ def _print_results(results: Sequence[Result]) -> None:
             )
             for result in results
         ],
-        optional="samples/s,parameters,device,seconds,majority,cost",
+        optional=("samples/s", "parameters", "device", "seconds", "majority", "cost"),
     )
 
 

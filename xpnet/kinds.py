@@ -234,9 +234,6 @@ class Components:
 
 
 # Options of layers that are components themselves.
-
-
-# Options of layers that are components themselves.
 Initialization = Either("auto", Component(Initializer))
 _NESTED: dict[str, Kind] = {"activation": Component(Activation), "init": Initialization}
 

@@ -41,7 +41,7 @@ def plotting_problem() -> str | None:
     try:
         importlib.import_module("matplotlib.figure")
     except ImportError as error:
-        return f"matplotlib cannot be imported ({error}); type: pip install 'xpnet[plot]'"
+        return f"matplotlib cannot be imported ({error}); type: pip install matplotlib"
     return None
 
 

@@ -50,7 +50,9 @@ def _encodable(text: str) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], optional: str) -> None:
+def print_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], optional: Sequence[str]
+) -> None:
     """Print a table; on a narrow terminal without some of its columns.
 
     Parameters
@@ -58,11 +60,11 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], optional: 
     header : sequence of str
     rows : sequence of sequence of str
         The first column is aligned to the left, the others to the right.
-    optional : str
-        The names of columns that may be left out, the least important first, between commas.
+    optional : sequence of str
+        The names of columns that may be left out, the least important first.
     """
     kept = list(header)
-    leaving = optional.split(",")
+    leaving = list(optional)
     while (lines := _laid_out(header, rows, kept)) and leaving and len(lines[0]) > _width():
         kept.remove(leaving.pop(0))
     print_lines(["", *lines])

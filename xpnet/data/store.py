@@ -109,7 +109,7 @@ def _fetch(file: PublishedFile, dataset: str) -> Path:
         errors = importlib.import_module("requests.exceptions")
     except ImportError as error:
         raise _cannot(
-            file, dataset, f"fetching it needs pooch ({error}); type: pip install 'xpnet[data]'"
+            file, dataset, f"fetching it needs pooch ({error}); type: pip install pooch"
         ) from error
     pooch.get_logger().setLevel("WARNING")  # what it says at INFO, the line below says
     http = pooch.HTTPDownloader(
