@@ -235,6 +235,17 @@ def test_what_h5_files_must_not_be(tmp_path):
     )
 
 
+def test_h5_whose_heap_of_strings_has_no_end(tmp_path):
+    path = write_h5(tmp_path, X=X, y=["a", "b", "c"] * 2)
+    assert held(read_file(path)).y.tolist() == ["a", "b", "c"] * 2
+    whole = path.read_bytes()
+    first = whole.index(b"GCOL") + 16
+    last = first + 6 * 24  # six strings, then what is free
+    for at, size in ((last, 0), (last, 15), (last, 1 << 40), (first, 2**64 - 16), (first, 1 << 62)):
+        path.write_bytes(whole[: at + 8] + struct.pack("<Q", size) + whole[at + 16 :])
+        assert refusal(path) == f"is damaged: its heap of strings breaks off at byte {at:,}"
+
+
 def test_h5_without_h5py(tmp_path, monkeypatch):
     def import_module(name):
         raise ImportError(f"No module named {name!r}")

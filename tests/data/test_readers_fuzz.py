@@ -32,10 +32,10 @@ def npz(save):
     return file.getvalue()
 
 
-def h5(**packing):
+def h5(libver=None, **packing):
     h5py = pytest.importorskip("h5py")
     file = io.BytesIO()
-    with h5py.File(file, "w") as h5_file:
+    with h5py.File(file, "w", libver=libver) as h5_file:
         h5_file.create_dataset("train_set_x", data=IMAGES, **packing)
         h5_file.create_dataset("train_set_y", data=LABELS, **packing)
         h5_file["test_set_x"] = IMAGES[:3] / 16
@@ -145,7 +145,12 @@ def test_csv(tmp_path, data, damage):
     check_readable_or_refused(path, target="digit")
 
 
-@fuzz(h5(), h5(chunks=True), h5(chunks=True, compression="gzip", shuffle=True, fletcher32=True))
+@fuzz(
+    h5(),
+    h5("latest"),
+    h5(chunks=True),
+    h5(chunks=True, compression="gzip", shuffle=True, fletcher32=True),
+)
 def test_h5(tmp_path, data, damage):
     path = tmp_path / "a.h5"
     path.write_bytes(damaged(data, damage))

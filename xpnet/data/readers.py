@@ -12,6 +12,7 @@ import gzip
 import importlib
 import itertools
 import math
+import mmap
 import os
 import re
 import struct
@@ -368,10 +369,10 @@ def _read_h5(where: str) -> Contents:
             if isinstance(file.get(name, getlink=True), h5py.HardLink)
             and file.get(name, getclass=True) is h5py.Dataset
         ]
-        return _collect(names, lambda name: _read_dataset(h5py, name, file[name], size))
+        return _collect(names, lambda name: _read_dataset(h5py, where, name, file[name], size))
 
 
-def _read_dataset(h5py: Any, name: str, dataset: Any, size: int) -> npt.NDArray[Any]:
+def _read_dataset(h5py: Any, where: str, name: str, dataset: Any, size: int) -> npt.NDArray[Any]:
     if dataset.is_virtual or dataset.external:
         raise _ContentError(f"{name} must be in the file itself, got a reference to another file")
     if dataset.shape is None:
@@ -391,8 +392,41 @@ def _read_dataset(h5py: Any, name: str, dataset: Any, size: int) -> npt.NDArray[
     if dataset.chunks is not None:
         _check_claim(f"a chunk of {name}", math.prod(dataset.chunks) * dataset.dtype.itemsize, size)
     if is_text:
+        _, size_of_lengths = dataset.file.id.get_create_plist().get_sizes()
+        _check_heaps(where, size_of_lengths)
         return _read_strings(name, dataset, size)
     return np.asarray(dataset[()])
+
+
+def _check_heaps(where: str, size_of_lengths: int) -> None:
+    """Refuse a heap of strings that HDF5 would never get to the end of.
+
+    It goes from one object to the next by their sizes without looking at them, hence stays
+    where a size is 0, or so large that the sum with its header is. Layout: "HDF5 File Format
+    Specification Version 3.0", III.E, "Disk Format: Level 1E - Global Heap".
+    """
+    header = 16  # bytes, of the heap and of each object in it, whatever the size of lengths
+    with (
+        Path(where).open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw,
+    ):
+
+        def length(at: int) -> int:
+            return int.from_bytes(raw[at : at + size_of_lengths], "little")
+
+        start = raw.find(b"GCOL\1\0\0\0")
+        while start >= 0:
+            at, end = start + header, min(start + length(start + 8), len(raw))
+            while at + header <= end:
+                n_bytes = length(at + 8)
+                if raw[at : at + 2] != b"\0\0":  # not what is free, whose size has the header in it
+                    n_bytes = header + -(-n_bytes // 8) * 8
+                if not header <= n_bytes <= end - at:
+                    raise _ContentError(
+                        f"is damaged: its heap of strings breaks off at byte {at:,}"
+                    )
+                at += n_bytes
+            start = raw.find(b"GCOL\1\0\0\0", start + 1)
 
 
 def _read_strings(name: str, dataset: Any, size: int) -> npt.NDArray[Any]:
