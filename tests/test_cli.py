@@ -118,6 +118,25 @@ def test_one_recipe_writes_into_the_folder_itself(tmp_path):
     assert "  wrote out\n" in done.stdout
 
 
+def test_a_name_that_another_run_takes_meanwhile(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "strftime", lambda form: "NOW")
+    run_alone = Recipe.run
+
+    def run_beside_another(*arguments, **options):
+        Path("runs/digits-logistic-NOW").mkdir(parents=True)
+        Path("runs/digits-logistic-NOW/theirs").touch()
+        return run_alone(*arguments, **options)
+
+    monkeypatch.setattr(Recipe, "run", run_beside_another)
+    assert xpnet.cli.train(["digits-logistic", "--quiet", "--set", "training.epochs=1"]) == 0
+    found = {path.name: {entry.name for entry in path.iterdir()} for path in Path("runs").iterdir()}
+    assert found == {
+        "digits-logistic-NOW": {"theirs"},
+        "digits-logistic-NOW-2": FILES | pictures(),
+    }
+
+
 def test_by_default_a_folder_under_runs(tmp_path):
     for _ in range(2):
         done = run("digits-logistic", "--quiet", "--set", "training.epochs=3", cwd=tmp_path)
@@ -190,7 +209,7 @@ def test_cuda_without_a_gpu():
     ("arguments", "environment", "said"),
     [
         ([], {"XPNET_DEVICE": "gpu"}, "XPNET_DEVICE must be 'cpu', 'cuda', 'cuda:N'"),
-        (["--device", "gpu"], {}, "device must be 'cpu'"),
+        (["--device", "gpu"], {}, "train.py: device must be 'cpu'"),
         (
             ["digits-depe"],
             {},
@@ -201,6 +220,9 @@ def test_cuda_without_a_gpu():
         (["cats-deep", "--set", "data.dataset=moon"], {}, "did you mean 'moons'?"),
         (["cats-deep", "--set", "data.dataset=a.npz"], {}, "a.npz"),
         (["digits-deep", "--out", os.devnull], {}, "--out: cannot make the folder"),
+        (["digits-deep", "--out", ""], {}, "--out must name a folder, got an empty string"),
+        (["digits-deep", "--data-dir", "none"], {}, "--data-dir is 'none', which is no folder"),
+        (["digits-deep", "--set", "data.divide_by=1e-320"], {}, "divide_by = 1e-320: features mu"),
         (["--out", "a" * 300], {}, "--out: cannot make the folder"),
         (["digits-deep", "--out", "/proc/none"], {}, "--out: cannot make the folder '/proc/none'"),
         (["digits-deep", "--data-dir", ""], {"XPNET_DEVICE": "cuda:99"}, "XPNET_DEVICE=cuda:99: "),
@@ -283,9 +305,9 @@ def test_ctrl_c_while_loading_is_status_130(monkeypatch, capsys, tmp_path):
 
 
 def test_a_reader_that_stops_reading(tmp_path):
-    command = f"'{TRAIN[0]}' '{TRAIN[1]}' digits-logistic"
+    command = f"'{TRAIN[0]}' '{TRAIN[1]}' digits-logistic --out out; echo $? > status"
     done = subprocess.run(
-        f"{command} | head -n 1",
+        f"({command}) | head -n 1",
         shell=True,
         cwd=tmp_path,
         capture_output=True,
@@ -294,22 +316,28 @@ def test_a_reader_that_stops_reading(tmp_path):
     )
     assert done.stdout.startswith("digits-logistic on")
     assert done.stderr == ""
+    assert (tmp_path / "status").read_text() == "130\n"
+    # The training is finished and kept nevertheless.
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | pictures()
+    assert not json.loads((tmp_path / "out" / "history.json").read_text())["interrupted"]
 
 
+@pytest.mark.parametrize("quiet", ["", "--quiet"])
 @pytest.mark.parametrize(
     ("redirection", "status", "said"),
     [("> /dev/full", 2, "cannot write the output: No space left"), (">&-", 0, "")],
 )
-def test_an_output_that_cannot_be_written(tmp_path, redirection, status, said):
+def test_an_output_that_cannot_be_written(tmp_path, redirection, status, said, quiet):
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
-    command = f"'{TRAIN[0]}' '{TRAIN[1]}' digits-logistic --quiet {redirection}"
+    command = f"'{TRAIN[0]}' '{TRAIN[1]}' digits-logistic --out out {quiet} {redirection}"
     done = subprocess.run(
         command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == status
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == (1 if said else 0)
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | pictures()
 
 
 @pytest.mark.slow
@@ -531,13 +559,14 @@ def test_predict_named_data(tmp_path):
     done = run("predict", "run", "digits", "--out", "labels.csv", command=XPNET, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("1797 labels in labels.csv; 17")
+    assert done.stdout.endswith(", training samples included)\n")
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["predict"], "the following arguments are required: MODEL, DATA"),
-        (["predict", "none", "points.csv"], "cannot read the model none: No such file"),
+        (["predict", "none", "points.csv"], "cannot read the model none: there is no such file"),
         (["predict", ".", "points.csv"], "cannot read the model model.safetensors"),
         (["predict", "points.csv", "points.csv"], "points.csv is not a whole safetensors file"),
         (["predict", "run", "none.csv"], "none.csv"),
@@ -546,7 +575,8 @@ def test_predict_named_data(tmp_path):
             ["predict", "run", "wide.npz"],
             "wide.npz does not fit the model: X must have shape (n_sam",
         ),
-        (["predict", "run", "moons"], "moons"),
+        (["predict", "run", "moons"], "moons are drawn anew each time, not stored: a file is ne"),
+        (["predict", "run", "huge.npz"], "got inf for 1e+300 in feature 0"),
         (
             ["predict", "run", "points.csv", "--out", "no/labels.csv"],
             "--out: cannot write no/labels",
@@ -558,6 +588,7 @@ def test_predict_named_data(tmp_path):
 def test_predict_refuses_in_one_line(trained, arguments, said):
     (trained / "few.csv").write_text("x\n1\n")
     np.savez(trained / "wide.npz", X=np.zeros((2, 3)))
+    np.savez(trained / "huge.npz", X=np.full((2, 2), 1e300))
     done = run(*arguments, command=XPNET, cwd=trained)
     is_one_line_of_status_2(done)
     assert said in done.stderr

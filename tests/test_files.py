@@ -3,16 +3,45 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from xpnet.files import check_folder, write_folder
+from tests.conftest import ROOT
+from xpnet.files import check_folder, write_folder, write_whole
 
 FILES = {"a": b"1" * 10_000, "b": b"2"}
 
 
 def read(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(tmp_path / "pipe", b"some")
+    assert os.read(reader, 100) == b"some"
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "link").symlink_to("/dev/null")
+    write_whole(tmp_path / "link", b"some")
+    assert (tmp_path / "link").is_symlink()
+    with pytest.raises(IsADirectoryError):
+        write_whole(tmp_path, b"some")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"pipe", "link"}
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="no /dev/stdout here")
+def test_standard_output_by_name():
+    command = "from xpnet.files import write_whole; write_whole('/dev/stdout', b'some')"
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, check=True, cwd=ROOT
+    )
+    assert done.stdout == b"some"
 
 
 @pytest.mark.parametrize("name", ["new", "deep/er/new", "a" * 255, "here already"])

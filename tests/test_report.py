@@ -249,7 +249,7 @@ def test_the_range_is_that_of_all_images(images, expected):
     np.testing.assert_allclose(figure.axes[0].get_images()[0].get_array(), [expected])
 
 
-@pytest.mark.parametrize("shape", [(3, 2), (2, 3, 3)])
+@pytest.mark.parametrize("shape", [(3, 2), (2, 3, 3), (2, 3, 4)])
 def test_flat_images_are_the_same_as_images(shape):
     images = np.random.default_rng(0).random((4, *shape))
     options = {"class_names": ("a", "b"), "image_shape": shape, "title": "t"}
@@ -270,7 +270,7 @@ def test_images_of_other_proportions(shape):
     ("options", "said"),
     [
         ({"shape": (6,)}, r"image_shape must be \(height, width\)"),
-        ({"shape": (2, 3, 4)}, r"image_shape must be \(height, width\)"),
+        ({"shape": (2, 3, 2)}, "with 3 or 4 channels, got"),
         (
             {"images": np.zeros((2, 5))},
             r"images must be 2 of shape \(2, 3\), got an array \(2, 5\)",

@@ -139,9 +139,20 @@ def test_what_is_filled_in_says_the_same_again():
             "data.n_samples must be an integer in [10, 10^9], got 1",
         ),
         ("n_samples = 60", "noise = -0.1", "data.noise must be a number >= 0, got -0.1"),
-        ("n_samples = 60", "noise = nan", "data.noise must be a number >= 0, got nan"),
+        ("n_samples = 60", "noise = nan", "data.noise must be a finite number >= 0, got nan"),
+        ("n_samples = 60", "noise = 1" + "0" * 400, "data.noise must be a finite number >= 0"),
+        (
+            '"adam", learning_rate = 0.01',
+            '"adam", momentun = 1',
+            "optimizer.momentun (got 1) is not a key of a recipe; known here: optimizer.type,",
+        ),
+        ("n_samples = 60", '"laye\\nrs" = 3', "data.laye\\nrs (got 3) is not"),
         ("n_samples = 60", "divide_by = 0", "data.divide_by must be a number > 0, got 0"),
-        ("n_samples = 60", "divide_by = inf", "data.divide_by must be a number > 0, got inf"),
+        (
+            "n_samples = 60",
+            "divide_by = inf",
+            "data.divide_by must be a finite number > 0, got inf",
+        ),
         (
             "n_samples = 60",
             "test_fraction = 1",
@@ -199,7 +210,7 @@ def test_what_is_filled_in_says_the_same_again():
         # keys of other data sets
         ("n_samples = 60", 'target = "y"', "data.target (got 'y') is not for moons, only for .csv"),
         ('"moons"', '"digits"', "data.n_samples (got 60) is not for digits, only for moons, circ"),
-        ('"moons"\nn_samples = 60', '"a.csv"', "data.target is missing: it must be string"),
+        ('"moons"\nn_samples = 60', '"a.csv"', "data.target is missing: it must be a string"),
     ],
 )
 def test_wrong_recipes(old, new, said):

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -21,6 +21,7 @@ from typing import NoReturn
 import numpy as np
 
 from xpnet.data import Contents, DataError, Dataset, Part, load_contents
+from xpnet.data.named import NAMES
 from xpnet.device import DeviceUnavailableError
 from xpnet.files import check_folder, write_whole
 from xpnet.recipe import Recipe, RecipeError, Result, load_recipe, recipe_names
@@ -36,6 +37,10 @@ _DEFAULT = ("digits-logistic", "digits-shallow", "digits-deep")
 
 class _UsageError(Exception):
     """The user's input is wrong; the message is one line."""
+
+
+class _FailedError(Exception):
+    """The training diverged."""
 
 
 class _CtrlC:
@@ -114,7 +119,7 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
         return _complain(parser, str(error), WRONG_INPUT)
     except MemoryError as error:
         return _complain(parser, f"out of memory: {error or 'no more to be had'}", WRONG_INPUT)
-    except DivergenceError as error:
+    except _FailedError as error:
         return _complain(parser, str(error), FAILED)
     except KeyboardInterrupt as error:
         return _complain(parser, str(error) or "interrupted", INTERRUPTED)
@@ -126,7 +131,7 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
 
 def _complain(parser: argparse.ArgumentParser, message: str, status: int) -> int:
     if sys.stderr is not None:
-        line = message.replace("\n", " ")
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
         with contextlib.suppress(OSError):  # the exit status still tells
             sys.stderr.write(f"{parser.prog}: {line}\n")
     return status
@@ -203,9 +208,8 @@ def _train(options: argparse.Namespace) -> int:
     if options.show:
         print_lines("\n".join(recipe.to_toml() for recipe in recipes).splitlines())
         return DONE
-    if not options.quiet:
-        _announce_downloads()
-    datasets = _load(recipes, options.data_dir)
+    with contextlib.nullcontext() if options.quiet else _announced_downloads():
+        datasets = _load(recipes, options.data_dir)
     for recipe, dataset in zip(recipes, datasets, strict=True):
         _build(recipe, dataset, options.device)  # whatever does not fit is refused before any runs
     _require("safetensors", "tomli_w")
@@ -239,37 +243,41 @@ def _train_one(
     results: list[Result],
 ) -> bool:
     """Train and save one recipe; tell whether to go on, which Ctrl-C denies."""
-    with Interruption() as interruption, contextlib.ExitStack() as stack:
+    with Interruption() as interruption:
         try:
-            progress = None
-            if not options.quiet:
+            if options.quiet:
+                result = recipe.run(dataset, options.device)
+            else:
                 title = f"{recipe.name} on {_build(recipe, dataset, options.device)}"
-                epochs = recipe.values["training"]["epochs"]
-                progress = stack.enter_context(Progress(title, epochs))
-            result = recipe.run(dataset, options.device, on_report=progress)
-            stack.close()
+                with Progress(title, recipe.values["training"]["epochs"]) as progress:
+                    result = recipe.run(dataset, options.device, on_report=progress)
             results.append(result)
-            result.save(folder)
+            folder = _save(result, folder, may_rename=options.out is None)
         except DivergenceError as error:
-            raise _RecipeDivergenceError(recipe.name, error) from error
-        except OSError as error:
-            raise _UsageError(f"cannot write {folder}: {error.strerror or error}") from error
+            raise _FailedError(f"{recipe.name}: {error}") from error
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"interrupted twice in {recipe.name}, of which nothing is kept"
             ) from None
         if not options.quiet:
+            if progress.problem is not None:  # now that there is nothing to lose
+                raise progress.problem
             problem = plotting_problem()
             print_lines([f"  wrote {folder}"] + ([f"  no pictures: {problem}"] if problem else []))
         return not interruption.is_requested()
 
 
-class _RecipeDivergenceError(DivergenceError):
-    """A DivergenceError that names the recipe."""
-
-    def __init__(self, recipe: str, error: DivergenceError) -> None:
-        super().__init__(error.step, error.learning_rate)
-        self.args = (f"{recipe}: {error}",)
+def _save(result: Result, folder: Path, *, may_rename: bool) -> Path:
+    """Save a result, under the next free name if somebody has taken this one meanwhile."""
+    try:
+        result.save(folder)
+    except FileExistsError as error:
+        if may_rename:
+            return _save(result, _free(folder, ()), may_rename=True)
+        raise _UsageError(f"cannot write {folder}: {error.strerror}") from error
+    except OSError as error:
+        raise _UsageError(f"cannot write {folder}: {error.strerror or error}") from error
+    return folder
 
 
 def _load(recipes: Sequence[Recipe], data_dir: str | None) -> list[Dataset]:
@@ -291,18 +299,27 @@ def _require(*packages: str) -> None:
         )
 
 
-def _announce_downloads() -> None:
+@contextlib.contextmanager
+def _announced_downloads() -> Iterator[None]:
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             print_lines([record.getMessage()])
 
-    logger = logging.getLogger("xpnet.data")
-    logger.handlers[:] = [Handler()]
+    logger, handler = logging.getLogger("xpnet.data"), Handler()
+    level = logger.level
+    logger.addHandler(handler)
     logger.setLevel("INFO")
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _folders(out: str | None, recipes: Sequence[Recipe]) -> list[Path]:
     """Name a folder for each recipe, each of them writable."""
+    if out == "":
+        raise _UsageError("--out must name a folder, got an empty string")
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folders: list[Path] = []
     for recipe in recipes:
@@ -310,11 +327,8 @@ def _folders(out: str | None, recipes: Sequence[Recipe]) -> list[Path]:
             wanted = Path("runs") / f"{recipe.name}-{stamp}"
         else:
             wanted = Path(out) if len(recipes) == 1 else Path(out) / recipe.name
-        number, folder = 1, wanted
-        # Two runs in one second, or two recipes of one name.
-        while folder in folders or (out is None and folder.exists()):
-            number += 1
-            folder = wanted.with_name(f"{wanted.name}-{number}")
+        # Two recipes of one name, or two runs in one second.
+        folder = _free(wanted, folders) if out is None or wanted in folders else wanted
         try:
             check_folder(folder)
         except (OSError, ValueError) as error:  # ValueError: a null character in the name
@@ -322,6 +336,15 @@ def _folders(out: str | None, recipes: Sequence[Recipe]) -> list[Path]:
             raise _UsageError(f"--out: cannot make the folder {str(folder)!r}: {reason}") from error
         folders.append(folder)
     return folders
+
+
+def _free(wanted: Path, taken: Sequence[Path]) -> Path:
+    """Give the name itself, or with a number that makes it a new one."""
+    number, folder = 1, wanted
+    while folder in taken or folder.exists():
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    return folder
 
 
 def _print_results(results: Sequence[Result]) -> None:
@@ -367,8 +390,8 @@ def _add_prediction(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data",
         metavar="DATA",
-        help="a file of the kinds that training reads, or a named data set; its test part where "
-        "it has one",
+        help="a file of the kinds that training reads, or digits, cats or fashion-mnist; of "
+        "either the test part where it has one",
     )
     parser.add_argument("--target", metavar="COLUMN", help="the labels' column of a .csv file")
     parser.add_argument(
@@ -410,7 +433,12 @@ def _predict(options: argparse.Namespace) -> int:
         reason = error.strerror if isinstance(error, OSError) else error
         raise _UsageError(f"--out: cannot write {options.out}: {reason}") from error
     names = np.asarray(model.class_names)[predicted]
-    print_lines([f"{len(predicted)} labels in {options.out}{_score(contents, part, names)}"])
+    # Of a named set without a test part, recipes take most samples for training.
+    caveat = (
+        ", training samples included" if options.data in NAMES and len(contents.parts) == 1 else ""
+    )
+    score = _score(contents, part, names, caveat)
+    print_lines([f"{len(predicted)} labels in {options.out}{score}"])
     return DONE
 
 
@@ -421,13 +449,19 @@ def _load_model(options: argparse.Namespace) -> Model:
             path = path / "model.safetensors"
         return load_model(path, device=options.device)
     except OSError as error:
-        raise _UsageError(f"cannot read the model {path}: {error.strerror or error}") from error
+        reason = error.strerror or (
+            "there is no such file" if isinstance(error, FileNotFoundError) else error
+        )
+        raise _UsageError(f"cannot read the model {path}: {reason}") from error
     except ValueError as error:
         raise _UsageError(str(error)) from error
 
 
 def _score(
-    contents: Contents, part: Part, predicted: np.ndarray[tuple[int], np.dtype[np.str_]]
+    contents: Contents,
+    part: Part,
+    predicted: np.ndarray[tuple[int], np.dtype[np.str_]],
+    caveat: str,
 ) -> str:
     """Compare with the labels, where the data have some."""
     if part.y is None:
@@ -436,4 +470,4 @@ def _score(
     if contents.class_names is not None and y.dtype.kind != "U":
         y = np.asarray(contents.class_names)[y]
     n_right = int((y.astype(str) == predicted).sum())
-    return f"; {n_right} of them equal the data's own (accuracy {n_right / len(y):.4f})"
+    return f"; {n_right} of them equal the data's own (accuracy {n_right / len(y):.4f}{caveat})"

@@ -16,7 +16,7 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file so that it is never seen half-written.
 
     The data go to a temporary file beside it, which then takes its name; an older file of that
-    name stays whole until then.
+    name stays whole until then. What is no regular file, as a pipe or a device, is written to.
 
     Parameters
     ----------
@@ -28,6 +28,12 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     OSError
         If the folder is not there or not writable, or the disk is full. Nothing is left behind.
     """
+    # /dev/stdout may be a regular file, but one that is being written to.
+    is_stream = str(Path(path).absolute()).startswith(("/dev/std", "/dev/fd/"))
+    if is_stream or (Path(path).exists() and not Path(path).is_file()):
+        with Path(path).open("wb") as file:
+            file.write(data)
+        return
     target = Path(os.path.realpath(path))  # a link stays a link
     temporary = _beside(target)
     try:

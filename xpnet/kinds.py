@@ -11,7 +11,8 @@ import inspect
 import math
 import re
 import reprlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,15 +31,16 @@ __all__ = [
     "Option",
     "RecipeError",
     "Text",
+    "missing",
     "nearest",
     "options",
+    "plain",
     "shown",
     "unknown",
     "wrong",
 ]
 
 REQUIRED = object()  # the default of what has none
-_LARGEST = 1e300  # beyond it numbers are infinite in one dtype or another
 
 
 class RecipeError(ValueError):
@@ -78,15 +80,16 @@ class Number:
     def check(self, path: str, value: Any) -> Any:
         """Return an int or a float."""
         kinds = int if self.whole else (int, float)
+        is_finite = True
         if (
             isinstance(value, bool)
             or not isinstance(value, kinds)
-            or not -_LARGEST < value < _LARGEST
+            or not (is_finite := abs(value) <= sys.float_info.max)
             or not self.low <= value <= self.high
             or (self.open_low and value == self.low)
             or (self.open_high and value == self.high)
         ):
-            raise wrong(path, self.name, value)
+            raise wrong(path, self.name if is_finite else f"finite {self.name}", value)
         return int(value) if self.whole else float(value)
 
 
@@ -278,37 +281,63 @@ def _described(docstring: str) -> dict[str, tuple[str, str]]:
         head, _, body = entry.partition("\n")
         names, _, type_ = head.partition(" : ")
         for name in filter(None, names.split(", ")):
-            found[name] = (type_, " ".join(body.split()))
+            found[name] = (type_, plain(" ".join(body.split())))
     return found
+
+
+def plain(text: str) -> str:
+    """Write reStructuredText's roles and literals in single backquotes."""
+    return re.sub(r":\w+:`~?[\w.]*?(\w+)`", r"`\1`", text).replace("``", "`")
 
 
 def wrong(path: str, expected: str, came: Any, *, near: str | None = None) -> RecipeError:
     """Give the error of a value that is not what was expected."""
     hint = f"; did you mean {near!r}?" if near else ""
-    noun = expected.partition(" ")[0]
-    article = {"integer": "an ", "list": "a ", "name": "the ", "number": "a ", "string": "a "}
-    return RecipeError(f"{path} must be {article.get(noun, '')}{expected}, got {shown(came)}{hint}")
+    return RecipeError(f"{path} must be {_with_article(expected)}, got {shown(came)}{hint}")
+
+
+def missing(path: str, expected: str) -> RecipeError:
+    """Give the error of a key that must be there."""
+    return RecipeError(f"{path} is missing: it must be {_with_article(expected)}")
+
+
+def _with_article(noun: str) -> str:
+    """Write ``"full" or integer >= 1`` as ``"full" or an integer >= 1``."""
+    before, word, after = noun.rpartition('" or ')
+    article = {
+        **dict.fromkeys(("finite", "list", "loss", "number", "string"), "a "),
+        **dict.fromkeys(("initializer", "integer", "optimizer"), "an "),
+        "name": "the ",
+    }
+    return f"{before}{word}{article.get(after.partition(' ')[0], '')}{after}"
 
 
 def unknown(path: str, came: Any, known: tuple[str, ...]) -> RecipeError:
-    """Name the nearest key: by its whole path, or by its last word in any table."""
-    near = nearest(path, known)
-    if near is None:
-        by_word = {key.rpartition(".")[2]: key for key in known}
-        near = by_word.get(nearest(path.rpartition(".")[2], tuple(by_word)) or "")
-    table = path.rpartition(".")[0]
-    siblings = [key for key in known if key.rpartition(".")[0] == table]
-    hint = f"did you mean {near}?" if near else f"known here: {', '.join(siblings) or 'none'}"
-    return RecipeError(f"{path} (got {shown(came)}) is not a key of a recipe; {hint}")
+    """Name the nearest key: in the same table, or by its last word in any, or by its path."""
+    table, _, word = path.rpartition(".")
+    siblings = _by_last_word(key for key in known if key.rpartition(".")[0] == table)
+    anywhere = _by_last_word(known)
+    near = siblings.get(nearest(word, siblings) or "") or anywhere.get(
+        nearest(word, anywhere) or ""
+    )
+    if near is None and not siblings:
+        near = nearest(path, known)
+    hint = f"did you mean {near}?" if near else f"known here: {', '.join(siblings.values())}"
+    where = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in path)
+    return RecipeError(f"{where} (got {shown(came)}) is not a key of a recipe; {hint}")
+
+
+def _by_last_word(keys: Iterable[str]) -> dict[str, str]:
+    return {key.rpartition(".")[2]: key for key in keys}
 
 
 def _paths(path: str, names: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"{path}.{name}" for name in ("type", *names))
 
 
-def nearest(word: Any, known: tuple[str, ...]) -> str | None:
+def nearest(word: Any, known: Iterable[str]) -> str | None:
     """Find the name that was probably meant."""
-    found = difflib.get_close_matches(str(word), known, n=1, cutoff=0.7)
+    found = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.7)
     return found[0] if found else None
 
 

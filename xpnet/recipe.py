@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tomllib
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.data import Dataset, Preprocessing, load_dataset
+from xpnet.data import DataError, Dataset, Preprocessing, load_dataset
 from xpnet.device import Device
 from xpnet.device import device as make_device
 from xpnet.environment import versions
@@ -88,12 +89,15 @@ class Recipe:
         ------
         RecipeError
             If the layers do not fit each other, the number of classes, or into memory.
+        ValueError, DeviceUnavailableError
+            See :func:`xpnet.device`.
         """
+        device = self._device(device)
         try:
             network = Network(
                 self.values["network"]["layers"],
                 dataset.n_features,
-                device=self._device(device),
+                device=device,
                 dtype=self.values["dtype"],
                 seed=self.values["seed"],
                 rng=self.values["rng"],
@@ -163,16 +167,10 @@ class Recipe:
         dataset = self.load_data() if dataset is None else dataset
         network = self.build(dataset, device)
         with Interruption():
-            preprocessing = Preprocessing.fit(
-                dataset.X_train,
-                divide_by=_divisor(values["data"]["divide_by"], dataset),
-                standardise=values["data"]["standardise"],
-            )
-            X_train = preprocessing(dataset.X_train, network.dtype)
+            preprocessing, X = self._preprocess(dataset, network.dtype)
             validation = None
-            if dataset.X_validation is not None:
-                X_validation = preprocessing(dataset.X_validation, network.dtype)
-                validation = (X_validation, dataset.y_validation)
+            if "validation" in X:
+                validation = (X["validation"], dataset.y_validation)
             loss = Loss.resolve(values["loss"])
             training = dict(values["training"])
             if training["batch_size"] == "full":
@@ -188,7 +186,7 @@ class Recipe:
             try:
                 history = fit(
                     network,
-                    X_train,
+                    X["train"],
                     dataset.y_train,
                     loss=loss,
                     optimizer=Optimizer.resolve(values["optimizer"]),
@@ -209,9 +207,8 @@ class Recipe:
                 dataset.image_shape,
                 dataset.feature_names,
             )
-            train_cost, train_accuracy = evaluate(network, loss, X_train, dataset.y_train)
-            X_test = preprocessing(dataset.X_test, network.dtype)
-            test_cost, test_accuracy = evaluate(network, loss, X_test, dataset.y_test)
+            train_cost, train_accuracy = evaluate(network, loss, X["train"], dataset.y_train)
+            test_cost, test_accuracy = evaluate(network, loss, X["test"], dataset.y_test)
             return Result(
                 self._as_run(network, preprocessing),
                 dataset,
@@ -222,6 +219,30 @@ class Recipe:
                 test_cost,
                 test_accuracy,
             )
+
+    def _preprocess(
+        self, dataset: Dataset, dtype: npt.DTypeLike
+    ) -> tuple[Preprocessing, dict[str, npt.NDArray[Any]]]:
+        """Preprocess all parts, such that what cannot be is known before the training."""
+        raw = {"train": dataset.X_train, "test": dataset.X_test}
+        if dataset.X_validation is not None:
+            raw["validation"] = dataset.X_validation
+        part = "train"
+        try:
+            preprocessing = Preprocessing.fit(
+                dataset.X_train,
+                divide_by=_divisor(self.values["data"]["divide_by"], dataset),
+                standardise=self.values["data"]["standardise"],
+            )
+            X = {}
+            for part, features in raw.items():
+                X[part] = preprocessing(features, dtype)
+        except DataError as error:
+            divisor = self.values["data"]["divide_by"]
+            raise DataError(
+                f"{dataset.name}, {part} samples, with data.divide_by = {divisor}: {error}"
+            ) from error
+        return preprocessing, X
 
     def _as_run(self, network: Network, preprocessing: Preprocessing) -> Recipe:
         """Fill in what the data set and the machine decided."""
@@ -308,6 +329,11 @@ class Result:
         ------
         OSError
             If the folder cannot be written. Nothing is left behind.
+
+        Warns
+        -----
+        RuntimeWarning
+            If a picture cannot be drawn: all the rest is written nevertheless.
         """
         files = {
             "history.json": (json.dumps(self.to_dict(), indent=1) + "\n").encode(),
@@ -315,7 +341,10 @@ class Result:
             "recipe.toml": self.recipe.to_toml().encode(),
         }
         if plotting_problem() is None:
-            files.update(self._draw())
+            try:
+                files.update(self._draw())
+            except Exception as error:  # whatever it is, it is not worth the training
+                warnings.warn(f"no pictures: {error!r}", RuntimeWarning, stacklevel=2)
         write_folder(folder, files)
         return list(files)
 
@@ -369,9 +398,9 @@ def load_recipe(name: str | os.PathLike[str], *, changes: Sequence[str] = ()) ->
         If there is none of that name, it cannot be read, or it says something that cannot be.
     """
     name = os.fspath(name)
-    if name.endswith(".toml"):
+    if name.lower().endswith(".toml"):
         try:
-            text = Path(name).read_text(encoding="utf-8")
+            text = Path(name).read_text(encoding="utf-8-sig")
         except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a null in the name
             reason = error.strerror if isinstance(error, OSError) else error
             raise RecipeError(f"cannot read the recipe {name}: {reason}") from error

@@ -224,9 +224,10 @@ def _mistakes_figure(
 ) -> Any:
     true, predicted = _classes(true, predicted, len(class_names))
     images = np.asanyarray(images)
-    if len(image_shape) not in (2, 3) or (len(image_shape) == 3 and image_shape[2] != 3):
+    if len(image_shape) not in (2, 3) or image_shape[2:] not in ((), (3,), (4,)):
         raise ValueError(
-            f"image_shape must be (height, width) or (height, width, 3), got {image_shape}"
+            "image_shape must be (height, width), or (height, width, n_channels) with 3 or 4 "
+            f"channels, got {image_shape}"
         )
     if images.shape[:1] != true.shape or images.size != len(true) * math.prod(image_shape):
         raise ValueError(
@@ -272,7 +273,8 @@ def _scaled(images: npt.NDArray[Any], shown: npt.NDArray[np.intp]) -> npt.NDArra
     if images.dtype != np.uint8 and images.size:
         low, high = float(images.min()), float(images.max())
     chosen = np.asarray(images[shown], np.float64)
-    return np.clip((chosen - low) / ((high - low) or 1.0), 0, 1)
+    # In halves, whose difference does not overflow.
+    return np.clip((chosen / 2 - low / 2) / ((high / 2 - low / 2) or 1.0), 0, 1)
 
 
 def _confusion_figure(

@@ -26,7 +26,9 @@ from xpnet.kinds import (
     Number,
     RecipeError,
     Text,
+    missing,
     options,
+    plain,
     shown,
     unknown,
     wrong,
@@ -79,7 +81,7 @@ class Key:
 _BITS = 63  # what a TOML integer holds
 
 KEYS = (
-    Key("description", Text(), "", "-", "One line for `--list`."),
+    Key("description", Text("string of one line"), "", "-", "One line for `--list`."),
     Key(
         "seed",
         Number(0, 2**_BITS - 1, whole=True),
@@ -268,7 +270,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
             raise unknown(path, value, tuple(_BY_PATH))
     dataset = _BY_PATH["data.dataset"]
     if dataset.path not in flat:
-        raise _missing(dataset)
+        raise missing(dataset.path, dataset.kind.name)
     name = dataset.kind.check(dataset.path, flat[dataset.path])
     resolved: dict[str, Any] = {}
     for key in KEYS:
@@ -280,7 +282,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
                 )
             continue
         if key.path not in flat and key.is_required:
-            raise _missing(key)
+            raise missing(key.path, key.kind.name)
         value = flat.get(key.path, key.default_for(name))
         if key.path == "network.layers":
             value = _with_init(value, resolved["network"]["init"])
@@ -317,10 +319,6 @@ def _flatten(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((f"{key}.{name}", inner) for name, inner in value.items())
         else:
             raise wrong(key, f"a table [{key}]", value)
-
-
-def _missing(key: Key) -> RecipeError:
-    return RecipeError(f"{key.path} is missing: it must be {key.kind.name}")
 
 
 # Units of components' options, where they have one.
@@ -398,8 +396,7 @@ def _type(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    text = re.sub(r":\w+:`~?[\w.]*?(\w+)`", r"`\1`", text)
-    return text.replace("``", "`").replace("|", "\\|")
+    return plain(text).replace("|", "\\|")
 
 
 if __name__ == "__main__":

@@ -107,15 +107,22 @@ class Progress:
     title : str
     epochs : int
         The length of the whole run.
+
+    Attributes
+    ----------
+    problem : OutputError or None
+        What was in the way of showing something. From then on nothing is shown: no training is
+        lost to a pipe that was closed.
     """
 
     def __init__(self, title: str, epochs: int) -> None:
+        self.problem: OutputError | None = None
         self._epochs = epochs
         self._display: _Lines | _Bar | _Block = _choose_display(_encodable(title), epochs)
 
     def __enter__(self) -> Self:
         self._started = time.monotonic()
-        with _writing():
+        with self._noting_problems():
             self._display.open()
         return self
 
@@ -125,15 +132,25 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with _writing():
+        with self._noting_problems():
             self._display.close()
 
     def __call__(self, report: Report) -> None:
         """Show a report."""
+        if self.problem is not None:
+            return
         done = report.epoch + 1
         elapsed = time.monotonic() - self._started
-        with _writing():
+        with self._noting_problems():
             self._display.show(done, _describe(report), elapsed / done * (self._epochs - done))
+
+    @contextlib.contextmanager
+    def _noting_problems(self) -> Iterator[None]:
+        try:
+            with _writing():
+                yield
+        except OutputError as error:
+            self.problem = self.problem or error
 
 
 def _describe(report: Report) -> str:

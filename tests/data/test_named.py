@@ -131,6 +131,8 @@ def test_folders_are_looked_into(monkeypatch, tmp_path):
         ("none.npz", "none.npz: there is no such file"),
         ("none.csv", "which column holds the labels"),
         ("folder/none", "folder/none"),
+        ("a" * 300, "there is no data set named 'aaa"),
+        ("a" * 300 + ".npz", "aaa.npz: "),
     ],
 )
 def test_an_unknown_name(name, said):
@@ -177,7 +179,7 @@ def images(n=3, shape=(64, 64, 3), dtype=np.uint8):
 @pytest.mark.parametrize(
     ("contents", "said"),
     [
-        ({}, "holds no features: expected them as x, data, features"),
+        ({}, "holds no features: expected them as X, data, features"),
         ({"train_set_x": images()}, "must hold a label 0 or 1 for each image"),
         ({"train_set_x": images(shape=(8, 8, 3)), "train_set_y": [0] * 3}, r"\(n, 64, 64, 3\)"),
         ({"train_set_x": images(dtype=np.int16), "train_set_y": [0] * 3}, "uint8 images"),
@@ -234,3 +236,27 @@ def test_a_file_of_ones_own(tmp_path, monkeypatch):
     assert load_contents(str(path), columns=("v",)).parts["train"].X[:2].tolist() == [[2], [4]]
     monkeypatch.chdir(tmp_path)
     assert load_dataset("points.csv", target="kind").name == "points.csv"
+
+
+def test_where_a_file_of_ones_own_is_looked_up(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def n_found(data_dir=None):
+        return len(load_contents("a.csv", data_dir=data_dir).parts["train"].X)
+
+    with pytest.raises(DataError, match=r"a\.csv: there is no such file"):
+        n_found()
+    for n_rows, folder in ((3, "environment"), (2, "."), (1, "named")):  # the last comes first
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "a.csv").write_text("u\n" + "0\n" * n_rows)
+        monkeypatch.setenv("XPNET_DATA_DIR", str(tmp_path / "environment"))
+        assert n_found("named" if folder == "named" else None) == n_rows
+    with pytest.raises(DataError, match="--data-dir is 'none', which is no folder"):
+        n_found("none")
+    with pytest.raises(DataError, match="--data-dir is 'none', which is no folder"):
+        load_dataset("moons", data_dir="none")
+
+
+def test_points_drawn_at_random_are_in_no_file():
+    with pytest.raises(DataError, match="moons are drawn anew each time, not stored"):
+        load_contents("moons")

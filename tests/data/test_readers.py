@@ -151,7 +151,7 @@ def test_a_single_channel_is_no_axis(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"Z": X}, "holds no features: expected them as x, data, features, x_train"),
+        ({"Z": X}, "holds no features: expected them as X, data, features, X_train"),
         ({"y": Y}, "holds no features"),
         ({"X": X, "data": X}, "holds the same thing twice, as X, data"),
         ({"X": X, "y": Y, "y_test": Y}, "holds y_test, but no features that these labels"),
@@ -173,11 +173,14 @@ def test_a_single_channel_is_no_axis(tmp_path):
         ({"X": X, "y": Y * 1j}, "got dtype complex128"),
         ({"X": X, "y": np.array([b"a", b" "] * 3)}, "got an empty string at 1"),
         ({"X": X, "y": np.array([b"a" * 201] * 6)}, "1 to 200 characters, got 201"),
-        ({"X": X, "y": Y, "classes": np.array([b"a", b"b"])}, "2 class names allow 0 to 1, got 0"),
+        (
+            {"X": X, "y": Y, "classes": np.array([b"a", b"b"])},
+            "as there are 2 class names, got 0 to 2",
+        ),
         ({"X": X, "y": Y - 1, "classes": np.array([b"a", b"b"])}, "labels out of range"),
         ({"X": X, "classes": np.array([b"a", b"a"])}, "must hold names that differ"),
         ({"X": X, "classes": Y}, "classes must be a list of strings, got dtype int64"),
-        ({"X": X, "y": np.array([b"\xff"] * 6)}, "cannot be read: 'utf-8' codec can't decode"),
+        ({"X": X, "y": np.array([b"\xff"] * 6)}, "must hold UTF-8 text, got another encoding"),
     ],
 )
 def test_wrong_arrays(tmp_path, write, arrays, said):
@@ -298,6 +301,7 @@ def test_long_csv(tmp_path):
     [
         ("", {}, "is empty: expected a first line that names the columns"),
         ("\n\n", {}, "is empty"),
+        ("a;b\n1;2\n", {}, "line 1: cells must be separated by commas, got 'a;b'"),
         ("a,b\n", {}, "must hold a sample at least, got the names of the columns alone"),
         ("a,,c\n1,2,3\n", {}, "line 1 must name every column, got no name for column 2"),
         ("a,b, a\n1,2,3\n", {}, "line 1 must give each column its own name, got 'a' twice"),
@@ -330,7 +334,9 @@ def test_wrong_csv(tmp_path, text, options, said):
 
 
 def test_csv_that_is_not_utf_8(tmp_path):
-    assert "codec can't decode" in refusal(write_csv(tmp_path, "naïve\n1\n", "latin-1"))
+    assert "must hold UTF-8 text, got another encoding" in refusal(
+        write_csv(tmp_path, "naïve\n1\n", "latin-1")
+    )
 
 
 # ---- idx

@@ -29,7 +29,7 @@ def test_splits_are_stratified_disjoint_and_complete(counts, test, validation, s
     try:
         data = make_dataset("d", contents, **options)
     except DataError:  # too few samples for so many classes
-        with pytest.raises(DataError, match="cannot"):
+        with pytest.raises(DataError, match=r"cannot be split|must leave one"):
             make_dataset("d", contents, **options)
         return
     assert data.X_validation is not None
@@ -84,7 +84,11 @@ def test_labels_become_classes():
     ("parts", "names", "said"),
     [
         ({"test": points([0, 1])}, None, "d holds no training samples, only test"),
-        ({"train": Part(np.zeros((2, 1)), None)}, None, "d holds no labels for its train samples"),
+        (
+            {"train": Part(np.zeros((2, 1)), None)},
+            None,
+            "no labels for its training samples",
+        ),
         ({"train": points([0, 1]), "test": Part(np.zeros((2, 2)), None)}, None, "its test samples"),
         ({"train": points([0, 1]), "test": points([0, 1], 3)}, None, r"\(2,\), got \(3,\)"),
         ({"train": points([5, 5])}, None, "at least two classes, got only the label '5'"),
@@ -97,7 +101,11 @@ def test_labels_become_classes():
         ({"train": points([0, 2])}, ("a", "b"), "train labels hold '2', which is none of the 2"),
         ({"train": points(["a", "c"])}, ("a", "b"), "train labels hold 'c', which is none"),
         ({"train": points([0, 0, 0, 1])}, None, "class '1' has a single sample, which cannot be"),
-        ({"train": points([0, 0, 1, 1])}, None, "cannot hold out test data: The test_size = 1"),
+        (
+            {"train": points([0, 0, 1, 1])},
+            None,
+            "holding out 0.2 of 4 samples",
+        ),
     ],
 )
 def test_what_does_not_fit(parts, names, said):

@@ -79,6 +79,32 @@ def test_what_is_not_finite(dev, bad):
         model.predict_proba(X, batch_size=16)
 
 
+def test_what_overflows(dev):
+    model, raw = make(dev)
+    with pytest.raises(ValueError, match=r"finite in float32, got inf for 1e\+300 in feature 4"):
+        model.predict_proba(np.where(np.arange(12) == 4, 1e300, raw))
+    model.network.parameters[...] = 1e38
+    with pytest.raises(ValueError, match=r"X is too large for the network in row 0: logits over"):
+        model.predict_proba(raw)
+
+
+def test_no_samples(dev):
+    model, raw = make(dev, image_shape=(3, 4))
+    assert model.predict_proba(raw[:0]).shape == (0, 3)
+    assert model.predict_proba(raw[:0].reshape(0, 3, 4)).shape == (0, 3)
+
+
+def test_a_header_without_end(dev, tmp_path):
+    model, _ = make(dev)
+    save_model(model, tmp_path / "model")
+    config = json.dumps(model.network.get_config())
+    for key, said in (("model", "a model"), ("network", "a network")):
+        metadata = {"format": "xpnet-network/2", "network": config, key: "[" * 100_000}
+        forge(tmp_path / "model", load_file(tmp_path / "model"), metadata)
+        with pytest.raises(ValueError, match=f"does not describe {said}: maximum recursion"):
+            load_model(tmp_path / "model")
+
+
 PREDICT = """
 import sys
 import numpy as np
@@ -128,9 +154,25 @@ def test_the_network_alone_can_be_taken_from_it(dev, tmp_path):
     [
         (lambda described, tensors: described.pop("loss"), "'loss'"),
         (lambda described, tensors: described.update(loss="hinge"), "no loss named 'hinge'"),
-        (lambda described, tensors: described.update(class_names=["a"]), "3 outputs do not give"),
-        (lambda described, tensors: described.update(class_names=3), "not iterable"),
-        (lambda described, tensors: described.update(divide_by="x"), "could not convert"),
+        (lambda described, tensors: described.update(class_names=["a"]), "tuple of 3 different"),
+        (lambda described, tensors: described.update(class_names=["a", "b", "b"]), "3 different"),
+        (lambda described, tensors: described.update(class_names=["a", None, "b"]), "3 different"),
+        (lambda described, tensors: described.update(feature_names="x"), "12 different strings"),
+        (lambda described, tensors: described.update(feature_names=["x"]), "12 different strings"),
+        (lambda described, tensors: described.update(image_shape=[3, 5]), "image of 12 features"),
+        (lambda described, tensors: described.update(image_shape={}), "image of 12 features"),
+        (lambda described, tensors: described.update(divide_by=0), "divide_by must be a finite"),
+        (lambda described, tensors: described.update(divide_by=True), "divide_by must be a finite"),
+        (
+            lambda described, tensors: tensors.update({"preprocessing.std": np.zeros(12)}),
+            "std must be positive, got 0.0",
+        ),
+        (
+            lambda described, tensors: tensors.update({"preprocessing.mean": np.full(12, np.nan)}),
+            "mean and std must be finite",
+        ),
+        (lambda described, tensors: described.update(class_names=3), "got 3"),
+        (lambda described, tensors: described.update(divide_by="x"), "got 'x'"),
         (lambda described, tensors: tensors.pop("preprocessing.std"), "must come together"),
         (
             lambda described, tensors: tensors.update({"preprocessing.std": np.ones(3)}),

@@ -54,9 +54,10 @@ def load_dataset(
         A name from the table; or a file ``.npz``, ``.csv``, ``.h5`` or idx, see
         :func:`xpnet.data.read_file`.
     data_dir : path, optional
-        Where data files are looked up first; then in the folder that the environment variable
-        ``XPNET_DATA_DIR`` names, in Debian's ``/usr/share/datasets``, and in the cache, into
-        which published files that are nowhere else are downloaded.
+        Where published files are looked up first; then in the folder that the environment
+        variable ``XPNET_DATA_DIR`` names, in Debian's ``/usr/share/datasets``, and in the cache,
+        into which those that are nowhere else are downloaded. A file of one's own is looked up
+        in ``data_dir``, in the working directory, and in ``XPNET_DATA_DIR``.
     target : str, optional
         The column of a ``.csv`` file that holds the labels.
     n_samples : int
@@ -95,6 +96,7 @@ def load_dataset(
     if noise is not None and not (_is_number(noise) and 0 <= noise < math.inf):
         raise ValueError(f"noise must be a finite number of at least 0, got {noise!r}")
     check_seed(seed, bits=32)
+    _check_folder(data_dir)
     if name in GENERATED:
         contents = _generate(name, n_samples, GENERATED[name][1] if noise is None else noise, seed)
     else:
@@ -143,20 +145,35 @@ def load_contents(
     DataError
         See :func:`load_dataset`.
     """
+    _check_folder(data_dir)
     if dataset in _PUBLISHED:
         return _PUBLISHED[dataset](None if data_dir is None else Path(data_dir))
+    if dataset in GENERATED:
+        raise DataError(f"{dataset} are drawn anew each time, not stored: a file is needed here")
     is_file = dataset.lower().removesuffix(".gz").endswith(SUFFIXES) or os.sep in dataset
-    if not is_file and not Path(dataset).exists():
+    if not is_file and not _is_there(Path(dataset)):
         near = difflib.get_close_matches(dataset, NAMES, n=1, cutoff=0.7)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise DataError(
             f"there is no data set named {dataset!r}; {hint}known: {', '.join(NAMES)}, and files "
             f"{', '.join(SUFFIXES)}"
         )
-    path = Path(dataset)
-    if data_dir is not None and not path.exists() and (Path(data_dir) / path).exists():
-        path = Path(data_dir) / path
-    return read_file(path, target=target, columns=columns)
+    folders = [data_dir, "", os.environ.get("XPNET_DATA_DIR")]
+    places = [Path(folder, dataset) for folder in folders if folder is not None]
+    found = next(filter(_is_there, places), Path(dataset))
+    return read_file(found, target=target, columns=columns)
+
+
+def _check_folder(data_dir: str | os.PathLike[str] | None) -> None:
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise DataError(f"--data-dir is {os.fspath(data_dir)!r}, which is no folder")
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long a name, or a folder that may not be looked into
+        return False
 
 
 def _digits(data_dir: Path | None) -> Contents:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -31,11 +32,30 @@ class Preprocessing:
     mean, std : float64 arrays (n_features,) or None
         Of the training samples after the division, each feature on its own. A feature that is
         constant there has ``std`` 1.
+
+    Raises
+    ------
+    ValueError
+        If one of these is out of its range.
     """
 
     divide_by: float = 1.0
     mean: npt.NDArray[np.float64] | None = None
     std: npt.NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        is_number = isinstance(self.divide_by, (int, float)) and not isinstance(
+            self.divide_by, bool
+        )
+        if not is_number or not 0 < self.divide_by < math.inf:
+            raise ValueError(f"divide_by must be a finite number > 0, got {self.divide_by!r}")
+        if self.mean is None or self.std is None:
+            if self.mean is not self.std:
+                raise ValueError("mean and std must come together")
+        elif not (np.isfinite(self.mean).all() and np.isfinite(self.std).all()):
+            raise ValueError("mean and std must be finite")
+        elif not (self.std > 0).all():
+            raise ValueError(f"std must be positive, got {self.std.min()}")
 
     @classmethod
     def fit(cls, X: npt.NDArray[Any], *, divide_by: float = 1.0, standardise: bool = False) -> Self:
@@ -91,21 +111,33 @@ class Preprocessing:
         array like X, of that dtype
             ``X`` itself, memory-mapped or not, where there is nothing to do.
 
+        Raises
+        ------
+        DataError
+            If what comes out is not finite, because ``X`` is not or is out of the dtype's range.
+
         Notes
         -----
         Computed in float64 and rounded once, in chunks: beyond the result little memory is used.
         """
         dtype = np.dtype(dtype)
-        if self.divide_by == 1 and self.mean is None and X.dtype == dtype:
-            return X
-        result = np.empty(X.shape, dtype)
+        is_done = self.divide_by == 1 and self.mean is None and X.dtype == dtype
+        result = X if is_done else np.empty(X.shape, dtype)
         for rows in _chunks(X):
-            chunk = _scaled(X[rows], self.divide_by)
-            if self.mean is not None and self.std is not None:
-                chunk -= self.mean
-                chunk /= self.std
-            with np.errstate(over="ignore"):  # what overflows becomes infinite; fit refuses that
-                result[rows] = chunk
+            if not is_done:
+                with np.errstate(over="ignore", invalid="ignore"):  # looked at below
+                    chunk = _scaled(X[rows], self.divide_by)
+                    if self.mean is not None and self.std is not None:
+                        chunk -= self.mean
+                        chunk /= self.std
+                    result[rows] = chunk
+            is_finite = np.isfinite(result[rows])
+            if not is_finite.all():
+                at = tuple(np.argwhere(~is_finite)[0])
+                raise DataError(
+                    f"features must be finite in {dtype}, got {result[rows][at]} for "
+                    f"{X[rows][at]} in feature {at[1]}"
+                )
         return result
 
 

@@ -111,28 +111,28 @@ def _refusing(where: str) -> Iterator[None]:
     """Turn what the checks, the system and the libraries raise into a DataError."""
     try:
         yield
+    except DataError:
+        raise
     except _ContentError as error:
         raise _refusal(where, error) from error.__cause__
     except MemoryError as error:
         raise _refusal(where, "does not fit into memory") from error
+    except UnicodeDecodeError as error:
+        raise _refusal(where, f"must hold UTF-8 text, got another encoding ({error})") from error
     except (
         EOFError,
         KeyError,
-        NotImplementedError,
         OSError,
         OverflowError,
         RuntimeError,
         SyntaxError,
         TypeError,
+        ValueError,
         struct.error,
         tokenize.TokenError,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise _refusal(where, f"cannot be read: {_reason(error)}") from error
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
         raise _refusal(where, f"cannot be read: {_reason(error)}") from error
 
 
@@ -194,8 +194,9 @@ def _collect(names: Sequence[str], read: Callable[[str], npt.NDArray[Any]]) -> C
     named = find(_CLASS_NAMES)
     if not any(features.values()):
         raise _ContentError(
-            f"holds no features: expected them as {_listed(_usual_names('train', 'x'))} (the same "
-            f"with validation and test), got {_listed(names) or 'no arrays'}"
+            "holds no features: expected them as X, data, features, X_train, train_X or "
+            "train_set_x (the same with validation and test), got "
+            f"{_listed(names) or 'no arrays'}"
         )
     class_names = None if named is None else _check_class_names(named, read(named))
     parts = {}
@@ -263,8 +264,8 @@ def _check_labels(
     y = y.astype(np.int64)
     if class_names is not None and not (y.min() >= 0 and y.max() < len(class_names)):
         raise _ContentError(
-            f"{name}: labels out of range: {len(class_names)} class names allow 0 to "
-            f"{len(class_names) - 1}, got {y.min()} to {y.max()}"
+            f"{name}: labels out of range: expected 0 to {len(class_names) - 1}, as there are "
+            f"{len(class_names)} class names, got {y.min()} to {y.max()}"
         )
     return y
 
@@ -478,6 +479,8 @@ def _column_names(header: list[str]) -> list[str]:
     if not header:
         raise _ContentError("is empty: expected a first line that names the columns")
     names = [name.strip() for name in header]
+    if len(names) == 1 and re.search("[;\t]", names[0]):
+        raise _ContentError(f"line 1: cells must be separated by commas, got {names[0][:40]!r}")
     if not all(names):
         nameless = names.index("") + 1
         raise _ContentError(f"line 1 must name every column, got no name for column {nameless}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,8 @@ def make_dataset(
         raise DataError(f"{name} holds no training samples, only {', '.join(sorted(parts))}")
     for part_name, part in parts.items():
         if part.y is None:
-            raise DataError(f"{name} holds no labels for its {part_name} samples")
+            which = "training" if part_name == "train" else part_name
+            raise DataError(f"{name} holds no labels for its {which} samples")
         if part.X.shape[1:] != parts["train"].X.shape[1:]:
             raise DataError(
                 f"{name}: {part_name} samples must have the shape of the training samples, "
@@ -136,13 +138,16 @@ def _split(
             f"{name}: class {lonely!r} has a single sample, which cannot be split into training "
             f"and {key} data"
         )
-    selection = require("sklearn.model_selection", f"splitting {name}", "scikit-learn")
-    try:
-        kept, held_out = selection.train_test_split(
-            np.arange(len(y)), test_size=fraction, stratify=y, random_state=seed
+    n_classes, n_held_out = int((counts > 0).sum()), math.ceil(fraction * len(y))
+    if min(n_held_out, len(y) - n_held_out) < n_classes:
+        raise DataError(
+            f"{name}: holding out {fraction:g} of {len(y)} samples for {key} must leave one of "
+            f"each of the {n_classes} classes on both sides"
         )
-    except ValueError as error:
-        raise DataError(f"{name}: cannot hold out {key} data: {error}") from error
+    selection = require("sklearn.model_selection", f"splitting {name}", "scikit-learn")
+    kept, held_out = selection.train_test_split(
+        np.arange(len(y)), test_size=n_held_out, stratify=y, random_state=seed
+    )
     return kept, held_out
 
 

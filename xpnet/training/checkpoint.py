@@ -162,7 +162,7 @@ def read_network(
             network = Network(**config, device=device, values=values)
             return network, metadata.get("model"), tensors
         reason = f"its tensors must be {config['dtype']}, got {', '.join(sorted(dtypes))}"
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         reason = str(error)
     raise ValueError(f"{where} does not describe a network: {reason}")
 

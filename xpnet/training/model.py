@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -34,9 +35,15 @@ class Model:
         What the network was trained with; it says how logits become probabilities.
     preprocessing : Preprocessing
     class_names : tuple of str
+        As many as the network has outputs; two for a single output.
     image_shape : tuple of int or None
         Shape of a sample, where samples are images.
     feature_names : tuple of str or None
+
+    Raises
+    ------
+    ValueError
+        If these do not fit each other.
     """
 
     network: Network
@@ -45,6 +52,30 @@ class Model:
     class_names: tuple[str, ...]
     image_shape: tuple[int, ...] | None = None
     feature_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        n_features, n_outputs = self.network.n_features, self.network.n_outputs
+        _check_names("class_names", self.class_names, max(2, n_outputs))
+        if self.feature_names is not None:
+            _check_names("feature_names", self.feature_names, n_features)
+        if self.image_shape is not None:
+            shape = self.image_shape
+            is_shape = isinstance(shape, tuple) and len(shape) in (2, 3)
+            if not (
+                is_shape
+                and all(type(length) is int and length > 0 for length in shape)
+                and math.prod(shape) == n_features
+            ):
+                raise ValueError(
+                    f"image_shape must be the shape of an image of {n_features} features, got "
+                    f"{shape!r}"
+                )
+        for statistic in (self.preprocessing.mean, self.preprocessing.std):
+            if statistic is not None and statistic.shape != (n_features,):
+                raise ValueError(
+                    f"statistics of the features must have shape ({n_features},), got "
+                    f"{statistic.shape}"
+                )
 
     def predict_proba(self, X: Any, *, batch_size: int = 1024) -> npt.NDArray[Any]:
         """Compute the probability of every class.
@@ -60,18 +91,20 @@ class Model:
         Returns
         -------
         array (n_samples, n_classes), in the network's dtype
-            Each row sums to 1.
+            Each row sums to 1. The last bits depend on the batch size, as those of matrix
+            products do.
 
         Raises
         ------
         ValueError, TypeError
-            If ``X`` is not finite or has the wrong shape.
+            If ``X`` is not finite, before or after preprocessing, too large for the network, or
+            has the wrong shape.
         """
         batch_size = check_count("batch_size", batch_size)
         if type(X) not in (np.ndarray, np.memmap):
             X = host_array(X, name="X")
         if self.image_shape is not None and X.shape[1:] == self.image_shape:
-            X = X.reshape(len(X), -1)
+            X = X.reshape(len(X), math.prod(self.image_shape))
         network, device = self.network, self.network.device
         check_samples(X, network.n_features)
         result = np.empty((len(X), len(self.class_names)), network.dtype)
@@ -87,6 +120,9 @@ class Model:
                 found = device.to_host(self.loss.probabilities(device.ops, on_device))
             if found.shape[1] == 1:  # one output for two classes: that of the second
                 found = np.concatenate([1 - found, found], axis=1)
+            if not np.isfinite(found).all():
+                row = start + int(np.argmin(np.isfinite(found).all(axis=1)))
+                raise ValueError(f"X is too large for the network in row {row}: logits overflow")
             result[rows] = found
         return result
 
@@ -182,33 +218,29 @@ def load_model(path: str | os.PathLike[str], *, device: str | Device | None = No
         )
     try:
         return _make_model(network, json.loads(described), tensors)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{os.fspath(path)} does not describe a model: {error}") from error
 
 
 def _make_model(
     network: Network, described: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]
 ) -> Model:
-    class_names = tuple(map(str, described["class_names"]))
-    if len(class_names) != max(2, network.n_outputs):
-        raise ValueError(
-            f"{network.n_outputs} outputs do not give probabilities of {len(class_names)} classes"
-        )
     mean, std = (tensors.get(name) for name in _STATISTICS)
-    for statistic in (mean, std):
-        if statistic is not None and statistic.shape != (network.n_features,):
-            raise ValueError(
-                f"statistics of the features must have shape ({network.n_features},), got "
-                f"{statistic.shape}"
-            )
-    if (mean is None) != (std is None):
-        raise ValueError("mean and standard deviation must come together")
-    image_shape, feature_names = described["image_shape"], described["feature_names"]
+    class_names, image_shape, feature_names = (
+        tuple(value) if isinstance(value, list) else value  # as JSON has no tuples
+        for value in map(described.__getitem__, ("class_names", "image_shape", "feature_names"))
+    )
     return Model(
         network,
         Loss.resolve(described["loss"]),
-        Preprocessing(float(described["divide_by"]), mean, std),
+        Preprocessing(described["divide_by"], mean, std),
         class_names,
-        None if image_shape is None else tuple(map(int, image_shape)),
-        None if feature_names is None else tuple(map(str, feature_names)),
+        image_shape,
+        feature_names,
     )
+
+
+def _check_names(name: str, names: Any, n: int) -> None:
+    is_good = isinstance(names, tuple) and all(isinstance(item, str) and item for item in names)
+    if not is_good or len(names) != n or len(set(names)) < n:
+        raise ValueError(f"{name} must be a tuple of {n} different strings, got {names!r:.200}")
