@@ -129,7 +129,7 @@ def test_what_is_filled_in_says_the_same_again():
         (
             "batch_size = 16",
             'batch_size = "ful"',
-            'training.batch_size must be "full" or '
+            'training.batch_size must be "full" or an '
             "integer in [1, 10^9], got 'ful'; did you mean 'full'?",
         ),
         ("batch_size = 16", "batch_size = 0", "training.batch_size must be an integer in"),
