@@ -147,6 +147,12 @@ def test_what_is_filled_in_says_the_same_again():
             "optimizer.momentun (got 1) is not a key of a recipe; known here: optimizer.type,",
         ),
         ("n_samples = 60", '"laye\\nrs" = 3', "data.laye\\nrs (got 3) is not"),
+        (
+            "[training]",
+            "[trainig]",
+            "trainig (got {'batch_size': 16, 'epochs': 3}) is not a key of a ",
+        ),
+        ("[training]", "[trainig]", "did you mean training?"),
         ("n_samples = 60", "divide_by = 0", "data.divide_by must be a number > 0, got 0"),
         (
             "n_samples = 60",

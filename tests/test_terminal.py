@@ -76,6 +76,9 @@ def test_a_terminal(tmp_path, columns):
     header = next(line.split() for line in lines if line.startswith("recipe "))
     assert {"recipe", "train", "test"} <= set(header)
     assert ("samples/s" in header) == (columns >= 100)
+    if columns == 60:
+        assert any(re.search(r"validation accuracy 0\.\d{4} *$", line) for line in lines)
+        assert not any("samples" in line for line in lines)
     if columns >= 80:
         assert any(re.search(r"\d+:\d\d left", line) for line in lines)
         assert any("validation accuracy 0.9" in line and "samples/s" in line for line in lines)

@@ -296,9 +296,9 @@ def wrong(path: str, expected: str, came: Any, *, near: str | None = None) -> Re
     return RecipeError(f"{path} must be {_with_article(expected)}, got {shown(came)}{hint}")
 
 
-def missing(path: str, expected: str) -> RecipeError:
+def missing(path: str, expected: str, meaning: str) -> RecipeError:
     """Give the error of a key that must be there."""
-    return RecipeError(f"{path} is missing: it must be {_with_article(expected)}")
+    return RecipeError(f"{path} is missing: it must be {_with_article(expected)}. {meaning}")
 
 
 def _with_article(noun: str) -> str:

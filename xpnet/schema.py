@@ -267,10 +267,10 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     flat = dict(_flatten(given))
     for path, value in flat.items():
         if path not in _BY_PATH:
-            raise unknown(path, value, tuple(_BY_PATH))
+            raise unknown(path, value, (*_BY_PATH, *_TABLES))
     dataset = _BY_PATH["data.dataset"]
     if dataset.path not in flat:
-        raise missing(dataset.path, dataset.kind.name)
+        raise missing(dataset.path, dataset.kind.name, dataset.meaning)
     name = dataset.kind.check(dataset.path, flat[dataset.path])
     resolved: dict[str, Any] = {}
     for key in KEYS:
@@ -282,7 +282,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
                 )
             continue
         if key.path not in flat and key.is_required:
-            raise missing(key.path, key.kind.name)
+            raise missing(key.path, key.kind.name, key.meaning)
         value = flat.get(key.path, key.default_for(name))
         if key.path == "network.layers":
             value = _with_init(value, resolved["network"]["init"])

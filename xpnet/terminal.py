@@ -223,12 +223,12 @@ class _Bar:
     """A bar of rich's under the title, and under that a line of numbers."""
 
     def __init__(self, title: str, epochs: int, rich: Any) -> None:
-        columns = rich.console.Console().width
+        self._columns = rich.console.Console().width
         self._title = title
         text_column = rich.progress.TextColumn
         self._rich = rich
         self._progress = rich.progress.Progress(
-            rich.progress.BarColumn(bar_width=max(5, min(40, columns - 40))),
+            rich.progress.BarColumn(bar_width=max(5, min(40, self._columns - 40))),
             text_column("epoch {task.completed:.0f}/{task.total:.0f}"),
             text_column("{task.fields[left]}"),
             auto_refresh=False,
@@ -252,7 +252,10 @@ class _Bar:
 
     def show(self, done: int, text: str, left: float) -> None:
         self._progress.update(self._task, completed=done, left=f"{_clock(left)} left")
-        self._live.update(self._rendered(f"  {text}"), refresh=True)
+        text = f"  {text}"
+        while len(text) > self._columns and "  " in text.strip():  # the last number is left out
+            text = text.rpartition("  ")[0]
+        self._live.update(self._rendered(text), refresh=True)
 
 
 def _choose_display(title: str, epochs: int) -> _Lines | _Bar | _Block:
