@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import random
@@ -479,12 +478,14 @@ def test_a_second_ctrl_c_gives_up(monkeypatch, capsys, tmp_path):
 
 
 def test_without_the_packages_that_save(monkeypatch, tmp_path, capsys):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "tomli_w" else find(name)
-    )
-    assert xpnet.cli.train(["digits-logistic", "--out", str(tmp_path / "out")]) == 2
-    assert "saving a run needs tomli_w; type: pip install tomli_w" in capsys.readouterr().err
+    for package in ("tomli_w", "safetensors"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, package, None)
+            assert xpnet.cli.train(["digits-logistic", "--out", str(tmp_path / "out")]) == 2
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert f"saving a run needs {package}, which cannot be imported" in printed.err
+        assert printed.err.endswith(f"type: pip install {package}\n")
 
 
 # ---- predict

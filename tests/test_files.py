@@ -58,11 +58,12 @@ def test_what_is_there_is_not_touched(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "file").write_text("x")
-    for name in ("file", "folder"):
+    (tmp_path / "round").symlink_to("round")
+    for name in ("file", "folder", "round"):
         for refuse in (check_folder, lambda path: write_folder(path, FILES)):
             with pytest.raises(FileExistsError, match="there is something already"):
                 refuse(tmp_path / name)
-    assert {entry.name for entry in tmp_path.iterdir()} == {"file", "folder"}
+    assert {entry.name for entry in tmp_path.iterdir()} == {"file", "folder", "round"}
     assert read(tmp_path / "folder") == {"file": b"x"}
 
 

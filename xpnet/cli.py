@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-import importlib.util
+import importlib
 import io
 import json
 import logging
@@ -292,11 +292,14 @@ def _load(recipes: Sequence[Recipe], data_dir: str | None) -> list[Dataset]:
 
 def _require(*packages: str) -> None:
     """Refuse to train what could not be saved."""
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        raise _UsageError(
-            f"saving a run needs {' and '.join(missing)}; type: pip install {' '.join(missing)}"
-        )
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise _UsageError(
+                f"saving a run needs {package}, which cannot be imported ({error}); type: "
+                f"pip install {package}"
+            ) from error
 
 
 @contextlib.contextmanager

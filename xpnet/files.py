@@ -90,7 +90,7 @@ def check_folder(path: str | os.PathLike[str]) -> None:
 
 
 def _check_free(target: Path) -> None:
-    if target.exists():
+    if target.exists() or target.is_symlink():  # a link that is left leads round in circles
         raise FileExistsError(errno.EEXIST, "there is something already", str(target))
 
 

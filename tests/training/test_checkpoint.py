@@ -131,6 +131,12 @@ def test_a_wrong_checksum(tmp_path, network, checksum):
         training.load_network(path)
 
 
+def test_the_same_network_gives_the_same_bytes(network):
+    packed = training.checkpoint.pack_network(network, model={"b": 1, "a": 2})
+    for _ in range(20):  # the library puts the header's keys in any order
+        assert training.checkpoint.pack_network(network, model={"b": 1, "a": 2}) == packed
+
+
 def test_any_changed_byte_is_noticed(tmp_path, network):
     path = tmp_path / "net"
     training.save_network(network, path)

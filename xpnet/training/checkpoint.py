@@ -110,8 +110,19 @@ def pack_network(
     }
     values.update({name: np.ascontiguousarray(array) for name, array in (tensors or {}).items()})
     metadata["sha256"] = _digest(metadata, values)
-    packed: bytes = save(values, metadata=metadata)
-    return packed
+    return _ordered(save(values, metadata=metadata))
+
+
+def _ordered(packed: bytes) -> bytes:
+    """Sort a safetensors file's header, so that the same contents are always the same bytes.
+
+    It is JSON after its length in eight bytes, little-endian; offsets count from its end, which
+    spaces bring to a multiple of eight.
+    """
+    end = 8 + int.from_bytes(packed[:8], "little")
+    header = json.dumps(json.loads(packed[8:end]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + packed[end:]
 
 
 def read_network(
