@@ -543,7 +543,7 @@ def test_predict_into_a_file(trained, tmp_path):
     assert len(out.read_text("utf-8").splitlines()) == 61
     (tmp_path / "more.csv").write_text("y,x,note\n5,0,none\n")  # columns are found by name
     done = run("predict", trained / "run", tmp_path / "more.csv", "--out", out, command=XPNET)
-    assert done.stdout == f"1 labels in {out}\n"
+    assert done.stdout == f"1 label in {out}\n"
     assert out.read_text("utf-8").splitlines()[1].startswith("café,")
 
 

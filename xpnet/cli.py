@@ -441,7 +441,8 @@ def _predict(options: argparse.Namespace) -> int:
         ", training samples included" if options.data in NAMES and len(contents.parts) == 1 else ""
     )
     score = _score(contents, part, names, caveat)
-    print_lines([f"{len(predicted)} labels in {options.out}{score}"])
+    noun = "label" if len(predicted) == 1 else "labels"
+    print_lines([f"{len(predicted)} {noun} in {options.out}{score}"])
     return DONE
 
 
