@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -236,6 +237,26 @@ def test_a_file_of_ones_own(tmp_path, monkeypatch):
     assert load_contents(str(path), columns=("v",)).parts["train"].X[:2].tolist() == [[2], [4]]
     monkeypatch.chdir(tmp_path)
     assert load_dataset("points.csv", target="kind").name == "points.csv"
+
+
+def test_a_target_is_for_columns_only(tmp_path):
+    np.savez(tmp_path / "a.npz", X=np.eye(4), y=np.arange(4) % 2)
+    for dataset in ("moons", "digits", tmp_path / "a.npz"):
+        with pytest.raises(DataError, match=r"the target 'kind' is only for \.csv files"):
+            load_dataset(dataset, target="kind")
+    with pytest.raises(DataError, match=r"the target 'kind' is only for \.csv files"):
+        load_contents(tmp_path / "a.npz", target="kind")
+
+
+def test_an_address_is_no_file():
+    with pytest.raises(DataError, match=r"^https://x\.y/a\.csv is an address: download the file"):
+        load_dataset("https://x.y/a.csv", target="kind")
+
+
+def test_numpys_scalars_are_numbers():
+    scalars: dict[str, Any] = {"n_samples": np.int64(50), "noise": np.float32(0)}
+    found = load_dataset("flower", **scalars)
+    assert len(found.y_train) + len(found.y_test) == 50
 
 
 def test_where_a_file_of_ones_own_is_looked_up(tmp_path, monkeypatch):

@@ -45,9 +45,45 @@ def test_a_constant_feature_becomes_0(value):
     np.testing.assert_allclose(found(X, "float64")[:, 0], 0, atol=1e-9)
 
 
-def test_what_cannot_be_squared():
-    with pytest.raises(DataError, match=r"squares are finite, got values up to 1e\+200"):
-        Preprocessing.fit(np.array([[1e200], [-1.0]]), standardise=True)
+@pytest.mark.parametrize("scale", [1e-310, 1e-163, 1e-20, 1.0, 1e200, 1e306])
+def test_features_of_any_size_are_standardised(scale):
+    X = np.random.default_rng(0).normal(size=(100, 2)) * [scale, 1.0]
+    found = Preprocessing.fit(X, standardise=True)(X, "float64")
+    rtol = 1e-3 if scale < 1e-300 else 1e-12  # subnormal numbers have few digits
+    np.testing.assert_allclose(found.std(axis=0), 1, rtol=rtol)
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=rtol)
+
+
+def test_what_cannot_be_summed():
+    with pytest.raises(DataError, match=r"sums are finite, got values up to 1e\+308"):
+        Preprocessing.fit(np.full((2, 1), 1e308), standardise=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"divide_by": 0, "standardise": True}, "divide_by must be a finite number > 0, got 0"),
+        ({"divide_by": True}, "divide_by must be a finite number > 0, got True"),
+        ({"X": np.ones(3)}, r"X must have shape \(n_samples, n_features\), got \(3,\)"),
+        ({"X": np.ones((0, 3)), "standardise": True}, "needs a sample at least"),
+    ],
+)
+def test_arguments_out_of_range(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        Preprocessing.fit(**{"X": np.ones((2, 3)), **arguments})
+
+
+def test_what_comes_out_has_a_float_dtype_of_ours():
+    for dtype in ("int32", "float16"):
+        with pytest.raises(ValueError, match=f"dtype must be 'float32' or 'float64', got '{dtype}"):
+            Preprocessing()(np.ones((2, 3)), dtype)
+
+
+def test_numpys_scalars_are_numbers():
+    X = np.array([[1.0, 2.0]], dtype=np.float32)
+    found = Preprocessing.fit(X, divide_by=X.max())
+    assert type(found.divide_by) is float
+    assert found.divide_by == 2
 
 
 @given(

@@ -283,8 +283,10 @@ def test_csv(tmp_path):
 
 
 def test_csv_labels_that_are_whole_numbers(tmp_path):
-    path = write_csv(tmp_path, "a,y\n1,007\n2,-1\n")
+    path = write_csv(tmp_path, "a,y\n1,7\n2,-1\n")
     assert held(read_file(path, target="y")).y.tolist() == [7, -1]
+    path = write_csv(tmp_path, "a,y\n1,07\n2,7\n3,+7\n4,-0\n")
+    assert held(read_file(path, target="y")).y.tolist() == ["07", "7", "+7", "-0"]
     path = write_csv(tmp_path, "a,y\n1,007\n2,1.5\n")
     assert held(read_file(path, target="y")).y.tolist() == ["007", "1.5"]
 
@@ -375,6 +377,12 @@ def test_idx_files_beside_one_another(tmp_path, train, test):
     alone = read_file(tmp_path / test)
     assert list(alone.parts) == ["train"]
     assert len(held(alone).X) == 3
+
+
+def test_words_within_words_are_none(tmp_path):
+    path = write_idx(tmp_path / "strained-images-idx3-ubyte", IMAGES)
+    write_idx(tmp_path / "st10ked-images-idx3-ubyte", IMAGES)
+    assert list(read_file(path).parts) == ["train"]
 
 
 def test_idx_without_labels(tmp_path):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from xpnet.data import Contents, DataError, Part, make_dataset
+
+LISTS: Any = ([[0.0], [1.0]], [0, 1])
 
 
 def points(y, n_features=2):
@@ -81,6 +85,29 @@ def test_labels_become_classes():
 
 
 @pytest.mark.parametrize(
+    "y",
+    [
+        np.array([True, False] * 3),
+        np.array([1.0, 0.0] * 3),
+        np.array([[1], [0]] * 3),
+        np.array(["b", "a"] * 3, dtype=object),
+        np.array([b"b", b"a"] * 3),
+    ],
+)
+def test_labels_in_any_form(y):
+    part = Part(np.zeros((6, 2, 2, 1)), y)
+    data = make_dataset("d", Contents({"train": part, "test": part}))
+    assert data.y_train.tolist() == [1, 0] * 3
+    assert data.image_shape == (2, 2)  # a single channel is no axis
+
+
+def test_numpys_scalars_are_fractions():
+    contents = Contents({"train": points(np.arange(40) % 2)})
+    fraction: Any = np.float32(0.25)
+    assert len(make_dataset("d", contents, test_fraction=fraction).y_test) == 10
+
+
+@pytest.mark.parametrize(
     ("parts", "names", "said"),
     [
         ({"test": points([0, 1])}, None, "d holds no training samples, only test"),
@@ -93,6 +120,35 @@ def test_labels_become_classes():
         ({"train": points([0, 1]), "test": points([0, 1], 3)}, None, r"\(2,\), got \(3,\)"),
         ({"train": points([5, 5])}, None, "at least two classes, got only the label '5'"),
         ({"train": points(["a"])}, None, "at least two classes, got only the label 'a'"),
+        ({"train": points([0, 0])}, ("a", "b"), "at least two classes, got only the label '0'"),
+        (
+            {"train": Part(np.zeros((200, 2)), np.arange(150) % 2)},
+            None,
+            r"d: training labels must hold a label for each of 200 samples, got shape \(150,\)",
+        ),
+        (
+            {"train": Part(np.zeros((150, 2)), np.arange(200) % 2)},
+            None,
+            r"a label for each of 150 samples, got shape \(200,\)",
+        ),
+        (
+            {"train": points([0, 1]), "test": points([0.5, 1.5])},
+            None,
+            "test labels must hold whole numbers, got 0.5 for sample 0",
+        ),
+        ({"train": points([[0, 1], [1, 0]])}, None, "a label for each of 2 samples"),
+        (
+            {"train": points(np.array(["a", np.nan], dtype=object))},
+            None,
+            "training labels must hold strings, got nan at 1",
+        ),
+        ({"train": Part(np.zeros(2), np.arange(2))}, None, r"must have shape .* got \(2,\)"),
+        ({"train": Part(np.array([["1"], ["2"]]), np.arange(2))}, None, "got dtype <U1"),
+        (
+            {"train": Part(*LISTS)},
+            None,
+            "d: training samples must be a NumPy array, got list",
+        ),
         (
             {"train": points([0, 1]), "test": points([0, 2])},
             None,

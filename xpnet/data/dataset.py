@@ -15,7 +15,7 @@ class DataError(ValueError):
     """A data set is missing, damaged or does not fit; the message says what and what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare to one bool
 class Part:
     """Samples of one purpose, as a file holds them.
 
@@ -32,7 +32,7 @@ class Part:
     y: npt.NDArray[Any] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Contents:
     """What a data file holds.
 
@@ -52,7 +52,7 @@ class Contents:
     feature_names: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """A classification problem: samples and labels, split for training and testing.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -91,14 +91,21 @@ def load_dataset(
     name = os.fspath(dataset) if isinstance(dataset, os.PathLike) else dataset
     if not isinstance(name, str):
         raise DataError(f"dataset must be a name or a path, got {dataset!r}")
-    if isinstance(n_samples, bool) or not isinstance(n_samples, int) or n_samples < 10:
+    is_whole = isinstance(n_samples, (int, np.integer)) and not isinstance(n_samples, bool)
+    if not is_whole or n_samples < 10:
         raise ValueError(f"n_samples must be an integer of at least 10, got {n_samples!r}")
-    if noise is not None and not (_is_number(noise) and 0 <= noise < math.inf):
+    if noise is not None and not (
+        isinstance(noise, (int, float, np.integer, np.floating))
+        and not isinstance(noise, bool)
+        and 0 <= noise < math.inf
+    ):
         raise ValueError(f"noise must be a finite number of at least 0, got {noise!r}")
     check_seed(seed, bits=32)
     _check_folder(data_dir)
     if name in GENERATED:
-        contents = _generate(name, n_samples, GENERATED[name][1] if noise is None else noise, seed)
+        _check_target(name, target)
+        deviation = GENERATED[name][1] if noise is None else float(noise)
+        contents = _generate(name, int(n_samples), deviation, seed)
     else:
         if name.lower().endswith(".csv") and target is None:
             raise DataError(
@@ -115,12 +122,8 @@ def load_dataset(
     )
 
 
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def load_contents(
-    dataset: str,
+    dataset: str | os.PathLike[str],
     *,
     data_dir: str | os.PathLike[str] | None = None,
     target: str | None = None,
@@ -130,7 +133,7 @@ def load_contents(
 
     Parameters
     ----------
-    dataset : str
+    dataset : str or path
     data_dir, target
         See :func:`load_dataset`.
     columns : tuple of str, optional
@@ -145,11 +148,15 @@ def load_contents(
     DataError
         See :func:`load_dataset`.
     """
+    dataset = os.fspath(dataset)
     _check_folder(data_dir)
+    _check_target(dataset, target)
     if dataset in _PUBLISHED:
         return _PUBLISHED[dataset](None if data_dir is None else Path(data_dir))
     if dataset in GENERATED:
         raise DataError(f"{dataset} are drawn anew each time, not stored: a file is needed here")
+    if re.match("[a-z]+://", dataset):
+        raise DataError(f"{dataset} is an address: download the file, then give its path")
     is_file = dataset.lower().removesuffix(".gz").endswith(SUFFIXES) or os.sep in dataset
     if not is_file and not _is_there(Path(dataset)):
         near = difflib.get_close_matches(dataset, NAMES, n=1, cutoff=0.7)
@@ -162,6 +169,13 @@ def load_contents(
     places = [Path(folder, dataset) for folder in folders if folder is not None]
     found = next(filter(_is_there, places), Path(dataset))
     return read_file(found, target=target, columns=columns)
+
+
+def _check_target(dataset: str, target: str | None) -> None:
+    if target is not None and not dataset.lower().endswith(".csv"):
+        raise DataError(
+            f"{dataset} has no columns with names: the target {target!r} is only for .csv files"
+        )
 
 
 def _check_folder(data_dir: str | os.PathLike[str] | None) -> None:
@@ -324,7 +338,8 @@ def _flower(n_samples: int, noise: float, seed: int) -> _Points:
 
 
 def _generate(name: str, n_samples: int, noise: float, seed: int) -> Contents:
-    X, y = GENERATED[name][0](n_samples, noise, seed)
+    with np.errstate(over="ignore", invalid="ignore"):  # of noise beyond all measure
+        X, y = GENERATED[name][0](n_samples, noise, seed)
     return Contents({"train": Part(X, y.astype(np.int64))}, feature_names=("x", "y"))
 
 

@@ -44,11 +44,11 @@ class Preprocessing:
     std: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
-        is_number = isinstance(self.divide_by, (int, float)) and not isinstance(
-            self.divide_by, bool
-        )
+        numbers = (int, float, np.integer, np.floating)
+        is_number = isinstance(self.divide_by, numbers) and not isinstance(self.divide_by, bool)
         if not is_number or not 0 < self.divide_by < math.inf:
             raise ValueError(f"divide_by must be a finite number > 0, got {self.divide_by!r}")
+        object.__setattr__(self, "divide_by", float(self.divide_by))  # of NumPy's scalars too
         if self.mean is None or self.std is None:
             if self.mean is not self.std:
                 raise ValueError("mean and std must come together")
@@ -68,7 +68,9 @@ class Preprocessing:
         divide_by : float
         standardise : bool
             Whether to subtract the mean and divide by the standard deviation,
-            ``sqrt(mean((x - mean)^2))``, in two passes over the data in float64.
+            ``sqrt(mean((x - mean)^2))``, in two passes over the data in float64. Before they are
+            squared, a feature's deviations are divided by a power of two near its largest value:
+            squares neither overflow nor vanish.
 
         Returns
         -------
@@ -76,26 +78,38 @@ class Preprocessing:
 
         Raises
         ------
+        ValueError
+            If ``divide_by`` is out of its range, or ``X`` is not of that shape.
         DataError
-            If the statistics are not finite: the features are too large to be squared.
+            If the statistics are not finite: the features are too large to be summed.
         """
+        scaling = cls(divide_by)
+        _check_shape(X)
         if not standardise:
-            return cls(divide_by)
-        n = len(X)
+            return scaling
+        if not len(X):
+            raise ValueError("standardising needs a sample at least, got none")
+        n, total, largest = len(X), np.zeros(X.shape[1]), np.zeros(X.shape[1])
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = sum(_scaled(X[rows], divide_by).sum(axis=0) for rows in _chunks(X)) / n
-            squares = sum(
-                ((_scaled(X[rows], divide_by) - mean) ** 2).sum(axis=0) for rows in _chunks(X)
-            )
-            std = np.sqrt(squares / n)
+            for rows in _chunks(X):
+                chunk = _scaled(X[rows], scaling.divide_by)
+                total += chunk.sum(axis=0)
+                np.maximum(largest, np.abs(chunk, out=chunk).max(axis=0), out=largest)
+            mean, power = total / n, np.frexp(largest)[1]
+            squares = np.zeros(X.shape[1])
+            for rows in _chunks(X):
+                chunk = _scaled(X[rows], scaling.divide_by)
+                chunk -= mean
+                squares += (np.ldexp(chunk, -power, out=chunk) ** 2).sum(axis=0)
+            std = np.ldexp(np.sqrt(squares / n), power)
         if not (np.isfinite(mean).all() and np.isfinite(std).all()):
             raise DataError(
-                "standardising needs features whose squares are finite, got values up to "
+                "standardising needs features whose sums are finite, got values up to "
                 f"{max(float(np.abs(X[rows]).max()) for rows in _chunks(X)):g}"
             )
         # What rounding leaves of a constant feature's deviation is not worth blowing up.
         is_constant = std <= n * np.finfo(np.float64).eps * np.abs(mean)
-        return cls(divide_by, mean, np.where(is_constant, 1.0, std))
+        return cls(scaling.divide_by, mean, np.where(is_constant, 1.0, std))
 
     def __call__(self, X: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Preprocess samples.
@@ -113,6 +127,8 @@ class Preprocessing:
 
         Raises
         ------
+        ValueError
+            If ``X`` or ``dtype`` is not as said.
         DataError
             If what comes out is not finite, because ``X`` is not or is out of the dtype's range.
 
@@ -121,6 +137,9 @@ class Preprocessing:
         Computed in float64 and rounded once, in chunks: beyond the result little memory is used.
         """
         dtype = np.dtype(dtype)
+        if dtype.name not in ("float32", "float64"):
+            raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype.name!r}")
+        _check_shape(X)
         is_done = self.divide_by == 1 and self.mean is None and X.dtype == dtype
         result = X if is_done else np.empty(X.shape, dtype)
         for rows in _chunks(X):
@@ -139,6 +158,11 @@ class Preprocessing:
                     f"{X[rows][at]} in feature {at[1]}"
                 )
         return result
+
+
+def _check_shape(X: npt.NDArray[Any]) -> None:
+    if X.ndim != 2:
+        raise ValueError(f"X must have shape (n_samples, n_features), got {X.shape}")
 
 
 def _scaled(X: npt.NDArray[Any], divide_by: float) -> npt.NDArray[np.float64]:

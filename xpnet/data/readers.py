@@ -28,6 +28,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xpnet.data.checks import (
+    ContentError,
+    check_class_names,
+    check_features,
+    check_labels,
+    listed,
+    texts,
+)
 from xpnet.data.dataset import Contents, DataError, Part
 
 __all__ = ["SUFFIXES", "read_file", "read_idx"]
@@ -36,7 +44,6 @@ SUFFIXES = (".npz", ".csv", ".h5", ".hdf5", "idx3-ubyte", "idx1-ubyte")
 
 _DEFLATE = 1032  # deflate makes nothing smaller by a greater factor
 _SLACK = 1 << 20  # bytes that any file may unpack to
-_LONGEST = 200  # characters of a label: an array gives each label the room of the longest
 
 
 def read_file(
@@ -57,8 +64,8 @@ def read_file(
         Comma-separated, UTF-8; the first line names the columns.
     idx
         ``NAME-images-idx3-ubyte``, with or without ``.gz``; the labels are
-        ``NAME-labels-idx1-ubyte`` beside it. Beside a ``NAME`` with ``train`` in it, a pair with
-        ``t10k`` or ``test`` instead is the test part.
+        ``NAME-labels-idx1-ubyte`` beside it. Beside a ``NAME`` with the word ``train`` in it, a
+        pair with ``t10k`` or ``test`` instead is the test part.
 
     Parameters
     ----------
@@ -86,7 +93,7 @@ def read_file(
     name = where.lower()
     with _refusing(where):
         if not Path(where).is_file():
-            raise _ContentError(
+            raise ContentError(
                 "is no file of data" if Path(where).exists() else "there is no such file"
             )
         if name.endswith(".npz"):
@@ -97,13 +104,9 @@ def read_file(
             return _read_h5(where)
         if kind := re.search(r"[-._]idx([13])[-._]ubyte(\.gz)?$", name):
             return _read_idx_files(Path(where), holds_images=kind[1] == "3")
-        raise _ContentError(
+        raise ContentError(
             "the name must end in .npz, .csv, .h5, .hdf5, -idx3-ubyte or -idx3-ubyte.gz"
         )
-
-
-class _ContentError(Exception):
-    """What is wrong with a file's contents, said without the file's name."""
 
 
 @contextmanager
@@ -113,7 +116,7 @@ def _refusing(where: str) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except _ContentError as error:
+    except ContentError as error:
         raise _refusal(where, error) from error.__cause__
     except MemoryError as error:
         raise _refusal(where, "does not fit into memory") from error
@@ -148,21 +151,16 @@ def _reason(error: Exception) -> str:
 
 def _size(where: str) -> int:
     if not (size := Path(where).stat().st_size):
-        raise _ContentError("is empty")
+        raise ContentError("is empty")
     return size
 
 
 def _check_claim(name: str, claimed: int, stored: int, factor: int = _DEFLATE) -> None:
     """Refuse an array that so many bytes cannot hold, before memory is asked for."""
     if claimed > stored * factor + _SLACK:
-        raise _ContentError(
+        raise ContentError(
             f"is damaged: {name} claims {claimed:,} bytes, which the {stored:,} stored cannot hold"
         )
-
-
-def _listed(names: Iterable[str]) -> str:
-    shown = [name[:40] for name in itertools.islice(names, 21)]
-    return ", ".join(shown[:20]) + (", ..." if len(shown) > 20 else "")
 
 
 # ---- arrays by their usual names
@@ -186,115 +184,29 @@ def _collect(names: Sequence[str], read: Callable[[str], npt.NDArray[Any]]) -> C
     def find(usual: tuple[str, ...]) -> str | None:
         found = [name for name in names if name.lower() in usual]
         if len(found) > 1:
-            raise _ContentError(f"holds the same thing twice, as {_listed(found)}")
+            raise ContentError(f"holds the same thing twice, as {listed(found)}")
         return found[0] if found else None
 
     features = {part: find(_usual_names(part, "x")) for part in _PARTS}
     labels = {part: find(_usual_names(part, "y")) for part in _PARTS}
     named = find(_CLASS_NAMES)
     if not any(features.values()):
-        raise _ContentError(
+        raise ContentError(
             "holds no features: expected them as X, data, features, X_train, train_X or "
             "train_set_x (the same with validation and test), got "
-            f"{_listed(names) or 'no arrays'}"
+            f"{listed(names) or 'no arrays'}"
         )
-    class_names = None if named is None else _check_class_names(named, read(named))
+    class_names = None if named is None else check_class_names(named, read(named))
     parts = {}
     for part, x_name in features.items():
         y_name = labels[part]
         if x_name is not None:
-            X = _check_features(x_name, read(x_name))
-            y = None if y_name is None else _check_labels(y_name, read(y_name), len(X), class_names)
+            X = check_features(x_name, read(x_name))
+            y = None if y_name is None else check_labels(y_name, read(y_name), len(X), class_names)
             parts[part] = Part(X, y)
         elif y_name is not None:
-            raise _ContentError(f"holds {y_name}, but no features that these labels belong to")
+            raise ContentError(f"holds {y_name}, but no features that these labels belong to")
     return Contents(parts, class_names)
-
-
-def _check_features(name: str, X: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if X.dtype.kind not in "biuf" or X.dtype.itemsize > 8:
-        raise _ContentError(
-            f"{name} must hold truth values, integers or floats of up to 64 bits, got dtype "
-            f"{X.dtype}"
-        )
-    if X.ndim not in (2, 3, 4):
-        raise _ContentError(
-            f"{name} must have shape (n_samples, n_features), or (n_samples, height, width) or "
-            f"(n_samples, height, width, n_channels) for images, got {X.shape}"
-        )
-    if X.ndim == 4 and X.shape[3] not in (1, 3, 4):
-        raise _ContentError(
-            f"{name}: images must be (n, height, width, channels) with 1, 3 or 4 channels, got "
-            f"{X.shape}"
-        )
-    if 0 in X.shape:
-        raise _ContentError(f"{name} must hold a sample and a feature at least, got {X.shape}")
-    if X.ndim == 4 and X.shape[3] == 1:
-        X = X[..., 0]
-    dtype = np.dtype(np.uint8) if X.dtype.kind == "b" else X.dtype.newbyteorder("=")
-    X = np.ascontiguousarray(X, dtype)
-    if dtype.kind == "f" and not (finite := np.isfinite(X)).all():
-        first = np.unravel_index(int(np.argmin(finite)), X.shape)
-        raise _ContentError(
-            f"{name} must be finite, got NaN or infinity {(~finite).sum():,} times, first at "
-            f"{tuple(map(int, first))}"
-        )
-    return X
-
-
-def _check_labels(
-    name: str, y: npt.NDArray[Any], n_samples: int, class_names: tuple[str, ...] | None = None
-) -> npt.NDArray[Any]:
-    if y.shape not in ((n_samples,), (n_samples, 1), (1, n_samples)):
-        raise _ContentError(
-            f"{name} must hold a label for each of {n_samples:,} samples, got shape {y.shape}"
-        )
-    y = y.reshape(n_samples)
-    if y.dtype.kind in "OSU":
-        return np.array(_texts(name, y))
-    if y.dtype.kind not in "biuf" or y.dtype.itemsize > 8:
-        raise _ContentError(f"{name} must hold whole numbers or strings, got dtype {y.dtype}")
-    with np.errstate(invalid="ignore"):  # some NaN signal
-        # Beyond 2**53 a float does not tell neighbours apart; beyond 2**63 an int64 has no room.
-        limit = 2.0**53 if y.dtype.kind == "f" else 2.0**63
-        fits = (y == np.floor(y)) & (np.abs(y.astype(np.float64)) < limit)
-    if not fits.all():
-        first = int(np.argmin(fits))
-        raise _ContentError(f"{name} must hold whole numbers, got {y[first]} for sample {first}")
-    y = y.astype(np.int64)
-    if class_names is not None and not (y.min() >= 0 and y.max() < len(class_names)):
-        raise _ContentError(
-            f"{name}: labels out of range: expected 0 to {len(class_names) - 1}, as there are "
-            f"{len(class_names)} class names, got {y.min()} to {y.max()}"
-        )
-    return y
-
-
-def _check_class_names(name: str, array: npt.NDArray[Any]) -> tuple[str, ...]:
-    if array.dtype.kind not in "OSU" or array.ndim != 1 or not array.size:
-        raise _ContentError(
-            f"{name} must be a list of strings, got dtype {array.dtype} and shape {array.shape}"
-        )
-    names = tuple(_texts(name, array))
-    if len(set(names)) < len(names):
-        raise _ContentError(f"{name} must hold names that differ, got {_listed(names)}")
-    return names
-
-
-def _texts(name: str, array: npt.NDArray[Any]) -> list[str]:
-    """Give strings, stripped; none may be missing."""
-    texts = [
-        (item.decode("utf-8") if isinstance(item, bytes) else str(item)).strip()
-        for item in array.tolist()
-    ]
-    "".join(texts).encode("utf-8")  # raises where a code point is none
-    for number, text in enumerate(texts):
-        if not 0 < len(text) <= _LONGEST:
-            got = f"{len(text):,} characters" if text else "an empty string"
-            raise _ContentError(
-                f"{name} must hold strings of 1 to {_LONGEST} characters, got {got} at {number}"
-            )
-    return texts
 
 
 # ---- npz
@@ -313,7 +225,7 @@ def _read_npz(where: str) -> Contents:
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> npt.NDArray[Any]:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise _ContentError(f"{info.filename} must be stored or deflated, got another compression")
+        raise ContentError(f"{info.filename} must be stored or deflated, got another compression")
     factor = 1 if info.compress_type == zipfile.ZIP_STORED else _DEFLATE
     _check_claim(info.filename, info.file_size, min(info.compress_size, size), factor)
     with archive.open(info) as file, warnings.catch_warnings():
@@ -324,9 +236,9 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> 
         elif version == (2, 0):
             shape, _, dtype = np.lib.format.read_array_header_2_0(file)
         else:
-            raise _ContentError(f"{info.filename} must have version 1.0 or 2.0, got {version}")
+            raise ContentError(f"{info.filename} must have version 1.0 or 2.0, got {version}")
         if dtype.hasobject:
-            raise _ContentError(
+            raise ContentError(
                 f"{info.filename} holds Python objects, which are not read; expected numbers or "
                 "strings"
             )
@@ -336,7 +248,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> 
             or min(shape, default=0) < 0
             or file.tell() + n_bytes != info.file_size
         ):
-            raise _ContentError(
+            raise ContentError(
                 f"is damaged: {info.filename} claims dtype {dtype} and shape {shape}, which do not "
                 f"make its {info.file_size:,} bytes"
             )
@@ -357,7 +269,7 @@ def _read_h5(where: str) -> Contents:
     try:
         h5py = importlib.import_module("h5py")
     except ImportError as error:
-        raise _ContentError(
+        raise ContentError(
             f"reading it needs h5py, which cannot be imported ({_reason(error)}); type: "
             "pip install h5py"
         ) from error
@@ -375,17 +287,17 @@ def _read_h5(where: str) -> Contents:
 
 def _read_dataset(h5py: Any, where: str, name: str, dataset: Any, size: int) -> npt.NDArray[Any]:
     if dataset.is_virtual or dataset.external:
-        raise _ContentError(f"{name} must be in the file itself, got a reference to another file")
+        raise ContentError(f"{name} must be in the file itself, got a reference to another file")
     if dataset.shape is None:
-        raise _ContentError(f"{name} must hold values, got an empty dataset")
+        raise ContentError(f"{name} must hold values, got an empty dataset")
     is_text = dataset.dtype.hasobject and h5py.check_string_dtype(dataset.dtype) is not None
     if not is_text and dataset.dtype.kind not in "biufSU":
-        raise _ContentError(f"{name} must hold numbers or strings, got dtype {dataset.dtype}")
+        raise ContentError(f"{name} must hold numbers or strings, got dtype {dataset.dtype}")
     settings = dataset.id.get_create_plist()
     filters = [settings.get_filter(number)[0] for number in range(settings.get_nfilters())]
     if not set(filters) <= set(_H5_FILTERS) or len(set(filters)) < len(filters):
-        raise _ContentError(
-            f"{name} must be packed with none but {_listed(_H5_FILTERS.values())}, each once, got "
+        raise ContentError(
+            f"{name} must be packed with none but {listed(_H5_FILTERS.values())}, each once, got "
             f"the filters {filters}"
         )
     stored = min(dataset.id.get_storage_size(), size)
@@ -423,9 +335,7 @@ def _check_heaps(where: str, size_of_lengths: int) -> None:
                 if raw[at : at + 2] != b"\0\0":  # not what is free, whose size has the header in it
                     n_bytes = header + -(-n_bytes // 8) * 8
                 if not header <= n_bytes <= end - at:
-                    raise _ContentError(
-                        f"is damaged: its heap of strings breaks off at byte {at:,}"
-                    )
+                    raise ContentError(f"is damaged: its heap of strings breaks off at byte {at:,}")
                 at += n_bytes
             start = raw.find(b"GCOL\1\0\0\0", start + 1)
 
@@ -433,7 +343,7 @@ def _check_heaps(where: str, size_of_lengths: int) -> None:
 def _read_strings(name: str, dataset: Any, size: int) -> npt.NDArray[Any]:
     """Read strings of varying length, which damage may turn into many that are all long."""
     if dataset.ndim != 1:
-        raise _ContentError(f"{name} must be a list of strings, got shape {dataset.shape}")
+        raise ContentError(f"{name} must be a list of strings, got shape {dataset.shape}")
     strings: list[bytes] = []
     step = max(1, (1 << 30) // size)
     for start in range(0, len(dataset), step):
@@ -457,13 +367,13 @@ def _read_csv(where: str, target: str | None, columns: Sequence[str] | None) -> 
             features = {_column(names, name): name for name in wanted}
             label = None if target is None else _column(names, target)
             if not features or len(features) < len(wanted) or label in features:
-                raise _ContentError(
+                raise ContentError(
                     "the feature columns must be one or more, each once, and not the target, got "
-                    f"{_listed(wanted) or 'none'}"
+                    f"{listed(wanted) or 'none'}"
                 )
             X, labels = _read_rows(filled, len(names), features, label)
         except csv.Error as error:
-            raise _ContentError(f"line {rows.line_num}: {_reason(error)}") from error
+            raise ContentError(f"line {rows.line_num}: {_reason(error)}") from error
     y = None if label is None else _csv_labels(names[label], labels)
     return Contents({"train": Part(X, y)}, feature_names=tuple(features.values()))
 
@@ -471,22 +381,22 @@ def _read_csv(where: str, target: str | None, columns: Sequence[str] | None) -> 
 def _without_nul(lines: Iterable[str]) -> Iterator[str]:
     for number, line in enumerate(lines, start=1):
         if "\0" in line:
-            raise _ContentError(f"line {number}: text expected, got a NUL byte")
+            raise ContentError(f"line {number}: text expected, got a NUL byte")
         yield line
 
 
 def _column_names(header: list[str]) -> list[str]:
     if not header:
-        raise _ContentError("is empty: expected a first line that names the columns")
+        raise ContentError("is empty: expected a first line that names the columns")
     names = [name.strip() for name in header]
     if len(names) == 1 and re.search("[;\t]", names[0]):
-        raise _ContentError(f"line 1: cells must be separated by commas, got {names[0][:40]!r}")
+        raise ContentError(f"line 1: cells must be separated by commas, got {names[0][:40]!r}")
     if not all(names):
         nameless = names.index("") + 1
-        raise _ContentError(f"line 1 must name every column, got no name for column {nameless}")
+        raise ContentError(f"line 1 must name every column, got no name for column {nameless}")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise _ContentError(f"line 1 must give each column its own name, got {twice!r} twice")
+        raise ContentError(f"line 1 must give each column its own name, got {twice!r} twice")
     return names
 
 
@@ -495,7 +405,7 @@ def _column(names: list[str], name: str) -> int:
         return names.index(name)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise _ContentError(f"has no column {name!r}; {hint}its columns are {_listed(names)}")
+    raise ContentError(f"has no column {name!r}; {hint}its columns are {listed(names)}")
 
 
 def _read_rows(
@@ -509,21 +419,21 @@ def _read_rows(
     while block := list(itertools.islice(rows, 1000)):
         for line, row in block:
             if len(row) != n_columns:
-                raise _ContentError(f"line {line}: {n_columns} cells expected, got {len(row)}")
+                raise ContentError(f"line {line}: {n_columns} cells expected, got {len(row)}")
             if label is not None:
                 labels.append(row[label].strip())
                 if not labels[-1]:
-                    raise _ContentError(f"line {line}: a label expected, got an empty cell")
+                    raise ContentError(f"line {line}: a label expected, got an empty cell")
         numbers = np.array([[_number(row[k]) for k in features] for _, row in block])
         wrong = np.argwhere(~np.isfinite(numbers))
         if len(wrong):
             (line, row), k = block[wrong[0, 0]], list(features)[wrong[0, 1]]
-            raise _ContentError(
+            raise ContentError(
                 f"line {line}, column {features[k]}: a finite number expected, got {row[k][:40]!r}"
             )
         blocks.append(numbers)
     if not blocks:
-        raise _ContentError("must hold a sample at least, got the names of the columns alone")
+        raise ContentError("must hold a sample at least, got the names of the columns alone")
     return np.concatenate(blocks), labels
 
 
@@ -536,9 +446,10 @@ def _number(cell: str) -> float:
 
 
 def _csv_labels(name: str, labels: list[str]) -> npt.NDArray[Any]:
-    if all(re.fullmatch("[+-]?[0-9]{1,18}", label) for label in labels):
+    # Only numbers that come out as they went in: 01 and 1 are two labels.
+    if all(re.fullmatch("0|-?[1-9][0-9]{0,17}", label) for label in labels):
         return np.array([int(label) for label in labels], dtype=np.int64)
-    return np.array(_texts(f"column {name}", np.array(labels, dtype=object)))
+    return np.array(texts(f"column {name}", np.array(labels, dtype=object)))
 
 
 # ---- idx
@@ -575,13 +486,13 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
         with gzip.open(where) if packed else Path(where).open("rb") as file:
             start = file.read(4)
             if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _IDX_TYPES or not start[3]:
-                raise _ContentError(
+                raise ContentError(
                     "is no idx file: expected two zero bytes, a type code and the number of "
                     f"dimensions, got {start.hex(' ') or 'nothing'}"
                 )
             lengths = file.read(4 * start[3])
             if len(lengths) < 4 * start[3]:
-                raise _ContentError(f"is cut short: expected {start[3]} lengths after its start")
+                raise ContentError(f"is cut short: expected {start[3]} lengths after its start")
             shape = struct.unpack(f">{start[3]}I", lengths)
             dtype = np.dtype(_IDX_TYPES[start[2]])
             n_bytes = math.prod(shape) * dtype.itemsize
@@ -589,16 +500,14 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
             data = file.read(n_bytes)
             if len(data) < n_bytes or file.read(1):
                 came = f"{len(data):,}" if len(data) < n_bytes else "more"
-                raise _ContentError(
-                    f"is damaged: shape {shape} makes {n_bytes:,} bytes, got {came}"
-                )
+                raise ContentError(f"is damaged: shape {shape} makes {n_bytes:,} bytes, got {came}")
         return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
 def _read_idx_files(images: Path, *, holds_images: bool) -> Contents:
     """Read images and what lies beside them: labels, and the test part."""
     if not holds_images:
-        raise _ContentError("holds labels: give the file of the images, -images-idx3-ubyte")
+        raise ContentError("holds labels: give the file of the images, -images-idx3-ubyte")
     parts = {"train": _read_idx_part(images)}
     tests = [_beside(images, {"train": word}) for word in ("t10k", "test")]
     if (test := next(filter(None, tests), None)) is not None:
@@ -608,21 +517,21 @@ def _read_idx_files(images: Path, *, holds_images: bool) -> Contents:
 
 def _read_idx_part(images: Path) -> Part:
     with _refusing(os.fspath(images)):
-        X = _check_features("the array", read_idx(images))
+        X = check_features("the array", read_idx(images))
     labels = _beside(images, {"images": "labels", "idx3": "idx1"})
     if labels is None:
         return Part(X, None)
     with _refusing(os.fspath(labels)):
-        return Part(X, _check_labels("the array", read_idx(labels), len(X)))
+        return Part(X, check_labels("the array", read_idx(labels), len(X)))
 
 
 def _beside(path: Path, replaced: dict[str, str]) -> Path | None:
     """Find the file whose name has other words in place of these, packed or not."""
     plain = path.name.removesuffix(".gz")
-    if not all(word in plain for word in replaced):
-        return None
     for word, other in replaced.items():
-        plain = plain.replace(word, other)
+        plain, n_found = re.subn(rf"(?<![a-z0-9]){word}(?![a-z0-9])", other, plain)
+        if not n_found:
+            return None
     ends = ("", ".gz") if path.suffix != ".gz" else (".gz", "")
     candidates = [path.with_name(plain + end) for end in ends]
     return next((candidate for candidate in candidates if candidate.is_file()), None)

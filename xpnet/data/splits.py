@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xpnet.data.checks import ContentError, check_form, check_labels
 from xpnet.data.dataset import Contents, DataError, Dataset, Part
 from xpnet.random import check_seed
 
@@ -49,21 +50,21 @@ def make_dataset(
     ValueError
         If an argument is out of range.
     DataError
-        If labels or a whole training part are missing, the parts do not fit each other, there
-        are fewer than two classes, or a class is too small to be split.
+        If labels or a whole training part are missing, samples or labels are not what a
+        :class:`Part` holds, the parts do not fit each other, there are fewer than two classes,
+        or a class is too small to be split.
     """
-    if not isinstance(test_fraction, (int, float)) or not 0 < test_fraction < 1:
+    numbers = (int, float, np.integer, np.floating)
+    if not isinstance(test_fraction, numbers) or not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must lie in (0, 1), got {test_fraction!r}")
-    if not isinstance(validation_fraction, (int, float)) or not 0 <= validation_fraction < 1:
+    if not isinstance(validation_fraction, numbers) or not 0 <= validation_fraction < 1:
         raise ValueError(f"validation_fraction must lie in [0, 1), got {validation_fraction!r}")
     check_seed(seed, bits=32)
-    parts = dict(contents.parts)
-    if "train" not in parts:
-        raise DataError(f"{name} holds no training samples, only {', '.join(sorted(parts))}")
+    if "train" not in contents.parts:
+        held = ", ".join(sorted(contents.parts)) or "nothing"
+        raise DataError(f"{name} holds no training samples, only {held}")
+    parts = {key: _check_part(name, key, part) for key, part in contents.parts.items()}
     for part_name, part in parts.items():
-        if part.y is None:
-            which = "training" if part_name == "train" else part_name
-            raise DataError(f"{name} holds no labels for its {which} samples")
         if part.X.shape[1:] != parts["train"].X.shape[1:]:
             raise DataError(
                 f"{name}: {part_name} samples must have the shape of the training samples, "
@@ -71,6 +72,8 @@ def make_dataset(
             )
     class_names, labels = _count_classes(name, parts, contents.class_names)
     image_shape = parts["train"].X.shape[1:]
+    if image_shape[2:] == (1,):  # a single channel is no axis
+        image_shape = image_shape[:2]
     X = {key: part.X.reshape(len(part.X), -1) for key, part in parts.items()}
     for key, fraction in (("test", test_fraction), ("validation", validation_fraction)):
         if key not in X and fraction:
@@ -91,19 +94,36 @@ def make_dataset(
     )
 
 
+def _check_part(name: str, key: str, part: Part) -> Part:
+    """Give the part with labels in one form."""
+    which = "training" if key == "train" else key
+    if part.y is None:
+        raise DataError(f"{name} holds no labels for its {which} samples")
+    for what, array in (("samples", part.X), ("labels", part.y)):
+        if not isinstance(array, np.ndarray):
+            raise DataError(
+                f"{name}: {which} {what} must be a NumPy array, got {type(array).__name__}"
+            )
+    try:
+        check_form(f"{which} samples", part.X)
+        return Part(part.X, check_labels(f"{which} labels", part.y, len(part.X)))
+    except ContentError as error:
+        raise DataError(f"{name}: {error}") from error
+
+
 def _count_classes(
     name: str, parts: dict[str, Part], class_names: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...], dict[str, npt.NDArray[np.int64]]]:
     """Turn labels into classes 0, 1, ...: in the order of the names given, else sorted."""
     found = {key: np.asarray(part.y) for key, part in parts.items()}
     known: npt.NDArray[Any] = np.unique(found["train"])
-    if class_names is not None:
-        is_text = known.dtype.kind == "U"
-        known = np.asarray(class_names) if is_text else np.arange(len(class_names))
     if len(known) < 2:
         raise DataError(
             f"{name} must hold at least two classes, got only the label {str(known[0])!r}"
         )
+    if class_names is not None:
+        is_text = known.dtype.kind == "U"
+        known = np.asarray(class_names) if is_text else np.arange(len(class_names))
     order = np.argsort(known)
     labels = {}
     for key, y in found.items():

@@ -1,0 +1,127 @@
+"""What features, labels and class names must be, wherever they come from."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "ContentError",
+    "check_class_names",
+    "check_features",
+    "check_form",
+    "check_labels",
+    "listed",
+    "texts",
+]
+
+_LONGEST = 200  # characters of a label: an array gives each label the room of the longest
+
+
+class ContentError(Exception):
+    """What is wrong with arrays, said without the name of the file that holds them."""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Write at most twenty names in a row, each of them shortened."""
+    shown = [name[:40] for name in itertools.islice(names, 21)]
+    return ", ".join(shown[:20]) + (", ..." if len(shown) > 20 else "")
+
+
+def check_form(name: str, X: npt.NDArray[Any]) -> None:
+    """Refuse features of another dtype or shape than samples have; values are not looked at."""
+    if X.dtype.kind not in "biuf" or X.dtype.itemsize > 8:
+        raise ContentError(
+            f"{name} must hold truth values, integers or floats of up to 64 bits, got dtype "
+            f"{X.dtype}"
+        )
+    if X.ndim not in (2, 3, 4):
+        raise ContentError(
+            f"{name} must have shape (n_samples, n_features), or (n_samples, height, width) or "
+            f"(n_samples, height, width, n_channels) for images, got {X.shape}"
+        )
+    if X.ndim == 4 and X.shape[3] not in (1, 3, 4):
+        raise ContentError(
+            f"{name}: images must be (n, height, width, channels) with 1, 3 or 4 channels, got "
+            f"{X.shape}"
+        )
+    if 0 in X.shape:
+        raise ContentError(f"{name} must hold a sample and a feature at least, got {X.shape}")
+
+
+def check_features(name: str, X: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Give finite features in native byte order, images with a single channel without its axis."""
+    check_form(name, X)
+    if X.ndim == 4 and X.shape[3] == 1:
+        X = X[..., 0]
+    dtype = np.dtype(np.uint8) if X.dtype.kind == "b" else X.dtype.newbyteorder("=")
+    X = np.ascontiguousarray(X, dtype)
+    if dtype.kind == "f" and not (finite := np.isfinite(X)).all():
+        first = np.unravel_index(int(np.argmin(finite)), X.shape)
+        raise ContentError(
+            f"{name} must be finite, got NaN or infinity {(~finite).sum():,} times, first at "
+            f"{tuple(map(int, first))}"
+        )
+    return X
+
+
+def check_labels(
+    name: str, y: npt.NDArray[Any], n_samples: int, class_names: tuple[str, ...] | None = None
+) -> npt.NDArray[Any]:
+    """Give a label for each sample, as int64 or strings; numbers must count the names given."""
+    if y.shape not in ((n_samples,), (n_samples, 1), (1, n_samples)):
+        raise ContentError(
+            f"{name} must hold a label for each of {n_samples:,} samples, got shape {y.shape}"
+        )
+    y = y.reshape(n_samples)
+    if y.dtype.kind in "OSU":
+        return np.array(texts(name, y))
+    if y.dtype.kind not in "biuf" or y.dtype.itemsize > 8:
+        raise ContentError(f"{name} must hold whole numbers or strings, got dtype {y.dtype}")
+    with np.errstate(invalid="ignore"):  # some NaN signal
+        # Beyond 2**53 a float does not tell neighbours apart; beyond 2**63 an int64 has no room.
+        limit = 2.0**53 if y.dtype.kind == "f" else 2.0**63
+        fits = (y == np.floor(y)) & (np.abs(y.astype(np.float64)) < limit)
+    if not fits.all():
+        first = int(np.argmin(fits))
+        raise ContentError(f"{name} must hold whole numbers, got {y[first]} for sample {first}")
+    y = y.astype(np.int64)
+    if class_names is not None and not (y.min() >= 0 and y.max() < len(class_names)):
+        raise ContentError(
+            f"{name}: labels out of range: expected 0 to {len(class_names) - 1}, as there are "
+            f"{len(class_names)} class names, got {y.min()} to {y.max()}"
+        )
+    return y
+
+
+def check_class_names(name: str, array: npt.NDArray[Any]) -> tuple[str, ...]:
+    """Give names that differ."""
+    if array.dtype.kind not in "OSU" or array.ndim != 1 or not array.size:
+        raise ContentError(
+            f"{name} must be a list of strings, got dtype {array.dtype} and shape {array.shape}"
+        )
+    names = tuple(texts(name, array))
+    if len(set(names)) < len(names):
+        raise ContentError(f"{name} must hold names that differ, got {listed(names)}")
+    return names
+
+
+def texts(name: str, array: npt.NDArray[Any]) -> list[str]:
+    """Give strings, stripped; none may be missing."""
+    items = array.tolist()
+    for number, item in enumerate(items):
+        if not isinstance(item, (str, bytes)):
+            raise ContentError(f"{name} must hold strings, got {item!r:.40} at {number}")
+    texts = [(item.decode("utf-8") if isinstance(item, bytes) else item).strip() for item in items]
+    "".join(texts).encode("utf-8")  # raises where a code point is none
+    for number, text in enumerate(texts):
+        if not 0 < len(text) <= _LONGEST:
+            got = f"{len(text):,} characters" if text else "an empty string"
+            raise ContentError(
+                f"{name} must hold strings of 1 to {_LONGEST} characters, got {got} at {number}"
+            )
+    return texts
