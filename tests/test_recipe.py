@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import require_file
-from xpnet.data import DataError, load_dataset
+from xpnet.data import Contents, DataError, Part, load_dataset, make_dataset
 from xpnet.data.store import DEBIAN
 from xpnet.recipe import RecipeError, load_recipe, parse_recipe, recipe_names
 from xpnet.report import plotting_problem
@@ -98,9 +98,21 @@ def test_no_pictures_of_images_where_there_are_none(dev, tmp_path):
     assert files[3:] == (["curves.png"] if plotting_problem() is None else [])
 
 
-@pytest.mark.parametrize(("scale", "divisor"), [(np.uint8, 255), (np.float32, 1)])
-def test_what_the_data_decide_is_written_down(dev, tmp_path, scale, divisor):
-    X = np.arange(400).reshape(100, 4).astype(scale)
+def pixels(dtype):
+    return np.arange(400).reshape(100, 4).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("X", "divisor"),
+    [
+        (pixels(np.uint8), 255),
+        (pixels(np.float32), 1),
+        # Truth values, and what was made of them, are no pixels.
+        (pixels(np.uint8) % 2 == 1, 1),
+        (pixels(np.uint8) % 2, 1),
+    ],
+)
+def test_what_the_data_decide_is_written_down(dev, tmp_path, X, divisor):
     np.savez(tmp_path / "mine.npz", X=X, y=np.arange(100) % 10)
     recipe = parse_recipe("mine", GOOD, changes=[f"data.dataset={tmp_path / 'mine.npz'}"])
     result = recipe.run(device=dev)
@@ -121,6 +133,10 @@ def test_what_the_data_decide_is_written_down(dev, tmp_path, scale, divisor):
         (["loss=sigmoid_cross_entropy"], "loss must be 'softmax_cross_entropy' for the 10 classes"),
         (["network.layers.0.units=100000000000000"], "network.layers: .*memory"),
         (["optimizer.learning_rate=1e-300"], "learning_rate=1e-300 is 0 in float32"),
+        (
+            ["network.init={type='normal', std=1e39}"],
+            r"network.layers: .*Normal\(std=1e\+39\) must draw finite float32 numbers",
+        ),
         (["network.layers.0.init=orthogonal"], "network.layers.0.init must be the name of a known"),
     ],
 )
@@ -140,6 +156,47 @@ def test_two_classes_take_one_output_or_two(dev):
         parse_recipe("two", GOOD, changes=[*changes, sigmoid[0]]).run(device=dev)
 
 
+def test_statistics_are_those_of_the_training_samples(dev):
+    changes = ["data.standardise=true", "data.divide_by=16", "data.validation_fraction=0.2"]
+    result = parse_recipe("small", GOOD, changes=changes).run(device=dev)
+    X, found = result.dataset.X_train / 16, result.model.preprocessing
+    assert len(X) < 1797 * 0.8 * 0.8 + 1
+    assert found.mean is not None
+    assert found.std is not None
+    np.testing.assert_allclose(found.mean, X.mean(axis=0), rtol=1e-12)
+    varies = X.std(axis=0) > 0
+    np.testing.assert_allclose(found.std[varies], X.std(axis=0)[varies], rtol=1e-12)
+
+
+def test_another_data_set_than_the_recipes(dev, tmp_path):
+    X, y = np.random.default_rng(0).normal(size=(60, 5)), np.arange(60) % 10
+    parts = {key: Part(X, y) for key in ("train", "test")}
+    dataset = make_dataset("my own", Contents(parts))
+    recipe = parse_recipe("small", GOOD)
+    recipe.run(dataset, dev).save(tmp_path / "mine")
+    recipe.run(device=dev).save(tmp_path / "its")
+    histories = [
+        json.loads((tmp_path / name / "history.json").read_text()) for name in ("mine", "its")
+    ]
+    assert [history["dataset"] for history in histories] == ["my own", "digits"]
+    assert histories[0]["samples"] == {"train": 60, "validation": 0, "test": 60}
+    comment = "# The data were not those of [data] but 'my own'.\n"
+    assert (tmp_path / "mine" / "recipe.toml").read_text().startswith(comment)
+    assert not (tmp_path / "its" / "recipe.toml").read_text().startswith("#")
+    assert load_recipe(tmp_path / "mine" / "recipe.toml").values["data"]["dataset"] == "digits"
+
+
+def test_noise_beyond_all_measure(dev):
+    changes = ["data.dataset=flower", "data.noise=1e308", "network.layers.0.units=2"]
+    with pytest.raises(DataError, match="features must be finite"):
+        parse_recipe("far", GOOD, changes=changes).run(device=dev)
+
+
+def test_changes_are_no_string():
+    with pytest.raises(TypeError, match="changes must be a sequence of strings, got the string"):
+        load_recipe("digits-deep", changes="seed=1")
+
+
 def test_recipes_that_cannot_be_read(tmp_path):
     with pytest.raises(RecipeError, match="no recipe named 'dogs'; known: cats-deep, cats-log"):
         load_recipe("dogs")
@@ -157,13 +214,12 @@ def test_recipes_that_cannot_be_read(tmp_path):
 
 
 def test_data_that_cannot_be_standardised(dev, tmp_path):
-    X = np.full((400, 2), 1e200)
-    X[::2] *= -1
+    X = np.full((400, 2), 1e308)
     np.savez(tmp_path / "large.npz", X=X, y=np.arange(400) % 10)
     changes = [f"data.dataset={tmp_path / 'large.npz'}", "data.standardise=true"]
-    with pytest.raises(DataError, match="squares are finite"):
+    with pytest.raises(DataError, match="sums are finite"):
         parse_recipe("large", GOOD, changes=changes).run(device=dev)
-    with pytest.raises(DataError, match=r"train samples, .* = auto: .* got inf for -?1e\+200 in"):
+    with pytest.raises(DataError, match=r"train samples, .* = auto: .* got inf for 1e\+308 in"):
         parse_recipe("large", GOOD, changes=changes[:1]).run(device=dev)
 
 

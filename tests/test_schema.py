@@ -60,14 +60,8 @@ def test_everything_is_filled_in():
         "network": {
             "init": "auto",
             "layers": [
-                {"type": "dense", "units": 4, "activation": "tanh", "init": "auto", "bias": True},
-                {
-                    "type": "dense",
-                    "units": 2,
-                    "activation": "identity",
-                    "init": "auto",
-                    "bias": True,
-                },
+                {"type": "dense", "units": 4, "activation": "tanh", "bias": True},
+                {"type": "dense", "units": 2, "activation": "identity", "bias": True},
             ],
         },
         "training": {"epochs": 3, "batch_size": 16, "shuffle": True, "report_every": 1},
@@ -79,6 +73,31 @@ def test_what_is_filled_in_says_the_same_again():
     again = parse_recipe("good", recipe.to_toml())
     assert again == recipe
     assert recipe.run().history.cost == again.run().history.cost
+
+
+def test_what_is_written_out_can_still_be_changed():
+    written = parse_recipe("good", GOOD, changes=["network.layers.1.init=zeros"]).to_toml()
+    recipe = parse_recipe("written", written, changes=["network.init=zeros"])
+    network = recipe.build(recipe.load_data(), "cpu")
+    assert [layer.get_config()["init"] for layer in network.layers] == ["zeros", "zeros"]
+    recipe = parse_recipe("written", written)
+    network = recipe.build(recipe.load_data(), "cpu")
+    assert [layer.get_config()["init"] for layer in network.layers] == ["auto", "zeros"]
+
+
+def test_options_that_toml_has_no_word_for():
+    class CappedForThisTest(nn.Initializer):
+        name = "capped_for_this_test"
+
+        def __init__(self, top=None, bottom=0):
+            self.top, self.bottom = top, bottom
+
+    changes = ["network.layers.0.init=capped_for_this_test"]
+    recipe = parse_recipe("good", GOOD, changes=changes)
+    assert parse_recipe("again", recipe.to_toml()).values == recipe.values
+    CappedForThisTest.__init__.__defaults__ = (None, object())
+    with pytest.raises(RecipeError, match=r"init\.bottom must be something that TOML can s"):
+        parse_recipe("good", GOOD, changes=changes)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +115,11 @@ def test_what_is_filled_in_says_the_same_again():
             "epochs (got 3) is not a key of a recipe; did you mean training.epochs?",
         ),
         ("[data]", "[trianing]\nepochs = 3\n[data]", "trianing (got {'epochs': 3}) is not a key"),
+        (
+            "[data]",
+            '"training.epochs" = 3\n[data]',
+            '"training.epochs" (got 3) is not a key of a recipe; did you mean training.epochs?',
+        ),
         ("[data]", "xyz = 1\n[data]", "xyz (got 1) is not a key of a recipe; known here: descr"),
         (
             "units = 4",
@@ -424,6 +448,11 @@ def test_examples_on_the_reference_page_work():
         ("network.layers.x=3", "members are counted from 0 to 1"),
         ("network.layers.0.units.x=3", "network.layers.0.units holds no keys"),
         ("optimizer.type=adan", "did you mean 'adam'?"),
+        (
+            "data.dataset=p\udcff.npz",
+            r"data.dataset must be text that UTF-8 can hold, got 'p\udcff",
+        ),
+        ("description=\udcff", "description must be text that UTF-8 can hold"),
     ],
 )
 def test_wrong_changes(change, said):

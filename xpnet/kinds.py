@@ -117,7 +117,30 @@ class Text:
         """Return the value."""
         if not isinstance(value, str) or not re.fullmatch(self.pattern, value):
             raise wrong(path, self.name, value)
+        _check_characters(path, value)
         return value
+
+
+def _check_characters(path: str, text: str) -> None:
+    """Refuse what stands for bytes that were no text: a saved recipe could not say it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RecipeError(f"{path} must be text that UTF-8 can hold, got {text!a}") from error
+
+
+def _check_is_toml(path: str, value: Any) -> None:
+    """Refuse an option that a saved recipe could not say."""
+    if isinstance(value, str):
+        _check_characters(path, value)
+    elif isinstance(value, (list, tuple)):
+        for number, member in enumerate(value):
+            _check_is_toml(f"{path}.{number}", member)
+    elif isinstance(value, dict):
+        for key, member in value.items():
+            _check_is_toml(f"{path}.{key}", member)
+    elif not isinstance(value, (bool, int, float)):
+        raise wrong(path, "something that TOML can say", value)
 
 
 @dataclass(frozen=True)
@@ -212,6 +235,11 @@ class Component:
                 if key in _NESTED
             }
         )
+        for key, option in list(config.items()):
+            if option is None and key in found and found[key].default is None:
+                del config[key]  # as TOML has no word for it
+            else:
+                _check_is_toml(f"{path}.{key}", option)
         return config if len(config) > 1 else name
 
 

@@ -24,7 +24,7 @@ from xpnet.files import write_folder
 from xpnet.kinds import nearest
 from xpnet.nn import Loss, Network, Optimizer
 from xpnet.report import draw_confusion, draw_curves, draw_mistakes, plotting_problem
-from xpnet.schema import RecipeError, resolve
+from xpnet.schema import RecipeError, layers_with_init, resolve
 from xpnet.training import History, Interruption, Model, Report, evaluate, fit
 from xpnet.training.loop import OnReport
 from xpnet.training.model import pack_model
@@ -95,7 +95,7 @@ class Recipe:
         device = self._device(device)
         try:
             network = Network(
-                self.values["network"]["layers"],
+                layers_with_init(self.values["network"]),
                 dataset.n_features,
                 device=device,
                 dtype=self.values["dtype"],
@@ -143,7 +143,8 @@ class Recipe:
         Parameters
         ----------
         dataset : Dataset, optional
-            By default :meth:`load_data` loads it.
+            By default :meth:`load_data` loads it. A data set of your own is trained on whatever
+            the recipe's table ``[data]`` says, except for ``divide_by`` and ``standardise``.
         device : str, Device or None
             See :meth:`build`.
         on_report : callable, optional
@@ -256,7 +257,8 @@ _OF_PREPROCESSING = ("divide_by", "standardise")
 def _divisor(divide_by: float | str, dataset: Dataset) -> float:
     if divide_by != "auto":
         return float(divide_by)
-    return 255.0 if dataset.X_train.dtype == np.uint8 else 1.0
+    is_8_bit = dataset.X_train.dtype == np.uint8 and dataset.X_train.max() > 1
+    return 255.0 if is_8_bit else 1.0
 
 
 @dataclass(frozen=True)
@@ -292,8 +294,15 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything worth keeping as plain data, ready for JSON."""
+        dataset = self.dataset
         return {
             "recipe": self.recipe.name,
+            "dataset": dataset.name,
+            "samples": {
+                "train": len(dataset.X_train),
+                "validation": 0 if dataset.X_validation is None else len(dataset.X_validation),
+                "test": len(dataset.X_test),
+            },
             "device": self.network.device.name,
             "dtype": self.network.dtype.name,
             "seed": self.network.seed,
@@ -304,7 +313,7 @@ class Result:
             "train_accuracy": self.train_accuracy,
             "test_cost": self.test_cost,
             "test_accuracy": self.test_accuracy,
-            "majority_accuracy": self.dataset.majority_accuracy,
+            "majority_accuracy": dataset.majority_accuracy,
             **self.history.to_dict(),
         }
 
@@ -312,7 +321,8 @@ class Result:
         """Write everything into a new folder, whole or not at all.
 
         ``history.json``; ``model.safetensors``, see :func:`xpnet.training.load_model`;
-        ``recipe.toml``, all values filled in; and where matplotlib is installed ``curves.png``
+        ``recipe.toml``, all values filled in, with a comment where the data were not those that it
+        names; and where matplotlib is installed ``curves.png``
         and, of images, ``mistakes.png`` and ``confusion.png``, both of the test data.
 
         Parameters
@@ -338,7 +348,7 @@ class Result:
         files = {
             "history.json": (json.dumps(self.to_dict(), indent=1) + "\n").encode(),
             "model.safetensors": pack_model(self.model),
-            "recipe.toml": self.recipe.to_toml().encode(),
+            "recipe.toml": self._recipe_toml().encode(),
         }
         if plotting_problem() is None:
             try:
@@ -347,6 +357,13 @@ class Result:
                 warnings.warn(f"no pictures: {error!r}", RuntimeWarning, stacklevel=2)
         write_folder(folder, files)
         return list(files)
+
+    def _recipe_toml(self) -> str:
+        named, trained_on = self.recipe.values["data"]["dataset"], self.dataset.name
+        comment = ""
+        if trained_on != named:
+            comment = f"# The data were not those of [data] but {trained_on!a}.\n"
+        return comment + self.recipe.to_toml()
 
     def _draw(self) -> dict[str, bytes]:
         dataset, title = self.dataset, self.recipe.name
@@ -396,7 +413,11 @@ def load_recipe(name: str | os.PathLike[str], *, changes: Sequence[str] = ()) ->
     ------
     RecipeError
         If there is none of that name, it cannot be read, or it says something that cannot be.
+    TypeError
+        If ``changes`` is a string.
     """
+    if isinstance(changes, str):
+        raise TypeError(f"changes must be a sequence of strings, got the string {changes!r}")
     name = os.fspath(name)
     if name.lower().endswith(".toml"):
         try:

@@ -35,7 +35,7 @@ from xpnet.kinds import (
 )
 from xpnet.nn.base import Activation, Initializer, Layer, Loss, Optimizer
 
-__all__ = ["KEYS", "Key", "RecipeError", "reference_page", "resolve"]
+__all__ = ["KEYS", "Key", "RecipeError", "layers_with_init", "reference_page", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,8 @@ KEYS = (
         Either("auto", Number(0, open_low=True)),
         "auto",
         "features",
-        "Features are divided by this; `auto` is 255 for 8-bit features, else 1.",
+        "Features are divided by this; `auto` is 255 for 8-bit features with values above 1, "
+        "else 1.",
     ),
     Key(
         "data.standardise",
@@ -284,11 +285,14 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
         if key.path not in flat and key.is_required:
             raise missing(key.path, key.kind.name, key.meaning)
         value = flat.get(key.path, key.default_for(name))
+        given = value
         if key.path == "network.layers":
             value = _with_init(value, resolved["network"]["init"])
         table, _, last = key.path.rpartition(".")
         within = resolved.setdefault(table, {}) if table else resolved
         within[last] = key.kind.check(key.path, value)
+        if key.path == "network.layers":
+            within[last] = list(map(_without_networks_init, given, within[last]))
     if resolved["rng"] == "numpy-legacy" and resolved["seed"] >= 2**32:
         raise wrong("seed", 'below 2**32 with rng = "numpy-legacy"', resolved["seed"])
     return resolved
@@ -311,8 +315,37 @@ def _with_init(layers: Any, init: Any) -> Any:
     ]
 
 
+def _without_networks_init(given: Any, checked: Any) -> Any:
+    """Leave a layer's ``init`` out where the recipe does, so that ``network.init`` is what counts.
+
+    Otherwise to change it in a recipe that was written out would change nothing.
+    """
+    if isinstance(checked, str) or (isinstance(given, dict) and "init" in given):
+        return checked
+    return {key: option for key, option in checked.items() if key != "init"}
+
+
+def layers_with_init(network: Mapping[str, Any]) -> list[Any]:
+    """Give a checked recipe's layers, those that do not say it drawn as ``network.init`` says.
+
+    Parameters
+    ----------
+    network : mapping
+        The table ``[network]`` that :func:`resolve` gave.
+
+    Returns
+    -------
+    list
+        As :class:`xpnet.nn.Network` takes them.
+    """
+    layers: list[Any] = _with_init(network["layers"], network["init"])
+    return layers
+
+
 def _flatten(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in given.items():
+        if "." in key:  # quoted, hence not the path that it looks like
+            raise unknown(f'"{key}"', value, (*_BY_PATH, *_TABLES))
         if key not in _TABLES:
             yield key, value
         elif isinstance(value, dict):

@@ -121,11 +121,13 @@ class Network:
                 first = host_array(values[key], self.dtype, name=key)
             else:
                 shape, init, _ = layer._parameters[name]
-                first = np.asarray(init.draw(stream, shape))
+                first = host_array(init.draw(stream, shape), self.dtype, name=f"draw of {init!r}")
                 if first.shape != shape:
                     raise ValueError(
                         f"initializer {init!r} must draw shape {shape}, got {first.shape}"
                     )
+                if not np.isfinite(first).all():
+                    raise ValueError(f"initializer {init!r} must draw finite {self.dtype} numbers")
             flat[span] = first.reshape(-1)
         return flat
 
