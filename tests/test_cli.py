@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ import pytest
 import xpnet.cli
 from tests.conftest import ROOT
 from xpnet.data import DataError
-from xpnet.recipe import Recipe, load_recipe, recipe_names
+from xpnet.recipe import Recipe, Result, load_recipe, recipe_names
 from xpnet.terminal import Progress
 from xpnet.training import load_model
 
@@ -477,6 +478,22 @@ def test_a_second_ctrl_c_gives_up(monkeypatch, capsys, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_second_ctrl_c_that_comes_too_late(monkeypatch, capsys, tmp_path):
+    save = Result.save
+
+    def interrupted_twice(result, folder):
+        save(result, folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Result, "save", interrupted_twice)
+    out = tmp_path / "out"
+    assert xpnet.cli.train(["digits-logistic", "--out", str(out), "--quiet"]) == 130
+    assert capsys.readouterr().err == (
+        f"train.py: interrupted twice in digits-logistic, which is kept in {out}\n"
+    )
+    assert load_model(out).network.n_features == 64
+
+
 def test_without_the_packages_that_save(monkeypatch, tmp_path, capsys):
     for package in ("tomli_w", "safetensors"):
         with monkeypatch.context() as patch:
@@ -484,7 +501,8 @@ def test_without_the_packages_that_save(monkeypatch, tmp_path, capsys):
             assert xpnet.cli.train(["digits-logistic", "--out", str(tmp_path / "out")]) == 2
         printed = capsys.readouterr()
         assert printed.out == ""
-        assert f"saving a run needs {package}, which cannot be imported" in printed.err
+        what = "saving a run" if package == "safetensors" else "writing a recipe out"
+        assert f"{what} needs {package}, which cannot be imported" in printed.err
         assert printed.err.endswith(f"type: pip install {package}\n")
 
 
@@ -568,7 +586,7 @@ def test_predict_named_data(tmp_path):
     [
         (["predict"], "the following arguments are required: MODEL, DATA"),
         (["predict", "none", "points.csv"], "cannot read the model none: there is no such file"),
-        (["predict", ".", "points.csv"], "cannot read the model model.safetensors"),
+        (["predict", ".", "points.csv"], "model .: there is no such file, nor a folder that"),
         (["predict", "points.csv", "points.csv"], "points.csv is not a whole safetensors file"),
         (["predict", "run", "none.csv"], "none.csv"),
         (["predict", "run", "few.csv"], "y"),
@@ -584,6 +602,7 @@ def test_predict_named_data(tmp_path):
         ),
         (["predict", "run", "points.csv", "--device", "gpu"], "device must be 'cpu'"),
         (["predict", "run", "points.csv", "--target", "none"], "none"),
+        (["predict", "run", "wide.npz", "--target", "y"], "the target 'y' is only for .csv files"),
     ],
 )
 def test_predict_refuses_in_one_line(trained, arguments, said):
@@ -594,6 +613,79 @@ def test_predict_refuses_in_one_line(trained, arguments, said):
     is_one_line_of_status_2(done)
     assert said in done.stderr
     assert not (trained / "no").exists()
+
+
+def predicted(capsys, *arguments):
+    """Predict in this process."""
+    assert xpnet.cli.main(["predict", *map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def test_labels_are_compared_by_name_or_by_number(trained, tmp_path, capsys):
+    X = np.array([[0, 5], [5, 0], [-5, -5]])
+    names = np.array(["caf\xe9", "snow \N{SNOWMAN}", "tea"])
+
+    def score(**labels):
+        np.savez(tmp_path / "a.npz", X=X, **labels)
+        out = tmp_path / "labels.csv"
+        return predicted(capsys, trained / "run", tmp_path / "a.npz", "--out", out).partition("; ")[
+            2
+        ]
+
+    right = "3 of them equal the data's own (accuracy 1.0000)\n"
+    assert score(y=names) == right
+    assert score(y=[0, 1, 2]) == right
+    assert score(y=[0, 1, 2], class_names=names) == right
+    assert score(y=[2, 0, 1], class_names=names[[1, 2, 0]]) == right
+    assert score(y=[0, 1, 2], class_names=["coffee", "snow", "leaves"]) == right
+    assert score(y=["tea", "milk", "tea"]).startswith("1 of them equal")
+    assert score(y=["a", "b", "c"]) == "none of the data's own labels is a class of the model\n"
+    assert score(y=[0, 1, 3]) == "none of the data's own labels is a class of the model\n"
+
+
+def test_a_target_of_any_characters(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    target = 'a "cat" \N{CAT FACE} \x7f'
+    rows = "".join(f"{k % 2},{k % 5},a\u2028{k % 2}\n" for k in range(60))
+    header = ",".join(('"' + name.replace('"', '""') + '"') for name in ("u", "v", target))
+    (tmp_path / "a.csv").write_text(f"{header}\n{rows}", encoding="utf-8")
+    values = ("data.dataset=a.csv", "data.divide_by=1", "network.layers.1.units=2")
+    changes = [word for value in values for word in ("--set", value)]
+    arguments = ["digits-shallow", *changes, "--target", target, "--quiet", "--out", "run"]
+    assert xpnet.cli.train(arguments) == 0
+    assert json.loads((tmp_path / "run" / "history.json").read_text())["test_accuracy"] == 1
+    capsys.readouterr()
+    printed = predicted(capsys, "run", "a.csv")
+    predicted(capsys, "run", "a.csv", "--out", "labels.csv")
+    assert printed == (tmp_path / "labels.csv").read_text("utf-8")  # U+2028 ends no line of CSV
+
+
+def test_the_file_that_was_named_is_what_is_predicted(tmp_path, capsys):
+    X = np.random.default_rng(0).integers(0, 256, (12, 8, 8)).astype(np.uint8)
+    for name, n in (("train", 12), ("t10k", 5)):
+        head = bytes((0, 0, 8, 3)) + struct.pack(">3I", n, 8, 8)
+        (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(head + X[:n].tobytes())
+    assert xpnet.cli.train(["digits-logistic", "--quiet", "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    for name, n in (("train", 12), ("t10k", 5)):
+        found = predicted(capsys, tmp_path / "run", tmp_path / f"{name}-images-idx3-ubyte")
+        assert len(found.splitlines()) == n + 1
+    np.savez(tmp_path / "wide.npz", X=X.reshape(12, 4, 16))
+    np.savez(tmp_path / "flat.npz", X=X.reshape(12, 64))
+    assert len(predicted(capsys, tmp_path / "run", tmp_path / "flat.npz").splitlines()) == 13
+    assert xpnet.cli.main(["predict", str(tmp_path / "run"), str(tmp_path / "wide.npz")]) == 2
+    assert "X must have shape (n_samples, 64), got (12, 4, 16)" in capsys.readouterr().err
+
+
+def test_what_writing_and_reading_need(monkeypatch, capsys, trained):
+    for package, arguments in (
+        ("tomli_w", ["train", "--show", "digits-deep"]),
+        ("safetensors", ["predict", str(trained / "run"), "digits"]),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, package, None)
+            assert xpnet.cli.main(arguments) == 2
+        assert f"needs {package}, which cannot be imported" in capsys.readouterr().err
 
 
 def test_a_damaged_model_is_refused_in_one_line(trained, tmp_path):

@@ -53,7 +53,9 @@ def script(page: Path, data_dir: str) -> str:
             lines.append(f"exec(compile({code!r}, '{page.name}, block {number}', 'exec'))")
             continue
         if code.startswith(LONG):
-            needs = Path(data_dir, "train_catvnoncat.h5") if "cats" in code else DEBIAN
+            needs = DEBIAN / "fashion-mnist"
+            if "cats" in code:
+                needs = Path(data_dir, "train_catvnoncat.h5")
             if not needs.exists():
                 continue
             code += " --set training.epochs=1"

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
 from xpnet.data import Contents, DataError, Dataset, Part, load_contents
 from xpnet.data.named import NAMES
@@ -188,7 +189,7 @@ def _train(options: argparse.Namespace) -> int:
     changes = [
         *options.set,
         *(
-            f"{key}={json.dumps(value) if key != 'seed' else value}"
+            f"{key}={_quoted(value) if key != 'seed' else value}"
             for key, value in (
                 ("dtype", options.dtype),
                 ("seed", options.seed),
@@ -205,6 +206,7 @@ def _train(options: argparse.Namespace) -> int:
     recipes = [
         load_recipe(name, changes=changes) for name in dict.fromkeys(options.recipes or _DEFAULT)
     ]
+    _require("writing a recipe out", "tomli_w")
     if options.show:
         print_lines("\n".join(recipe.to_toml() for recipe in recipes).splitlines())
         return DONE
@@ -212,7 +214,7 @@ def _train(options: argparse.Namespace) -> int:
         datasets = _load(recipes, options.data_dir)
     for recipe, dataset in zip(recipes, datasets, strict=True):
         _build(recipe, dataset, options.device)  # whatever does not fit is refused before any runs
-    _require("safetensors", "tomli_w")
+    _require("saving a run", "safetensors")
     folders = _folders(options.out, recipes)
     results: list[Result] = []
     try:
@@ -223,6 +225,11 @@ def _train(options: argparse.Namespace) -> int:
         if results:
             _print_results(results)
     return DONE
+
+
+def _quoted(value: str) -> str:
+    """Write a string of TOML, which is one of JSON but for DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _build(recipe: Recipe, dataset: Dataset, device: str | None) -> str:
@@ -256,9 +263,8 @@ def _train_one(
         except DivergenceError as error:
             raise _FailedError(f"{recipe.name}: {error}") from error
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"interrupted twice in {recipe.name}, of which nothing is kept"
-            ) from None
+            kept = f"which is kept in {folder}" if folder.exists() else "of which nothing is kept"
+            raise KeyboardInterrupt(f"interrupted twice in {recipe.name}, {kept}") from None
         if not options.quiet:
             if progress.problem is not None:  # now that there is nothing to lose
                 raise progress.problem
@@ -290,16 +296,15 @@ def _load(recipes: Sequence[Recipe], data_dir: str | None) -> list[Dataset]:
     return [loaded[json.dumps(recipe.values["data"])] for recipe in recipes]
 
 
-def _require(*packages: str) -> None:
-    """Refuse to train what could not be saved."""
-    for package in packages:
-        try:
-            importlib.import_module(package)
-        except ImportError as error:
-            raise _UsageError(
-                f"saving a run needs {package}, which cannot be imported ({error}); type: "
-                f"pip install {package}"
-            ) from error
+def _require(what: str, package: str) -> None:
+    """Refuse what could not be brought to its end, before it is begun."""
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        raise _UsageError(
+            f"{what} needs {package}, which cannot be imported ({error}); type: "
+            f"pip install {package}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -394,7 +399,7 @@ def _add_prediction(parser: argparse.ArgumentParser) -> None:
         "data",
         metavar="DATA",
         help="a file of the kinds that training reads, or digits, cats or fashion-mnist; of "
-        "either the test part where it has one",
+        "either the test part where it has one, of an idx file those that it holds itself",
     )
     parser.add_argument("--target", metavar="COLUMN", help="the labels' column of a .csv file")
     parser.add_argument(
@@ -406,17 +411,19 @@ def _add_prediction(parser: argparse.ArgumentParser) -> None:
 def _predict(options: argparse.Namespace) -> int:
     model = _load_model(options)
     is_table = options.data.lower().endswith(".csv")
+    # Beside the images of an idx file a test part may lie, but it is the file that was named.
+    is_idx = options.data.lower().removesuffix(".gz").endswith("ubyte")
     contents = load_contents(
         options.data,
         data_dir=options.data_dir,
         target=options.target,
         columns=model.feature_names if is_table else None,
     )
-    part = next(
-        contents.parts[key] for key in ("test", "train", "validation") if key in contents.parts
-    )
+    order = ("train",) if is_idx else ("test", "train", "validation")
+    part = next(contents.parts[key] for key in order if key in contents.parts)
+    X = part.X if model.image_shape else part.X.reshape(len(part.X), -1)
     try:
-        probabilities = model.predict_proba(part.X.reshape(len(part.X), -1))
+        probabilities = model.predict_proba(X)
     except (TypeError, ValueError) as error:
         raise _UsageError(f"{options.data} does not fit the model: {error}") from error
     predicted = probabilities.argmax(axis=1)
@@ -428,35 +435,34 @@ def _predict(options: argparse.Namespace) -> int:
         for k, p in zip(predicted, probabilities.max(axis=1), strict=True)
     )
     if options.out is None:
-        print_lines(text.getvalue().splitlines())
+        print_lines(text.getvalue().split("\n")[:-1])  # labels may hold other ends of lines
         return DONE
     try:
         write_whole(options.out, text.getvalue().encode())
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise _UsageError(f"--out: cannot write {options.out}: {reason}") from error
-    names = np.asarray(model.class_names)[predicted]
     # Of a named set without a test part, recipes take most samples for training.
     caveat = (
         ", training samples included" if options.data in NAMES and len(contents.parts) == 1 else ""
     )
-    score = _score(contents, part, names, caveat)
+    score = _score(contents, part, predicted, model.class_names, caveat)
     noun = "label" if len(predicted) == 1 else "labels"
     print_lines([f"{len(predicted)} {noun} in {options.out}{score}"])
     return DONE
 
 
 def _load_model(options: argparse.Namespace) -> Model:
-    path = Path(options.model)
+    _require("reading a model", "safetensors")
     try:
-        if path.is_dir():
-            path = path / "model.safetensors"
-        return load_model(path, device=options.device)
+        return load_model(options.model, device=options.device)
     except OSError as error:
         reason = error.strerror or (
-            "there is no such file" if isinstance(error, FileNotFoundError) else error
+            "there is no such file, nor a folder that holds a model.safetensors"
+            if isinstance(error, FileNotFoundError)
+            else error
         )
-        raise _UsageError(f"cannot read the model {path}: {reason}") from error
+        raise _UsageError(f"cannot read the model {options.model}: {reason}") from error
     except ValueError as error:
         raise _UsageError(str(error)) from error
 
@@ -464,14 +470,23 @@ def _load_model(options: argparse.Namespace) -> Model:
 def _score(
     contents: Contents,
     part: Part,
-    predicted: np.ndarray[tuple[int], np.dtype[np.str_]],
+    predicted: npt.NDArray[np.int64],
+    class_names: tuple[str, ...],
     caveat: str,
 ) -> str:
-    """Compare with the labels, where the data have some."""
-    if part.y is None:
+    """Compare with the labels, where the data have some that mean something to the model.
+
+    They may be the names of its classes, or, where none of them is one, the classes' numbers.
+    """
+    if (y := part.y) is None:
         return ""
-    y = part.y
-    if contents.class_names is not None and y.dtype.kind != "U":
-        y = np.asarray(contents.class_names)[y]
-    n_right = int((y.astype(str) == predicted).sum())
+    is_number = y.dtype.kind != "U"
+    names = np.asarray(contents.class_names)[y] if contents.class_names and is_number else y
+    if np.isin(names.astype(str), class_names).any():
+        is_right = names.astype(str) == np.asarray(class_names)[predicted]
+    elif is_number and y.min() >= 0 and y.max() < len(class_names):
+        is_right = y == predicted
+    else:
+        return "; none of the data's own labels is a class of the model"
+    n_right = int(is_right.sum())
     return f"; {n_right} of them equal the data's own (accuracy {n_right / len(y):.4f}{caveat})"

@@ -52,6 +52,8 @@ def test_images_and_lists(dev):
     expected = model.predict_proba(raw)
     np.testing.assert_array_equal(model.predict_proba(raw.reshape(-1, 2, 2, 3)), expected)
     np.testing.assert_array_equal(model.predict_proba(raw.tolist()), expected)
+    grey, _ = make(dev, image_shape=(3, 4))
+    np.testing.assert_array_equal(grey.predict_proba(raw.reshape(-1, 3, 4, 1)), expected)
     with pytest.raises(ValueError, match=r"X must have shape \(n_samples, 12\), got \(40, 3, 4\)"):
         model.predict(raw.reshape(-1, 3, 4))
 
@@ -137,6 +139,15 @@ def test_the_same_bits_in_another_process(dev, tmp_path, dtype, standardise):
     assert done.stdout.split() == (
         f"{model.class_names} {model.image_shape} {model.feature_names}".split()
     )
+
+
+def test_a_runs_folder_will_do(dev, tmp_path):
+    model, raw = make(dev)
+    save_model(model, tmp_path / "model.safetensors")
+    found = load_model(tmp_path, device=dev)
+    np.testing.assert_array_equal(found.predict(raw), model.predict(raw))
+    with pytest.raises(FileNotFoundError):
+        load_model(tmp_path / "none", device=dev)
 
 
 def test_the_network_alone_can_be_taken_from_it(dev, tmp_path):

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,8 +104,9 @@ class Model:
         batch_size = check_count("batch_size", batch_size)
         if type(X) not in (np.ndarray, np.memmap):
             X = host_array(X, name="X")
-        if self.image_shape is not None and X.shape[1:] == self.image_shape:
-            X = X.reshape(len(X), math.prod(self.image_shape))
+        shape = self.image_shape
+        if shape is not None and X.shape[1:] in (shape, (*shape, 1)):  # a channel of its own
+            X = X.reshape(len(X), math.prod(shape))
         network, device = self.network, self.network.device
         check_samples(X, network.n_features)
         result = np.empty((len(X), len(self.class_names)), network.dtype)
@@ -195,6 +197,7 @@ def load_model(path: str | os.PathLike[str], *, device: str | Device | None = No
     Parameters
     ----------
     path : path
+        The file, or the folder of a run, which holds it as ``model.safetensors``.
     device : str, Device or None
         Where the network is to live, whatever device it was trained on.
 
@@ -210,6 +213,8 @@ def load_model(path: str | os.PathLike[str], *, device: str | Device | None = No
         If it is not such a file, is damaged or has been changed, holds a network alone, or names
         a layer or loss that is not defined here: one of your own must be imported first.
     """
+    if Path(path).is_dir():
+        path = Path(path) / "model.safetensors"
     network, described, tensors = read_network(path, device)
     if described is None:
         raise ValueError(
