@@ -501,8 +501,7 @@ def test_without_the_packages_that_save(monkeypatch, tmp_path, capsys):
             assert xpnet.cli.train(["digits-logistic", "--out", str(tmp_path / "out")]) == 2
         printed = capsys.readouterr()
         assert printed.out == ""
-        what = "saving a run" if package == "safetensors" else "writing a recipe out"
-        assert f"{what} needs {package}, which cannot be imported" in printed.err
+        assert f"saving a run needs {package}, which cannot be imported" in printed.err
         assert printed.err.endswith(f"type: pip install {package}\n")
 
 

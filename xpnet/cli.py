@@ -206,15 +206,15 @@ def _train(options: argparse.Namespace) -> int:
     recipes = [
         load_recipe(name, changes=changes) for name in dict.fromkeys(options.recipes or _DEFAULT)
     ]
-    _require("writing a recipe out", "tomli_w")
     if options.show:
+        _require("writing a recipe out", "tomli_w")
         print_lines("\n".join(recipe.to_toml() for recipe in recipes).splitlines())
         return DONE
     with contextlib.nullcontext() if options.quiet else _announced_downloads():
         datasets = _load(recipes, options.data_dir)
     for recipe, dataset in zip(recipes, datasets, strict=True):
         _build(recipe, dataset, options.device)  # whatever does not fit is refused before any runs
-    _require("saving a run", "safetensors")
+    _require("saving a run", "safetensors", "tomli_w")
     folders = _folders(options.out, recipes)
     results: list[Result] = []
     try:
@@ -296,15 +296,16 @@ def _load(recipes: Sequence[Recipe], data_dir: str | None) -> list[Dataset]:
     return [loaded[json.dumps(recipe.values["data"])] for recipe in recipes]
 
 
-def _require(what: str, package: str) -> None:
+def _require(what: str, *packages: str) -> None:
     """Refuse what could not be brought to its end, before it is begun."""
-    try:
-        importlib.import_module(package)
-    except ImportError as error:
-        raise _UsageError(
-            f"{what} needs {package}, which cannot be imported ({error}); type: "
-            f"pip install {package}"
-        ) from error
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise _UsageError(
+                f"{what} needs {package}, which cannot be imported ({error}); type: "
+                f"pip install {package}"
+            ) from error
 
 
 @contextlib.contextmanager
