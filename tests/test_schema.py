@@ -148,6 +148,18 @@ def test_options_that_toml_has_no_word_for():
             "dataset = 3",
             "data.dataset must be the name of a data set or a file",
         ),
+        (
+            'dataset = "moons"',
+            'dataset = "moon"',
+            "data.dataset must be the name of a data set or a file (.npz, .csv, .h5 or idx; "
+            "digits, cats, fashion-mnist, moons, circles, blobs, flower), got 'moon'; did you mean "
+            "'moons'?",
+        ),
+        (
+            'dataset = "moons"',
+            'dataset = "points.txt"',
+            "data.dataset must be the name of a data set or a file (.npz, .csv, .h5 or idx; ",
+        ),
         # impossible values
         ("epochs = 3", "epochs = 0", "training.epochs must be an integer in [1, 10^9], got 0"),
         (
@@ -156,7 +168,16 @@ def test_options_that_toml_has_no_word_for():
             'training.batch_size must be "full" or an '
             "integer in [1, 10^9], got 'ful'; did you mean 'full'?",
         ),
-        ("batch_size = 16", "batch_size = 0", "training.batch_size must be an integer in"),
+        (
+            "batch_size = 16",
+            "batch_size = true",
+            'training.batch_size must be "full" or an integer in [1, 10^9], got True',
+        ),
+        (
+            "batch_size = 16",
+            "batch_size = 0",
+            'training.batch_size must be "full" or an integer in',
+        ),
         (
             "n_samples = 60",
             "n_samples = 1",
@@ -177,11 +198,11 @@ def test_options_that_toml_has_no_word_for():
             "trainig (got {'batch_size': 16, 'epochs': 3}) is not a key of a ",
         ),
         ("[training]", "[trainig]", "did you mean training?"),
-        ("n_samples = 60", "divide_by = 0", "data.divide_by must be a number > 0, got 0"),
+        ("n_samples = 60", "divide_by = 0", 'data.divide_by must be "auto" or a number > 0, got 0'),
         (
             "n_samples = 60",
             "divide_by = inf",
-            "data.divide_by must be a finite number > 0, got inf",
+            'data.divide_by must be "auto" or a finite number > 0, got inf',
         ),
         (
             "n_samples = 60",

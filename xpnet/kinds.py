@@ -177,9 +177,15 @@ class Either:
         """Return the word, or what the other kind makes of the value."""
         if value == self.word and isinstance(value, str):
             return value
-        if isinstance(value, str) and not isinstance(self.other, Component):
+        if isinstance(self.other, Component):
+            return self.other.check(path, value)
+        if isinstance(value, str):
             raise wrong(path, self.name, value, near=nearest(value, (self.word,)))
-        return self.other.check(path, value)
+        try:
+            return self.other.check(path, value)
+        except RecipeError as error:
+            said = str(error).replace(" must be ", f' must be "{self.word}" or ', 1)
+            raise RecipeError(said) from error
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xpnet.data.named import GENERATED, NAMES
+from xpnet.data.named import GENERATED, NAMES, is_file_name
 from xpnet.kinds import (
     REQUIRED,
     Boolean,
@@ -27,6 +27,7 @@ from xpnet.kinds import (
     RecipeError,
     Text,
     missing,
+    nearest,
     options,
     plain,
     shown,
@@ -273,6 +274,9 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     if dataset.path not in flat:
         raise missing(dataset.path, dataset.kind.name, dataset.meaning)
     name = dataset.kind.check(dataset.path, flat[dataset.path])
+    if name not in NAMES and not is_file_name(name):
+        known = f"{dataset.kind.name} (.npz, .csv, .h5 or idx; {', '.join(NAMES)})"
+        raise wrong(dataset.path, known, name, near=nearest(name, NAMES))
     resolved: dict[str, Any] = {}
     for key in KEYS:
         if not key.applies_to(name):

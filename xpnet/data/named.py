@@ -18,7 +18,7 @@ from xpnet.data.splits import make_dataset, require
 from xpnet.data.store import PublishedFile, locate
 from xpnet.random import check_seed
 
-__all__ = ["GENERATED", "NAMES", "load_contents", "load_dataset"]
+__all__ = ["GENERATED", "NAMES", "is_file_name", "load_contents", "load_dataset"]
 
 
 def load_dataset(
@@ -157,8 +157,7 @@ def load_contents(
         raise DataError(f"{dataset} are drawn anew each time, not stored: a file is needed here")
     if re.match("[a-z]+://", dataset):
         raise DataError(f"{dataset} is an address: download the file, then give its path")
-    is_file = dataset.lower().removesuffix(".gz").endswith(SUFFIXES) or os.sep in dataset
-    if not is_file and not _is_there(Path(dataset)):
+    if not is_file_name(dataset) and not _is_there(Path(dataset)):
         near = difflib.get_close_matches(dataset, NAMES, n=1, cutoff=0.7)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise DataError(
@@ -169,6 +168,11 @@ def load_contents(
     places = [Path(folder, dataset) for folder in folders if folder is not None]
     found = next(filter(_is_there, places), Path(dataset))
     return read_file(found, target=target, columns=columns)
+
+
+def is_file_name(dataset: str) -> bool:
+    """Tell whether a data set that is said so is a file, there or not, rather than a name."""
+    return dataset.lower().removesuffix(".gz").endswith(SUFFIXES) or os.sep in dataset
 
 
 def _check_target(dataset: str, target: str | None) -> None:
