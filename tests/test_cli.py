@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import random
 import shutil
@@ -406,6 +407,37 @@ def test_the_same_data_are_loaded_once(monkeypatch, tmp_path):
     few = ["--quiet", "--set", "training.epochs=1"]
     assert xpnet.cli.train(["digits-logistic", "digits-shallow", *few]) == 0
     assert loaded == ["digits-logistic"]
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_trained(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("digits-deep", changes=["network.layers.3.units=9"])
+    Path("nine.toml").write_text(recipe.to_toml())
+    assert xpnet.cli.train(["digits-logistic", "nine.toml"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("train.py: nine: network.layers.3 must have 10 outputs")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["nine.toml"]
+
+
+def test_downloads_are_announced_unless_quiet(monkeypatch, capsys, tmp_path):
+    def download(recipe, data_dir):
+        del recipe, data_dir
+        logging.getLogger("xpnet.data").info("downloading a file")
+        raise DataError("none to be had")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Recipe, "load_data", download)
+    for options, announced in (([], "downloading a file\n"), (["--quiet"], "")):
+        assert xpnet.cli.train(options) == 2
+        assert capsys.readouterr().out == announced
+
+
+def test_a_message_is_one_line_whatever_was_typed(capsys):
+    assert xpnet.cli.train(["--co\nlour\x1b[31m"]) == 2
+    assert capsys.readouterr().err == (
+        "train.py: unrecognized arguments: --co\\nlour\\x1b[31m; see train.py --help\n"
+    )
 
 
 def test_errors_that_nobody_reads_keep_their_status():

@@ -12,7 +12,7 @@ from xpnet.data import Contents, DataError, Part, load_dataset, make_dataset
 from xpnet.data.store import DEBIAN
 from xpnet.recipe import RecipeError, load_recipe, parse_recipe, recipe_names
 from xpnet.report import plotting_problem
-from xpnet.training import Report, load_model
+from xpnet.training import Report, evaluate, load_model
 
 GOOD = """
 loss = "softmax_cross_entropy"
@@ -72,6 +72,21 @@ def test_running_one(dev):
     assert plain["parameters"] == 650
     assert plain["device"] == dev.name
     assert 0 < plain["test_accuracy"] <= 1
+    # Of the trained network, not the mean over the last epoch's steps.
+    X, y = result.dataset.X_train, result.dataset.y_train
+    X = result.model.preprocessing(X, result.network.dtype)
+    found = evaluate(result.network, result.model.loss, X, y)
+    assert found == (plain["train_cost"], plain["train_accuracy"])
+    assert plain["train_cost"] < plain["cost"][-1][1]
+
+
+def test_an_error_of_the_callers_is_not_the_recipes(dev):
+    def refuse(report):
+        del report
+        raise ValueError("not mine")
+
+    with pytest.raises(ValueError, match=r"^not mine$"):
+        parse_recipe("small", GOOD).run(device=dev, on_report=refuse)
 
 
 def test_what_is_left(dev, tmp_path):
