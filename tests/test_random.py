@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xpnet.kernels import philox
-from xpnet.random import Purpose, check_seed, shuffle, weight_stream
+from xpnet.random import Purpose, check_seed, shuffle, subset, weight_stream
 
 
 def test_every_epoch_has_an_order_of_its_own():
@@ -18,6 +18,17 @@ def test_every_epoch_has_an_order_of_its_own():
 def test_a_shuffle_is_philoxs_permutation():
     expected = philox.permutation(np, 50, 3, step=7, purpose=Purpose.SHUFFLE)
     np.testing.assert_array_equal(shuffle(50, 3, 7), expected)
+
+
+def test_a_subset_is_ascending_without_repetition_and_its_own():
+    found = subset(1000, 100, 3)
+    assert found.shape == (100,)
+    assert (np.diff(found) > 0).all()
+    assert 0 <= found[0] <= found[-1] < 1000
+    np.testing.assert_array_equal(subset(1000, 100, 3), found)
+    assert not np.array_equal(subset(1000, 100, 4), found)
+    assert not np.array_equal(np.sort(shuffle(1000, 3, 0)[:100]), found)
+    np.testing.assert_array_equal(subset(5, 5, 0), np.arange(5))
 
 
 @pytest.mark.parametrize("seed", [0, 7, np.int32(7), np.uint64(2**64 - 1)])
@@ -39,6 +50,7 @@ def test_streams_do_not_change_from_one_release_to_the_next():
         [[0.345584192064786, 0.8216181435011584], [0.33043707618338714, -1.303157231604361]],
     )
     assert shuffle(8, 1, 0).tolist() == [3, 4, 0, 1, 6, 2, 5, 7]
+    assert subset(8, 4, 1).tolist() == [0, 2, 4, 7]
     legacy = weight_stream(1, "numpy-legacy")
     np.testing.assert_array_equal(
         legacy.uniform((2, 3)), np.random.RandomState(1).uniform(-1, 1, (3, 2)).T

@@ -14,13 +14,14 @@ import numpy.typing as npt
 
 from xpnet.kernels import philox
 
-__all__ = ["Purpose", "WeightStream", "check_seed", "shuffle", "weight_stream"]
+__all__ = ["Purpose", "WeightStream", "check_seed", "shuffle", "subset", "weight_stream"]
 
 
 class Purpose(IntEnum):
     """What a draw from Philox is for; draws for different purposes are independent."""
 
     SHUFFLE = 1
+    SUBSET = 2
 
 
 class WeightStream(Protocol):
@@ -112,6 +113,29 @@ def shuffle(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
         np, n, check_seed(seed), step=epoch, purpose=Purpose.SHUFFLE
     )
     return order
+
+
+def subset(n: int, size: int, seed: int) -> npt.NDArray[np.int64]:
+    """Draw some of the samples, each with the same chance.
+
+    Parameters
+    ----------
+    n : int
+        Number of samples.
+    size : int
+        How many are drawn, at most ``n``.
+    seed : int
+        The same seed gives the same samples on every device.
+
+    Returns
+    -------
+    int64 array of shape (size,)
+        Indices from ``0 .. n - 1``, ascending, none of them twice.
+    """
+    order: npt.NDArray[np.int64] = philox.permutation(
+        np, n, check_seed(seed), purpose=Purpose.SUBSET
+    )
+    return np.sort(order[:size])
 
 
 def check_seed(seed: Any, *, bits: int = 64) -> int:

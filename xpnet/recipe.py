@@ -161,6 +161,8 @@ class Recipe:
             See :meth:`build`; or if a number is out of the dtype's range.
         DataError
             If the data cannot be had or preprocessed.
+        ValueError
+            If names or shapes in a data set of your own do not fit it.
         DivergenceError
             See :func:`xpnet.training.fit`.
         """
@@ -173,6 +175,15 @@ class Recipe:
             if "validation" in X:
                 validation = (X["validation"], dataset.y_validation)
             loss = Loss.resolve(values["loss"])
+            # Before the training, which is lost if these do not fit each other.
+            model = Model(
+                network,
+                loss,
+                preprocessing,
+                dataset.class_names,
+                dataset.image_shape,
+                dataset.feature_names,
+            )
             training = dict(values["training"])
             if training["batch_size"] == "full":
                 training["batch_size"] = None
@@ -200,14 +211,6 @@ class Recipe:
                 if n_reports:  # then it is not the settings
                     raise
                 raise RecipeError(f"{self.name}: {error}") from error
-            model = Model(
-                network,
-                loss,
-                preprocessing,
-                dataset.class_names,
-                dataset.image_shape,
-                dataset.feature_names,
-            )
             train_cost, train_accuracy = evaluate(network, loss, X["train"], dataset.y_train)
             test_cost, test_accuracy = evaluate(network, loss, X["test"], dataset.y_test)
             return Result(

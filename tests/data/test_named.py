@@ -87,6 +87,24 @@ def test_points_drawn_at_random(name, n_classes):
     assert np.abs(noisier.X_train).max() > np.abs(data.X_train).max()
 
 
+def test_points_are_scikit_learns():
+    """With the noise that the table gives."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    expected = {
+        "moons": datasets.make_moons(100, noise=0.2, random_state=3),
+        "circles": datasets.make_circles(100, noise=0.05, random_state=3),
+        "blobs": datasets.make_blobs(100, centers=3, cluster_std=1.0, random_state=3),
+    }
+    for name, (X, y) in expected.items():
+        data = load_dataset(name, n_samples=100, seed=3)
+        found = np.column_stack(
+            [np.r_[data.X_train, data.X_test], np.r_[data.y_train, data.y_test]]
+        )
+        given = np.column_stack([X, y])
+        np.testing.assert_array_equal(found[np.lexsort(found.T)], given[np.lexsort(given.T)])
+    assert named.GENERATED["flower"][1] == 0.2
+
+
 def test_an_odd_number_of_points():
     for name in ("moons", "circles", "blobs", "flower"):
         data = load_dataset(name, n_samples=101)
@@ -272,6 +290,8 @@ def test_where_a_file_of_ones_own_is_looked_up(tmp_path, monkeypatch):
         (tmp_path / folder / "a.csv").write_text("u\n" + "0\n" * n_rows)
         monkeypatch.setenv("XPNET_DATA_DIR", str(tmp_path / "environment"))
         assert n_found("named" if folder == "named" else None) == n_rows
+    (tmp_path / "other" / "a.csv").mkdir(parents=True)  # a folder of that name is not the file
+    assert n_found("other") == 2
     with pytest.raises(DataError, match="--data-dir is 'none', which is no folder"):
         n_found("none")
     with pytest.raises(DataError, match="--data-dir is 'none', which is no folder"):

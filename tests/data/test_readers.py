@@ -6,6 +6,7 @@ import builtins
 import gzip
 import importlib
 import struct
+import time
 import zipfile
 
 import numpy as np
@@ -44,7 +45,7 @@ def write_csv(folder, text, encoding="utf-8"):
 def write_idx(path, array, code=0x08, shape=None):
     shape = array.shape if shape is None else shape
     content = struct.pack(f">BBBB{len(shape)}I", 0, 0, code, len(shape), *shape) + array.tobytes()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    path.write_bytes(gzip.compress(content) if path.suffix.lower() == ".gz" else content)
     return path
 
 
@@ -179,12 +180,52 @@ def test_a_single_channel_is_no_axis(tmp_path):
         ),
         ({"X": X, "y": Y - 1, "classes": np.array([b"a", b"b"])}, "labels out of range"),
         ({"X": X, "classes": np.array([b"a", b"a"])}, "must hold names that differ"),
-        ({"X": X, "classes": Y}, "classes must be a list of strings, got dtype int64"),
+        ({"X": X, "classes": Y / 2}, "classes must be a list of strings, got dtype float64"),
         ({"X": X, "y": np.array([b"\xff"] * 6)}, "must hold UTF-8 text, got another encoding"),
     ],
 )
 def test_wrong_arrays(tmp_path, write, arrays, said):
     assert said in refusal(write(tmp_path, **arrays))
+
+
+def test_names_that_are_numbers(tmp_path):
+    """As scikit-learn's ``load_digits()`` gives them."""
+    found = read_file(write_npz(tmp_path, data=X, target=Y, target_names=np.arange(3)))
+    assert found.class_names == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("write", [write_npz, write_h5])
+def test_images_with_four_channels(tmp_path, write):
+    found = held(read_file(write(tmp_path, X=np.ones((6, 2, 3, 4)), y=Y)))
+    assert found.X.shape == (6, 2, 3, 4)
+
+
+def test_strings_of_varying_length_in_a_column(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    labels = np.array([["a"], ["b"]] * 3, dtype=object)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["X"] = X
+        file.create_dataset("y", data=labels, dtype=h5py.string_dtype())
+    assert held(read_file(tmp_path / "a.h5")).y.tolist() == ["a", "b"] * 3
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        del file["y"]
+        file.create_dataset("y", data=labels.reshape(2, 3), dtype=h5py.string_dtype())
+    assert "y must be a list of strings, got shape (2, 3)" in refusal(tmp_path / "a.h5")
+
+
+def test_strings_that_are_no_text(tmp_path):
+    beyond = np.array([0x110000] * 6, dtype="<u4").view("<U1")  # after the last code point
+    assert "y must hold strings of Unicode" in refusal(write_npz(tmp_path, X=X, y=beyond))
+    half = np.array(["\ud800"] * 6)  # of a pair
+    assert "'utf-8' codec can't encode" in refusal(write_npz(tmp_path, X=X, y=half))
+
+
+def test_a_checksum_that_is_wrong(tmp_path):
+    path = write_npz(tmp_path, X=X)
+    whole = path.read_bytes()
+    at = whole.index(X.tobytes())
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    assert "Bad CRC-32 for file 'X.npy'" in refusal(path)
 
 
 def test_what_npz_files_must_not_be(tmp_path):
@@ -229,6 +270,10 @@ def test_what_h5_files_must_not_be(tmp_path):
     # Nothing is stored of this dataset, which would fill the memory of most machines.
     assert "is damaged: X claims 8,000,000,000,000 bytes, which the 0 stored cannot hold" in said(
         lambda file: file.create_dataset("X", (10**9, 1000), "f8")
+    )
+    chunks = {"shape": (1, 2), "maxshape": (None, 2), "chunks": (10**8, 2)}
+    assert "a chunk of X claims 800,000,000 bytes, which the" in said(
+        lambda file: file.create_dataset("X", dtype="f4", **chunks)
     )
     assert "X must be packed with none but deflate, shuffle, fletcher32, lzf" in said(
         lambda file: file.create_dataset("X", data=X.astype("i4"), scaleoffset=0)
@@ -291,6 +336,19 @@ def test_csv_labels_that_are_whole_numbers(tmp_path):
     assert held(read_file(path, target="y")).y.tolist() == ["007", "1.5"]
 
 
+def test_wide_csv(tmp_path):
+    """Each column is found in one step: a table of genes has as many."""
+    n = 50_000
+    names = ",".join(f"gene {k}" for k in range(n))
+    path = write_csv(tmp_path, f"{names}\n" + ",".join(map(str, range(n))) + "\n")
+    started = time.process_time()
+    assert held(read_file(path, target="gene 7")).X.shape == (1, n - 1)
+    assert time.process_time() - started < 5  # 25 seconds, if each name were looked for
+    twice = write_csv(tmp_path, f"{names},gene 49999\n")
+    assert "'gene 49999' twice" in refusal(twice)
+    assert time.process_time() - started < 10
+
+
 def test_long_csv(tmp_path):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(2500, 3))
@@ -325,6 +383,7 @@ def test_long_csv(tmp_path):
         ("a,b\n1,1e999\n", {}, "got '1e999'"),
         ("a,b\n1,\n", {}, "got ''"),
         ("a,b\n1,1_000\n", {}, "got '1_000'"),
+        ("a,b\n1,\uff11\uff12\n", {}, "got '\uff11\uff12'"),
         ("a,b\n1,\n", {"target": "b"}, "line 2: a label expected, got an empty cell"),
         ('a,b\n1,"2\n', {}, "unexpected end of data"),
         ("a,b\n1,\0\n", {}, "line 2: text expected, got a NUL byte"),
@@ -363,12 +422,15 @@ def test_idx(tmp_path, end, code, dtype):
         ("train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz"),
         ("train-images-idx3-ubyte.gz", "test-images-idx3-ubyte"),
         ("a-train-images.idx3-ubyte", "a-t10k-images.idx3-ubyte"),
+        ("TRAIN-IMAGES-IDX3-UBYTE.GZ", "T10K-IMAGES-IDX3-UBYTE.GZ"),
     ],
 )
 def test_idx_files_beside_one_another(tmp_path, train, test):
     for name, n in ((train, 6), (test, 3)):
         write_idx(tmp_path / name, IMAGES[:n])
-        labels = name.replace("images", "labels").replace("idx3", "idx1")
+        labels = name
+        for word, other in (("images", "labels"), ("idx3", "idx1")):
+            labels = labels.replace(word, other).replace(word.upper(), other.upper())
         write_idx(tmp_path / labels, Y[:n].astype(np.uint8))
     contents = read_file(tmp_path / train)
     np.testing.assert_array_equal(held(contents).X, IMAGES)
@@ -377,6 +439,24 @@ def test_idx_files_beside_one_another(tmp_path, train, test):
     alone = read_file(tmp_path / test)
     assert list(alone.parts) == ["train"]
     assert len(held(alone).X) == 3
+
+
+def test_packed_or_not_as_the_file_that_was_named(tmp_path):
+    for end, label in (("", 1), (".gz", 2)):
+        write_idx(tmp_path / f"a-images-idx3-ubyte{end}", IMAGES)
+        write_idx(tmp_path / f"a-labels-idx1-ubyte{end}", np.full(6, label, np.uint8))
+    for end, label in (("", 1), (".gz", 2)):
+        assert held(read_file(tmp_path / f"a-images-idx3-ubyte{end}")).y.tolist() == [label] * 6
+
+
+def test_test_images_alone_are_no_part(tmp_path):
+    path = write_idx(tmp_path / "train-images-idx3-ubyte", IMAGES)
+    write_idx(tmp_path / "train-labels-idx1-ubyte", Y.astype(np.uint8))
+    write_idx(tmp_path / "t10k-images-idx3-ubyte", IMAGES[:2])
+    assert list(read_file(path).parts) == ["train"]
+    write_idx(tmp_path / "test-images-idx3-ubyte", IMAGES[:3])
+    write_idx(tmp_path / "test-labels-idx1-ubyte", Y[:3].astype(np.uint8))
+    assert len(held(read_file(path), "test").X) == 3
 
 
 def test_words_within_words_are_none(tmp_path):

@@ -7,6 +7,7 @@ import gzip
 import io
 import os
 import struct
+import zipfile
 
 import hypothesis.strategies as st
 import numpy as np
@@ -30,6 +31,11 @@ def npz(save):
     file = io.BytesIO()
     save(file, X=IMAGES, y=LABELS, X_test=IMAGES[:3] / 16, y_test=LABELS[:3], class_names=NAMES)
     return file.getvalue()
+
+
+def npz_members():
+    with zipfile.ZipFile(io.BytesIO(npz(np.savez))) as archive:
+        return [(name, archive.read(name)) for name in archive.namelist()]
 
 
 def h5(libver=None, **packing):
@@ -136,6 +142,16 @@ def test_npz(tmp_path, data, damage):
     path = tmp_path / "a.npz"
     path.write_bytes(damaged(data, damage))
     check_readable_or_refused(path)
+
+
+@fuzz(*npz_members())
+def test_npz_members(tmp_path, data, damage):
+    """Damage before packing, which no checksum tells."""
+    name, member = data
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for other, content in npz_members():
+            archive.writestr(other, damaged(member, damage) if other == name else content)
+    check_readable_or_refused(tmp_path / "a.npz")
 
 
 @fuzz(csv_text(), csv_text().replace(b",", b'","').replace(b"\n", b'"\r\n"').join([b'"', b'"']))

@@ -33,7 +33,7 @@ def test_splits_are_stratified_disjoint_and_complete(counts, test, validation, s
     try:
         data = make_dataset("d", contents, **options)
     except DataError:  # too few samples for so many classes
-        with pytest.raises(DataError, match=r"cannot be split|must leave one"):
+        with pytest.raises(DataError, match=r"cannot be split|must leave one|would leave none"):
             make_dataset("d", contents, **options)
         return
     assert data.X_validation is not None
@@ -101,6 +101,30 @@ def test_labels_in_any_form(y):
     assert data.image_shape == (2, 2)  # a single channel is no axis
 
 
+def test_names_in_any_sequence():
+    part = points([0, 1])
+    contents = Contents(
+        {"train": part, "test": part},
+        np.array(["a", "b"]),  # type: ignore[arg-type]
+        ["u", "v"],  # type: ignore[arg-type]
+    )
+    data = make_dataset("d", contents)
+    assert (data.class_names, data.feature_names) == (("a", "b"), ("u", "v"))
+    for names in (("u",), ("u", "u"), "uv", ("u", "")):
+        contents = Contents({"train": part, "test": part}, None, names)  # type: ignore[arg-type]
+        with pytest.raises(DataError, match="d: feature_names must be 2 different strings, got"):
+            make_dataset("d", contents)
+
+
+def test_no_class_is_lost_to_the_training():
+    contents = Contents({"train": points([0] * 1000 + [1] * 2)})
+    with pytest.raises(DataError, match=r"holding out 0.9 .* would leave none of class '1' for tr"):
+        make_dataset("d", contents, test_fraction=0.9)
+    # Each class keeps its share to the sample: a fifth of two samples is none.
+    data = make_dataset("d", contents, test_fraction=0.2)
+    assert np.bincount(data.y_train).tolist() == [799, 2]
+
+
 def test_numpys_scalars_are_fractions():
     contents = Contents({"train": points(np.arange(40) % 2)})
     fraction: Any = np.float32(0.25)
@@ -162,6 +186,22 @@ def test_numpys_scalars_are_fractions():
             None,
             "holding out 0.2 of 4 samples",
         ),
+        (
+            {"train": points([0, 1]), "tests": points([0, 1])},
+            None,
+            "parts must be among .* 'tests'",
+        ),
+        (
+            {"train": points([0, 1]), "test": points(["0", "1"])},
+            None,
+            "numbers in all parts or strings in all, got int64 for training and <U1 for test",
+        ),
+        (
+            {"train": points([0, 1])},
+            ("a", "a"),
+            r"class_names must be different strings, got \('a'",
+        ),
+        ({"train": points([0, 1])}, (0, 1), r"class_names must be different strings, got \(0, 1\)"),
     ],
 )
 def test_what_does_not_fit(parts, names, said):

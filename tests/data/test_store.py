@@ -150,11 +150,38 @@ def test_packed_files_stay_packed(server):
 
 
 def test_wrong_checksum(server, cache):
-    expected, found = (hashlib.sha256(data).hexdigest() for data in (b"other", CONTENT))
-    message = refusal(published(server.url, b"other"))
+    other = CONTENT[::-1]
+    expected, found = (hashlib.sha256(data).hexdigest() for data in (other, CONTENT))
+    message = refusal(published(server.url, other))
     assert f"wrong checksum: sha256 {expected} expected, {found} found" in message
-    assert "(512,000 bytes of 5)" in message
+    assert "(512,000 bytes of 512,000)" in message
     assert names(cache) == []
+
+
+def test_an_answer_without_an_end(server, cache):
+    ended = threading.Event()
+
+    def answer(handler):
+        send(b"", None)(handler)
+        try:
+            while True:
+                handler.wfile.write(CONTENT)
+        except OSError:
+            ended.set()
+
+    server.answer = answer
+    message = refusal(published(server.url))
+    assert "wrong size: 512,000 bytes expected, more came" in message
+    assert ended.wait(20)
+    assert names(cache) == []
+
+
+def test_an_answer_that_makes_no_sense(server, cache):
+    server.answer = send(b"", 0, 302, [("Location", "http://[::bad")])
+    assert "the server's answer makes no sense" in refusal(published(server.url))
+    assert names(cache) == []
+    server.answer = send(CONTENT, "many")  # a length that is none; the checksum tells
+    assert locate(published(server.url), dataset="letters").read_bytes() == CONTENT
 
 
 def test_cut_connection(server, cache):
@@ -255,14 +282,16 @@ def test_ctrl_c_leaves_nothing(server, cache):
     assert names(cache) == []
 
 
-def test_a_full_disk(server, cache, monkeypatch):
-    def full(_downloader, _url, path, _caller):
-        cache.joinpath(path).write_bytes(CONTENT[:1000])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", full)
-    message = refusal(published(server.url))
-    assert f"cannot use the cache folder {cache}: {os.strerror(errno.ENOSPC)}" in message
+def test_a_full_disk(server, cache):
+    """Files may grow to 1,000 bytes."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        message = refusal(published(server.url))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert f"cannot use the cache folder {cache}: {os.strerror(errno.EFBIG)}" in message
     assert names(cache) == []
 
 

@@ -145,6 +145,36 @@ def test_reports(dev):
     assert plain["n_samples"] == 8 * N
 
 
+@pytest.mark.parametrize("order", ["in turn", "sorted"])
+@pytest.mark.parametrize("n", [N, 40_000])
+def test_accuracy_on_training_samples_that_come_in_any_order(dev, order, n):
+    """Up to 10,000 samples it is that of all of them; beyond, of as many drawn at random."""
+    y = np.arange(n) % 4
+    if order == "sorted":
+        y.sort()
+    centres = np.array([[0, 0, 0, 0], [3, 0, 0, 0], [0, 3, 0, 0], [0.5, 0, 0, 0]])
+    X = centres[y] + np.random.default_rng(0).standard_normal((n, 4))
+    network = nn.Network([nn.Dense(4)], 4, device=dev, dtype="float64", seed=1)
+    history = training.fit(
+        network,
+        X,
+        y,
+        loss="softmax_cross_entropy",
+        optimizer=nn.Adam(0.01),
+        epochs=2,
+        batch_size=256,
+        train_accuracy=True,
+    )
+    _, accuracy = training.evaluate(network, "softmax_cross_entropy", X, y)
+    found = history.reports[-1].train_accuracy
+    assert found is not None
+    if n == N:
+        assert found == accuracy
+    else:  # five standard errors
+        assert found == pytest.approx(accuracy, abs=5 * (0.25 / 10_000) ** 0.5)
+        assert found != accuracy
+
+
 def test_time_spent_outside_training_is_not_counted(dev):
     def rest(report):
         del report

@@ -187,6 +187,12 @@ def test_the_network_alone_can_be_taken_from_it(dev, tmp_path):
         (lambda described, tensors: tensors.pop("preprocessing.std"), "must come together"),
         (
             lambda described, tensors: tensors.update({"preprocessing.std": np.ones(3)}),
+            r"mean and std must have one shape, \(n_features,\), got \(12,\) and \(3,\)",
+        ),
+        (
+            lambda described, tensors: tensors.update(
+                {f"preprocessing.{which}": np.ones(3) for which in ("mean", "std")}
+            ),
             r"must have shape \(12,\), got \(3,\)",
         ),
     ],

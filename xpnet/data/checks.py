@@ -78,7 +78,7 @@ def check_labels(
             f"{name} must hold a label for each of {n_samples:,} samples, got shape {y.shape}"
         )
     y = y.reshape(n_samples)
-    if y.dtype.kind in "OSU":
+    if y.dtype.kind in "OSUT":
         return np.array(texts(name, y))
     if y.dtype.kind not in "biuf" or y.dtype.itemsize > 8:
         raise ContentError(f"{name} must hold whole numbers or strings, got dtype {y.dtype}")
@@ -100,7 +100,9 @@ def check_labels(
 
 def check_class_names(name: str, array: npt.NDArray[Any]) -> tuple[str, ...]:
     """Give names that differ."""
-    if array.dtype.kind not in "OSU" or array.ndim != 1 or not array.size:
+    if array.dtype.kind in "iu":  # as of scikit-learn's digits
+        array = array.astype(str)
+    if array.dtype.kind not in "OSUT" or array.ndim != 1 or not array.size:
         raise ContentError(
             f"{name} must be a list of strings, got dtype {array.dtype} and shape {array.shape}"
         )
@@ -112,7 +114,10 @@ def check_class_names(name: str, array: npt.NDArray[Any]) -> tuple[str, ...]:
 
 def texts(name: str, array: npt.NDArray[Any]) -> list[str]:
     """Give strings, stripped; none may be missing."""
-    items = array.tolist()
+    try:
+        items = array.tolist()
+    except (SystemError, ValueError) as error:  # of code points beyond the last
+        raise ContentError(f"{name} must hold strings of Unicode, got {error}") from error
     for number, item in enumerate(items):
         if not isinstance(item, (str, bytes)):
             raise ContentError(f"{name} must hold strings, got {item!r:.40} at {number}")

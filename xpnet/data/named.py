@@ -166,7 +166,7 @@ def load_contents(
         )
     folders = [data_dir, "", os.environ.get("XPNET_DATA_DIR")]
     places = [Path(folder, dataset) for folder in folders if folder is not None]
-    found = next(filter(_is_there, places), Path(dataset))
+    found = next(filter(_is_file, places), Path(dataset))
     return read_file(found, target=target, columns=columns)
 
 
@@ -192,6 +192,10 @@ def _is_there(path: Path) -> bool:
         return path.exists()
     except OSError:  # too long a name, or a folder that may not be looked into
         return False
+
+
+def _is_file(path: Path) -> bool:
+    return _is_there(path) and path.is_file()
 
 
 def _digits(data_dir: Path | None) -> Contents:
@@ -342,8 +346,10 @@ def _flower(n_samples: int, noise: float, seed: int) -> _Points:
 
 
 def _generate(name: str, n_samples: int, noise: float, seed: int) -> Contents:
-    with np.errstate(over="ignore", invalid="ignore"):  # of noise beyond all measure
+    with np.errstate(over="ignore", invalid="ignore"):
         X, y = GENERATED[name][0](n_samples, noise, seed)
+    if not np.isfinite(X).all():
+        raise DataError(f"{name}: features must be finite, which noise {noise:g} does not let be")
     return Contents({"train": Part(X, y.astype(np.int64))}, feature_names=("x", "y"))
 
 

@@ -54,6 +54,11 @@ class Preprocessing:
                 raise ValueError("mean and std must come together")
         elif not (np.isfinite(self.mean).all() and np.isfinite(self.std).all()):
             raise ValueError("mean and std must be finite")
+        elif self.mean.ndim != 1 or self.mean.shape != self.std.shape:
+            raise ValueError(
+                "mean and std must have one shape, (n_features,), got "
+                f"{self.mean.shape} and {self.std.shape}"
+            )
         elif not (self.std > 0).all():
             raise ValueError(f"std must be positive, got {self.std.min()}")
 
@@ -84,7 +89,7 @@ class Preprocessing:
             If the statistics are not finite: the features are too large to be summed.
         """
         scaling = cls(divide_by)
-        _check_shape(X)
+        _check_samples(X)
         if not standardise:
             return scaling
         if not len(X):
@@ -139,7 +144,7 @@ class Preprocessing:
         dtype = np.dtype(dtype)
         if dtype.name not in ("float32", "float64"):
             raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype.name!r}")
-        _check_shape(X)
+        _check_samples(X, None if self.mean is None else len(self.mean))
         is_done = self.divide_by == 1 and self.mean is None and X.dtype == dtype
         result = X if is_done else np.empty(X.shape, dtype)
         for rows in _chunks(X):
@@ -160,9 +165,12 @@ class Preprocessing:
         return result
 
 
-def _check_shape(X: npt.NDArray[Any]) -> None:
-    if X.ndim != 2:
-        raise ValueError(f"X must have shape (n_samples, n_features), got {X.shape}")
+def _check_samples(X: npt.NDArray[Any], n_features: int | None = None) -> None:
+    if X.ndim != 2 or n_features not in (None, X.shape[1]):
+        columns = "n_features" if n_features is None else n_features
+        raise ValueError(f"X must have shape (n_samples, {columns}), got {X.shape}")
+    if X.dtype.kind not in "biuf":
+        raise ValueError(f"X must hold numbers, got dtype {X.dtype}")
 
 
 def _scaled(X: npt.NDArray[Any], divide_by: float) -> npt.NDArray[np.float64]:

@@ -20,6 +20,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,7 +66,7 @@ def read_file(
     idx
         ``NAME-images-idx3-ubyte``, with or without ``.gz``; the labels are
         ``NAME-labels-idx1-ubyte`` beside it. Beside a ``NAME`` with the word ``train`` in it, a
-        pair with ``t10k`` or ``test`` instead is the test part.
+        pair of images and labels with ``t10k`` or ``test`` instead is the test part.
 
     Parameters
     ----------
@@ -342,12 +343,12 @@ def _check_heaps(where: str, size_of_lengths: int) -> None:
 
 def _read_strings(name: str, dataset: Any, size: int) -> npt.NDArray[Any]:
     """Read strings of varying length, which damage may turn into many that are all long."""
-    if dataset.ndim != 1:
+    if not dataset.ndim or dataset.size != len(dataset):
         raise ContentError(f"{name} must be a list of strings, got shape {dataset.shape}")
     strings: list[bytes] = []
     step = max(1, (1 << 30) // size)
     for start in range(0, len(dataset), step):
-        strings.extend(dataset[start : start + step])
+        strings.extend(dataset[start : start + step].ravel())
         _check_claim(name, sum(map(len, strings)), size, 1)
     array = np.empty(len(strings), dtype=object)
     array[:] = strings
@@ -363,9 +364,10 @@ def _read_csv(where: str, target: str | None, columns: Sequence[str] | None) -> 
         filled = ((rows.line_num, row) for row in rows if len(row) > 1 or "".join(row).strip())
         try:
             names = _column_names(next(filled, (1, []))[1])
+            places = {name: place for place, name in enumerate(names)}
             wanted = [name for name in names if name != target] if columns is None else columns
-            features = {_column(names, name): name for name in wanted}
-            label = None if target is None else _column(names, target)
+            features = {_column(places, name): name for name in wanted}
+            label = None if target is None else _column(places, target)
             if not features or len(features) < len(wanted) or label in features:
                 raise ContentError(
                     "the feature columns must be one or more, each once, and not the target, got "
@@ -395,17 +397,17 @@ def _column_names(header: list[str]) -> list[str]:
         nameless = names.index("") + 1
         raise ContentError(f"line 1 must name every column, got no name for column {nameless}")
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = next(name for name, n_found in Counter(names).items() if n_found > 1)
         raise ContentError(f"line 1 must give each column its own name, got {twice!r} twice")
     return names
 
 
-def _column(names: list[str], name: str) -> int:
-    if name in names:
-        return names.index(name)
-    near = difflib.get_close_matches(name, names, n=1)
+def _column(places: dict[str, int], name: str) -> int:
+    if name in places:
+        return places[name]
+    near = difflib.get_close_matches(name, places, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ContentError(f"has no column {name!r}; {hint}its columns are {listed(names)}")
+    raise ContentError(f"has no column {name!r}; {hint}its columns are {listed(places)}")
 
 
 def _read_rows(
@@ -440,7 +442,8 @@ def _read_rows(
 def _number(cell: str) -> float:
     """Give a cell's value, NaN where it is no number."""
     try:
-        return math.nan if "_" in cell else float(cell)  # to float(), 1_000 is a number
+        # To float(), 1_000 is a number, and so are digits of other scripts.
+        return float(cell) if cell.isascii() and "_" not in cell else math.nan
     except ValueError:
         return math.nan
 
@@ -509,16 +512,21 @@ def _read_idx_files(images: Path, *, holds_images: bool) -> Contents:
     if not holds_images:
         raise ContentError("holds labels: give the file of the images, -images-idx3-ubyte")
     parts = {"train": _read_idx_part(images)}
-    tests = [_beside(images, {"train": word}) for word in ("t10k", "test")]
-    if (test := next(filter(None, tests), None)) is not None:
-        parts["test"] = _read_idx_part(test)
+    for word in ("t10k", "test"):
+        test = _beside(images, {"train": word})
+        if test is not None and _beside(test, _LABELS) is not None:
+            parts["test"] = _read_idx_part(test)
+            break
     return Contents(parts)
+
+
+_LABELS = {"images": "labels", "idx3": "idx1"}  # how their file's name differs from the images'
 
 
 def _read_idx_part(images: Path) -> Part:
     with _refusing(os.fspath(images)):
         X = check_features("the array", read_idx(images))
-    labels = _beside(images, {"images": "labels", "idx3": "idx1"})
+    labels = _beside(images, _LABELS)
     if labels is None:
         return Part(X, None)
     with _refusing(os.fspath(labels)):
@@ -527,11 +535,13 @@ def _read_idx_part(images: Path) -> Part:
 
 def _beside(path: Path, replaced: dict[str, str]) -> Path | None:
     """Find the file whose name has other words in place of these, packed or not."""
-    plain = path.name.removesuffix(".gz")
-    for word, other in replaced.items():
-        plain, n_found = re.subn(rf"(?<![a-z0-9]){word}(?![a-z0-9])", other, plain)
+    is_packed = path.suffix.lower() == ".gz"
+    plain, packed = (path.stem, path.suffix) if is_packed else (path.name, ".gz")
+    for words in replaced.items():
+        word, other = map(str.upper, words) if path.name.isupper() else words
+        plain, n_found = re.subn(rf"(?<![A-Za-z0-9]){word}(?![A-Za-z0-9])", other, plain)
         if not n_found:
             return None
-    ends = ("", ".gz") if path.suffix != ".gz" else (".gz", "")
+    ends = (packed, "") if is_packed else ("", packed)
     candidates = [path.with_name(plain + end) for end in ends]
     return next((candidate for candidate in candidates if candidate.is_file()), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def make_dataset(
     ----------
     name : str
     contents : Contents
-        With a part ``"train"`` that has labels.
+        With a part ``"train"``; every part has labels.
     test_fraction : float
         Share of the training samples held out where there is no part ``"test"``, in (0, 1).
     validation_fraction : float
@@ -50,9 +51,15 @@ def make_dataset(
     ValueError
         If an argument is out of range.
     DataError
-        If labels or a whole training part are missing, samples or labels are not what a
-        :class:`Part` holds, the parts do not fit each other, there are fewer than two classes,
-        or a class is too small to be split.
+        If labels or a whole training part are missing, a part has another name than those of
+        :class:`Contents`, samples, labels or names are of another form than those of
+        :class:`Part` and :class:`Contents`, the parts do not fit each other, there are fewer
+        than two classes, or a class is too small to be split.
+
+    Notes
+    -----
+    Whether samples are finite is not looked at: memory-mapped ones would have to be read. It is
+    when they are preprocessed.
     """
     numbers = (int, float, np.integer, np.floating)
     if not isinstance(test_fraction, numbers) or not 0 < test_fraction < 1:
@@ -60,6 +67,8 @@ def make_dataset(
     if not isinstance(validation_fraction, numbers) or not 0 <= validation_fraction < 1:
         raise ValueError(f"validation_fraction must lie in [0, 1), got {validation_fraction!r}")
     check_seed(seed, bits=32)
+    if unknown := [key for key in contents.parts if key not in _PARTS]:
+        raise DataError(f"{name}: parts must be among {', '.join(_PARTS)}, got {unknown[0]!r}")
     if "train" not in contents.parts:
         held = ", ".join(sorted(contents.parts)) or "nothing"
         raise DataError(f"{name} holds no training samples, only {held}")
@@ -70,7 +79,10 @@ def make_dataset(
                 f"{name}: {part_name} samples must have the shape of the training samples, "
                 f"{parts['train'].X.shape[1:]}, got {part.X.shape[1:]}"
             )
-    class_names, labels = _count_classes(name, parts, contents.class_names)
+    n_features = math.prod(parts["train"].X.shape[1:])
+    feature_names = _check_names(name, "feature_names", contents.feature_names, n_features)
+    class_names = _check_names(name, "class_names", contents.class_names)
+    class_names, labels = _count_classes(name, parts, class_names)
     image_shape = parts["train"].X.shape[1:]
     if image_shape[2:] == (1,):  # a single channel is no axis
         image_shape = image_shape[:2]
@@ -90,8 +102,25 @@ def make_dataset(
         X.get("validation"),
         labels.get("validation"),
         image_shape if len(image_shape) > 1 else None,
-        contents.feature_names,
+        feature_names,
     )
+
+
+_PARTS = ("train", "validation", "test")
+
+
+def _check_names(
+    name: str, which: str, names: Iterable[str] | None, n: int | None = None
+) -> tuple[str, ...] | None:
+    """Give names that differ, as many as wanted, whatever they came in."""
+    if names is None:
+        return None
+    found = (names,) if isinstance(names, str) else tuple(names)
+    is_good = all(isinstance(item, str) and item for item in found)
+    if not is_good or len(set(found)) < len(found) or n not in (None, len(found)):
+        many = "" if n is None else f"{n:,} "
+        raise DataError(f"{name}: {which} must be {many}different strings, got {found!r:.200}")
+    return found
 
 
 def _check_part(name: str, key: str, part: Part) -> Part:
@@ -127,6 +156,11 @@ def _count_classes(
     order = np.argsort(known)
     labels = {}
     for key, y in found.items():
+        if (y.dtype.kind == "U") != (found["train"].dtype.kind == "U"):
+            raise DataError(
+                f"{name}: labels must be numbers in all parts or strings in all, got "
+                f"{found['train'].dtype} for training and {y.dtype} for {key}"
+            )
         unknown = np.setdiff1d(y, known)
         if len(unknown):
             raise DataError(
@@ -168,6 +202,12 @@ def _split(
     kept, held_out = selection.train_test_split(
         np.arange(len(y)), test_size=n_held_out, stratify=y, random_state=seed
     )
+    lost = counts.astype(bool) & (np.bincount(y[kept], minlength=len(class_names)) == 0)
+    if lost.any():
+        raise DataError(
+            f"{name}: holding out {fraction:g} of the samples for {key} would leave none of class "
+            f"{class_names[int(np.argmax(lost))]!r} for training"
+        )
     return kept, held_out
 
 

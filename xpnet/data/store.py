@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import importlib
 import logging
 import os
@@ -74,7 +76,7 @@ def locate(
     DataError
         If ``data_dir`` or ``XPNET_DATA_DIR`` is not a folder or cannot be looked into; if the
         file is in none of these places and cannot be fetched: pooch is not installed, there is
-        no connection or it was cut short, the server refuses, the checksum is wrong, or the
+        no connection or it was cut short, the server refuses, size or checksum is wrong, or the
         cache cannot be written. The message says where to put the file by hand.
     """
     try:
@@ -106,30 +108,36 @@ def _fetch(file: PublishedFile, dataset: str) -> Path:
     """Give the file in the cache, downloaded if it is not there or damaged."""
     try:
         pooch = importlib.import_module("pooch")
-        errors = importlib.import_module("requests.exceptions")
+        requests = importlib.import_module("requests")
     except ImportError as error:
         raise _cannot(
             file, dataset, f"fetching it needs pooch ({error}); type: pip install pooch"
         ) from error
     pooch.get_logger().setLevel("WARNING")  # what it says at INFO, the line below says
-    http = pooch.HTTPDownloader(
-        timeout=TIMEOUT,
-        chunk_size=1 << 16,
-        # A server that calls a .gz file "Content-Encoding: gzip" would have it unpacked.
-        headers={"Accept-Encoding": "identity"},
-        # By way of memory: where a stream fails, pooch leaves the connection open.
-        stream=False,
-    )
 
     def download(url: str, path: str, caller: object) -> None:
+        del caller
         logger.info("downloading %s (%.1f MB) from %s", file.name, file.n_bytes / 1e6, url)
-        http(url, path, caller)
-        found, size = pooch.file_hash(path, alg="sha256"), Path(path).stat().st_size
-        if found != file.sha256.lower():
+        # A server that calls a .gz file "Content-Encoding: gzip" would have it unpacked.
+        headers = {"Accept-Encoding": "identity"}
+        found, size = hashlib.sha256(), 0
+        with (
+            requests.get(url, headers=headers, timeout=TIMEOUT, stream=True) as response,
+            Path(path).open("wb") as into,
+        ):
+            response.raise_for_status()
+            for chunk in response.iter_content(1 << 16):
+                size += into.write(chunk)
+                found.update(chunk)
+                if size > file.n_bytes:  # it may have no end
+                    raise _cannot(
+                        file, dataset, f"wrong size: {file.n_bytes:,} bytes expected, more came"
+                    )
+        if found.hexdigest() != file.sha256.lower():
             raise _cannot(
                 file,
                 dataset,
-                f"wrong checksum: sha256 {file.sha256} expected, {found} found "
+                f"wrong checksum: sha256 {file.sha256} expected, {found.hexdigest()} found "
                 f"({size:,} bytes of {file.n_bytes:,})",
             )
 
@@ -143,8 +151,14 @@ def _fetch(file: PublishedFile, dataset: str) -> Path:
             path=cache,
             downloader=download,
         )
-    except errors.RequestException as error:  # an OSError too
-        raise _cannot(file, dataset, _reason(error, errors, file.url)) from error
+    except requests.RequestException as error:  # an OSError too
+        reason = _reason(error, requests.exceptions, file.url)
+        raise _cannot(file, dataset, reason) from error
+    except DataError:
+        raise
+    except (ValueError, http.client.HTTPException) as error:  # of headers that are none
+        reason = f"the server's answer makes no sense ({_innermost(error)})"
+        raise _cannot(file, dataset, reason) from error
     except OSError as error:
         reason = _innermost(error)
         raise _cannot(file, dataset, f"cannot use the cache folder {cache}: {reason}") from error

@@ -30,7 +30,7 @@ class Report:
         After the epoch, on the validation data; None without. Accuracy is a fraction.
     train_accuracy : float or None
         After the epoch, on the training data, or where there are more than 10,000 samples on
-        about 10,000 of them, evenly spaced; None where :func:`fit` was not asked for it.
+        10,000 of them, drawn once at random; None where :func:`fit` was not asked for it.
     """
 
     epoch: int

@@ -14,7 +14,7 @@ from xpnet.kernels.reference import Array
 from xpnet.nn.base import Loss, Optimizer, check_count
 from xpnet.nn.network import Network, check_samples
 from xpnet.nn.step import TrainingStep
-from xpnet.random import check_seed
+from xpnet.random import check_seed, subset
 from xpnet.random import shuffle as shuffled
 from xpnet.training.history import History, Report
 from xpnet.training.interruption import Interruption
@@ -92,7 +92,8 @@ def fit(
     validation : tuple (X, y) or None
         Evaluated at every report. It has no influence on the training.
     train_accuracy : bool
-        Whether every report also measures the accuracy on (some of) the training data.
+        Whether every report also measures the accuracy on the training data, or on some of them;
+        see :class:`Report`.
     report_every : int
         Epochs between reports. The first and the last epoch are always reported.
     on_report : callable, optional
@@ -147,7 +148,7 @@ def fit(
         steps = _bind_steps(network, loss, optimizer, state, X_data, y_data, batch_size)
         recorder = _Recorder(network, state, min(report_every, epochs) * len(steps))
         order = device.asarray(np.arange(n), name="order")
-        scored = _thinned(device, X_data, y_data) if train_accuracy else None
+        scored = _scored(device, X_data, y_data, seed) if train_accuracy else None
         for epoch in range(epochs):
             if shuffle and batch_size is not None:
                 order = device.asarray(shuffled(n, seed, epoch), name="order")
@@ -346,11 +347,15 @@ def _samples(network: Network, loss: Loss, X: Any, y: Any, prefix: str) -> tuple
     return X_data, y_data
 
 
-def _thinned(device: Device, X: Array, y: Array) -> tuple[Array, Array]:
-    """Take about ``_SCORED`` samples, evenly spaced: data sorted by class keep their shares."""
-    stride = -(-len(X) // _SCORED)
-    xp = device.xp
-    return xp.ascontiguousarray(X[::stride]), xp.ascontiguousarray(y[::stride])
+def _scored(device: Device, X: Array, y: Array, seed: int) -> tuple[Array, Array]:
+    """Take ``_SCORED`` samples at random, or all where there are no more.
+
+    Not every so-many-th: labels may come in turn.
+    """
+    if len(X) <= _SCORED:
+        return X, y
+    chosen = device.asarray(subset(len(X), _SCORED, seed), name="chosen")
+    return X[chosen], y[chosen]
 
 
 def _check_finite(device: Device, X: Array, name: str) -> None:
