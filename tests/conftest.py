@@ -18,6 +18,8 @@ import xpnet
 hypothesis.settings.register_profile("xpnet", deadline=None)  # machines are shared
 hypothesis.settings.load_profile("xpnet")
 
+os.environ.pop("PYTHONUNBUFFERED", None)  # processes buffer what they print, as a user's do
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

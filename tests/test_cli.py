@@ -129,12 +129,16 @@ def test_a_name_that_another_run_takes_meanwhile(monkeypatch, tmp_path):
         Path("runs/digits-logistic-NOW/theirs").touch()
         return run_alone(*arguments, **options)
 
-    monkeypatch.setattr(Recipe, "run", run_beside_another)
-    assert xpnet.cli.train(["digits-logistic", "--quiet", "--set", "training.epochs=1"]) == 0
+    few = ["digits-logistic", "--quiet", "--set", "training.epochs=1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Recipe, "run", run_beside_another)
+        assert xpnet.cli.train(few) == 0
+    assert xpnet.cli.train(few) == 0  # in the same second, and seen before the training
     found = {path.name: {entry.name for entry in path.iterdir()} for path in Path("runs").iterdir()}
     assert found == {
         "digits-logistic-NOW": {"theirs"},
         "digits-logistic-NOW-2": FILES | pictures(),
+        "digits-logistic-NOW-3": FILES | pictures(),
     }
 
 
@@ -167,6 +171,30 @@ def test_quiet_prints_the_table_alone(tmp_path):
     assert "accuracy 0.9" in loud.stdout
     assert quiet.stdout.splitlines()[1].startswith("recipe ")
     assert [row["recipe"] for row in table(quiet.stdout)] == ["digits-logistic"]
+
+
+@pytest.mark.parametrize("arguments", ["--list", "--show digits-deep", "--help"])
+def test_what_cannot_be_printed_is_said_once(arguments):
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    for command in (f"'{TRAIN[0]}' '{TRAIN[1]}'", f"'{sys.executable}' -m xpnet train"):
+        done = subprocess.run(
+            f"{command} {arguments} > /dev/full",
+            shell=True,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        is_one_line_of_status_2(done)
+        assert "cannot write the output: No space left" in done.stderr
+
+
+def test_help():
+    done = run("train", "--help", command=XPNET)
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: xpnet train [-h]")
+    assert "--data-dir DIR" in done.stdout
 
 
 def test_the_list():

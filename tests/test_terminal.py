@@ -149,6 +149,30 @@ def test_which_accuracy_is_shown(capsys):
     assert "  validation accuracy 0.5000  " in lines[3]
 
 
+def test_after_a_problem_nothing_more_is_shown(monkeypatch):
+    shown = []
+
+    class Display:
+        def open(self):
+            """Show nothing yet."""
+
+        def close(self):
+            """Leave nothing open."""
+
+        def show(self, done, text, left):
+            del text, left
+            shown.append(done)
+            raise OSError(errno.EPIPE, "gone")
+
+    monkeypatch.setattr(terminal, "_choose_display", lambda title, epochs: Display())
+    with terminal.Progress("title", epochs=3) as progress:
+        for epoch in range(3):
+            progress(report(epoch))
+    assert shown == [1]
+    assert isinstance(progress.problem, terminal.OutputError)
+    assert str(progress.problem) == "cannot write the output: gone"
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3600 * 30, "30:00:00")]
 )

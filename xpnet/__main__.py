@@ -28,11 +28,12 @@ def run(command: str = "main", *, is_guarded: bool = False) -> int:
     if is_default or is_guarded:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     status: int = getattr(cli, command)()
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError:  # said already; without this Python would say it again at exit
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    for name in ("stdout", "stderr"):
+        try:
+            if (stream := getattr(sys, name)) is not None:
+                stream.flush()
+        except OSError:  # known already; Python would say it again and end with another status
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
     return status
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,10 @@ class _CtrlC:
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as everything else here does."""
+
+    def print_help(self, file: Any = None) -> None:
+        del file
+        print_lines(self.format_help().splitlines())  # argparse itself keeps silent if it cannot
 
     def error(self, message: str) -> NoReturn:
         raise _UsageError(f"{message}; see {self.prog} --help")
