@@ -219,11 +219,24 @@ def test_show_prints_a_recipe_that_can_be_run(tmp_path):
     assert table(done.stdout)[0]["recipe"] == "mine"
 
 
+def test_what_is_shown_is_toml_in_any_encoding(tmp_path):
+    described = ["--set", "description='caf\xe9 \N{CAT FACE}'"]
+    for encoding in ("utf-8", "cp1252", "ascii"):
+        done = run("--show", "digits-shallow", *described, PYTHONIOENCODING=encoding)
+        (tmp_path / "mine.toml").write_text(done.stdout)
+        found = load_recipe(tmp_path / "mine.toml").values["description"]
+        assert found == "caf\xe9 \N{CAT FACE}"
+    lines = run("--show", "digits-shallow", "digits-deep").stdout.splitlines()
+    assert [line for line in lines if line.startswith("#")] == ["# digits-shallow", "# digits-deep"]
+
+
 def test_the_installed_command_is_the_same():
     done = run("train", "--list", command=XPNET)
     assert done.stdout == run("--list").stdout
     for arguments in ([], ["dance"]):
         is_one_line_of_status_2(run(*arguments, command=XPNET))
+    done = run("train", "--colour", command=XPNET)
+    assert done.stderr == "xpnet: unrecognized arguments: --colour; see xpnet train --help\n"
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -277,6 +290,13 @@ def test_cuda_without_a_gpu():
             "learning_rate=1e-300 is 0 in float32: out of its range",
         ),
         (["--colour"], {}, "unrecognized arguments: --colour; see train.py --help"),
+        (["--data-dir", "a" * 300], {}, "which cannot be looked into: File name too long"),
+        (
+            ["digits-deep", "--set", "learning_rate=0.1"],
+            {},
+            "learning_rate (got 0.1) is not a key of a recipe; did you mean optimizer.learning_ra",
+        ),
+        (["digits-deep", "--set", "units=5"], {}, "did you mean network.layers.N.units?"),
         (["digits-deep", "--set"], {}, "argument --set: expected one argument"),
     ],
 )
@@ -330,6 +350,22 @@ def test_ctrl_c_while_loading_is_status_130(monkeypatch, capsys, tmp_path):
         assert xpnet.cli.train([]) == 130
         assert capsys.readouterr().err == "train.py: interrupted\n"
         assert signal.getsignal(signal.SIGINT) is before
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_that_somebody_swallows(monkeypatch, capsys, tmp_path):
+    """A library may: whatever it does, nothing is trained after that."""
+    monkeypatch.chdir(tmp_path)
+    load = Recipe.load_data
+
+    def swallow(recipe, data_dir):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return load(recipe, data_dir)
+
+    monkeypatch.setattr(Recipe, "load_data", swallow)
+    assert xpnet.cli.train([]) == 130
+    assert capsys.readouterr() == ("", "train.py: interrupted\n")
     assert not list(tmp_path.iterdir())
 
 
@@ -506,6 +542,31 @@ def test_a_diverging_run_is_status_1(tmp_path):
     ]
 
 
+def test_a_test_image_beyond_all_measure(tmp_path):
+    """The training is kept, with the pictures that can be drawn, in a history that is JSON."""
+    rng = np.random.default_rng(0)
+    X, y = rng.random((400, 4, 4)).astype(np.float32), np.arange(400) % 10
+    X_test = X[:10].copy()
+    X_test[0] = 3e38
+    np.savez(tmp_path / "far.npz", X=X, y=y, X_test=X_test, y_test=y[:10])
+    values = ("data.dataset=far.npz", "data.divide_by=1", "network.layers.0.init=ones")
+    changes = [word for value in values for word in ("--set", value)]
+    done = run("digits-logistic", *changes, "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    history = (tmp_path / "out" / "history.json").read_text()
+    assert json.loads(history, parse_constant=refuse)["test_cost"] is None
+    drawn = pictures() & {"curves.png"}
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | drawn
+    if drawn:
+        assert "\n  no mistakes.png: ValueError('X is too large for the netw" in done.stdout
+        assert "\n  no confusion.png: ValueError(" in done.stdout
+
+
 def test_ctrl_c_keeps_what_was_reached(monkeypatch, capsys, tmp_path):
     def interrupt(progress, report):
         del progress
@@ -531,11 +592,13 @@ def test_a_second_ctrl_c_gives_up(monkeypatch, capsys, tmp_path):
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Progress, "__call__", interrupt_twice)
-    assert xpnet.cli.train(["digits-logistic", "--out", str(tmp_path / "out")]) == 130
-    assert capsys.readouterr().err == (
-        "train.py: interrupted twice in digits-logistic, of which nothing is kept\n"
-    )
-    assert not list(tmp_path.iterdir())
+    for _ in range(2):
+        assert xpnet.cli.train(["digits-logistic", "--out", str(tmp_path / "out")]) == 130
+        assert capsys.readouterr().err == (
+            "train.py: interrupted twice in digits-logistic, of which nothing is kept\n"
+        )
+        assert not list(tmp_path.glob("**/*.*"))
+        (tmp_path / "out").mkdir(exist_ok=True)  # it may have been there, empty
 
 
 def test_a_second_ctrl_c_that_comes_too_late(monkeypatch, capsys, tmp_path):
@@ -629,6 +692,24 @@ def test_labels_that_the_encoding_lacks(trained):
     assert done.returncode == 0, done.stderr
     assert "caf\\xe9," in done.stdout
     assert "snow \\u2603," in done.stdout
+
+
+def test_predict_into_standard_output_by_name(trained, tmp_path):
+    if not Path("/dev/stdout").exists():
+        pytest.skip("no /dev/stdout here")
+    arguments = ("predict", "run", "points.csv", "--out", "/dev/stdout", "--target", "kind")
+    with (tmp_path / "labels.csv").open("w") as file:
+        done = subprocess.run(
+            [*XPNET, *arguments],
+            stdout=file,
+            check=False,
+            cwd=trained,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    assert done.returncode == 0
+    lines = (tmp_path / "labels.csv").read_text("utf-8").splitlines()
+    assert lines[0] == "label,probability"
+    assert len(lines) == 61
 
 
 def test_predict_named_data(tmp_path):

@@ -54,6 +54,61 @@ def test_a_folder_that_is_new_or_empty(tmp_path, name):
     assert {entry.name for entry in tmp_path.iterdir()} == top
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no such rights")
+def test_an_empty_folder_stays_the_one_that_it_is(tmp_path, monkeypatch):
+    """It may be a mount point, somebody's working directory, or shared by a group."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    folder.chmod(0o2770)
+    before = folder.stat()
+    monkeypatch.chdir(folder)
+    check_folder(".")
+    write_folder(".", FILES)
+    assert {path.name for path in Path().iterdir()} == set(FILES)  # the process is still in it
+    assert read(folder) == FILES
+    after = folder.stat()
+    assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
+
+
+def test_an_empty_folder_that_cannot_be_filled(tmp_path, monkeypatch):
+    rename, count = Path.rename, iter([None, OSError(28, "No space left on device")])
+
+    def full(path, target):
+        error = next(count)
+        if error is not None:
+            raise error
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_folder(tmp_path, FILES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_comes_meanwhile_is_not_touched(tmp_path, monkeypatch):
+    def come(handle):
+        del handle
+        folder.mkdir(exist_ok=True)
+        (folder / "theirs").touch()
+
+    monkeypatch.setattr(os, "fsync", come)
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "new", tmp_path / "empty"):
+        with pytest.raises(FileExistsError, match="there is something already"):
+            write_folder(folder, FILES)
+        assert [entry.name for entry in folder.iterdir()] == ["theirs"]
+    assert {entry.name for entry in tmp_path.iterdir()} == {"new", "empty"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights")
+def test_a_file_through_a_link(tmp_path):
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    write_whole(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+
+
 def test_what_is_there_is_not_touched(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()

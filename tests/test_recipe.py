@@ -152,7 +152,10 @@ def test_what_the_data_decide_is_written_down(dev, tmp_path, X, divisor):
             ["network.init={type='normal', std=1e39}"],
             r"network.layers: .*Normal\(std=1e\+39\) must draw finite float32 numbers",
         ),
-        (["network.layers.0.init=orthogonal"], "network.layers.0.init must be the name of a known"),
+        (
+            ["network.layers.0.init=orthogonal"],
+            'network.layers.0.init must be "auto" or the name of a known',
+        ),
     ],
 )
 def test_what_does_not_fit(dev, changes, said):

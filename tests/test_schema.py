@@ -241,6 +241,12 @@ def test_options_that_toml_has_no_word_for():
         ("= 0.01", "= 0.01, beta1 = 1.0", "optimizer.beta1 must lie in [0, 1), got 1.0"),
         ('"tanh"', '"tahn"', "network.layers.0.activation must be the name of a known activation"),
         (
+            "[network]",
+            '[network]\ninit = "aut"',
+            'network.init must be "auto" or the name of a known initializer (',
+        ),
+        ("[network]", '[network]\ninit = "aut"', "got 'aut'; did you mean 'auto'?"),
+        (
             '"tanh"',
             '{ type = "leaky_relu", slope = "x" }',
             "network.layers.0.activation.slope must",

@@ -139,6 +139,21 @@ def test_lines_come_about_once_a_second(monkeypatch, capsys):
     assert lines[-1].startswith("  epoch 100/100  cost")
 
 
+def test_the_last_report_of_a_run_that_is_stopped_is_shown(monkeypatch, capsys):
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    with terminal.Progress("title", epochs=100) as progress:
+        for epoch in range(5):
+            progress(report(epoch))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[1:]] == ["1/100", "5/100"]
+
+
+def test_a_table_is_aligned_as_it_is_printed(monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "_encodable", lambda text: text.replace("\xe9", "\\xe9"))
+    terminal.print_table(("name", "n"), [("caf\xe9", "1"), ("tea", "12")], ())
+    assert capsys.readouterr().out == "\nname      n\n-------  --\ncaf\\xe9   1\ntea      12\n"
+
+
 def test_which_accuracy_is_shown(capsys):
     with terminal.Progress("title", epochs=1) as progress:
         progress(report(0, train_accuracy=0.75))
@@ -153,6 +168,8 @@ def test_after_a_problem_nothing_more_is_shown(monkeypatch):
     shown = []
 
     class Display:
+        interval = 0
+
         def open(self):
             """Show nothing yet."""
 

@@ -8,6 +8,8 @@ import sys
 def run(command: str = "main", *, is_guarded: bool = False) -> int:
     """Import and run a function of :mod:`xpnet.cli`, such that Ctrl-C ends it with status 130.
 
+    From here on: before, Python itself and NumPy, which the package needs, are coming up.
+
     Parameters
     ----------
     command : {"main", "train"}

@@ -9,10 +9,12 @@ import importlib
 import io
 import json
 import logging
+import re
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -24,8 +26,15 @@ import numpy.typing as npt
 from xpnet.data import Contents, DataError, Dataset, Part, load_contents
 from xpnet.data.named import NAMES
 from xpnet.device import DeviceUnavailableError
-from xpnet.files import check_folder, write_whole
-from xpnet.recipe import Recipe, RecipeError, Result, load_recipe, recipe_names
+from xpnet.files import check_folder, is_stream, write_whole
+from xpnet.recipe import (
+    PictureWarning,
+    Recipe,
+    RecipeError,
+    Result,
+    load_recipe,
+    recipe_names,
+)
 from xpnet.report import plotting_problem
 from xpnet.terminal import OutputError, Progress, cost_text, print_lines, print_table
 from xpnet.training import DivergenceError, Interruption, Model, load_model
@@ -45,7 +54,10 @@ class _FailedError(Exception):
 
 
 class _CtrlC:
-    """Notes that Ctrl-C was pressed, and raises KeyboardInterrupt as Python does by itself."""
+    """Notes that Ctrl-C was pressed, and raises KeyboardInterrupt as Python does by itself.
+
+    Which somebody may catch who should not: an import, a callback of a C library.
+    """
 
     was_pressed = False
 
@@ -60,6 +72,11 @@ class _CtrlC:
     def __exit__(self, *error: object) -> None:
         if self._is_ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if it was raised before and got lost."""
+        if self.was_pressed:
+            raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.was_pressed = True
@@ -95,10 +112,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     training = commands.add_parser("train", help="train by recipe", description=_TRAIN)
     _add_training(training)
-    training.set_defaults(work=_train)
+    training.set_defaults(work=_train, prog=training.prog)
     prediction = commands.add_parser("predict", help="label samples", description=_PREDICT)
     _add_prediction(prediction)
-    prediction.set_defaults(work=_predict)
+    prediction.set_defaults(work=_predict, prog=prediction.prog)
     return _run(parser, arguments)
 
 
@@ -106,7 +123,7 @@ def train(arguments: Sequence[str] | None = None) -> int:
     """Run ``xpnet train``; see :func:`main`."""
     parser = _Parser(prog="train.py", description=_TRAIN)
     _add_training(parser)
-    parser.set_defaults(work=_train)
+    parser.set_defaults(work=_train, prog=parser.prog)
     return _run(parser, arguments)
 
 
@@ -114,9 +131,10 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
     """Parse, work, and turn what can go wrong into one line and an exit status."""
     ctrl_c = _CtrlC()
     try:
-        options = parser.parse_args(arguments)
+        options = _parse(parser, arguments)
         with ctrl_c:
-            status: int = options.work(options)
+            status: int = options.work(options, ctrl_c)
+            ctrl_c.check()
             return status
     except (DataError, DeviceUnavailableError, RecipeError, _UsageError) as error:
         if ctrl_c.was_pressed:  # an import that is cut short may call it an ImportError
@@ -132,6 +150,13 @@ def _run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> in
         if isinstance(error.__cause__, BrokenPipeError):  # whoever read it has seen enough
             return INTERRUPTED
         return _complain(parser, str(error), WRONG_INPUT)
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:  # of which the main parser would say "see xpnet --help"
+        raise _UsageError(f"unrecognized arguments: {' '.join(unknown)}; see {options.prog} --help")
+    return options
 
 
 def _complain(parser: argparse.ArgumentParser, message: str, status: int) -> int:
@@ -189,7 +214,7 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _train(options: argparse.Namespace) -> int:
+def _train(options: argparse.Namespace, ctrl_c: _CtrlC) -> int:
     changes = [
         *options.set,
         *(
@@ -212,18 +237,25 @@ def _train(options: argparse.Namespace) -> int:
     ]
     if options.show:
         _require("writing a recipe out", "tomli_w")
-        print_lines("\n".join(recipe.to_toml() for recipe in recipes).splitlines())
+        for recipe in recipes:
+            name = [f"# {recipe.name}"] if len(recipes) > 1 else []
+            print_lines([*name, *_ascii_toml(recipe.to_toml()).split("\n")[:-1]])
         return DONE
     with contextlib.nullcontext() if options.quiet else _announced_downloads():
         datasets = _load(recipes, options.data_dir)
-    for recipe, dataset in zip(recipes, datasets, strict=True):
-        _build(recipe, dataset, options.device)  # whatever does not fit is refused before any runs
+    devices = [  # whatever does not fit is refused before any runs
+        _device_of(recipe, dataset, options.device)
+        for recipe, dataset in zip(recipes, datasets, strict=True)
+    ]
     _require("saving a run", "safetensors", "tomli_w")
     folders = _folders(options.out, recipes)
     results: list[Result] = []
+    ctrl_c.check()
     try:
-        for recipe, dataset, folder in zip(recipes, datasets, folders, strict=True):
-            if not _train_one(recipe, dataset, folder, options, results):
+        for recipe, dataset, device, folder in zip(
+            recipes, datasets, devices, folders, strict=True
+        ):
+            if not _train_one(recipe, dataset, device, folder, options, results):
                 raise KeyboardInterrupt(f"interrupted in {recipe.name}, which is kept as it is")
     finally:
         if results:
@@ -236,7 +268,18 @@ def _quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def _build(recipe: Recipe, dataset: Dataset, device: str | None) -> str:
+def _ascii_toml(text: str) -> str:
+    """Escape what is not ASCII, which stands in strings alone: UTF-8 may not be what is printed."""
+    return re.sub(
+        r"[^\x00-\x7f]",
+        lambda found: (
+            f"\\u{ord(found[0]):04x}" if found[0] <= "\uffff" else f"\\U{ord(found[0]):08x}"
+        ),
+        text,
+    )
+
+
+def _device_of(recipe: Recipe, dataset: Dataset, device: str | None) -> str:
     """Give the name of the device, having tried it and the network out."""
     try:
         return recipe.build(dataset, device).device.name
@@ -249,6 +292,7 @@ def _build(recipe: Recipe, dataset: Dataset, device: str | None) -> str:
 def _train_one(
     recipe: Recipe,
     dataset: Dataset,
+    device: str,
     folder: Path,
     options: argparse.Namespace,
     results: list[Result],
@@ -259,35 +303,51 @@ def _train_one(
             if options.quiet:
                 result = recipe.run(dataset, options.device)
             else:
-                title = f"{recipe.name} on {_build(recipe, dataset, options.device)}"
-                with Progress(title, recipe.values["training"]["epochs"]) as progress:
+                with Progress(
+                    f"{recipe.name} on {device}", recipe.values["training"]["epochs"]
+                ) as progress:
                     result = recipe.run(dataset, options.device, on_report=progress)
             results.append(result)
-            folder = _save(result, folder, may_rename=options.out is None)
+            folder, lacking = _save(result, folder, may_rename=options.out is None)
         except DivergenceError as error:
             raise _FailedError(f"{recipe.name}: {error}") from error
         except KeyboardInterrupt:
-            kept = f"which is kept in {folder}" if folder.exists() else "of which nothing is kept"
+            is_kept = (folder / "model.safetensors").exists()
+            kept = f"which is kept in {folder}" if is_kept else "of which nothing is kept"
             raise KeyboardInterrupt(f"interrupted twice in {recipe.name}, {kept}") from None
         if not options.quiet:
             if progress.problem is not None:  # now that there is nothing to lose
                 raise progress.problem
             problem = plotting_problem()
-            print_lines([f"  wrote {folder}"] + ([f"  no pictures: {problem}"] if problem else []))
+            lacking += [f"no pictures: {problem}"] if problem else []
+            print_lines([f"  wrote {folder}", *(f"  {line}" for line in lacking)])
         return not interruption.is_requested()
 
 
-def _save(result: Result, folder: Path, *, may_rename: bool) -> Path:
-    """Save a result, under the next free name if somebody has taken this one meanwhile."""
+def _save(result: Result, folder: Path, *, may_rename: bool) -> tuple[Path, list[str]]:
+    """Save a result, under the next free name if somebody has taken this one meanwhile.
+
+    Give the folder, and what is lacking in it and why.
+    """
     try:
-        result.save(folder)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", PictureWarning)
+            result.save(folder)
     except FileExistsError as error:
         if may_rename:
             return _save(result, _free(folder, ()), may_rename=True)
         raise _UsageError(f"cannot write {folder}: {error.strerror}") from error
     except OSError as error:
         raise _UsageError(f"cannot write {folder}: {error.strerror or error}") from error
-    return folder
+    lacking = []
+    for warning in caught:
+        if warning.category is PictureWarning:
+            lacking.append(" ".join(str(warning.message).split()))
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    return folder, lacking
 
 
 def _load(recipes: Sequence[Recipe], data_dir: str | None) -> list[Dataset]:
@@ -413,7 +473,8 @@ def _add_prediction(parser: argparse.ArgumentParser) -> None:
     _add_places(parser)
 
 
-def _predict(options: argparse.Namespace) -> int:
+def _predict(options: argparse.Namespace, ctrl_c: _CtrlC) -> int:
+    del ctrl_c  # nothing is lost if it is noticed at the end
     model = _load_model(options)
     is_table = options.data.lower().endswith(".csv")
     # Beside the images of an idx file a test part may lie, but it is the file that was named.
@@ -447,6 +508,8 @@ def _predict(options: argparse.Namespace) -> int:
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise _UsageError(f"--out: cannot write {options.out}: {reason}") from error
+    if is_stream(options.out):  # which may be standard output: nothing but the labels goes there
+        return DONE
     # Of a named set without a test part, recipes take most samples for training.
     caveat = (
         ", training samples included" if options.data in NAMES and len(contents.parts) == 1 else ""
@@ -462,11 +525,9 @@ def _load_model(options: argparse.Namespace) -> Model:
     try:
         return load_model(options.model, device=options.device)
     except OSError as error:
-        reason = error.strerror or (
-            "there is no such file, nor a folder that holds a model.safetensors"
-            if isinstance(error, FileNotFoundError)
-            else error
-        )
+        reason = error.strerror or error
+        if isinstance(error, FileNotFoundError):
+            reason = "there is no such file, nor a folder that holds a model.safetensors"
         raise _UsageError(f"cannot read the model {options.model}: {reason}") from error
     except ValueError as error:
         raise _UsageError(str(error)) from error

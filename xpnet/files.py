@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["check_folder", "write_folder", "write_whole"]
+__all__ = ["check_folder", "is_stream", "write_folder", "write_whole"]
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
@@ -28,9 +28,7 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     OSError
         If the folder is not there or not writable, or the disk is full. Nothing is left behind.
     """
-    # /dev/stdout may be a regular file, but one that is being written to.
-    is_stream = str(Path(path).absolute()).startswith(("/dev/std", "/dev/fd/"))
-    if is_stream or (Path(path).exists() and not Path(path).is_file()):
+    if is_stream(path):
         with Path(path).open("wb") as file:
             file.write(data)
         return
@@ -44,10 +42,19 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
         raise
 
 
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path is something to be written to, not a file to be replaced."""
+    # /dev/stdout may be a regular file, but one that is being written to.
+    is_handle = str(Path(path).absolute()).startswith(("/dev/std", "/dev/fd/"))
+    return is_handle or (Path(path).exists() and not Path(path).is_file())
+
+
 def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
     """Write a folder so that it is never seen half-written.
 
-    The files go to a temporary folder beside it, which then takes its name.
+    The files go to a temporary folder beside it, which then takes its name. An empty folder that
+    is there already stays the one that it is, with its rights, and perhaps a disk of its own
+    (a mount point): there the temporary folder is inside, and its files are moved up at the end.
 
     Parameters
     ----------
@@ -63,34 +70,46 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> No
         behind but the folders above.
     """
     target = Path(os.path.realpath(path))
+    _check_free(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(target)
+    is_there = target.is_dir()
+    temporary = _beside(target / "inside" if is_there else target)
+    placed: list[Path] = []
     try:
         temporary.mkdir()
         for name, data in files.items():
             _write(temporary / name, data)
-        if target.is_dir() and not any(target.iterdir()):
-            target.rmdir()  # not every system renames over an empty folder
-        _check_free(target)
-        temporary.rename(target)
+        _check_free(target, but=temporary)
+        if is_there:
+            placed = [target / name for name in files]
+            for file in placed:
+                (temporary / file.name).rename(file)
+            temporary.rmdir()
+        else:
+            temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        for file in placed:
+            file.unlink(missing_ok=True)
         raise
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
     """Raise the OSError that :func:`write_folder` would, where that can be told beforehand."""
     target = Path(os.path.realpath(path))
-    if not (target.is_dir() and not any(target.iterdir())):
-        _check_free(target)
-    above = next(folder for folder in target.parents if folder.exists())
-    probe = _beside(above / target.name)
+    _check_free(target)
+    within = next(folder for folder in (target, *target.parents) if folder.exists())
+    probe = _beside(within / target.name)
     probe.mkdir()
     probe.rmdir()
 
 
-def _check_free(target: Path) -> None:
-    if target.exists() or target.is_symlink():  # a link that is left leads round in circles
+def _check_free(target: Path, but: Path | None = None) -> None:
+    if target.is_dir():
+        is_taken = any(entry != but for entry in target.iterdir())
+    else:  # a link that is left leads round in circles
+        is_taken = target.exists() or target.is_symlink()
+    if is_taken:
         raise FileExistsError(errno.EEXIST, "there is something already", str(target))
 
 

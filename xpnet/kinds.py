@@ -178,6 +178,10 @@ class Either:
         if value == self.word and isinstance(value, str):
             return value
         if isinstance(self.other, Component):
+            known = self.other.kind.known()
+            if isinstance(value, str) and value not in known:
+                named = f'"{self.word}" or name of a known {self.other.name} ({", ".join(known)})'
+                raise wrong(path, named, value, near=nearest(value, (self.word, *known)))
             return self.other.check(path, value)
         if isinstance(value, str):
             raise wrong(path, self.name, value, near=nearest(value, (self.word,)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import tomllib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -26,10 +27,15 @@ from xpnet.nn import Loss, Network, Optimizer
 from xpnet.report import draw_confusion, draw_curves, draw_mistakes, plotting_problem
 from xpnet.schema import RecipeError, layers_with_init, resolve
 from xpnet.training import History, Interruption, Model, Report, evaluate, fit
+from xpnet.training.history import finite_or_none
 from xpnet.training.loop import OnReport
 from xpnet.training.model import pack_model
 
-__all__ = ["Recipe", "RecipeError", "Result", "load_recipe", "recipe_names"]
+__all__ = ["PictureWarning", "Recipe", "RecipeError", "Result", "load_recipe", "recipe_names"]
+
+
+class PictureWarning(RuntimeWarning):
+    """A picture of a run could not be drawn; the message says which and why."""
 
 
 @dataclass(frozen=True)
@@ -296,29 +302,35 @@ class Result:
         return self.model.network
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything worth keeping as plain data, ready for JSON."""
+        """Give everything worth keeping as plain data, ready for JSON.
+
+        A number that is not finite, which JSON cannot say, is None.
+        """
         dataset = self.dataset
-        return {
-            "recipe": self.recipe.name,
-            "dataset": dataset.name,
-            "samples": {
-                "train": len(dataset.X_train),
-                "validation": 0 if dataset.X_validation is None else len(dataset.X_validation),
-                "test": len(dataset.X_test),
-            },
-            "device": self.network.device.name,
-            "dtype": self.network.dtype.name,
-            "seed": self.network.seed,
-            "rng": self.network.rng,
-            "versions": versions(),
-            "parameters": self.network.n_parameters,
-            "train_cost": self.train_cost,
-            "train_accuracy": self.train_accuracy,
-            "test_cost": self.test_cost,
-            "test_accuracy": self.test_accuracy,
-            "majority_accuracy": dataset.majority_accuracy,
-            **self.history.to_dict(),
-        }
+        plain: dict[str, Any] = finite_or_none(
+            {
+                "recipe": self.recipe.name,
+                "dataset": dataset.name,
+                "samples": {
+                    "train": len(dataset.X_train),
+                    "validation": 0 if dataset.X_validation is None else len(dataset.X_validation),
+                    "test": len(dataset.X_test),
+                },
+                "device": self.network.device.name,
+                "dtype": self.network.dtype.name,
+                "seed": self.network.seed,
+                "rng": self.network.rng,
+                "versions": versions(),
+                "parameters": self.network.n_parameters,
+                "train_cost": self.train_cost,
+                "train_accuracy": self.train_accuracy,
+                "test_cost": self.test_cost,
+                "test_accuracy": self.test_accuracy,
+                "majority_accuracy": dataset.majority_accuracy,
+                **self.history.to_dict(),
+            }
+        )
+        return plain
 
     def save(self, folder: str | os.PathLike[str]) -> list[str]:
         """Write everything into a new folder, whole or not at all.
@@ -345,19 +357,20 @@ class Result:
 
         Warns
         -----
-        RuntimeWarning
-            If a picture cannot be drawn: all the rest is written nevertheless.
+        PictureWarning
+            For each picture that cannot be drawn: all the rest is written nevertheless.
         """
         files = {
-            "history.json": (json.dumps(self.to_dict(), indent=1) + "\n").encode(),
+            "history.json": (json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n").encode(),
             "model.safetensors": pack_model(self.model),
             "recipe.toml": self._recipe_toml().encode(),
         }
         if plotting_problem() is None:
-            try:
-                files.update(self._draw())
-            except Exception as error:  # whatever it is, it is not worth the training
-                warnings.warn(f"no pictures: {error!r}", RuntimeWarning, stacklevel=2)
+            for name, draw in self._pictures().items():
+                try:
+                    files[name] = draw()
+                except Exception as error:  # whatever it is, it is not worth the training
+                    warnings.warn(f"no {name}: {error!r}", PictureWarning, stacklevel=2)
         write_folder(folder, files)
         return list(files)
 
@@ -368,23 +381,30 @@ class Result:
             comment = f"# The data were not those of [data] but {trained_on!a}.\n"
         return comment + self.recipe.to_toml()
 
-    def _draw(self) -> dict[str, bytes]:
-        dataset, title = self.dataset, self.recipe.name
-        pictures = {"curves.png": draw_curves(self.history, title=title)}
-        if dataset.image_shape is not None:
-            predicted: npt.NDArray[np.int64] = self.model.predict(dataset.X_test)
-            pictures["mistakes.png"] = draw_mistakes(
+    def _pictures(self) -> dict[str, Callable[[], bytes]]:
+        """Give what there is to be drawn, each under the name of its file."""
+        dataset, title, names = self.dataset, self.recipe.name, self.dataset.class_names
+        shape, y = dataset.image_shape, dataset.y_test
+        if shape is None:
+            return {"curves.png": lambda: draw_curves(self.history, title=title)}
+        return {
+            "curves.png": lambda: draw_curves(self.history, title=title),
+            "mistakes.png": lambda: draw_mistakes(
                 dataset.X_test,
-                dataset.y_test,
-                predicted,
-                class_names=dataset.class_names,
-                image_shape=dataset.image_shape,
+                y,
+                self._predicted,
+                class_names=names,
+                image_shape=shape,
                 title=title,
-            )
-            pictures["confusion.png"] = draw_confusion(
-                dataset.y_test, predicted, class_names=dataset.class_names, title=title
-            )
-        return pictures
+            ),
+            "confusion.png": lambda: draw_confusion(
+                y, self._predicted, class_names=names, title=title
+            ),
+        }
+
+    @functools.cached_property
+    def _predicted(self) -> npt.NDArray[np.int64]:
+        return self.model.predict(self.dataset.X_test)
 
 
 def recipe_names() -> list[str]:

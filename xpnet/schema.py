@@ -269,7 +269,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     flat = dict(_flatten(given))
     for path, value in flat.items():
         if path not in _BY_PATH:
-            raise unknown(path, value, (*_BY_PATH, *_TABLES))
+            raise unknown(path, value, (*_options(), *_BY_PATH, *_TABLES))
     dataset = _BY_PATH["data.dataset"]
     if dataset.path not in flat:
         raise missing(dataset.path, dataset.kind.name, dataset.meaning)
@@ -288,18 +288,24 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if key.path not in flat and key.is_required:
             raise missing(key.path, key.kind.name, key.meaning)
-        value = flat.get(key.path, key.default_for(name))
-        given = value
+        value = said = flat.get(key.path, key.default_for(name))
         if key.path == "network.layers":
             value = _with_init(value, resolved["network"]["init"])
         table, _, last = key.path.rpartition(".")
         within = resolved.setdefault(table, {}) if table else resolved
         within[last] = key.kind.check(key.path, value)
         if key.path == "network.layers":
-            within[last] = list(map(_without_networks_init, given, within[last]))
+            within[last] = list(map(_without_networks_init, said, within[last]))
     if resolved["rng"] == "numpy-legacy" and resolved["seed"] >= 2**32:
         raise wrong("seed", 'below 2**32 with rng = "numpy-legacy"', resolved["seed"])
     return resolved
+
+
+def _options() -> Iterator[str]:
+    """Give the paths of the components' options, such as ``optimizer.learning_rate``."""
+    for path, kind in (("network.layers.N", Layer), ("loss", Loss), ("optimizer", Optimizer)):
+        for component in kind.known().values():
+            yield from (f"{path}.{option.name}" for option in options(component))
 
 
 def _with_init(layers: Any, init: Any) -> Any:

@@ -63,6 +63,7 @@ def print_table(
     optional : sequence of str
         The names of columns that may be left out, the least important first.
     """
+    rows = [[_encodable(cell) for cell in row] for row in rows]
     kept = list(header)
     leaving = list(optional)
     while (lines := _laid_out(header, rows, kept)) and leaving and len(lines[0]) > _width():
@@ -100,7 +101,8 @@ class Progress:
 
     Used as ``with Progress("digits", epochs=60) as progress: ...``. On a terminal that is a bar
     of rich's, if rich is installed; in a notebook one block of output that is brought up to date;
-    elsewhere a line for each report, but no more than about one a second.
+    elsewhere a line for each report, but no more than about one a second. The last one is always
+    shown.
 
     Parameters
     ----------
@@ -119,6 +121,8 @@ class Progress:
         self.problem: OutputError | None = None
         self._epochs = epochs
         self._display: _Lines | _Bar | _Block = _choose_display(_encodable(title), epochs)
+        self._shown = float("-inf")
+        self._waiting: Report | None = None
 
     def __enter__(self) -> Self:
         self._started = time.monotonic()
@@ -132,11 +136,22 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._waiting is not None:
+            self._show(self._waiting)
         with self._noting_problems():
             self._display.close()
 
     def __call__(self, report: Report) -> None:
-        """Show a report."""
+        """Show a report, or keep it for later if one has only just been shown."""
+        now = time.monotonic()
+        if now - self._shown < self._display.interval and report.epoch + 1 < self._epochs:
+            self._waiting = report
+        else:
+            self._shown = now
+            self._show(report)
+
+    def _show(self, report: Report) -> None:
+        self._waiting = None
         if self.problem is not None:
             return
         done = report.epoch + 1
@@ -174,11 +189,12 @@ def _clock(seconds: float) -> str:
 
 
 class _Lines:
-    """A line for each report, but no more than about one a second."""
+    """A line for each report."""
+
+    interval = 1.0  # seconds between two
 
     def __init__(self, title: str, epochs: int) -> None:
         self._title, self._epochs = title, epochs
-        self._printed = float("-inf")
 
     def open(self) -> None:
         print_lines([self._title])
@@ -187,10 +203,7 @@ class _Lines:
         """Leave nothing open: there is nothing."""
 
     def show(self, done: int, text: str, left: float) -> None:
-        now = time.monotonic()
-        if now - self._printed >= 1 or done == self._epochs:
-            self._printed = now
-            print_lines([_line(done, self._epochs, text, left)])
+        print_lines([_line(done, self._epochs, text, left)])
 
 
 def _line(done: int, epochs: int, text: str, left: float) -> str:
@@ -199,6 +212,8 @@ def _line(done: int, epochs: int, text: str, left: float) -> str:
 
 class _Block:
     """One block of a notebook's output."""
+
+    interval = 0.1
 
     def __init__(self, title: str, epochs: int, ipython: Any) -> None:
         self._title, self._epochs = title, epochs
@@ -221,6 +236,8 @@ class _Block:
 
 class _Bar:
     """A bar of rich's under the title, and under that a line of numbers."""
+
+    interval = 0.05
 
     def __init__(self, title: str, epochs: int, rich: Any) -> None:
         self._columns = rich.console.Console().width

@@ -172,6 +172,7 @@ def test_the_network_alone_can_be_taken_from_it(dev, tmp_path):
         (lambda described, tensors: described.update(feature_names=["x"]), "12 different strings"),
         (lambda described, tensors: described.update(image_shape=[3, 5]), "image of 12 features"),
         (lambda described, tensors: described.update(image_shape={}), "image of 12 features"),
+        (lambda described, tensors: described.update(divide_by=10**400), "divide_by must be a fin"),
         (lambda described, tensors: described.update(divide_by=0), "divide_by must be a finite"),
         (lambda described, tensors: described.update(divide_by=True), "divide_by must be a finite"),
         (
@@ -213,3 +214,7 @@ def test_files_that_contradict_themselves(dev, tmp_path, change, said):
     )
     with pytest.raises(ValueError, match=f"model does not describe a model: .*{said}"):
         load_model(path)
+    for nonsense in ("3", "null", "[]", '"x"'):
+        forge(path, tensors, {"format": "xpnet-network/2", "network": config, "model": nonsense})
+        with pytest.raises(ValueError, match="model does not describe a model: "):
+            load_model(path)

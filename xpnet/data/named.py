@@ -183,8 +183,12 @@ def _check_target(dataset: str, target: str | None) -> None:
 
 
 def _check_folder(data_dir: str | os.PathLike[str] | None) -> None:
-    if data_dir is not None and not Path(data_dir).is_dir():
-        raise DataError(f"--data-dir is {os.fspath(data_dir)!r}, which is no folder")
+    try:
+        why = "" if data_dir is None or Path(data_dir).is_dir() else "is no folder"
+    except OSError as error:  # too long a name, or in a folder that may not be looked into
+        why = f"cannot be looked into: {error.strerror}"
+    if data_dir is not None and why:
+        raise DataError(f"--data-dir is {os.fspath(data_dir)!r}, which {why}")
 
 
 def _is_there(path: Path) -> bool:

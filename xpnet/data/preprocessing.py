@@ -46,9 +46,13 @@ class Preprocessing:
     def __post_init__(self) -> None:
         numbers = (int, float, np.integer, np.floating)
         is_number = isinstance(self.divide_by, numbers) and not isinstance(self.divide_by, bool)
-        if not is_number or not 0 < self.divide_by < math.inf:
-            raise ValueError(f"divide_by must be a finite number > 0, got {self.divide_by!r}")
-        object.__setattr__(self, "divide_by", float(self.divide_by))  # of NumPy's scalars too
+        try:
+            divide_by = float(self.divide_by) if is_number else math.nan
+        except OverflowError:
+            divide_by = math.inf
+        if not 0 < divide_by < math.inf:
+            raise ValueError(f"divide_by must be a finite number > 0, got {self.divide_by!r:.40}")
+        object.__setattr__(self, "divide_by", divide_by)  # of NumPy's scalars too
         if self.mean is None or self.std is None:
             if self.mean is not self.std:
                 raise ValueError("mean and std must come together")

@@ -122,8 +122,8 @@ def _fetch(file: PublishedFile, dataset: str) -> Path:
         headers = {"Accept-Encoding": "identity"}
         found, size = hashlib.sha256(), 0
         with (
-            requests.get(url, headers=headers, timeout=TIMEOUT, stream=True) as response,
             Path(path).open("wb") as into,
+            requests.get(url, headers=headers, timeout=TIMEOUT, stream=True) as response,
         ):
             response.raise_for_status()
             for chunk in response.iter_content(1 << 16):

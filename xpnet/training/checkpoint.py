@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,7 @@ def read_network(
 
     device = make_device(device)
     where = os.fspath(path)
+    Path(path).open("rb").close()  # which says why it cannot be; safetensors has one reason for all
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

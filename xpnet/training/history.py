@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -76,13 +77,28 @@ class History:
         return self.n_samples / self.seconds if self.seconds > 0 else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything as plain lists, dictionaries and numbers, ready for JSON."""
-        return {
-            "cost": [list(pair) for pair in self.cost],
-            "reports": [asdict(report) for report in self.reports],
-            "n_steps": self.n_steps,
-            "n_samples": self.n_samples,
-            "seconds": self.seconds,
-            "samples_per_second": self.samples_per_second,
-            "interrupted": self.interrupted,
-        }
+        """Give everything as plain lists, dictionaries and numbers, ready for JSON.
+
+        A number that is not finite, which JSON cannot say, is None.
+        """
+        plain: dict[str, Any] = finite_or_none(
+            {
+                "cost": [list(pair) for pair in self.cost],
+                "reports": [asdict(report) for report in self.reports],
+                "n_steps": self.n_steps,
+                "n_samples": self.n_samples,
+                "seconds": self.seconds,
+                "samples_per_second": self.samples_per_second,
+                "interrupted": self.interrupted,
+            }
+        )
+        return plain
+
+
+def finite_or_none(value: Any) -> Any:
+    """Replace what is not finite, in lists and dictionaries too, by None."""
+    if isinstance(value, dict):
+        return {key: finite_or_none(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [finite_or_none(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

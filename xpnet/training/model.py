@@ -223,7 +223,7 @@ def load_model(path: str | os.PathLike[str], *, device: str | Device | None = No
         )
     try:
         return _make_model(network, json.loads(described), tensors)
-    except (KeyError, RecursionError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{os.fspath(path)} does not describe a model: {error}") from error
 
 
