@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -369,6 +370,29 @@ def test_ctrl_c_that_somebody_swallows(monkeypatch, capsys, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_ctrl_c_that_somebody_swallows_at_the_end(monkeypatch, capsys):
+    def swallow(options, ctrl_c):
+        del options, ctrl_c
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return 0
+
+    monkeypatch.setattr(xpnet.cli, "_predict", swallow)
+    assert xpnet.cli.main(["predict", "a", "b"]) == 130
+    assert capsys.readouterr().err == "xpnet: interrupted\n"
+
+
+def test_warnings_that_are_not_of_pictures_pass(monkeypatch, tmp_path):
+    def warn(result, folder):
+        del result, folder
+        warnings.warn("of something else", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(Result, "save", warn)
+    few = ["digits-logistic", "--set", "training.epochs=1", "--out", str(tmp_path / "out")]
+    with pytest.warns(UserWarning, match="of something else"):
+        assert xpnet.cli.train(few) == 0
+
+
 def test_a_reader_that_stops_reading(tmp_path):
     command = f"'{TRAIN[0]}' '{TRAIN[1]}' digits-logistic --out out; echo $? > status"
     done = subprocess.run(
@@ -562,7 +586,11 @@ def test_a_test_image_beyond_all_measure(tmp_path):
     assert json.loads(history, parse_constant=refuse)["test_cost"] is None
     drawn = pictures() & {"curves.png"}
     assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | drawn
+    quiet = run("digits-logistic", *changes, "--quiet", "--out", "quiet", cwd=tmp_path)
+    assert quiet.returncode == 0
+    assert len(quiet.stderr.splitlines()) == (2 if drawn else 0)
     if drawn:
+        assert quiet.stderr.startswith("train.py: digits-logistic: no mistakes.png: ValueError(")
         assert "\n  no mistakes.png: ValueError('X is too large for the netw" in done.stdout
         assert "\n  no confusion.png: ValueError(" in done.stdout
 

@@ -70,6 +70,24 @@ def test_an_empty_folder_stays_the_one_that_it_is(tmp_path, monkeypatch):
     assert (after.st_ino, after.st_mode) == (before.st_ino, before.st_mode)
 
 
+def test_the_place_that_is_probed_is_the_one_that_is_written(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    probed = []
+    monkeypatch.setattr(Path, "mkdir", lambda path: probed.append(path.parent.name))
+    monkeypatch.setattr(Path, "rmdir", lambda path: probed.append(path.parent.name))
+    for name in ("empty", "new/er"):
+        check_folder(tmp_path / name)
+    assert probed == ["empty", "empty", tmp_path.name, tmp_path.name]
+
+
+def test_what_a_process_that_was_killed_has_left_is_in_nobodys_way(tmp_path):
+    left = tmp_path / f".{'0a' * 8}.partial"
+    left.mkdir()
+    check_folder(tmp_path)
+    write_folder(tmp_path, FILES)
+    assert {entry.name for entry in tmp_path.iterdir()} == {*FILES, left.name}
+
+
 def test_an_empty_folder_that_cannot_be_filled(tmp_path, monkeypatch):
     rename, count = Path.rename, iter([None, OSError(28, "No space left on device")])
 

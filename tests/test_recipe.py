@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -78,6 +79,25 @@ def test_running_one(dev):
     found = evaluate(result.network, result.model.loss, X, y)
     assert found == (plain["train_cost"], plain["train_accuracy"])
     assert plain["train_cost"] < plain["cost"][-1][1]
+
+
+def test_what_cannot_be_a_model_is_refused_before_the_training(dev):
+    reports: list[Report] = []
+    dataset = dataclasses.replace(load_dataset("digits"), class_names=tuple("0123456788"))
+    with pytest.raises(ValueError, match="class_names must be a tuple of 10 different strings"):
+        parse_recipe("small", GOOD).run(dataset, dev, on_report=reports.append)
+    assert not reports
+
+
+def test_pictures_are_those_of_the_model_that_is_saved(dev, tmp_path):
+    if plotting_problem() is not None:
+        pytest.skip("no matplotlib here")
+    result = parse_recipe("small", GOOD).run(device=dev)
+    result.save(tmp_path / "before")
+    result.network.parameters[...] = 0
+    result.save(tmp_path / "after")
+    pictures = [(tmp_path / name / "confusion.png").read_bytes() for name in ("before", "after")]
+    assert pictures[0] != pictures[1]
 
 
 def test_an_error_of_the_callers_is_not_the_recipes(dev):

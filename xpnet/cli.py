@@ -160,11 +160,16 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
 
 
 def _complain(parser: argparse.ArgumentParser, message: str, status: int) -> int:
+    _say(parser.prog, message)
+    return status
+
+
+def _say(prog: str, message: str) -> None:
+    """Write one line to standard error, if there is one."""
     if sys.stderr is not None:
         line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
         with contextlib.suppress(OSError):  # the exit status still tells
-            sys.stderr.write(f"{parser.prog}: {line}\n")
-    return status
+            sys.stderr.write(f"{prog}: {line}\n")
 
 
 # ---- train
@@ -315,7 +320,10 @@ def _train_one(
             is_kept = (folder / "model.safetensors").exists()
             kept = f"which is kept in {folder}" if is_kept else "of which nothing is kept"
             raise KeyboardInterrupt(f"interrupted twice in {recipe.name}, {kept}") from None
-        if not options.quiet:
+        if options.quiet:
+            for line in lacking:
+                _say(options.prog, f"{recipe.name}: {line}")
+        else:
             if progress.problem is not None:  # now that there is nothing to lose
                 raise progress.problem
             problem = plotting_problem()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -55,6 +56,8 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> No
     The files go to a temporary folder beside it, which then takes its name. An empty folder that
     is there already stays the one that it is, with its rights, and perhaps a disk of its own
     (a mount point): there the temporary folder is inside, and its files are moved up at the end.
+    A process that is killed may leave the temporary folder, and if it is killed while moving
+    files up, some of them.
 
     Parameters
     ----------
@@ -79,7 +82,7 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> No
         temporary.mkdir()
         for name, data in files.items():
             _write(temporary / name, data)
-        _check_free(target, but=temporary)
+        _check_free(target)
         if is_there:
             placed = [target / name for name in files]
             for file in placed:
@@ -104,13 +107,16 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     probe.rmdir()
 
 
-def _check_free(target: Path, but: Path | None = None) -> None:
+def _check_free(target: Path) -> None:
     if target.is_dir():
-        is_taken = any(entry != but for entry in target.iterdir())
+        is_taken = not all(_TEMPORARY.fullmatch(entry.name) for entry in target.iterdir())
     else:  # a link that is left leads round in circles
         is_taken = target.exists() or target.is_symlink()
     if is_taken:
         raise FileExistsError(errno.EEXIST, "there is something already", str(target))
+
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.partial")
 
 
 def _beside(target: Path) -> Path:

@@ -182,6 +182,11 @@ class Either:
             if isinstance(value, str) and value not in known:
                 named = f'"{self.word}" or name of a known {self.other.name} ({", ".join(known)})'
                 raise wrong(path, named, value, near=nearest(value, (self.word, *known)))
+            if not isinstance(value, (str, dict)):
+                named = (
+                    f'"{self.word}" or name of a known {self.other.name} or a table with its type'
+                )
+                raise wrong(path, named, value)
             return self.other.check(path, value)
         if isinstance(value, str):
             raise wrong(path, self.name, value, near=nearest(value, (self.word,)))

@@ -385,6 +385,7 @@ class Result:
         """Give what there is to be drawn, each under the name of its file."""
         dataset, title, names = self.dataset, self.recipe.name, self.dataset.class_names
         shape, y = dataset.image_shape, dataset.y_test
+        predicted = functools.cache(lambda: self.model.predict(dataset.X_test))
         if shape is None:
             return {"curves.png": lambda: draw_curves(self.history, title=title)}
         return {
@@ -392,19 +393,13 @@ class Result:
             "mistakes.png": lambda: draw_mistakes(
                 dataset.X_test,
                 y,
-                self._predicted,
+                predicted(),
                 class_names=names,
                 image_shape=shape,
                 title=title,
             ),
-            "confusion.png": lambda: draw_confusion(
-                y, self._predicted, class_names=names, title=title
-            ),
+            "confusion.png": lambda: draw_confusion(y, predicted(), class_names=names, title=title),
         }
-
-    @functools.cached_property
-    def _predicted(self) -> npt.NDArray[np.int64]:
-        return self.model.predict(self.dataset.X_test)
 
 
 def recipe_names() -> list[str]:

@@ -177,6 +177,11 @@ def test_options_out_of_range(options, said):
         load_dataset("moons", **options)
 
 
+def test_noise_beyond_all_measure():
+    with pytest.raises(DataError, match=r"features must be finite, which noise 1e\+308 does not"):
+        load_dataset("moons", noise=1e308)
+
+
 @pytest.mark.parametrize(
     ("module", "dataset", "package"),
     [("sklearn.datasets", "digits", "scikit-learn"), ("h5py", "cats", "h5py")],

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.conftest import require_file
+from xpnet.data.checks import check_class_names, check_labels
 from xpnet.data.dataset import DataError
 from xpnet.data.readers import read_file, read_idx
 
@@ -192,6 +193,17 @@ def test_names_that_are_numbers(tmp_path):
     """As scikit-learn's ``load_digits()`` gives them."""
     found = read_file(write_npz(tmp_path, data=X, target=Y, target_names=np.arange(3)))
     assert found.class_names == ("0", "1", "2")
+    said = refusal(write_npz(tmp_path, data=X, target=Y, target_names=np.arange(1, 4)))
+    assert "target_names must be a list of strings, got dtype int64" in said  # 1 would be named 2
+
+
+def test_numpys_own_strings():
+    strings = getattr(np.dtypes, "StringDType", None)
+    if strings is None:
+        pytest.skip("NumPy has no StringDType")
+    labels = np.array(["b", "a"] * 3, dtype=strings())
+    assert check_labels("y", labels, 6).tolist() == ["b", "a"] * 3
+    assert check_class_names("names", labels[:2]) == ("b", "a")
 
 
 @pytest.mark.parametrize("write", [write_npz, write_h5])
@@ -317,7 +329,7 @@ def test_the_courses_files(data_dir):
 
 
 def test_csv(tmp_path):
-    path = write_csv(tmp_path, '\ufeffa,"the, label",b\r\n1,x,2.5\r\n\r\n-3e2, y ,+.5\r\n')
+    path = write_csv(tmp_path, '\ufeffa,"the, label",b\r\n1,x,2.5\r\n\r\n-3e2, y ,+.5\u00a0\r\n')
     contents = read_file(path, target="the, label")
     assert contents.feature_names == ("a", "b")
     np.testing.assert_array_equal(held(contents).X, [[1, 2.5], [-300, 0.5]])
@@ -423,6 +435,8 @@ def test_idx(tmp_path, end, code, dtype):
         ("train-images-idx3-ubyte.gz", "test-images-idx3-ubyte"),
         ("a-train-images.idx3-ubyte", "a-t10k-images.idx3-ubyte"),
         ("TRAIN-IMAGES-IDX3-UBYTE.GZ", "T10K-IMAGES-IDX3-UBYTE.GZ"),
+        ("TRAIN-IMAGES-IDX3-UBYTE.gz", "T10K-IMAGES-IDX3-UBYTE"),
+        ("MNISTtrain-images-idx3-ubyte", "MNISTt10k-images-idx3-ubyte"),
     ],
 )
 def test_idx_files_beside_one_another(tmp_path, train, test):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
@@ -192,3 +193,5 @@ def test_a_link_stays_a_link_and_permissions_are_the_usual(tmp_path, network):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError):
         training.load_network(tmp_path / "none")
+    with pytest.raises(IsADirectoryError, match=os.strerror(errno.EISDIR)):
+        training.load_network(tmp_path)

@@ -100,8 +100,8 @@ def check_labels(
 
 def check_class_names(name: str, array: npt.NDArray[Any]) -> tuple[str, ...]:
     """Give names that differ."""
-    if array.dtype.kind in "iu":  # as of scikit-learn's digits
-        array = array.astype(str)
+    if array.dtype.kind in "iu" and np.array_equal(array, np.arange(array.size)):
+        array = array.astype(str)  # the classes' own numbers, as scikit-learn's digits have them
     if array.dtype.kind not in "OSUT" or array.ndim != 1 or not array.size:
         raise ContentError(
             f"{name} must be a list of strings, got dtype {array.dtype} and shape {array.shape}"

@@ -443,7 +443,7 @@ def _number(cell: str) -> float:
     """Give a cell's value, NaN where it is no number."""
     try:
         # To float(), 1_000 is a number, and so are digits of other scripts.
-        return float(cell) if cell.isascii() and "_" not in cell else math.nan
+        return float(cell) if cell.strip().isascii() and "_" not in cell else math.nan
     except ValueError:
         return math.nan
 
@@ -537,9 +537,11 @@ def _beside(path: Path, replaced: dict[str, str]) -> Path | None:
     """Find the file whose name has other words in place of these, packed or not."""
     is_packed = path.suffix.lower() == ".gz"
     plain, packed = (path.stem, path.suffix) if is_packed else (path.name, ".gz")
+    is_upper = plain.isupper()
+    letter = "[A-Z0-9]" if is_upper else "[a-z0-9]"
     for words in replaced.items():
-        word, other = map(str.upper, words) if path.name.isupper() else words
-        plain, n_found = re.subn(rf"(?<![A-Za-z0-9]){word}(?![A-Za-z0-9])", other, plain)
+        word, other = map(str.upper, words) if is_upper else words
+        plain, n_found = re.subn(f"(?<!{letter}){word}(?!{letter})", other, plain)
         if not n_found:
             return None
     ends = (packed, "") if is_packed else ("", packed)

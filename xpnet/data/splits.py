@@ -120,7 +120,7 @@ def _check_names(
     if not is_good or len(set(found)) < len(found) or n not in (None, len(found)):
         many = "" if n is None else f"{n:,} "
         raise DataError(f"{name}: {which} must be {many}different strings, got {found!r:.200}")
-    return found
+    return tuple(map(str, found))  # NumPy's strings are subclasses
 
 
 def _check_part(name: str, key: str, part: Part) -> Part:

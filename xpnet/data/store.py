@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import importlib
 import logging
 import os
@@ -156,7 +155,7 @@ def _fetch(file: PublishedFile, dataset: str) -> Path:
         raise _cannot(file, dataset, reason) from error
     except DataError:
         raise
-    except (ValueError, http.client.HTTPException) as error:  # of headers that are none
+    except ValueError as error:  # of headers that are none
         reason = f"the server's answer makes no sense ({_innermost(error)})"
         raise _cannot(file, dataset, reason) from error
     except OSError as error:
