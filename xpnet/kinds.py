@@ -24,7 +24,6 @@ __all__ = [
     "Choice",
     "Component",
     "Components",
-    "Either",
     "Initialization",
     "Kind",
     "Number",
@@ -60,25 +59,31 @@ class Kind(Protocol):
 
 @dataclass(frozen=True)
 class Number:
-    """A finite number, or a whole one, between bounds."""
+    """A finite number, or a whole one, between bounds; or a certain word."""
 
     low: float
     high: float = math.inf
     whole: bool = False
     open_low: bool = False
     open_high: bool = False
+    word: str | None = None
 
     @property
     def name(self) -> str:
         """For instance ``integer >= 1``."""
-        noun = "integer" if self.whole else "number"
+        return self._name()
+
+    def _name(self, adjective: str = "") -> str:
+        noun = f"{_or(self.word)}{adjective}{'integer' if self.whole else 'number'}"
         if self.high == math.inf:
             return f"{noun} {'>' if self.open_low else '>='} {self.low:g}"
         bounds = f"{'(' if self.open_low else '['}{_bound(self.low)}, {_bound(self.high)}"
         return f"{noun} in {bounds}{')' if self.open_high else ']'}"
 
     def check(self, path: str, value: Any) -> Any:
-        """Return an int or a float."""
+        """Return an int or a float, or the word."""
+        if isinstance(value, str) and value == self.word:
+            return value
         kinds = int if self.whole else (int, float)
         is_finite = True
         if (
@@ -89,7 +94,8 @@ class Number:
             or (self.open_low and value == self.low)
             or (self.open_high and value == self.high)
         ):
-            raise wrong(path, self.name if is_finite else f"finite {self.name}", value)
+            near = nearest(value, (self.word,)) if self.word and isinstance(value, str) else None
+            raise wrong(path, self._name("" if is_finite else "finite "), value, near=near)
         return int(value) if self.whole else float(value)
 
 
@@ -162,68 +168,38 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Either:
-    """A certain word, or another kind."""
-
-    word: str
-    other: Kind
-
-    @property
-    def name(self) -> str:
-        """The word, quoted, and the other kind's name."""
-        return f'"{self.word}" or {self.other.name}'
-
-    def check(self, path: str, value: Any) -> Any:
-        """Return the word, or what the other kind makes of the value."""
-        if value == self.word and isinstance(value, str):
-            return value
-        if isinstance(self.other, Component):
-            known = self.other.kind.known()
-            if isinstance(value, str) and value not in known:
-                named = f'"{self.word}" or name of a known {self.other.name} ({", ".join(known)})'
-                raise wrong(path, named, value, near=nearest(value, (self.word, *known)))
-            if not isinstance(value, (str, dict)):
-                named = (
-                    f'"{self.word}" or name of a known {self.other.name} or a table with its type'
-                )
-                raise wrong(path, named, value)
-            return self.other.check(path, value)
-        if isinstance(value, str):
-            raise wrong(path, self.name, value, near=nearest(value, (self.word,)))
-        try:
-            return self.other.check(path, value)
-        except RecipeError as error:
-            said = str(error).replace(" must be ", f' must be "{self.word}" or ', 1)
-            raise RecipeError(said) from error
-
-
-@dataclass(frozen=True)
 class Component:
-    """A layer, loss, optimizer, ...: its name, or a table with its ``type`` and options."""
+    """A layer, loss, optimizer, ...: its name, or a table with its ``type`` and options.
+
+    Or a certain word.
+    """
 
     kind: type[Configurable]
+    word: str | None = None
 
     @property
     def name(self) -> str:
         """The kind, in lower case."""
-        return self.kind.__name__.lower()
+        return f"{_or(self.word)}{self.kind.__name__.lower()}"
 
     def check(self, path: str, value: Any) -> Any:
-        """Return a table with all options; the name alone where there are none."""
+        """Return a table with all options; the name alone where there are none; or the word."""
+        if isinstance(value, str) and value == self.word:
+            return value
         table = {"type": value} if isinstance(value, str) else value
+        named = f"name of a known {self.kind.__name__.lower()}"
         if not isinstance(table, dict):
-            raise wrong(path, f"name of a known {self.name} or a table with its type", value)
+            raise wrong(path, f"{_or(self.word)}{named} or a table with its type", value)
         known = self.kind.known()
         if "type" not in table:
             raise RecipeError(f"{path}.type is missing: one of {', '.join(known)}")
         name = table["type"]
         if not isinstance(name, str) or name not in known:
-            raise wrong(
-                path if isinstance(value, str) else f"{path}.type",
-                f"name of a known {self.name} ({', '.join(known)})",
-                name,
-                near=nearest(name, tuple(known)),
-            )
+            named = f"{named} ({', '.join(known)})"
+            if name is not value:  # in a table
+                raise wrong(f"{path}.type", named, name, near=nearest(name, known))
+            words = known if self.word is None else (self.word, *known)
+            raise wrong(path, f"{_or(self.word)}{named}", name, near=nearest(name, words))
         given = {key: option for key, option in table.items() if key != "type"}
         found = {option.name: option for option in options(known[name])}
         for key in given:
@@ -280,7 +256,7 @@ class Components:
 
 
 # Options of layers that are components themselves.
-Initialization = Either("auto", Component(Initializer))
+Initialization = Component(Initializer, "auto")
 _NESTED: dict[str, Kind] = {"activation": Component(Activation), "init": Initialization}
 
 
@@ -342,6 +318,10 @@ def wrong(path: str, expected: str, came: Any, *, near: str | None = None) -> Re
 def missing(path: str, expected: str, meaning: str) -> RecipeError:
     """Give the error of a key that must be there."""
     return RecipeError(f"{path} is missing: it must be {_with_article(expected)}. {meaning}")
+
+
+def _or(word: str | None) -> str:
+    return "" if word is None else f'"{word}" or '
 
 
 def _with_article(noun: str) -> str:

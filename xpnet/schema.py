@@ -20,7 +20,6 @@ from xpnet.kinds import (
     Choice,
     Component,
     Components,
-    Either,
     Initialization,
     Kind,
     Number,
@@ -161,7 +160,7 @@ KEYS = (
     ),
     Key(
         "data.divide_by",
-        Either("auto", Number(0, open_low=True)),
+        Number(0, open_low=True, word="auto"),
         "auto",
         "features",
         "Features are divided by this; `auto` is 255 for 8-bit features with values above 1, "
@@ -222,7 +221,7 @@ KEYS = (
     ),
     Key(
         "training.batch_size",
-        Either("full", Number(1, 10**9, whole=True)),
+        Number(1, 10**9, whole=True, word="full"),
         "full",
         "samples",
         "Samples in a minibatch; `full` takes all of them at once.",
