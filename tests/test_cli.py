@@ -50,6 +50,18 @@ def pictures():
     return {"curves.png", "mistakes.png", "confusion.png"}
 
 
+def shell(command, cwd=None):
+    return subprocess.run(
+        command,
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
 def is_one_line_of_status_2(done):
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
@@ -179,14 +191,7 @@ def test_what_cannot_be_printed_is_said_once(arguments):
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     for command in (f"'{TRAIN[0]}' '{TRAIN[1]}'", f"'{sys.executable}' -m xpnet train"):
-        done = subprocess.run(
-            f"{command} {arguments} > /dev/full",
-            shell=True,
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
+        done = shell(f"{command} {arguments} > /dev/full")
         is_one_line_of_status_2(done)
         assert "cannot write the output: No space left" in done.stderr
 
@@ -383,8 +388,8 @@ def test_ctrl_c_that_somebody_swallows_at_the_end(monkeypatch, capsys):
 
 
 def test_warnings_that_are_not_of_pictures_pass(monkeypatch, tmp_path):
-    def warn(result, folder):
-        del result, folder
+    def warn(result, folder, on_problem):
+        del result, folder, on_problem
         warnings.warn("of something else", UserWarning, stacklevel=1)
 
     monkeypatch.setattr(Result, "save", warn)
@@ -395,14 +400,7 @@ def test_warnings_that_are_not_of_pictures_pass(monkeypatch, tmp_path):
 
 def test_a_reader_that_stops_reading(tmp_path):
     command = f"'{TRAIN[0]}' '{TRAIN[1]}' digits-logistic --out out; echo $? > status"
-    done = subprocess.run(
-        f"({command}) | head -n 1",
-        shell=True,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = shell(f"({command}) | head -n 1", cwd=tmp_path)
     assert done.stdout.startswith("digits-logistic on")
     assert done.stderr == ""
     assert (tmp_path / "status").read_text() == "130\n"
@@ -420,9 +418,7 @@ def test_an_output_that_cannot_be_written(tmp_path, redirection, status, said, q
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     command = f"'{TRAIN[0]}' '{TRAIN[1]}' digits-logistic --out out {quiet} {redirection}"
-    done = subprocess.run(
-        command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = shell(command, cwd=tmp_path)
     assert done.returncode == status
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == (1 if said else 0)
@@ -620,20 +616,21 @@ def test_a_second_ctrl_c_gives_up(monkeypatch, capsys, tmp_path):
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Progress, "__call__", interrupt_twice)
-    for _ in range(2):
+    for expected in ([], [tmp_path / "out"]):
+        for folder in expected:  # it may have been there, empty
+            folder.mkdir()
         assert xpnet.cli.train(["digits-logistic", "--out", str(tmp_path / "out")]) == 130
         assert capsys.readouterr().err == (
             "train.py: interrupted twice in digits-logistic, of which nothing is kept\n"
         )
-        assert not list(tmp_path.glob("**/*.*"))
-        (tmp_path / "out").mkdir(exist_ok=True)  # it may have been there, empty
+        assert list(tmp_path.rglob("*")) == expected
 
 
 def test_a_second_ctrl_c_that_comes_too_late(monkeypatch, capsys, tmp_path):
     save = Result.save
 
-    def interrupted_twice(result, folder):
-        save(result, folder)
+    def interrupted_twice(result, folder, **options):
+        save(result, folder, **options)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Result, "save", interrupted_twice)
@@ -725,16 +722,9 @@ def test_labels_that_the_encoding_lacks(trained):
 def test_predict_into_standard_output_by_name(trained, tmp_path):
     if not Path("/dev/stdout").exists():
         pytest.skip("no /dev/stdout here")
-    arguments = ("predict", "run", "points.csv", "--out", "/dev/stdout", "--target", "kind")
-    with (tmp_path / "labels.csv").open("w") as file:
-        done = subprocess.run(
-            [*XPNET, *arguments],
-            stdout=file,
-            check=False,
-            cwd=trained,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-    assert done.returncode == 0
+    command = f"'{sys.executable}' -m xpnet predict run points.csv --target kind --out /dev/stdout"
+    done = shell(f"{command} > '{tmp_path}/labels.csv'", cwd=trained)
+    assert done.returncode == 0, done.stderr
     lines = (tmp_path / "labels.csv").read_text("utf-8").splitlines()
     assert lines[0] == "label,probability"
     assert len(lines) == 61

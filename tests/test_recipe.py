@@ -100,6 +100,24 @@ def test_pictures_are_those_of_the_model_that_is_saved(dev, tmp_path):
     assert pictures[0] != pictures[1]
 
 
+def test_a_picture_that_cannot_be_drawn_costs_the_rest_nothing(dev, tmp_path, monkeypatch):
+    if plotting_problem() is not None:
+        pytest.skip("no matplotlib here")
+
+    def refuse(*arguments, **options):
+        del arguments, options
+        raise OSError("no ink,\nno paper")
+
+    monkeypatch.setattr("xpnet.recipe.draw_mistakes", refuse)
+    result = parse_recipe("small", GOOD).run(device=dev)
+    with pytest.warns(RuntimeWarning, match=r"no mistakes\.png: OSError\('no ink,\\nno paper'\)"):
+        files = result.save(tmp_path / "warned")
+    assert files[3:] == ["curves.png", "confusion.png"]
+    problems: list[str] = []
+    assert result.save(tmp_path / "told", on_problem=problems.append) == files
+    assert problems == [r"no mistakes.png: OSError('no ink,\nno paper')"]
+
+
 def test_an_error_of_the_callers_is_not_the_recipes(dev):
     def refuse(report):
         del report

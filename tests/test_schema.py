@@ -232,7 +232,7 @@ def test_options_that_toml_has_no_word_for():
             '"adan"',
             "optimizer.type must be the name of a known optimizer (",  # others' tests define more
         ),
-        ('"adam"', '"adan"', "), got 'adan'; did you mean 'adam'?"),
+        ('"adam"', '"adan"', "adam, gradient_descent), got 'adan'; did you mean 'adam'?"),
         (
             "[network]",
             "[network]\ninit = 3",

@@ -14,7 +14,6 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
@@ -27,14 +26,7 @@ from xpnet.data import Contents, DataError, Dataset, Part, load_contents
 from xpnet.data.named import NAMES
 from xpnet.device import DeviceUnavailableError
 from xpnet.files import check_folder, is_stream, write_whole
-from xpnet.recipe import (
-    PictureWarning,
-    Recipe,
-    RecipeError,
-    Result,
-    load_recipe,
-    recipe_names,
-)
+from xpnet.recipe import Recipe, RecipeError, Result, load_recipe, recipe_names
 from xpnet.report import plotting_problem
 from xpnet.terminal import OutputError, Progress, cost_text, print_lines, print_table
 from xpnet.training import DivergenceError, Interruption, Model, load_model
@@ -337,24 +329,15 @@ def _save(result: Result, folder: Path, *, may_rename: bool) -> tuple[Path, list
 
     Give the folder, and what is lacking in it and why.
     """
+    lacking: list[str] = []
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", PictureWarning)
-            result.save(folder)
+        result.save(folder, on_problem=lacking.append)
     except FileExistsError as error:
         if may_rename:
             return _save(result, _free(folder, ()), may_rename=True)
         raise _UsageError(f"cannot write {folder}: {error.strerror}") from error
     except OSError as error:
         raise _UsageError(f"cannot write {folder}: {error.strerror or error}") from error
-    lacking = []
-    for warning in caught:
-        if warning.category is PictureWarning:
-            lacking.append(" ".join(str(warning.message).split()))
-        else:
-            warnings.warn_explicit(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )
     return folder, lacking
 
 

@@ -31,11 +31,7 @@ from xpnet.training.history import finite_or_none
 from xpnet.training.loop import OnReport
 from xpnet.training.model import pack_model
 
-__all__ = ["PictureWarning", "Recipe", "RecipeError", "Result", "load_recipe", "recipe_names"]
-
-
-class PictureWarning(RuntimeWarning):
-    """A picture of a run could not be drawn; the message says which and why."""
+__all__ = ["Recipe", "RecipeError", "Result", "load_recipe", "recipe_names"]
 
 
 @dataclass(frozen=True)
@@ -307,7 +303,7 @@ class Result:
         A number that is not finite, which JSON cannot say, is None.
         """
         dataset = self.dataset
-        plain: dict[str, Any] = finite_or_none(
+        own: dict[str, Any] = finite_or_none(
             {
                 "recipe": self.recipe.name,
                 "dataset": dataset.name,
@@ -327,12 +323,16 @@ class Result:
                 "test_cost": self.test_cost,
                 "test_accuracy": self.test_accuracy,
                 "majority_accuracy": dataset.majority_accuracy,
-                **self.history.to_dict(),
             }
         )
-        return plain
+        return {**own, **self.history.to_dict()}
 
-    def save(self, folder: str | os.PathLike[str]) -> list[str]:
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        on_problem: Callable[[str], object] | None = None,
+    ) -> list[str]:
         """Write everything into a new folder, whole or not at all.
 
         ``history.json``; ``model.safetensors``, see :func:`xpnet.training.load_model`;
@@ -344,6 +344,9 @@ class Result:
         ----------
         folder : path
             Must not exist, or be empty. Folders above it are made.
+        on_problem : callable, optional
+            Called with a line for each picture that cannot be drawn: all the rest is written
+            nevertheless. By default it is a warning.
 
         Returns
         -------
@@ -357,8 +360,8 @@ class Result:
 
         Warns
         -----
-        PictureWarning
-            For each picture that cannot be drawn: all the rest is written nevertheless.
+        RuntimeWarning
+            For each picture that cannot be drawn, without ``on_problem``.
         """
         files = {
             "history.json": (json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n").encode(),
@@ -370,7 +373,11 @@ class Result:
                 try:
                     files[name] = draw()
                 except Exception as error:  # whatever it is, it is not worth the training
-                    warnings.warn(f"no {name}: {error!r}", PictureWarning, stacklevel=2)
+                    problem = " ".join(f"no {name}: {error!r}".split())
+                    if on_problem is None:
+                        warnings.warn(problem, RuntimeWarning, stacklevel=2)
+                    else:
+                        on_problem(problem)
         write_folder(folder, files)
         return list(files)
 

@@ -78,6 +78,21 @@ class Key:
         return not self.only or dataset in self.only or dataset.lower().endswith(self.only)
 
 
+@dataclass(frozen=True)
+class _DataSet:
+    """A data set that is known by name, or a file."""
+
+    name: str = "name of a data set or a file"
+
+    def check(self, path: str, value: Any) -> str:
+        """Return the value."""
+        text = Text(self.name, ".+").check(path, value)
+        if text not in NAMES and not is_file_name(text):
+            known = f"{self.name} (.npz, .csv, .h5 or idx; {', '.join(NAMES)})"
+            raise wrong(path, known, text, near=nearest(text, NAMES))
+        return text
+
+
 _BITS = 63  # what a TOML integer holds
 
 KEYS = (
@@ -128,7 +143,7 @@ KEYS = (
     ),
     Key(
         "data.dataset",
-        Text("name of a data set or a file", ".+"),
+        _DataSet(),
         REQUIRED,
         "-",
         f"{', '.join(f'`{name}`' for name in NAMES)}; or a file of your own, `.npz`, `.csv`, "
@@ -273,9 +288,6 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     if dataset.path not in flat:
         raise missing(dataset.path, dataset.kind.name, dataset.meaning)
     name = dataset.kind.check(dataset.path, flat[dataset.path])
-    if name not in NAMES and not is_file_name(name):
-        known = f"{dataset.kind.name} (.npz, .csv, .h5 or idx; {', '.join(NAMES)})"
-        raise wrong(dataset.path, known, name, near=nearest(name, NAMES))
     resolved: dict[str, Any] = {}
     for key in KEYS:
         if not key.applies_to(name):

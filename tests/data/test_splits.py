@@ -103,15 +103,13 @@ def test_labels_in_any_form(y):
 
 def test_names_in_any_sequence():
     part = points([0, 1])
-    contents = Contents(
-        {"train": part, "test": part},
-        np.array(["a", "b"]),  # type: ignore[arg-type]
-        ["u", "v"],  # type: ignore[arg-type]
-    )
-    data = make_dataset("d", contents)
+    classes: Any = np.array(["a", "b"])
+    features: Any = ["u", "v"]
+    data = make_dataset("d", Contents({"train": part, "test": part}, classes, features))
     assert (data.class_names, data.feature_names) == (("a", "b"), ("u", "v"))
-    for names in (("u",), ("u", "u"), "uv", ("u", "")):
-        contents = Contents({"train": part, "test": part}, None, names)  # type: ignore[arg-type]
+    wrong: Any = (("u",), ("u", "u"), "uv", ("u", ""))
+    for names in wrong:
+        contents = Contents({"train": part, "test": part}, None, names)
         with pytest.raises(DataError, match="d: feature_names must be 2 different strings, got"):
             make_dataset("d", contents)
 
