@@ -45,10 +45,13 @@ $(BIN)/python:
 		{ echo "xpnet needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.train: pyproject.toml | $(BIN)/python
+KERNELS = setup.py kernels/catalogue.py kernels/functions.h kernels/host_loops.h \
+	kernels/host_module.cpp kernels/host_source.py
+
+$(VENV)/.train: pyproject.toml $(KERNELS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[data,plot]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml | $(BIN)/python
+$(VENV)/.test: pyproject.toml $(KERNELS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[data,plot,test]'
 	@touch $@ $(VENV)/.train

@@ -74,7 +74,7 @@ def philox4x32(
 
 
 def random_words(
-    xp: ModuleType, n: int, seed: int, *, layer: int = 0, step: int = 0, purpose: int
+    xp: ModuleType, n: int, seed: int, *, layer: int = 0, step: Any = 0, purpose: int
 ) -> Any:
     """Draw ``n`` random 32-bit words for one purpose.
 
@@ -91,7 +91,7 @@ def random_words(
         The key, below 2**64.
     layer, step, purpose : int
         What the words are for, each below 2**32. Draws that differ in any of them are
-        independent.
+        independent. ``step`` may be an integer array (1,) on the device.
 
     Returns
     -------

@@ -14,6 +14,7 @@ import pytest
 
 import xpnet
 from xpnet import device as make_device
+from xpnet.kernels import host
 from xpnet.kernels.reference import NumpyOps
 
 device_module = sys.modules["xpnet.device"]
@@ -151,6 +152,75 @@ def test_cpu_is_the_default(monkeypatch):
     assert isinstance(found.ops, NumpyOps)
 
 
+@pytest.fixture
+def built(monkeypatch):
+    """Pretend that the host kernels are there, or are not."""
+
+    def install(problem):
+        monkeypatch.setattr(host, "problem", lambda: problem)
+        monkeypatch.setattr(host, "fused", lambda: {"relu": np.abs})
+
+    monkeypatch.delenv("XPNET_KERNELS", raising=False)
+    return install
+
+
+def test_fused_where_they_were_built(built):
+    built(None)
+    found = make_device("cpu")
+    assert found.kernels == "fused"
+    assert found.ops.fused == {"relu"}
+    built("not built: no compiler")
+    found = make_device("cpu")
+    assert (found.kernels, found.ops.fused) == ("reference", frozenset())
+
+
+def test_the_environment_chooses_kernels(built, monkeypatch):
+    built(None)
+    monkeypatch.setenv("XPNET_KERNELS", "reference")
+    assert make_device("cpu").kernels == "reference"
+    assert make_device("cpu", kernels="fused").kernels == "fused"
+    monkeypatch.setenv("XPNET_KERNELS", "fused")
+    assert make_device("cpu").kernels == "fused"
+    assert make_device("cpu", kernels="reference").ops.fused == frozenset()
+
+
+def test_fused_by_name_where_there_are_none(built, monkeypatch):
+    built("not built: no compiler")
+    with pytest.raises(xpnet.DeviceUnavailableError) as error:
+        make_device("cpu", kernels="fused")
+    assert str(error.value) == "kernels=fused: the host kernels are not built: no compiler"
+    monkeypatch.setenv("XPNET_KERNELS", "fused")
+    with pytest.raises(xpnet.DeviceUnavailableError, match=r"^XPNET_KERNELS=fused: the host ker"):
+        make_device("cpu")
+
+
+def test_unknown_kernels(monkeypatch):
+    with pytest.raises(ValueError, match=r"^kernels must be 'fused' or 'reference', got 'fast'"):
+        make_device("cpu", kernels="fast")
+    monkeypatch.setenv("XPNET_KERNELS", "Fused")
+    with pytest.raises(ValueError, match=r"^XPNET_KERNELS must be 'fused' or 'reference'"):
+        make_device("cpu")
+
+
+def test_a_device_keeps_its_kernels(built):
+    built(None)
+    for kernels in ("fused", "reference"):
+        found = make_device("cpu", kernels)
+        assert pickle.loads(pickle.dumps(found)).kernels == kernels
+        assert copy.deepcopy(found) is found
+    fused = pickle.dumps(make_device("cpu", "fused"))
+    built("not built: no compiler")
+    assert pickle.loads(fused).kernels == "reference"
+
+
+@pytest.mark.parametrize("kernels", ["fused", "reference"])
+def test_kernels_of_a_gpu(fake_cupy, kernels):
+    fake_cupy()
+    found = make_device("cuda", kernels)
+    assert found.kernels == kernels
+    assert bool(found.ops.fused) == (kernels == "fused")
+
+
 @pytest.mark.usefixtures("no_cupy")
 def test_environment_is_read_and_an_argument_wins(monkeypatch):
     monkeypatch.setenv("XPNET_DEVICE", "cuda")
@@ -214,7 +284,8 @@ def test_a_broken_cupy_gives_its_own_reason(monkeypatch, driver):
     assert "cannot be imported (libcudart.so.13: not found)" in str(error.value)
 
 
-def test_a_driver_too_old_for_cupy(fake_cupy, driver):
+def test_a_driver_too_old_for_cupy(fake_cupy, driver, monkeypatch):
+    monkeypatch.setattr(device_module, "_installed_cupy", lambda: None)
     fake_cupy(error="cudaErrorInsufficientDriver: CUDA driver version is insufficient")
     driver((12040, (8, 0)))
     with pytest.raises(xpnet.DeviceUnavailableError) as error:

@@ -7,6 +7,7 @@ import pytest
 
 import xpnet
 from xpnet.environment import versions
+from xpnet.kernels import host
 
 
 def test_show_config(capsys, monkeypatch):
@@ -18,7 +19,28 @@ def test_show_config(capsys, monkeypatch):
     assert (lines["XPNET_DEVICE"], lines["device"]) == ("cpu", "cpu")
     assert "threads" in lines["BLAS"]
     assert lines["cuda"]
-    assert lines["kernels"].startswith("reference (numpy expressions), fused: none")
+    assert lines["kernels"]
+
+
+def test_kernels_are_told(capsys, monkeypatch):
+    """In one line: what is in use, and why it is not more."""
+
+    def told():
+        xpnet.show_config()
+        lines = capsys.readouterr().out.splitlines()
+        (found,) = (line for line in lines if line.startswith("kernels"))
+        return found.split(maxsplit=1)[1]
+
+    monkeypatch.setenv("XPNET_DEVICE", "cpu")
+    monkeypatch.delenv("XPNET_KERNELS", raising=False)
+    if host.problem() is None:
+        assert told() == f"fused: {host.description()}"
+        assert "loops, compiled by" in told()
+        monkeypatch.setenv("XPNET_KERNELS", "reference")
+        assert told() == "reference (numpy expressions), as XPNET_KERNELS says"
+    monkeypatch.delenv("XPNET_KERNELS", raising=False)
+    monkeypatch.setattr(host, "problem", lambda: "not built: for a test")
+    assert told() == "reference (numpy expressions): the host kernels are not built: for a test"
 
 
 def test_the_device_that_none_means(capsys, monkeypatch):

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xpnet.kernels import host
 from xpnet.kernels.reference import Array, NumpyOps, ReferenceOps
 
 __all__ = [
@@ -56,22 +57,31 @@ class Device:
         The table of operations, picked here once.
     index : int, optional
         CUDA device number; None on the CPU.
+    kernels : {"fused", "reference"}
+        Which operations ``ops`` holds.
 
     Attributes
     ----------
-    name, xp, ops, index
+    name, xp, ops, index, kernels
         As given.
     stream : cupy.cuda.Stream or None
         The one non-blocking stream that all of this device's work is issued on; None on the CPU.
     """
 
     def __init__(
-        self, name: str, xp: ModuleType, ops: ReferenceOps, *, index: int | None = None
+        self,
+        name: str,
+        xp: ModuleType,
+        ops: ReferenceOps,
+        *,
+        index: int | None = None,
+        kernels: str = "reference",
     ) -> None:
         self.name = name
         self.xp: Any = xp
         self.ops = ops
         self.index = index
+        self.kernels = kernels
         self.stream: Any = None
         if index is not None:
             with self.xp.cuda.Device(index):
@@ -80,9 +90,9 @@ class Device:
     def __repr__(self) -> str:
         return f"Device({self.name!r})"
 
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        """Pickle by name: a stream cannot leave its process."""
-        return device, (self.name,)
+    def __reduce__(self) -> tuple[Any, tuple[str, str | None]]:
+        """Pickle by name: a stream cannot leave its process, nor kernels their machine."""
+        return device, (self.name, "reference" if self.kernels == "reference" else None)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Device:
         """Stay the same device: copies of what lives on it live on it too."""
@@ -186,7 +196,7 @@ class Device:
             return np.asarray(self.xp.asnumpy(array))
 
 
-def device(spec: str | Device | None = None) -> Device:
+def device(spec: str | Device | None = None, kernels: str | None = None) -> Device:
     """Make the device that a program runs on.
 
     Parameters
@@ -197,6 +207,10 @@ def device(spec: str | Device | None = None) -> Device:
         CPU as a warning, which Python shows unless told otherwise). None reads the environment
         variable ``XPNET_DEVICE``, and means ``"cpu"`` where it is not set. A :class:`Device` is
         returned as it is.
+    kernels : {"fused", "reference"} or None
+        ``"fused"`` for the compiled operations, ``"reference"`` for plain array expressions. None
+        reads the environment variable ``XPNET_KERNELS``; where it is not set, operations are fused
+        where that is possible. On the CPU that takes kernels that were built at installation.
 
     Returns
     -------
@@ -205,12 +219,14 @@ def device(spec: str | Device | None = None) -> Device:
     Raises
     ------
     ValueError
-        If ``spec`` is none of these.
+        If ``spec`` or ``kernels`` is none of these.
     DeviceUnavailableError
-        If CUDA was asked for by name and is not usable. There is no silent fall-back.
+        If CUDA was asked for by name and is not usable, or fused kernels, and there are none. There
+        is no silent fall-back.
     """
     if isinstance(spec, Device):
         return spec
+    wanted = _wanted_kernels(kernels)
     source = "device"
     if spec is None:
         source = "XPNET_DEVICE"
@@ -218,13 +234,13 @@ def device(spec: str | Device | None = None) -> Device:
     if not isinstance(spec, str) or not re.fullmatch(r"cpu|auto|cuda(:\d+)?", spec):
         raise ValueError(f"{source} must be {_VALID}, got {spec!r}")
     if spec == "cpu":
-        return _cpu_device()
+        return _cpu_device(wanted)
     index = int(spec.partition(":")[2] or 0)
     problem = cuda_problem(index)
     if problem is None:
-        chosen = _cuda_device(index)
+        chosen = _cuda_device(index, wanted)
     elif spec == "auto":
-        chosen = _cpu_device()
+        chosen = _cpu_device(wanted)
     else:
         raise DeviceUnavailableError(f"{source}={spec}: {problem}")
     if spec == "auto":
@@ -374,13 +390,36 @@ def _nvidia_driver() -> tuple[int, tuple[int, int] | None] | None:
     return version.value, (major.value, minor.value)
 
 
-def _cpu_device() -> Device:
-    return Device("cpu", np, NumpyOps(np))
+def _wanted_kernels(kernels: str | None) -> tuple[str | None, str]:
+    """Read which kernels are wanted, None for fused ones where there are any, and who says so."""
+    source = "kernels"
+    if kernels is None:
+        source = "XPNET_KERNELS"
+        kernels = os.environ.get("XPNET_KERNELS") or None
+    if kernels not in (None, "fused", "reference"):
+        raise ValueError(f"{source} must be 'fused' or 'reference', got {kernels!r}")
+    return kernels, source
 
 
-def _cuda_device(index: int) -> Device:
+def _cpu_device(wanted: tuple[str | None, str]) -> Device:
+    kernels, source = wanted
+    problem = host.problem()
+    if kernels == "fused" and problem is not None:
+        raise DeviceUnavailableError(f"{source}=fused: the host kernels are {problem}")
+    if kernels == "reference" or problem is not None:
+        return Device("cpu", np, NumpyOps(np))
+    return Device("cpu", np, NumpyOps(np, host.fused()), kernels="fused")
+
+
+def _cuda_device(index: int, wanted: tuple[str | None, str]) -> Device:
     cupy = importlib.import_module("cupy")
-    return Device(f"cuda:{index}", cupy, ReferenceOps(cupy), index=index)
+    name = f"cuda:{index}"
+    if wanted[0] == "reference":
+        return Device(name, cupy, ReferenceOps(cupy), index=index)
+    from xpnet.kernels import cuda  # what the CPU has no use for
+
+    ops = ReferenceOps(cupy, cuda.fused(cupy))
+    return Device(name, cupy, ops, index=index, kernels="fused")
 
 
 def host_array(

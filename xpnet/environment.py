@@ -13,6 +13,7 @@ import numpy as np
 
 import xpnet
 from xpnet.device import cuda_problem, format_cuda_version
+from xpnet.kernels import host
 
 __all__ = ["show_config", "versions"]
 
@@ -92,6 +93,14 @@ def _device() -> list[tuple[str, str]]:
         device = xpnet.device()
     except (ValueError, xpnet.DeviceUnavailableError) as error:
         return [("device", f"none: {error}")]
-    fused = ", ".join(sorted(device.ops.fused)) or "none"
-    kernels = f"reference ({device.xp.__name__} expressions), fused: {fused}"
-    return [("device", device.name), ("kernels", kernels)]
+    return [("device", device.name), ("kernels", _kernels(device))]
+
+
+def _kernels(device: xpnet.Device) -> str:
+    if device.kernels == "fused":
+        return f"fused: {host.description() if device.index is None else 'CuPy elementwise'}"
+    plain = f"reference ({device.xp.__name__} expressions)"
+    problem = host.problem()
+    if device.index is None and problem is not None:
+        return f"{plain}: the host kernels are {problem}"
+    return f"{plain}, as XPNET_KERNELS says"

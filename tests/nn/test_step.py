@@ -7,7 +7,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
+import xpnet
 from xpnet import nn
+from xpnet.kernels import host
 from xpnet.kernels.reference import NumpyOps
 
 N, D = 200, 50
@@ -70,8 +72,8 @@ class MeasuredOps(NumpyOps):
     def matmul(self, A, B, out=None):
         return self._measure("matmul", lambda: NumpyOps.matmul(self, A, B, out=out))
 
-    def gather(self, X, indices, out=None):
-        return self._measure("gather", lambda: NumpyOps.gather(self, X, indices, out=out))
+    def gather(self, X, indices, out=None, divide_by=None):
+        return self._measure("gather", lambda: NumpyOps.gather(self, X, indices, out, divide_by))
 
 
 def test_products_and_gather_allocate_nothing():
@@ -91,6 +93,23 @@ def test_products_and_gather_allocate_nothing():
     assert ops.calls == 1000 * 7  # gathers of X and y, two products forward, dW twice, dX once
     # Python's own small objects pass; the smallest array, the batch's labels, would not.
     assert max(ops.peaks.values()) < batch_size * 8 / 2, ops.peaks
+
+
+def test_a_fused_step_allocates_nothing():
+    if host.problem() is not None:
+        pytest.skip(f"the host kernels are {host.problem()}")
+    batch_size = 128
+    _, step = make_step(xpnet.device("cpu", kernels="fused"), batch_size)
+    indices = np.random.default_rng(1).integers(0, N, (20, batch_size))
+    step(indices[0])
+    tracemalloc.start()
+    try:
+        for batch in indices:
+            step(batch)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < batch_size * 8, peak  # the labels are the smallest array of a step
 
 
 def test_the_measurement_sees_an_allocation():

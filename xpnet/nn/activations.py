@@ -39,9 +39,9 @@ class _OpActivation(Activation, abstract=True):
     def build(self, n_in: int) -> int:
         self._constants = tuple(getattr(self, constant) for constant in self.constants)
         # A subclass that gives another function or derivative means that one to be used.
-        self._is_op = (
-            type(self).function is _OpActivation.function
-            and type(self).derivative is _OpActivation.derivative
+        self._is_op = all(
+            getattr(type(self), name) is getattr(_OpActivation, name)
+            for name in ("function", "derivative", "forward", "backward")
         )
         self._forward: Any = getattr(self.ops, self.op)
         self._backward: Any = getattr(self.ops, f"{self.op}_grad")
@@ -69,6 +69,19 @@ class _OpActivation(Activation, abstract=True):
             return super().backward(dA, cache)
         kept = cache.A if self.gradient_from == "output" else cache.Z
         return self._backward(dA, kept, *self._constants, out=dA)
+
+    def forward_with_bias(self, Z: Array, b: Array, cache: Cache) -> Array:
+        if not self._is_op:
+            return super().forward_with_bias(Z, b, cache)
+        cache.Z, cache.b = Z, b
+        return self._forward(Z, *self._constants, b=b, out=cache.A)
+
+    def backward_with_bias(self, dA: Array, cache: Cache, db: Array) -> Array:
+        if not self._is_op:
+            return super().backward_with_bias(dA, cache, db)
+        if self.gradient_from == "output":
+            return self._backward(dA, cache.A, *self._constants, out=dA, db=db)
+        return self._backward(dA, cache.Z, *self._constants, b=cache.b, out=dA, db=db)
 
 
 class Identity(Activation):

@@ -357,6 +357,16 @@ class Activation(Layer, abstract=True):
         """Compute ``dZ = dA * derivative``."""
         return self.xp.multiply(dA, self.derivative(cache.Z, cache.A), out=dA)
 
+    def forward_with_bias(self, Z: Array, b: Array, cache: Cache) -> Array:
+        """Compute ``A = function(Z + b)``; ``Z`` may be overwritten."""
+        return self.forward(self.ops.add_bias(Z, b, out=Z), cache)
+
+    def backward_with_bias(self, dA: Array, cache: Cache, db: Array) -> Array:
+        """Compute ``dZ``, and write the bias's gradient into ``db``."""
+        dZ = self.backward(dA, cache)
+        self.ops.bias_grad(dZ, out=db)
+        return dZ
+
 
 class Initializer(Configurable):
     """Draws the first values of a parameter."""

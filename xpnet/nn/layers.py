@@ -104,16 +104,17 @@ class Dense(Layer):
         cache.X = X
         Z = ops.matmul(X, self.W, out=cache.Z)
         if self.bias:
-            ops.add_bias(Z, self.b, out=Z)
+            return self._f.forward_with_bias(Z, self.b, cache.f)
         return self._f.forward(Z, cache.f)
 
     def backward(self, dA: Array, cache: Cache) -> Array | None:
         """Write ``dW`` and ``db``, and return ``dX``."""
         ops = self.ops
-        dZ = self._f.backward(dA, cache.f)
-        ops.matmul(cache.X.swapaxes(-1, -2), dZ, out=self.dW)
         if self.bias:
-            ops.bias_grad(dZ, out=self.db)
+            dZ = self._f.backward_with_bias(dA, cache.f, self.db)
+        else:
+            dZ = self._f.backward(dA, cache.f)
+        ops.matmul(cache.X.swapaxes(-1, -2), dZ, out=self.dW)
         if not cache.input_gradient:
             return None
         return ops.matmul(dZ, self.W.swapaxes(-1, -2), out=cache.dX)

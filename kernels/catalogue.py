@@ -1,0 +1,333 @@
+"""The fused operations: one row each, from which the CUDA kernel and the host loop are made.
+
+A row names an operation of :class:`~xpnet.kernels.reference.ReferenceOps`, its operands and its
+body, which calls the formula in ``functions.h``. Operands are declared as in CuPy's elementwise
+kernels, ``"T Z, T b"``: ``T`` is float or double, the same for all; the names are those of the
+operation's parameters. In a body each name is a local variable. A declaration may begin with how
+the operand is laid out:
+
+========== =================================================================================
+``each``   (the default) broadcasts against the others; of the result's shape if written
+``column`` one value for each column, (..., n_columns): the row vector ``b``
+``row``    one value for each row, (..., n_rows)
+``single`` one value for each row, (..., 1)
+========== =================================================================================
+
+A ``?`` after a name marks an operand that may be None: an input is then 0, an output is not
+written.
+
+There are three kinds of rows. :class:`Elementwise`: every element by itself.
+:class:`ColumnReduce`: the same, and the sum of a result over the rows of each column.
+:class:`Rowwise`: reductions along each row, then an expression for each of its elements.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+__all__ = [
+    "CATALOGUE",
+    "ColumnReduce",
+    "Constant",
+    "Elementwise",
+    "Operand",
+    "Row",
+    "Rowwise",
+]
+
+_DECLARATION = re.compile(r"(?:(each|column|row|single) )?(\w+) (\w+)(\?)?")
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An array that a kernel reads (``"in"``), writes (``"out"``) or both (``"inout"``)."""
+
+    name: str
+    type: str
+    layout: str
+    use: str
+    optional: bool
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A number that an operation is called with, or one that ``formula`` derives from those.
+
+    The formula is an expression of both Python and C, computed in double precision from numbers as
+    they were given. The type ``number`` is that of a number which only formulas read.
+    """
+
+    name: str
+    type: str
+    formula: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What the three kinds share.
+
+    Attributes
+    ----------
+    name : str
+        The operation's.
+    reads, writes, updates : str
+        Declarations of the operands.
+    constants : str
+        Declarations of numbers, ``"T slope"``; ``"T c = 1.0 - beta"`` derives one.
+    body : str
+        What is computed for each element. Where there is a constant ``n_decay``, ``decays`` is true
+        in the first ``n_decay`` columns.
+    """
+
+    name: str
+    reads: str = ""
+    writes: str = ""
+    updates: str = ""
+    constants: str = ""
+    body: str = ""
+
+    @cached_property
+    def operands(self) -> tuple[Operand, ...]:
+        """Inputs, then what is changed in place, then outputs: the order of parameters."""
+        groups = (("in", self.reads), ("inout", self.updates), ("out", self.writes))
+        return tuple(operand for use, text in groups for operand in _operands(text, use))
+
+    @cached_property
+    def numbers(self) -> tuple[Constant, ...]:
+        """The constants, derived ones after those they come from."""
+        return tuple(_constant(text) for text in _split(self.constants))
+
+    @property
+    def is_double_exempt(self) -> bool:
+        """Whether double precision is meant, also in float32: a constant or operand says so."""
+        types = {operand.type for operand in self.operands}
+        return "double" in types | {constant.type for constant in self.numbers}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elementwise(Row):
+    """Every element by itself.
+
+    Attributes
+    ----------
+    words : bool
+        Whether the body reads ``word``, the element's 32 random bits, from Philox under ``seed``,
+        ``layer``, ``step`` and ``purpose``.
+    gathered : str
+        The operand whose rows are chosen by the operand ``indices``.
+    """
+
+    words: bool = False
+    gathered: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnReduce(Row):
+    """Every element by itself, and a sum over each column.
+
+    Attributes
+    ----------
+    total : str
+        The output, of layout ``column``, that receives the sum.
+    term : str
+        What is summed.
+    """
+
+    total: str
+    term: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rowwise(Row):
+    """Reductions along each row, an expression for the row, and one for each of its elements.
+
+    The expressions see the column ``j``, an int, and the numbers ``n_rows`` and ``n_columns``.
+
+    Attributes
+    ----------
+    reductions : tuple of (kind, variable, expression)
+        In order, each may use the variables before it. Kinds are ``"max"`` and ``"sum"``.
+    result : str
+        Computed once for each row.
+    """
+
+    reductions: tuple[tuple[str, str, str], ...]
+    result: str = ""
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _operands(text: str, use: str) -> list[Operand]:
+    found = []
+    for part in _split(text):
+        match = _DECLARATION.fullmatch(part)
+        if match is None:
+            raise ValueError(f"an operand is declared as '[layout] type name[?]', got {part!r}")
+        layout, type_, name, optional = match.groups()
+        found.append(Operand(name, type_, layout or "each", use, optional is not None))
+    return found
+
+
+def _constant(text: str) -> Constant:
+    declared, _, formula = text.partition("=")
+    type_, name = declared.split()
+    return Constant(name, type_, formula.strip() or None)
+
+
+def _activation(
+    name: str, forward: str, gradient: str, kept: str = "A", constants: str = ""
+) -> tuple[Row, Row]:
+    """Make the rows of an activation after a bias, and of both their gradients.
+
+    A gradient that is stated in the input reads the same ``Z`` and ``b`` as the activation.
+    """
+    reads = "T dA, T A" if kept == "A" else "T dA, T Z, column T b?"
+    return (
+        Elementwise(
+            name=name,
+            reads="T Z, column T b?",
+            writes="T out",
+            constants=constants,
+            body=f"out = {forward};",
+        ),
+        ColumnReduce(
+            name=f"{name}_grad",
+            reads=reads,
+            writes="T out, column T db?",
+            constants=constants,
+            body=f"out = {gradient};",
+            total="db",
+            term="out",
+        ),
+    )
+
+
+_DECAY = "const T g = decays ? grad + weight_decay * param : grad; "
+
+CATALOGUE: tuple[Row, ...] = (
+    # Sums, the bias and the gather of a minibatch.
+    Elementwise(name="add_bias", reads="T Z, column T b", writes="T out", body="out = Z + b;"),
+    ColumnReduce(name="bias_grad", reads="T dZ", writes="column T out", total="out", term="dZ"),
+    Rowwise(
+        name="mean",
+        reads="T values",
+        writes="single T out",
+        reductions=(("sum", "total", "values"),),
+        result="out = total / T(n_columns);",
+    ),
+    Elementwise(
+        name="gather",
+        reads="uint8 X, row int64 indices",
+        writes="T out",
+        constants="T divide_by",
+        body="out = T(X) / divide_by;",
+        gathered="X",
+    ),
+    # Activations.
+    *_activation("sigmoid", "xpn::sigmoid(Z + b)", "xpn::sigmoid_grad(dA, A)"),
+    *_activation("tanh", "xpn::hyperbolic_tangent(Z + b)", "xpn::tanh_grad(dA, A)"),
+    *_activation("relu", "xpn::relu(Z + b)", "xpn::relu_grad(dA, A)"),
+    *_activation(
+        "leaky_relu",
+        "xpn::leaky_relu(Z + b, slope)",
+        "xpn::leaky_relu_grad(dA, A, slope)",
+        constants="T slope",
+    ),
+    *_activation(
+        "elu", "xpn::elu(Z + b, alpha)", "xpn::elu_grad(dA, A, alpha)", constants="T alpha"
+    ),
+    *_activation("gelu_tanh", "xpn::gelu_tanh(Z + b)", "xpn::gelu_tanh_grad(dA, Z + b)", kept="Z"),
+    *_activation("softplus", "xpn::softplus(Z + b)", "xpn::softplus_grad(dA, A)"),
+    *_activation("softsign", "xpn::softsign(Z + b)", "xpn::softsign_grad(dA, Z + b)", kept="Z"),
+    Elementwise(
+        name="dropout",
+        reads="T X, single int64 step",
+        writes="T out",
+        constants="number rate, uint64 seed, uint32 layer, uint32 purpose, "
+        "uint32 threshold = rate * 4294967296.0, T scale = 1.0 / (1.0 - rate)",
+        body="out = xpn::dropout(X, word, threshold, scale);",
+        words=True,
+    ),
+    # Losses on logits.
+    Rowwise(
+        name="softmax",
+        reads="T logits",
+        writes="T out",
+        reductions=(
+            ("max", "top", "logits"),
+            ("sum", "total", "xpn::exponential(logits - top)"),
+        ),
+        body="out = xpn::exponential(logits - top) / total;",
+    ),
+    Rowwise(
+        name="sigmoid_cross_entropy",
+        reads="T logits, T labels",
+        writes="row T losses, T dlogits?",
+        reductions=(("sum", "total", "xpn::sigmoid_cross_entropy(logits, labels)"),),
+        result="losses = total;",
+        body="dlogits = (xpn::sigmoid(logits) - labels) / T(n_rows);",
+    ),
+    Rowwise(
+        name="softmax_cross_entropy",
+        reads="T logits, row int64 labels",
+        writes="row T losses, T dlogits?",
+        reductions=(
+            ("max", "top", "logits"),
+            ("sum", "total", "xpn::exponential(logits - top)"),
+            ("sum", "of_label", "j == int(labels) ? logits - top : T(0)"),
+        ),
+        result="losses = xpn::logarithm(total) - of_label;",
+        body="dlogits = (xpn::exponential(logits - top) / total "
+        "- (j == int(labels) ? T(1) : T(0))) / T(n_rows);",
+    ),
+    # Optimizers.
+    Elementwise(
+        name="gradient_descent_update",
+        reads="T grad, single T learning_rate, single T weight_decay?",
+        updates="T param",
+        constants="int64 n_decay",
+        body=_DECAY + "xpn::gradient_descent(param, g, learning_rate);",
+    ),
+    Elementwise(
+        name="momentum_update",
+        reads="T grad, single T learning_rate, single T weight_decay?",
+        updates="T param, T velocity",
+        constants="T beta, T weight, int64 n_decay",
+        body=_DECAY + "xpn::momentum(param, g, velocity, learning_rate, beta, weight);",
+    ),
+    Elementwise(
+        name="rmsprop_update",
+        reads="T grad, single T learning_rate, single T weight_decay?",
+        updates="T param, T s",
+        constants="T beta, T eps, int64 n_decay, T one_minus_beta = 1.0 - beta",
+        body=_DECAY + "xpn::rmsprop(param, g, s, learning_rate, eps, beta, one_minus_beta);",
+    ),
+    Elementwise(
+        name="adam_tick",
+        updates="int64 step",
+        writes="T bias1, T bias2, T eps",
+        constants="double beta1, double beta2, double eps_const, int64 epsilon_hat",
+        body="""
+            step += 1;
+            const double exact2 = 1.0 - pow(beta2, double(step));
+            bias1 = T(1.0 - pow(beta1, double(step)));
+            bias2 = T(exact2);
+            eps = T(epsilon_hat ? eps_const / sqrt(exact2) : eps_const);""",
+    ),
+    Elementwise(
+        name="adam_update",
+        reads="T grad, single T learning_rate, single T bias1, single T bias2, single T eps, "
+        "single T weight_decay?",
+        updates="T param, T m, T v",
+        constants="T beta1, T beta2, int64 n_decay, T one_minus_beta1 = 1.0 - beta1, "
+        "T one_minus_beta2 = 1.0 - beta2",
+        body=_DECAY
+        + """
+            xpn::adam(param, g, m, v, learning_rate, bias1, bias2, eps,
+                      beta1, one_minus_beta1, beta2, one_minus_beta2);""",
+    ),
+)

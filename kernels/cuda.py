@@ -1,0 +1,430 @@
+"""The fused operations on CUDA: CuPy kernels, made at first use, and how they are launched.
+
+=============== ==================================================================================
+elementwise     a thread for each element; what broadcasts is left to CuPy
+dropout         a thread for each block of four random words, so for up to four elements
+gather          a thread for each element of the result
+rowwise         a warp for each row
+column-reduce   without the sum elementwise; with it the rows are split: a thread goes down its
+                share of the rows of one column, and a second kernel adds the shares up. There are
+                no atomic operations, so that two runs give the same bits
+=============== ==================================================================================
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, TypeAlias
+
+from xpnet.kernels import cuda_source as source
+from xpnet.kernels.catalogue import CATALOGUE, ColumnReduce, Constant, Operand, Row, Rowwise
+from xpnet.kernels.cuda_source import KernelSpec
+from xpnet.kernels.reference import Array, ReferenceOps
+
+__all__ = ["block_size", "fused", "n_splits"]
+
+Given: TypeAlias = Mapping[str, Any]  # the arguments of a call, by name
+
+_WARP = 32
+_BLOCKS_PER_MULTIPROCESSOR = 4  # of 128 threads: enough loads under way to keep the memory busy
+_MULTIPROCESSORS = 132  # of an H100, where nobody can be asked
+_WORD = 2**32
+
+
+def fused(cupy: ModuleType) -> dict[str, Callable[..., Any]]:
+    """Give the operations that have kernels.
+
+    Parameters
+    ----------
+    cupy : module
+        CuPy, or what stands in for it.
+
+    Returns
+    -------
+    dict of str to callable
+        By name, each with the signature of the method of
+        :class:`~xpnet.kernels.reference.ReferenceOps`. Besides what that method raises, a call
+        raises TypeError where an operand is no array of CuPy or its dtype does not fit, and
+        ValueError where a shape does not fit or is too large for the kernel.
+    """
+    reference = ReferenceOps(cupy)
+    return {row.name: _operation(cupy, row, reference) for row in CATALOGUE}
+
+
+def block_size(n_threads: int, n_multiprocessors: int) -> int:
+    """Give the threads of a block: fewer than 128 where the blocks would not fill the GPU."""
+    for size in (128, 64):
+        if n_threads >= size * _BLOCKS_PER_MULTIPROCESSOR * n_multiprocessors:
+            return size
+    return _WARP
+
+
+def n_splits(n_networks: int, n_rows: int, n_columns: int, n_multiprocessors: int) -> int:
+    """Give the number of threads that share the rows of one column of a column-reduce.
+
+    As many as fill the GPU, but not so many that a thread has less than what it loads at once.
+    """
+    wanted = 128 * _BLOCKS_PER_MULTIPROCESSOR * n_multiprocessors
+    fill = -(-wanted // max(n_networks * n_columns, 1))
+    return max(min(fill, -(-n_rows // source.ROWS_AT_ONCE)), 1)
+
+
+@functools.cache
+def _n_multiprocessors(cupy: ModuleType) -> int:
+    try:
+        return int(cupy.cuda.Device().attributes["MultiProcessorCount"])
+    except (AttributeError, RuntimeError):  # an emulated CuPy has no such GPU
+        return _MULTIPROCESSORS
+
+
+def _operation(cupy: ModuleType, row: Row, reference: ReferenceOps) -> _Operation:
+    if isinstance(row, Rowwise):
+        return _RowwiseOperation(cupy, row, reference)
+    if isinstance(row, ColumnReduce):
+        return _ColumnOperation(cupy, row, reference)
+    if source.is_plain(row):
+        return _ElementwiseOperation(cupy, row, reference)
+    kind = _WordsOperation if source.uses_words(row) else _GatherOperation
+    return kind(cupy, row, reference)
+
+
+class _Operation:
+    """An operation with kernels, called as the method of the reference is."""
+
+    def __init__(self, cupy: ModuleType, row: Row, reference: ReferenceOps) -> None:
+        self.cupy = cupy
+        self.row = row
+        self.method = getattr(reference, row.name)
+        functools.update_wrapper(self, self.method)  # the name, the docstring and the signature
+        self.signature = inspect.signature(self.method)
+        self.parameters = tuple(self.signature.parameters)
+        self.defaults = {
+            name: parameter.default
+            for name, parameter in self.signature.parameters.items()
+            if parameter.default is not parameter.empty
+        }
+        self.formulas = {
+            item.name: compile(item.formula, f"{row.name}: {item.name}", "eval")
+            for item in row.numbers
+            if item.formula is not None
+        }
+        self.constants = source.passed_constants(row)
+        self.inputs, self.outputs = source.by_use(row)
+        self.made: dict[object, Any] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        given = dict(zip(self.parameters, args, strict=False)) | kwargs
+        n_given = len(given)
+        given = self.defaults | given
+        if n_given != len(args) + len(kwargs) or given.keys() != self.signature.parameters.keys():
+            self.signature.bind(*args, **kwargs)  # raises the TypeError of any such call
+        return self.run(given)
+
+    def run(self, given: Given) -> Any:
+        """Check the arguments and launch the kernels."""
+        raise NotImplementedError
+
+    def kernel(self, variant: object, make: Callable[[], KernelSpec]) -> Any:
+        """Give a kernel, which is made when it is asked for first."""
+        if variant not in self.made:  # two threads may both make it, and either will do
+            self.made[variant] = make().make(self.cupy)
+        return self.made[variant]
+
+    def check_arrays(self, given: Given) -> None:
+        """Raise TypeError where an operand is not an array of a type that fits."""
+        first: tuple[str, Any] | None = None
+        for operand in (*self.inputs, *self.outputs):
+            name, array = operand.name, given[operand.name]
+            if array is None and (operand.optional or name in self.defaults):
+                continue
+            if not isinstance(array, self.cupy.ndarray):
+                kind = type(array)
+                raise TypeError(
+                    f"{self.row.name}: {name} must be a CuPy array, "
+                    f"got {kind.__module__}.{kind.__qualname__}"
+                )
+            if operand.type != "T":
+                self._check_integer(operand, array.dtype)
+            elif first is None:
+                if array.dtype.char not in "fd":
+                    raise TypeError(
+                        f"{self.row.name}: {name} must be float32 or float64, got {array.dtype}"
+                    )
+                first = name, array.dtype
+            elif array.dtype != first[1]:
+                raise TypeError(
+                    f"{self.row.name}: {name} must be {first[1]} like {first[0]}, got {array.dtype}"
+                )
+
+    def _check_integer(self, operand: Operand, dtype: Any) -> None:
+        # What is only read may be integers of any size, and is converted.
+        if operand.use == "in" and dtype.kind in "iu":
+            return
+        if dtype != operand.type:
+            expected = "integers" if operand.use == "in" else operand.type
+            raise TypeError(f"{self.row.name}: {operand.name} must be {expected}, got {dtype}")
+
+    def numbers(self, given: Given) -> list[Any]:
+        """Give the constants in the order of the kernel's parameters.
+
+        They are Python's numbers, formulas having been computed in double precision; CuPy rounds
+        them to the type of the parameter.
+        """
+        values: list[Any] = []
+        for item in self.constants:
+            if item.name in self.formulas:
+                # The text is the catalogue's own, and sees nothing but these numbers.
+                value = eval(self.formulas[item.name], {"__builtins__": {}}, dict(given))  # noqa: S307
+            else:
+                value = given[item.name]
+            is_real = item.type in ("T", "double")
+            values.append(float(value) if is_real else self._integer(item, int(value)))
+        return values
+
+    def _integer(self, item: Constant, value: int) -> int:
+        bits = int(item.type[-2:])
+        low, high = (0, 2**bits) if item.type[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+        if not low <= value < high:
+            raise ValueError(f"{self.row.name}: {item.name} must be of {item.type}, got {value}")
+        return value
+
+    def readable(self, operand: Operand, array: Array) -> Array:
+        """Give an input as a raw kernel reads it: C-contiguous and of the declared type."""
+        if operand.type != "T":
+            array = array.astype(operand.type, copy=False)
+        return self.cupy.ascontiguousarray(array)
+
+    def writable(self, name: str, array: Array | None, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Give a C-contiguous array for a raw kernel to write: the output itself if it is one."""
+        if array is not None:
+            if array.shape != shape:
+                raise ValueError(
+                    f"{self.row.name}: {name} must have shape {shape}, got {array.shape}"
+                )
+            if array.flags.c_contiguous:
+                return array
+        return self.cupy.empty(shape, dtype)
+
+    def check_count(self, what: str, n: int, limit: int) -> None:
+        """Raise ValueError where the kernel's integers would overflow."""
+        if n >= limit:
+            raise ValueError(f"{self.row.name}: there must be fewer than {limit} {what}, got {n}")
+
+
+def _stored(buffer: Array, array: Array | None) -> Array:
+    """Bring what a kernel wrote to where it was asked for."""
+    if array is None or buffer is array:
+        return buffer
+    array[...] = buffer
+    return array
+
+
+class _ElementwiseOperation(_Operation):
+    """An elementwise row. CuPy broadcasts the operands and allocates a result."""
+
+    def run(self, given: Given) -> Any:
+        self.check_arrays(given)
+        outputs = [given[operand.name] for operand in self.outputs]
+        decay = self._decay(given, outputs[0]) if source.has_decay(self.row) else {}
+        inputs = [_broadcastable(operand, given[operand.name]) for operand in self.inputs]
+        numbers = self.numbers({**given, **decay})
+        sizes = [outputs[0].shape[-1]] if decay else []
+        # Where an operand is absent CuPy is given a number and compiles the same text for it.
+        kernel = self.kernel("only", lambda: source.elementwise(self.row, frozenset()))
+        if outputs[0] is None:
+            return kernel(*inputs, *numbers, *sizes)
+        kernel(*inputs, *numbers, *sizes, *outputs)
+        return given.get("out")
+
+    def _decay(self, given: Given, param: Array) -> dict[str, int]:
+        self.check_count("parameters", param.size, _WORD)
+        return {"n_decay": 0 if given["weight_decay"] is None else given["n_decay"]}
+
+
+def _broadcastable(operand: Operand, array: Array | None) -> Any:
+    """Give an operand as CuPy broadcasts it, and 0 for one that is absent."""
+    if array is None:
+        return 0
+    if operand.layout == "column" and array.ndim > 1:
+        return array[..., None, :]
+    return array
+
+
+class _WordsOperation(_Operation):
+    """An elementwise row that reads random words."""
+
+    def run(self, given: Given) -> Array:
+        self.check_arrays(given)
+        X, out = given["X"], given["out"]
+        self.check_count("elements", X.size, 4 * _WORD + 1)
+        buffer = self.writable("out", out, X.shape, X.dtype)
+        inputs = [self.readable(operand, given[operand.name]) for operand in self.inputs]
+        kernel = self.kernel("only", lambda: source.words(self.row))
+        kernel(*inputs, *self.numbers(given), X.size, buffer, size=-(-X.size // 4))
+        return _stored(buffer, out)
+
+
+class _GatherOperation(_Operation):
+    """Bytes become numbers; any other gather is CuPy's own."""
+
+    def run(self, given: Given) -> Array:
+        X, out, divide_by = given["X"], given["out"], given["divide_by"]
+        if not self._is_of_bytes(X, out):
+            return self.method(**given)
+        self.check_arrays(given)
+        shape = (*given["indices"].shape, *X.shape[1:])
+        if out.shape != shape:
+            raise ValueError(f"{self.row.name}: out must have shape {shape}, got {out.shape}")
+        inputs = [self.readable(operand, given[operand.name]) for operand in self.inputs]
+        divisor = 1.0 if divide_by is None else float(divide_by)
+        kernel = self.kernel("only", lambda: source.gather(self.row))
+        kernel(*inputs, divisor, math.prod(X.shape[1:]), out)
+        return out
+
+    def _is_of_bytes(self, X: Array, out: Array | None) -> bool:
+        if not (isinstance(X, self.cupy.ndarray) and isinstance(out, self.cupy.ndarray)):
+            return False
+        return X.dtype == "uint8" and out.dtype.char in "fd" and out.size < _WORD
+
+
+class _RowwiseOperation(_Operation):
+    """A warp for each row."""
+
+    row: Rowwise
+
+    def run(self, given: Given) -> Any:
+        self.check_arrays(given)
+        first = next(operand for operand in self.inputs if operand.layout == "each")
+        shape, dtype = given[first.name].shape, given[first.name].dtype
+        absent = frozenset(
+            item.name for item in self.outputs if item.optional and given[item.name] is None
+        )
+        present = [item for item in self.outputs if item.name not in absent]
+        shapes = {"each": shape, "row": shape[:-1], "single": (*shape[:-1], 1)}
+        inputs = []
+        for operand in self.inputs:
+            array, expected = given[operand.name], shapes[operand.layout]
+            if array.shape != expected:
+                raise ValueError(
+                    f"{self.row.name}: {operand.name} must have shape {expected}, got {array.shape}"
+                )
+            inputs.append(self.readable(operand, array))
+        buffers = [
+            self.writable(item.name, given[item.name], shapes[item.layout], dtype)
+            for item in present
+        ]
+        for what, n in zip(("columns", "rows"), shape[:-3:-1], strict=False):
+            self.check_count(what, n, _WORD // 2)
+        kernel = self.kernel(absent, lambda: source.rowwise(self.row, absent))
+        _launch_rows(self.cupy, kernel, inputs, self.numbers(given), shape, buffers)
+        stored = [
+            _stored(buffer, given[item.name]) for item, buffer in zip(present, buffers, strict=True)
+        ]
+        return stored[0] if "out" in self.parameters else None
+
+
+def _launch_rows(
+    cupy: ModuleType,
+    kernel: Any,
+    inputs: list[Array],
+    numbers: list[Any],
+    shape: tuple[int, ...],
+    buffers: list[Array],
+) -> None:
+    n_all_rows = math.prod(shape[:-1])
+    n_rows = shape[-2] if len(shape) > 1 else 1
+    n_threads = n_all_rows * _WARP
+    kernel(
+        *inputs,
+        *numbers,
+        n_all_rows,
+        n_rows,
+        shape[-1],
+        *buffers,
+        size=n_threads,
+        block_size=block_size(n_threads, _n_multiprocessors(cupy)),
+    )
+
+
+class _ColumnOperation(_Operation):
+    """A column-reduce: elementwise, and with its sum in two kernels."""
+
+    row: ColumnReduce
+
+    def __init__(self, cupy: ModuleType, row: ColumnReduce, reference: ReferenceOps) -> None:
+        super().__init__(cupy, row, reference)
+        each = source.without_total(row)
+        self.each = _ElementwiseOperation(cupy, each, reference)
+        self.has_each = bool(each.writes)
+
+    def run(self, given: Given) -> Array:
+        total = given[self.row.total]
+        if total is None and self.has_each:
+            return self.each.run(given)
+        self.check_arrays(given)
+        first = next(operand for operand in self.inputs if operand.layout == "each")
+        shape, dtype = given[first.name].shape, given[first.name].dtype
+        if len(shape) < 2:
+            raise ValueError(
+                f"{self.row.name}: {first.name} must have rows and columns, got shape {shape}"
+            )
+        absent = frozenset(item.name for item in self.inputs if given[item.name] is None)
+        inputs = [
+            self._input(item, given, shape) for item in self.inputs if item.name not in absent
+        ]
+        outputs = self.each.outputs
+        buffers = [self.writable(item.name, given[item.name], shape, dtype) for item in outputs]
+        sums = self.writable(self.row.total, total, (*shape[:-2], shape[-1]), dtype)
+        self._launch(absent, [*inputs, *self.numbers(given)], shape, buffers, sums)
+        total = _stored(sums, total)
+        stored = [
+            _stored(buffer, given[item.name]) for item, buffer in zip(outputs, buffers, strict=True)
+        ]
+        return stored[0] if stored else total
+
+    def _input(self, operand: Operand, given: Given, shape: tuple[int, ...]) -> Array:
+        array = given[operand.name]
+        if operand.layout == "column":
+            array = self.cupy.broadcast_to(array, (*shape[:-2], shape[-1]))
+        elif array.shape != shape:
+            raise ValueError(
+                f"{self.row.name}: {operand.name} must have shape {shape}, got {array.shape}"
+            )
+        return self.readable(operand, array)
+
+    def _launch(
+        self,
+        absent: frozenset[str],
+        arguments: list[Any],
+        shape: tuple[int, ...],
+        buffers: list[Array],
+        sums: Array,
+    ) -> None:
+        *stack, n_rows, n_columns = shape
+        n_networks = math.prod(stack)
+        self.check_count("rows", n_rows, _WORD // 2)
+        self.check_count("columns of all networks", n_networks * n_columns, _WORD // 2)
+        n_multiprocessors = _n_multiprocessors(self.cupy)
+        n_shares = n_splits(n_networks, n_rows, n_columns, n_multiprocessors)
+        n_threads = n_networks * n_columns * n_shares
+        # Allocated anew, which CuPy's pool makes cheap: a buffer that is kept would be shared by
+        # threads that use one device.
+        shares = sums if n_shares == 1 else self.cupy.empty((sums.size, n_shares), dtype=sums.dtype)
+        kernel = self.kernel(absent, lambda: source.columns(self.row, absent))
+        kernel(
+            *arguments,
+            n_rows,
+            n_columns,
+            n_shares,
+            *buffers,
+            shares,
+            size=n_threads,
+            block_size=block_size(n_threads, n_multiprocessors),
+        )
+        if n_shares > 1:
+            kernel = self.kernel("totals", lambda: source.rowwise(source.TOTALS, frozenset()))
+            _launch_rows(self.cupy, kernel, [shares], [], shares.shape, [sums])

@@ -1,0 +1,405 @@
+"""The text of the CUDA kernels: from the rows of the catalogue to what CuPy compiles.
+
+Every kernel is a ``cupy.ElementwiseKernel`` with the text of ``functions.h`` as its preamble:
+CuPy's cache of compiled kernels does not hash files that are included. Operands are references
+into global memory which may be the same array, so an operation copies what it reads to local
+variables before it writes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, combinations
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from xpnet.kernels.catalogue import (
+    CATALOGUE,
+    ColumnReduce,
+    Constant,
+    Elementwise,
+    Operand,
+    Row,
+    Rowwise,
+)
+
+__all__ = [
+    "ROWS_AT_ONCE",
+    "TOTALS",
+    "KernelSpec",
+    "by_use",
+    "columns",
+    "elementwise",
+    "gather",
+    "has_decay",
+    "is_plain",
+    "kernels",
+    "passed_constants",
+    "rowwise",
+    "uses_words",
+    "without_total",
+    "words",
+]
+
+ROWS_AT_ONCE = 4  # whose loads a thread of a column-reduce issues before it needs the first
+
+# What threads of a warp tell each other. With one lane for each row this is nothing, and the
+# text compiles for a host.
+_LANES = """
+#ifndef XPN_WARP
+#define XPN_WARP 32
+#endif
+
+namespace xpn {
+
+template <class T> XPN_INLINE T minus_infinity() { return T(-1) / T(0); }
+
+// nan loses every comparison: the maximum of a row is that of its numbers.
+template <class T> XPN_INLINE T larger(T x, T y) { return y > x ? y : x; }
+
+#if XPN_WARP == 1
+template <class T> XPN_INLINE T across_lanes_sum(T x) { return x; }
+template <class T> XPN_INLINE T across_lanes_max(T x) { return x; }
+#else
+template <class T> XPN_INLINE T across_lanes_sum(T x) {
+    #pragma unroll
+    for (int distance = XPN_WARP / 2; distance > 0; distance /= 2)
+        x += __shfl_xor_sync(0xffffffffu, x, distance);
+    return x;
+}
+template <class T> XPN_INLINE T across_lanes_max(T x) {
+    #pragma unroll
+    for (int distance = XPN_WARP / 2; distance > 0; distance /= 2)
+        x = larger(x, __shfl_xor_sync(0xffffffffu, x, distance));
+    return x;
+}
+#endif
+
+}  // namespace xpn
+"""
+
+# Adds up the shares of each column.
+TOTALS = Rowwise(
+    name="totals",
+    reads="T shares",
+    writes="row T total",
+    reductions=(("sum", "all", "shares"),),
+    result="total = all;",
+)
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """What a ``cupy.ElementwiseKernel`` is made of.
+
+    Attributes
+    ----------
+    variant : str
+        The operation, and which of its kernels this is.
+    name, in_params, out_params, operation, preamble : str
+        As for ``cupy.ElementwiseKernel``.
+    numbers : frozenset of str
+        The parameters that are called with a number, where the others are arrays.
+    repeated : frozenset of str
+        The arrays that broadcast.
+    is_double_exempt : bool
+        Whether double precision is meant, also in float32.
+    """
+
+    variant: str
+    name: str
+    in_params: str
+    out_params: str
+    operation: str
+    preamble: str
+    numbers: frozenset[str]
+    repeated: frozenset[str]
+    is_double_exempt: bool
+
+    def make(self, cupy: ModuleType) -> Any:
+        """Make the kernel. Nothing is compiled before its first call."""
+        return cupy.ElementwiseKernel(
+            self.in_params, self.out_params, self.operation, self.name, preamble=self.preamble
+        )
+
+
+def kernels() -> Iterator[KernelSpec]:
+    """Give every kernel that the operations can ask for."""
+    for row in CATALOGUE:
+        if isinstance(row, Rowwise):
+            yield from (rowwise(row, absent) for absent in _absences(row.operands))
+        elif isinstance(row, ColumnReduce):
+            each = without_total(row)
+            if each.writes:
+                yield from (elementwise(each, absent) for absent in _absences(each.operands))
+            yield from (columns(row, absent) for absent in _absences(each.operands))
+        elif is_plain(row):
+            yield from (elementwise(row, absent) for absent in _absences(row.operands))
+        else:
+            yield words(row) if uses_words(row) else gather(row)
+    yield rowwise(TOTALS, frozenset())
+
+
+@functools.cache
+def _preamble() -> str:
+    return Path(__file__).with_name("functions.h").read_text(encoding="utf-8") + _LANES
+
+
+def is_plain(row: Row) -> bool:
+    """Tell a row whose elements need nothing but themselves from dropout and gather."""
+    return not (isinstance(row, Elementwise) and (row.words or row.gathered))
+
+
+def uses_words(row: Row) -> bool:
+    """Tell whether a row reads random words."""
+    return isinstance(row, Elementwise) and row.words
+
+
+def _absences(operands: Iterable[Operand]) -> Iterator[frozenset[str]]:
+    """Give every choice of optional operands that a call may leave out."""
+    names = [operand.name for operand in operands if operand.optional]
+    choices = chain.from_iterable(combinations(names, n) for n in range(len(names) + 1))
+    return map(frozenset, choices)
+
+
+def without_total(row: ColumnReduce) -> Elementwise:
+    """Give the elementwise part of a column-reduce."""
+    writes = [operand for operand in row.operands if operand.use == "out"]
+    return Elementwise(
+        name=row.name,
+        reads=row.reads,
+        writes=", ".join(
+            f"{operand.layout} {operand.type} {operand.name}"
+            for operand in writes
+            if operand.name != row.total
+        ),
+        constants=row.constants,
+        body=row.body,
+    )
+
+
+def _spec(
+    row: Row,
+    operation: str,
+    *,
+    suffix: str = "",
+    raw: Iterable[str] | None = None,
+    left_out: frozenset[str] = frozenset(),
+    zero: frozenset[str] = frozenset(),
+    repeated: frozenset[str] = frozenset(),
+    sizes: str = "",
+    shares: str = "",
+) -> KernelSpec:
+    """Put a kernel together.
+
+    Of the row's operands those of ``raw``, by default all, are indexed by the operation; those
+    that are left out are no parameters, and those of ``zero`` are given as the number 0.
+    ``sizes`` and ``shares`` declare inputs and an output beyond those of the row.
+    """
+
+    def declared(operand: Operand) -> str:
+        is_raw = raw is None or operand.name in raw
+        return f"{'raw ' * is_raw}{operand.type} {operand.name}_"
+
+    inputs, outputs = by_use(row)
+    constants = [f"{item.type} {item.name}" for item in passed_constants(row)]
+    constants += [text.strip() for text in sizes.split(",") if text]
+    in_params = [declared(item) for item in inputs if item.name not in left_out] + constants
+    out_params = [declared(item) for item in outputs if item.name not in left_out]
+    absent = "".join(f" without {name}" for name in sorted(left_out | zero))
+    return KernelSpec(
+        variant=f"{row.name}{suffix.replace('_', ' ')}{absent}",
+        name=f"xpn_{row.name}{suffix}",
+        in_params=", ".join(in_params),
+        out_params=", ".join(out_params + [text for text in (shares,) if text]),
+        operation=_indented(operation),
+        preamble=_preamble(),
+        numbers=frozenset(text.split()[1] for text in constants) | {f"{name}_" for name in zero},
+        repeated=frozenset(f"{name}_" for name in repeated - zero),
+        is_double_exempt=row.is_double_exempt,
+    )
+
+
+def _indented(text: str) -> str:
+    """Indent by braces, for whoever reads the source in a profiler."""
+    lines = []
+    depth = 0
+    for line in filter(None, map(str.strip, text.splitlines())):
+        depth -= line.startswith("}")
+        lines.append("    " * depth + line)
+        depth += line.endswith("{")
+    return "\n".join(lines)
+
+
+def passed_constants(row: Row) -> list[Constant]:
+    """Give the constants that a kernel is called with."""
+    return [item for item in row.numbers if item.type != "number"]
+
+
+def _read(operand: Operand, where: str, absent: frozenset[str] = frozenset()) -> str:
+    value = "T(0)" if operand.name in absent else f"{operand.name}_{where}"
+    return f"const auto {operand.name} = {value};"
+
+
+def _written(operands: Iterable[Operand], body: str, where: str, absent: frozenset[str]) -> str:
+    """Give the text that computes a body and stores what it sets."""
+    lines = [f"{operand.type} {operand.name};" for operand in operands if operand.use == "out"]
+    lines.append(body)
+    lines += [
+        f"{operand.name}_{where} = {operand.name};"
+        for operand in operands
+        if operand.name not in absent
+    ]
+    return "\n".join(lines)
+
+
+def by_use(row: Row) -> tuple[list[Operand], list[Operand]]:
+    """Give the inputs, and what is written."""
+    inputs = [operand for operand in row.operands if operand.use == "in"]
+    return inputs, [operand for operand in row.operands if operand.use != "in"]
+
+
+def has_decay(row: Row) -> bool:
+    """Tell whether a row has columns that decay."""
+    return any(item.name == "n_decay" for item in row.numbers)
+
+
+def elementwise(row: Row, absent: frozenset[str]) -> KernelSpec:
+    """Make the kernel of a row; in place of an absent operand it is called with the number 0."""
+    inputs, outputs = by_use(row)
+    lines = [_read(operand, "") for operand in inputs]
+    lines += [f"auto {item.name} = {item.name}_;" for item in outputs if item.use == "inout"]
+    if has_decay(row):
+        # The networks of a stack lie one behind the other. The arithmetic is 32-bit, which is
+        # several times as fast; the arrays are checked to be small enough.
+        lines.append("const bool decays = (long long)(unsigned(i) % n_columns) < n_decay;")
+    lines.append(_written(outputs, row.body, "", frozenset()))
+    return _spec(
+        row,
+        "\n".join(lines),
+        raw=(),
+        zero=absent,
+        sizes="uint32 n_columns" if has_decay(row) else "",
+        repeated=frozenset(operand.name for operand in inputs if operand.layout != "each"),
+    )
+
+
+def words(row: Row) -> KernelSpec:
+    """Make the kernel of a row that reads random words: four elements for each thread."""
+    inputs, outputs = by_use(row)
+    once = [_read(operand, "[0]") for operand in inputs if operand.layout == "single"]
+    each = [_read(operand, "[element]") for operand in inputs if operand.layout == "each"]
+    operation = f"""
+{_joined(once)}
+xpn::word_t words[4] = {{xpn::word_t(i), layer, xpn::word_t(step), purpose}};
+xpn::philox4x32(words[0], words[1], words[2], words[3],
+                xpn::word_t(seed), xpn::word_t(seed >> 32));
+#pragma unroll
+for (int lane = 0; lane < 4; ++lane) {{
+const ptrdiff_t element = 4 * i + lane;
+if (element < n_elements) {{
+const xpn::word_t word = words[lane];
+{_joined(each)}
+{_written(outputs, row.body, "[element]", frozenset())}
+}}
+}}"""
+    return _spec(row, operation, sizes="int64 n_elements")
+
+
+def gather(row: Row) -> KernelSpec:
+    """Make the kernel of a gather from bytes."""
+    operation = f"""
+const unsigned row = unsigned(i) / row_size;
+const unsigned column = unsigned(i) - row * row_size;
+const auto X = X_[ptrdiff_t(indices_[row]) * row_size + column];
+{_written(by_use(row)[1], row.body, "", frozenset())}"""
+    return _spec(row, operation, raw={"X", "indices"}, sizes="uint32 row_size")
+
+
+def rowwise(row: Rowwise, absent: frozenset[str]) -> KernelSpec:
+    """Make the kernel of a rowwise row, without the operands that are absent."""
+    inputs, outputs = by_use(row)
+    per_row = [_read(operand, "[row]") for operand in inputs if operand.layout != "each"]
+    each = _joined(_read(operand, "[start + j]") for operand in inputs if operand.layout == "each")
+    loop = "for (int j = lane; j < n_columns; j += XPN_WARP) {\n" + each
+    lines = per_row
+    for kind, name, expression in row.reductions:
+        start = "xpn::minus_infinity<T>()" if kind == "max" else "T(0)"
+        change = (
+            f"{name} = xpn::larger({name}, T({expression}));"
+            if kind == "max"
+            else f"{name} += {expression};"
+        )
+        lines += [f"T {name} = {start};", loop, change, "}"]
+        lines.append(f"{name} = xpn::across_lanes_{kind}({name});")
+    of_row = [operand for operand in outputs if operand.layout != "each"]
+    of_element = [operand for operand in outputs if operand.layout == "each"]
+    if row.result:
+        lines += ["if (lane == 0) {", _written(of_row, row.result, "[row]", absent), "}"]
+    if any(operand.name not in absent for operand in of_element):
+        lines += [loop, _written(of_element, row.body, "[start + j]", absent), "}"]
+    # A host that gives each row one lane is called with threads to spare.
+    operation = f"""
+const int lane = int(i % XPN_WARP);
+const ptrdiff_t row = i / XPN_WARP;
+if (row < n_all_rows) {{
+const ptrdiff_t start = row * n_columns;
+{_joined(lines)}
+}}"""
+    sizes = "int64 n_all_rows, int32 n_rows, int32 n_columns"
+    return _spec(row, operation, left_out=absent, sizes=sizes)
+
+
+def columns(row: ColumnReduce, absent: frozenset[str]) -> KernelSpec:
+    """Make the kernel of a column-reduce that goes down its share of the rows of a column."""
+    inputs, outputs = by_use(without_total(row))
+    each = [operand for operand in inputs if operand.layout == "each"]
+    of_column = [operand for operand in inputs if operand.layout == "column"]
+    # Rows go to the threads in turn: where columns are few, the threads of a warp read one
+    # stretch of memory. The loads of several rows come before the first is used, for the
+    # compiler may not move them before a store by itself.
+    operation = f"""
+const unsigned n_shared = unsigned(i) / n_columns;
+const unsigned j = unsigned(i) - n_shared * n_columns;
+const unsigned network = n_shared / n_shares;
+const unsigned share = n_shared - network * n_shares;
+const ptrdiff_t of_column = ptrdiff_t(network) * n_columns + j;
+{_joined(_read(operand, "[of_column]", absent) for operand in of_column)}
+T total_ = T(0);
+for (unsigned first = share; first < n_rows; first += {ROWS_AT_ONCE} * n_shares) {{
+{_joined(f"{item.type} {item.name}_loaded[{ROWS_AT_ONCE}];" for item in each)}
+#pragma unroll
+for (int turn = 0; turn < {ROWS_AT_ONCE}; ++turn) {{
+const unsigned row = first + turn * n_shares;
+const ptrdiff_t at = (ptrdiff_t(network) * n_rows + row) * n_columns + j;
+if (row < n_rows) {{
+{_joined(f"{item.name}_loaded[turn] = {item.name}_[at];" for item in each)}
+}}
+}}
+#pragma unroll
+for (int turn = 0; turn < {ROWS_AT_ONCE}; ++turn) {{
+const unsigned row = first + turn * n_shares;
+const ptrdiff_t at = (ptrdiff_t(network) * n_rows + row) * n_columns + j;
+if (row < n_rows) {{
+{_joined(f"const auto {item.name} = {item.name}_loaded[turn];" for item in each)}
+{_written(outputs, row.body, "[at]", frozenset())}
+total_ += {row.term};
+}}
+}}
+}}
+shares_[of_column * n_shares + share] = total_;"""
+    return _spec(
+        without_total(row),
+        operation,
+        suffix="_columns",
+        left_out=absent,
+        sizes="uint32 n_rows, uint32 n_columns, uint32 n_shares",
+        shares="raw T shares_",
+    )
+
+
+def _joined(lines: Iterable[str]) -> str:
+    return "\n".join(lines)

@@ -1,0 +1,287 @@
+// The scalar formulas of xpnet, one text for the CUDA compiler and for the host's.
+//
+// Each function computes one element in the type T, float or double; its equation and its source
+// are those of the operation of the same name in reference.py. CuPy gets this text as the preamble
+// of every kernel; the host compiler includes it in the loops that host_source.py writes. Here are
+// no double literals (0.5 is a double, T(0.5) is not) and no branches, so that loops over these
+// functions vectorise; what is written for double alone lives in a function of double.
+
+#pragma once
+
+#if defined(__CUDACC__)
+#define XPN_INLINE __device__ __forceinline__
+#elif defined(__GNUC__)
+#define XPN_INLINE static inline __attribute__((always_inline))
+#define XPN_C(function) __builtin_##function
+#else
+#include <math.h>
+#include <string.h>
+#define XPN_INLINE static inline
+#define XPN_C(function) ::function
+#endif
+
+namespace xpn {
+
+typedef unsigned int word_t;              // 32 bits on every platform that has CUDA or NumPy
+typedef unsigned long long double_word_t; // 64 bits
+
+// ---------------------------------------------------------------------------------------------
+// exp, log1p and what is made of them. CUDA has its own; the host's are written out, because calls
+// of a C library keep loops from vectorising.
+
+#if defined(__CUDACC__)
+
+template <class T> XPN_INLINE T absolute(T x) { return ::fabs(x); }
+template <class T> XPN_INLINE T root(T x) { return ::sqrt(x); }
+template <class T> XPN_INLINE T exponential(T x) { return ::exp(x); }
+template <class T> XPN_INLINE T exponential_minus_1(T x) { return ::expm1(x); }  // for x <= 0
+template <class T> XPN_INLINE T log_1_plus(T x) { return ::log1p(x); }           // for 0 <= x <= 1
+template <class T> XPN_INLINE T logarithm(T x) { return ::log(x); }
+template <class T> XPN_INLINE T hyperbolic_tangent(T x) { return ::tanh(x); }
+
+#else
+
+XPN_INLINE float absolute(float x) { return XPN_C(fabsf)(x); }
+XPN_INLINE double absolute(double x) { return XPN_C(fabs)(x); }
+XPN_INLINE float root(float x) { return XPN_C(sqrtf)(x); }
+XPN_INLINE double root(double x) { return XPN_C(sqrt)(x); }
+XPN_INLINE float with_sign_of(float x, float sign) { return XPN_C(copysignf)(x, sign); }
+XPN_INLINE double with_sign_of(double x, double sign) { return XPN_C(copysign)(x, sign); }
+XPN_INLINE float logarithm(float x) { return XPN_C(logf)(x); }
+XPN_INLINE double logarithm(double x) { return XPN_C(log)(x); }
+
+// (exp(r) - 1 - r) / r^2 for |r| <= log(2) / 2, to 3e-8 of exp(r) - 1: a polynomial through the
+// Chebyshev nodes of that interval.
+XPN_INLINE float exponential_tail(float r) {
+    return 0.5f + r * (0.16666576666119928f + r * (0.041666554212984150f
+        + r * (0.0083632328836826182f + r * 0.0013926250831497612f)));
+}
+
+// The same to 5e-17.
+XPN_INLINE double exponential_tail(double r) {
+    return 0.50000000000000010314 + r * (0.1666666666666666746 + r * (0.041666666666623820532
+        + r * (0.0083333333333300381973 + r * (0.0013888888917367080562
+        + r * (0.00019841269863171556026 + r * (2.4801521057868205199e-5
+        + r * (2.7557268276905696187e-6 + r * (2.7620201591031548792e-7
+        + r * 2.5100472505694996003e-8))))))));
+}
+
+// (atanh(s) / s - 1) / w with w = s^2, for 0 <= w <= 1/9, to 2e-8 and 2e-16 of atanh(s) / s.
+XPN_INLINE float artanh_tail(float w) {
+    return 0.33333320168349620f + w * (0.20003780322455603f
+        + w * (0.14118309902655241f + w * 0.13425749011418576f));
+}
+XPN_INLINE double artanh_tail(double w) {
+    return 0.33333333333333484276 + w * (0.19999999999780064358 + w * (0.14285714338330497512
+        + w * (0.11111106278964856303 + w * (0.09091130554209873149
+        + w * (0.076866374381790011452 + w * (0.067511712358785501992
+        + w * (0.051613346352495409549 + w * 0.084353503305486046991)))))));
+}
+
+// What the type's binary format asks for. Adding `rounder`, 1.5 times 2 to the number of mantissa
+// bits, rounds to an integer and leaves it in the low bits of the sum.
+template <class T> struct Format;
+template <> struct Format<float> {
+    typedef word_t bits_t;
+    static constexpr int mantissa = 23;
+    static constexpr bits_t bias = 127;
+    static constexpr float rounder = 12582912.0f;
+    static constexpr float log2_of_e = 1.44269504088896341f;
+    static constexpr float ln2_high = 0.693115234375f;  // 14 bits, so that n ln2_high is exact
+    static constexpr float ln2_low = 3.1946184945309417e-5f;
+    static constexpr float lowest = -105.0f;   // exp of it is 0
+    static constexpr float highest = 90.0f;    // exp of it is infinite
+    static constexpr float lowest_minus_1 = -25.0f;  // exp of it is nothing beside 1
+};
+template <> struct Format<double> {
+    typedef double_word_t bits_t;
+    static constexpr int mantissa = 52;
+    static constexpr bits_t bias = 1023;
+    static constexpr double rounder = 6755399441055744.0;
+    static constexpr double log2_of_e = 1.44269504088896341;
+    static constexpr double ln2_high = 0.6931471805592082;  // 40 bits
+    static constexpr double ln2_low = 7.371002565167799e-13;
+    static constexpr double lowest = -750.0;
+    static constexpr double highest = 715.0;
+    static constexpr double lowest_minus_1 = -50.0;
+};
+
+// 2^n for an integer n in the range of normal numbers.
+template <class T> XPN_INLINE T power_of_2(T n) {
+    typedef Format<T> F;
+    const T shifted = n + F::rounder;
+    typename F::bits_t bits;
+    XPN_C(memcpy)(&bits, &shifted, sizeof bits);
+    bits = (bits + F::bias) << F::mantissa;
+    T power;
+    XPN_C(memcpy)(&power, &bits, sizeof power);
+    return power;
+}
+
+// x = n log(2) + r with an integer n and |r| <= log(2) / 2; gives exp(r) - 1. Cody and Waite,
+// "Software manual for the elementary functions", 1980, chapter 6: log(2) in two parts.
+template <class T> XPN_INLINE T reduced_exponential_minus_1(T x, T& n) {
+    typedef Format<T> F;
+    n = (x * F::log2_of_e + F::rounder) - F::rounder;
+    const T r = (x - n * F::ln2_high) - n * F::ln2_low;
+    return r + r * r * exponential_tail(r);
+}
+
+// Two powers of 2, each of half the exponent, reach down to subnormal results and up to infinity.
+template <class T> XPN_INLINE T exponential(T x) {
+    typedef Format<T> F;
+    x = x < F::lowest ? F::lowest : x;  // in this form nan stays nan
+    x = x > F::highest ? F::highest : x;
+    T n;
+    const T q = reduced_exponential_minus_1(x, n);
+    const T half = (n * T(0.5) + F::rounder) - F::rounder;
+    return (T(1) + q) * power_of_2(half) * power_of_2(n - half);
+}
+
+// exp(x) - 1 for x <= 0, exact to the last bits near 0: 2^n q + (2^n - 1).
+template <class T> XPN_INLINE T exponential_minus_1(T x) {
+    typedef Format<T> F;
+    x = x < F::lowest_minus_1 ? F::lowest_minus_1 : x;
+    T n;
+    const T q = reduced_exponential_minus_1(x, n);
+    const T power = power_of_2(n);
+    return power * q + (power - T(1));
+}
+
+// log(1 + x) = 2 artanh(x / (2 + x)), for 0 <= x <= 1.
+template <class T> XPN_INLINE T log_1_plus(T x) {
+    const T s = x / (T(2) + x);
+    const T w = s * s;
+    return T(2) * s + T(2) * s * w * artanh_tail(w);
+}
+
+// With e = exp(-2|x|) - 1, tanh |x| = -e / (2 + e).
+template <class T> XPN_INLINE T hyperbolic_tangent(T x) {
+    const T e = exponential_minus_1(T(-2) * absolute(x));
+    return with_sign_of(-e / (T(2) + e), x);
+}
+
+#endif
+
+// max(x, 0) and min(x, 0); nan stays nan.
+template <class T> XPN_INLINE T positive_part(T x) { return x < T(0) ? T(0) : x; }
+template <class T> XPN_INLINE T negative_part(T x) { return x > T(0) ? T(0) : x; }
+
+// ---------------------------------------------------------------------------------------------
+// Activations and their gradients.
+
+template <class T> XPN_INLINE T sigmoid(T Z) {
+    const T e = exponential(-absolute(Z));
+    return (Z < T(0) ? e : T(1)) / (T(1) + e);
+}
+template <class T> XPN_INLINE T sigmoid_grad(T dA, T A) { return dA * (A * (T(1) - A)); }
+
+template <class T> XPN_INLINE T tanh_grad(T dA, T A) { return dA * ((T(1) - A) * (T(1) + A)); }
+
+template <class T> XPN_INLINE T relu(T Z) { return positive_part(Z); }
+template <class T> XPN_INLINE T relu_grad(T dA, T A) { return dA * (A > T(0) ? T(1) : T(0)); }
+
+template <class T> XPN_INLINE T leaky_relu(T Z, T slope) {
+    return positive_part(Z) + slope * negative_part(Z);
+}
+template <class T> XPN_INLINE T leaky_relu_grad(T dA, T A, T slope) {
+    const T scaled = slope * dA;
+    return A > T(0) ? dA : scaled;
+}
+
+template <class T> XPN_INLINE T elu(T Z, T alpha) {
+    return positive_part(Z) + alpha * exponential_minus_1(negative_part(Z));
+}
+template <class T> XPN_INLINE T elu_grad(T dA, T A, T alpha) {
+    const T scaled = dA * (A + alpha);
+    return A > T(0) ? dA : scaled;
+}
+
+// 2 sqrt(2/pi) (Z + 0.044715 Z^3), and its derivative.
+template <class T> XPN_INLINE T gelu_inner(T Z) {
+    return T(1.5957691216057308) * (Z + T(0.044715) * Z * Z * Z);
+}
+template <class T> XPN_INLINE T gelu_inner_grad(T Z) {
+    return T(1.5957691216057308) * (T(1) + T(0.134145) * Z * Z);
+}
+template <class T> XPN_INLINE T gelu_tanh(T Z) { return Z * sigmoid(gelu_inner(Z)); }
+template <class T> XPN_INLINE T gelu_tanh_grad(T dA, T Z) {
+    T C = Z < T(-20) ? T(-20) : Z;
+    C = C > T(20) ? T(20) : C;
+    const T V = gelu_inner(C);
+    const T e = exponential(-absolute(V));  // both sigmoids come from this
+    const T S = (V < T(0) ? e : T(1)) / (T(1) + e);
+    const T one_minus_S = (V < T(0) ? T(1) : e) / (T(1) + e);
+    return dA * (S + C * S * one_minus_S * gelu_inner_grad(C));
+}
+
+template <class T> XPN_INLINE T softplus(T Z) {
+    return positive_part(Z) + log_1_plus(exponential(-absolute(Z)));
+}
+template <class T> XPN_INLINE T softplus_grad(T dA, T A) { return dA * -exponential_minus_1(-A); }
+
+template <class T> XPN_INLINE T softsign(T Z) { return Z / (T(1) + absolute(Z)); }
+template <class T> XPN_INLINE T softsign_grad(T dA, T Z) {
+    const T s = T(1) + absolute(Z);
+    return dA / (s * s);
+}
+
+// ---------------------------------------------------------------------------------------------
+// Losses.
+
+// softplus(Z) - Y Z, one output's share of the binary cross-entropy.
+template <class T> XPN_INLINE T sigmoid_cross_entropy(T Z, T Y) {
+    return (positive_part(Z) - Y * Z) + log_1_plus(exponential(-absolute(Z)));
+}
+
+// ---------------------------------------------------------------------------------------------
+// Randomness.
+
+// Philox4x32-10: ten rounds turn the counter into four random words.
+XPN_INLINE void philox4x32(word_t& c0, word_t& c1, word_t& c2, word_t& c3, word_t k0, word_t k1) {
+    for (int round = 0; round < 10; ++round) {
+        const double_word_t product0 = double_word_t(0xD2511F53u) * c0;
+        const double_word_t product1 = double_word_t(0xCD9E8D57u) * c2;
+        c0 = word_t(product1 >> 32) ^ c1 ^ k0;
+        c1 = word_t(product1);
+        c2 = word_t(product0 >> 32) ^ c3 ^ k1;
+        c3 = word_t(product0);
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+}
+
+template <class T> XPN_INLINE T dropout(T X, word_t word, word_t threshold, T scale) {
+    return word < threshold ? T(0) : scale * X;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Optimizers. one_minus_beta is taken in double precision by the caller.
+
+template <class T> XPN_INLINE void gradient_descent(T& param, T grad, T learning_rate) {
+    param -= learning_rate * grad;
+}
+
+template <class T>
+XPN_INLINE void momentum(T& param, T grad, T& velocity, T learning_rate, T beta, T weight) {
+    velocity = beta * velocity + weight * grad;
+    param -= learning_rate * velocity;
+}
+
+template <class T>
+XPN_INLINE void rmsprop(T& param, T grad, T& s, T learning_rate, T eps, T beta, T one_minus_beta) {
+    s = beta * s + one_minus_beta * (grad * grad);
+    param -= learning_rate * grad / (root(s) + eps);
+}
+
+template <class T>
+XPN_INLINE void adam(T& param, T grad, T& m, T& v, T learning_rate, T bias1, T bias2, T eps,
+                     T beta1, T one_minus_beta1, T beta2, T one_minus_beta2) {
+    m = beta1 * m + one_minus_beta1 * grad;
+    v = beta2 * v + one_minus_beta2 * (grad * grad);
+    const T step = learning_rate / bias1;  // these two are the same for a whole row,
+    const T unbias = T(1) / bias2;         // and leave the host's loop
+    param -= step * m / (root(v * unbias) + eps);
+}
+
+}  // namespace xpn

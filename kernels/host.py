@@ -1,0 +1,153 @@
+"""The fused operations over NumPy arrays: the compiled loops, where they were built.
+
+The extension module ``_host`` is made when xpnet is installed, where there is a C++ compiler. It
+runs the loops; what an operation is called with, and what it does with each operand, it learns here
+from the catalogue.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xpnet.kernels.catalogue import CATALOGUE, ColumnReduce, Elementwise, Row, Rowwise
+from xpnet.kernels.host_source import digest
+from xpnet.kernels.reference import NumpyOps, ReferenceOps
+
+__all__ = ["description", "fused", "problem", "random_words", "variants"]
+
+_LAYOUTS = ("each", "column", "row", "single")
+_USES = ("in", "inout", "out")
+_REAL = ("T", "double", "number")
+_KINDS: dict[type[Row], int] = {Elementwise: 0, ColumnReduce: 1, Rowwise: 2}
+_GATHER = 3
+
+
+@functools.cache
+def problem() -> str | None:
+    """Say why the host kernels cannot be used.
+
+    Returns
+    -------
+    str or None
+        One line; None if they can.
+    """
+    try:
+        module = _module()
+    except ModuleNotFoundError:
+        return "not built: install xpnet anew where there is a C++ compiler"
+    except ImportError as error:
+        return f"cannot be loaded ({' '.join(str(error).split())}): install xpnet anew"
+    if module.digest != digest():
+        return "built from other sources than these: install xpnet anew"
+    return None
+
+
+def variants() -> list[str]:
+    """Give the instruction sets that the loops were compiled for and this processor has.
+
+    Returns
+    -------
+    list of str
+        The best first, ``"baseline"`` last; empty where there are no host kernels.
+    """
+    if problem() is not None:
+        return []
+    found: list[str] = _module().supported_variants()
+    return found
+
+
+def description() -> str:
+    """Describe the host kernels in one line."""
+    module = _module()
+    return f"{variants()[0]} loops, compiled by {module.compiler}"
+
+
+@functools.cache
+def fused(variant: str | None = None) -> dict[str, Callable[..., Any]]:
+    """Give the fused operations, by name.
+
+    Parameters
+    ----------
+    variant : str, optional
+        One of :func:`variants`; the best by default.
+
+    Returns
+    -------
+    dict of str to callable
+        Each with the signature of the method of :class:`ReferenceOps`; empty where there are no
+        host kernels.
+    """
+    if problem() is not None:
+        return {}
+    chosen = variant or variants()[0]
+    return {row.name: _operation(row, chosen) for row in CATALOGUE}
+
+
+def random_words(
+    n: int,
+    seed: int,
+    *,
+    layer: int = 0,
+    step: int = 0,
+    purpose: int,
+    first: int = 0,
+    variant: str | None = None,
+) -> npt.NDArray[np.uint32]:
+    """Draw the words that the kernels draw: those of :func:`xpnet.kernels.philox.random_words`.
+
+    Parameters
+    ----------
+    n, seed, layer, step, purpose : int
+        As there.
+    first : int
+        The number of the first word.
+    variant : str, optional
+        One of :func:`variants`; the best by default.
+
+    Returns
+    -------
+    uint32 array of shape (n,)
+    """
+    chosen = variant or variants()[0]
+    words: npt.NDArray[np.uint32] = _module().random_words(
+        chosen, first, n, seed, layer, step, purpose
+    )
+    return words
+
+
+def _module() -> Any:
+    return importlib.import_module("xpnet.kernels._host")
+
+
+def _operation(row: Row, variant: str) -> Callable[..., Any]:
+    method = getattr(ReferenceOps, row.name)
+    signature = inspect.signature(method)
+    parameters = list(signature.parameters.values())[1:]
+    operation: Callable[..., Any] = _module().make_operation(
+        variant,
+        row.name,
+        _kind(row),
+        tuple((p.name, p.default is inspect.Parameter.empty) for p in parameters),
+        tuple(
+            (o.name, o.type, _LAYOUTS.index(o.layout), _USES.index(o.use), o.optional)
+            for o in row.operands
+        ),
+        tuple((c.name, c.type in _REAL) for c in row.numbers if c.formula is None),
+        getattr(NumpyOps(np), row.name),
+    )
+    functools.update_wrapper(operation, method)
+    operation.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return operation
+
+
+def _kind(row: Row) -> int:
+    if isinstance(row, Elementwise) and row.gathered:
+        return _GATHER
+    return _KINDS[type(row)]

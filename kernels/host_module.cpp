@@ -1,0 +1,1083 @@
+// The extension module xpnet.kernels._host: operations over NumPy arrays, run by the loops that
+// host_source.py writes.
+//
+// An Operation knows its parameters and operands, as the catalogue's row states them. A call reads
+// the arguments, checks dtypes, shapes and overlap, brings every operand into the form of a matrix
+// whose rows are contiguous, and runs the loop over it. All that depends on the row comes from
+// Python when the operation is made.
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
+#define NPY_TARGET_VERSION NPY_2_0_API_VERSION
+#include <numpy/arrayobject.h>
+
+#include <stdint.h>
+#include <string.h>
+
+#include "host_loops.h"
+
+extern "C" {
+extern const XpnEntry xpn_loops_baseline[];
+void xpn_words_baseline(unsigned int*, unsigned long long, ptrdiff_t, unsigned long long, unsigned int,
+                    unsigned int, unsigned int);
+#ifdef XPN_HAVE_avx2
+extern const XpnEntry xpn_loops_avx2[];
+void xpn_words_avx2(unsigned int*, unsigned long long, ptrdiff_t, unsigned long long, unsigned int,
+                    unsigned int, unsigned int);
+#endif
+#ifdef XPN_HAVE_avx512
+extern const XpnEntry xpn_loops_avx512[];
+void xpn_words_avx512(unsigned int*, unsigned long long, ptrdiff_t, unsigned long long, unsigned int,
+                    unsigned int, unsigned int);
+#endif
+}
+
+namespace {
+
+const int MAX_PARAMETERS = 16;
+const int MAX_DIMENSIONS = 16;
+const npy_intp TILE = 512;             // elements of an operand that is copied piece by piece
+const npy_intp NOGIL_ELEMENTS = 8192;  // from here on other threads may run meanwhile
+
+enum Kind { ELEMENTWISE, COLUMN_REDUCE, ROWWISE, GATHER };
+enum Layout { EACH, COLUMN, ROW, SINGLE };
+enum Use { IN, INOUT, OUT };
+
+struct Variant {
+    const char* name;
+    const XpnEntry* entries;
+    XpnWords words;
+    bool is_supported;
+};
+
+int find_variants(Variant* found) {
+    int n = 0;
+#ifdef XPN_HAVE_avx512
+    __builtin_cpu_init();
+    found[n++] = {"avx512", xpn_loops_avx512, xpn_words_avx512,
+                  __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+                      __builtin_cpu_supports("fma")};
+#endif
+#ifdef XPN_HAVE_avx2
+    __builtin_cpu_init();
+    found[n++] = {"avx2", xpn_loops_avx2, xpn_words_avx2,
+                  __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")};
+#endif
+    found[n++] = {"baseline", xpn_loops_baseline, xpn_words_baseline, true};
+    return n;
+}
+
+struct OperandSpec {
+    PyObject* name;
+    int type;  // a NumPy type number, or NPY_NOTYPE for the type T
+    Layout layout;
+    Use use;
+    bool is_optional;
+};
+
+struct ConstantSpec {
+    PyObject* name;
+    bool is_real;
+    XpnConstant default_value;
+};
+
+struct Parameter {
+    PyObject* name;  // interned
+    bool is_required, is_operand;
+    int index;
+};
+
+struct Operation {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    PyObject* attributes;
+    PyObject* name;
+    PyObject* reference;
+    Kind kind;
+    XpnLoop loops[2];
+    int n_parameters, n_operands, n_constants, result;  // result: the operand "out", or -1
+    bool reads_columns;  // whether the index of a column matters, so that rows cannot be merged
+    Parameter parameters[MAX_PARAMETERS];
+    OperandSpec operands[XPN_MAX_OPERANDS];
+    ConstantSpec constants[XPN_MAX_CONSTANTS];
+};
+
+// An operand laid over the shape of the result.
+struct View {
+    PyArrayObject* array;  // null for None
+    char* data;
+    npy_intp itemsize;
+    npy_intp strides[MAX_DIMENSIONS];
+};
+
+// What a call holds on to.
+struct Call {
+    PyObject* owned[2 * XPN_MAX_OPERANDS];
+    int n_owned = 0;
+    // Outputs that are computed elsewhere and copied when done.
+    PyArrayObject* copy_to[XPN_MAX_OPERANDS];
+    PyArrayObject* copy_from[XPN_MAX_OPERANDS];
+    int n_copies = 0;
+
+    ~Call() {
+        for (int i = 0; i < n_owned; ++i) Py_DECREF(owned[i]);
+    }
+    PyArrayObject* own(PyObject* object) {
+        if (object) owned[n_owned++] = object;
+        return reinterpret_cast<PyArrayObject*>(object);
+    }
+};
+
+PyObject* shape_of(const npy_intp* shape, int n) {
+    PyObject* tuple = PyTuple_New(n);
+    for (int i = 0; tuple && i < n; ++i) PyTuple_SET_ITEM(tuple, i, PyLong_FromSsize_t(shape[i]));
+    return tuple;
+}
+
+PyObject* shape_of(PyArrayObject* array) {
+    return shape_of(PyArray_DIMS(array), PyArray_NDIM(array));
+}
+
+// ---------------------------------------------------------------------------------------------
+// Arguments.
+
+int read_constant(const Operation* self, int k, PyObject* value, XpnConstant* constant) {
+    const ConstantSpec& spec = self->constants[k];
+    if (spec.is_real) {
+        constant->real = PyFloat_AsDouble(value);
+        constant->integer = 1;  // that it was given
+        return constant->real == -1.0 && PyErr_Occurred() ? -1 : 0;
+    }
+    PyObject* integer = PyNumber_Index(value);
+    if (!integer) return -1;
+    constant->integer = PyLong_AsUnsignedLongLong(integer);
+    Py_DECREF(integer);
+    if (constant->integer == (unsigned long long)-1 && PyErr_Occurred()) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "%U: %U must lie in [0, 2**64), got %R", self->name,
+                     spec.name, value);
+        return -1;
+    }
+    return 0;
+}
+
+int find_parameter(const Operation* self, PyObject* name) {
+    for (int i = 0; i < self->n_parameters; ++i) {
+        if (self->parameters[i].name == name) return i;
+    }
+    for (int i = 0; i < self->n_parameters; ++i) {
+        if (PyUnicode_Compare(self->parameters[i].name, name) == 0) return i;
+    }
+    return -1;
+}
+
+int read_arguments(const Operation* self, PyObject* const* args, Py_ssize_t n_args,
+                   PyObject* names, PyObject** given, XpnConstant* constants) {
+    PyObject* values[MAX_PARAMETERS] = {nullptr};
+    if (n_args > self->n_parameters) {
+        PyErr_Format(PyExc_TypeError, "%U() takes at most %d arguments, got %zd", self->name,
+                     self->n_parameters, n_args);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < n_args; ++i) values[i] = args[i];
+    const Py_ssize_t n_names = names ? PyTuple_GET_SIZE(names) : 0;
+    for (Py_ssize_t i = 0; i < n_names; ++i) {
+        PyObject* name = PyTuple_GET_ITEM(names, i);
+        const int k = find_parameter(self, name);
+        if (k < 0 || values[k]) {
+            PyErr_Format(PyExc_TypeError,
+                         k < 0 ? "%U() got an unexpected keyword argument %R"
+                               : "%U() got multiple values for argument %R",
+                         self->name, name);
+            return -1;
+        }
+        values[k] = args[n_args + i];
+    }
+    for (int k = 0; k < self->n_constants; ++k) constants[k] = self->constants[k].default_value;
+    for (int i = 0; i < self->n_parameters; ++i) {
+        const Parameter& parameter = self->parameters[i];
+        if (!values[i] && parameter.is_required) {
+            PyErr_Format(PyExc_TypeError, "%U() missing required argument %R", self->name,
+                         parameter.name);
+            return -1;
+        }
+        PyObject* value = values[i] == Py_None ? nullptr : values[i];
+        if (parameter.is_operand) {
+            given[parameter.index] = value;
+        } else if (value && read_constant(self, parameter.index, value,
+                                          &constants[parameter.index]) < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Operands.
+
+const char* type_name(int type) {
+    switch (type) {
+        case NPY_FLOAT: return "float32";
+        case NPY_DOUBLE: return "float64";
+        case NPY_UINT8: return "uint8";
+        default: return "int64";
+    }
+}
+
+bool has_type(PyArrayObject* array, int type) {
+    const int found = PyArray_TYPE(array);
+    return found == type || (PyTypeNum_ISNUMBER(found) && PyArray_EquivTypenums(found, type));
+}
+
+// Checks kinds and dtypes; sets the type number that T stands for.
+int check_operands(const Operation* self, PyObject** given, View* views, int* T) {
+    PyObject* first = nullptr;
+    *T = NPY_NOTYPE;
+    for (int k = 0; k < self->n_operands; ++k) {
+        const OperandSpec& spec = self->operands[k];
+        views[k].array = nullptr;
+        views[k].data = nullptr;
+        if (!given[k]) {
+            if (!spec.is_optional && k != self->result) {
+                PyErr_Format(PyExc_TypeError, "%U: %U must be an array, got None", self->name,
+                             spec.name);
+                return -1;
+            }
+            continue;
+        }
+        if (!PyArray_Check(given[k])) {
+            PyErr_Format(PyExc_TypeError, "%U: %U must be a NumPy array, got %s", self->name,
+                         spec.name, Py_TYPE(given[k])->tp_name);
+            return -1;
+        }
+        PyArrayObject* array = reinterpret_cast<PyArrayObject*>(given[k]);
+        if (PyArray_NDIM(array) >= MAX_DIMENSIONS - 1) {
+            PyErr_Format(PyExc_ValueError, "%U: %U has %d dimensions, which are too many",
+                         self->name, spec.name, PyArray_NDIM(array));
+            return -1;
+        }
+        if (spec.type == NPY_NOTYPE && *T == NPY_NOTYPE) {
+            if (!has_type(array, NPY_FLOAT) && !has_type(array, NPY_DOUBLE)) {
+                PyErr_Format(PyExc_TypeError, "%U: %U must be float32 or float64, got %S",
+                             self->name, spec.name, (PyObject*)PyArray_DESCR(array));
+                return -1;
+            }
+            *T = has_type(array, NPY_FLOAT) ? NPY_FLOAT : NPY_DOUBLE;
+            first = spec.name;
+        }
+        const int wanted = spec.type == NPY_NOTYPE ? *T : spec.type;
+        if (!has_type(array, wanted)) {
+            if (spec.type == NPY_NOTYPE) {
+                PyErr_Format(PyExc_TypeError, "%U: %U must be %s like %U, got %S", self->name,
+                             spec.name, type_name(wanted), first,
+                             (PyObject*)PyArray_DESCR(array));
+            } else {
+                PyErr_Format(PyExc_TypeError, "%U: %U must be %s, got %S", self->name, spec.name,
+                             type_name(wanted), (PyObject*)PyArray_DESCR(array));
+            }
+            return -1;
+        }
+        if (!PyArray_ISALIGNED(array) || !PyArray_ISNOTSWAPPED(array)) {
+            PyErr_Format(PyExc_ValueError, "%U: %U must be aligned and in native byte order",
+                         self->name, spec.name);
+            return -1;
+        }
+        if (spec.use != IN && !PyArray_ISWRITEABLE(array)) {
+            PyErr_Format(PyExc_ValueError, "%U: %U is written to, but the array is read-only",
+                         self->name, spec.name);
+            return -1;
+        }
+        views[k].array = array;
+    }
+    return 0;
+}
+
+// The shape of an operand laid over rows and columns: a value for each column gets an axis for the
+// rows, a value for each row one for the columns.
+int expanded_shape(PyArrayObject* array, Layout layout, npy_intp* shape) {
+    int n = PyArray_NDIM(array);
+    memcpy(shape, PyArray_DIMS(array), n * sizeof(npy_intp));
+    if (layout == COLUMN && n > 0) {
+        shape[n] = shape[n - 1];
+        shape[n - 1] = 1;
+        ++n;
+    } else if (layout == ROW) {
+        shape[n++] = 1;
+    }
+    return n;
+}
+
+// The shape of an output, given that of the result; the inverse of expanded_shape.
+int reduced_shape(Layout layout, const npy_intp* shape, int n, npy_intp* reduced) {
+    memcpy(reduced, shape, n * sizeof(npy_intp));
+    if (layout == COLUMN && n > 1) {
+        reduced[n - 2] = reduced[n - 1];
+        return n - 1;
+    }
+    if (layout == ROW && n > 0) return n - 1;
+    if (layout == SINGLE && n > 0) reduced[n - 1] = 1;
+    return n;
+}
+
+// Broadcasts what is read.
+int result_shape(const Operation* self, const View* views, npy_intp* shape) {
+    int n = 0;
+    for (int i = 0; i < MAX_DIMENSIONS; ++i) shape[i] = 1;
+    npy_intp aligned[MAX_DIMENSIONS];  // from the last axis backwards
+    for (int i = 0; i < MAX_DIMENSIONS; ++i) aligned[i] = 1;
+    for (int k = 0; k < self->n_operands; ++k) {
+        if (!views[k].array || self->operands[k].use == OUT) continue;
+        npy_intp own[MAX_DIMENSIONS + 1];
+        const int m = expanded_shape(views[k].array, self->operands[k].layout, own);
+        if (self->operands[k].layout == SINGLE && m > 0 && own[m - 1] != 1) {
+            PyObject* found = shape_of(views[k].array);
+            PyErr_Format(PyExc_ValueError, "%U: %U must have shape (..., 1), got %S", self->name,
+                         self->operands[k].name, found);
+            Py_XDECREF(found);
+            return -1;
+        }
+        n = m > n ? m : n;
+        for (int i = 0; i < m; ++i) {
+            const npy_intp length = own[m - 1 - i];
+            if (length != 1 && aligned[i] != 1 && aligned[i] != length) {
+                PyObject* found = shape_of(views[k].array);
+                npy_intp so_far[MAX_DIMENSIONS];
+                for (int j = 0; j < n; ++j) so_far[j] = aligned[n - 1 - j];
+                PyObject* others = shape_of(so_far, n);
+                if (found && others) {
+                    PyErr_Format(PyExc_ValueError,
+                                 "%U: %U of shape %S does not broadcast against %S", self->name,
+                                 self->operands[k].name, found, others);
+                }
+                Py_XDECREF(found);
+                Py_XDECREF(others);
+                return -1;
+            }
+            if (length != 1) aligned[i] = length;
+        }
+    }
+    for (int i = 0; i < n; ++i) shape[i] = aligned[n - 1 - i];
+    return n;
+}
+
+// Lays an operand over the result: the stride of an axis that it lacks or repeats is 0.
+void lay_over(View* view, Layout layout, const npy_intp* shape, int n) {
+    npy_intp own[MAX_DIMENSIONS + 1], strides[MAX_DIMENSIONS + 1];
+    PyArrayObject* array = view->array;
+    const int m = expanded_shape(array, layout, own);
+    memcpy(strides, PyArray_STRIDES(array), PyArray_NDIM(array) * sizeof(npy_intp));
+    if (layout == COLUMN && m > 1) {
+        strides[m - 1] = strides[m - 2];
+        strides[m - 2] = 0;
+    } else if (layout == ROW) {
+        strides[m - 1] = 0;
+    }
+    view->data = PyArray_BYTES(array);
+    view->itemsize = PyArray_ITEMSIZE(array);
+    for (int i = 0; i < n; ++i) {
+        const int j = i - (n - m);
+        view->strides[i] = j < 0 || own[j] == 1 ? 0 : strides[j];
+    }
+    // A single column is contiguous, and so is nothing, whose strides NumPy sets to 0.
+    if (n > 0 && (shape[n - 1] == 1 || PyArray_SIZE(array) == 0) &&
+        (layout == EACH || layout == COLUMN)) {
+        view->strides[n - 1] = view->itemsize;
+    }
+}
+
+// The bytes from the first element's to the last one's.
+void extent(PyArrayObject* array, char** low, char** high) {
+    *low = *high = PyArray_BYTES(array);
+    for (int i = 0; i < PyArray_NDIM(array); ++i) {
+        const npy_intp reach = (PyArray_DIM(array, i) - 1) * PyArray_STRIDE(array, i);
+        *(reach < 0 ? low : high) += reach;
+    }
+    *high += PyArray_ITEMSIZE(array);
+}
+
+bool is_same_array(PyArrayObject* a, PyArrayObject* b) {
+    if (PyArray_BYTES(a) != PyArray_BYTES(b) || PyArray_NDIM(a) != PyArray_NDIM(b) ||
+        PyArray_ITEMSIZE(a) != PyArray_ITEMSIZE(b)) {
+        return false;
+    }
+    for (int i = 0; i < PyArray_NDIM(a); ++i) {
+        if (PyArray_DIM(a, i) != PyArray_DIM(b, i)) return false;
+        if (PyArray_DIM(a, i) > 1 && PyArray_STRIDE(a, i) != PyArray_STRIDE(b, i)) return false;
+    }
+    return true;
+}
+
+int shares_memory(PyArrayObject* a, PyArrayObject* b) {
+    PyObject* numpy = PyImport_ImportModule("numpy");
+    PyObject* found = numpy ? PyObject_CallMethod(numpy, "shares_memory", "OO", a, b) : nullptr;
+    const int answer = found ? PyObject_IsTrue(found) : -1;
+    Py_XDECREF(found);
+    Py_XDECREF(numpy);
+    return answer;
+}
+
+// Whether two elements of a written array are one: its axes, from the closest, must not reach into
+// each other.
+bool overlaps_itself(PyArrayObject* array) {
+    npy_intp reach = PyArray_ITEMSIZE(array);
+    bool used[MAX_DIMENSIONS] = {false};
+    for (int pass = 0; pass < PyArray_NDIM(array); ++pass) {
+        int closest = -1;
+        npy_intp least = 0;
+        for (int i = 0; i < PyArray_NDIM(array); ++i) {
+            const npy_intp stride = PyArray_STRIDE(array, i);
+            const npy_intp length = stride < 0 ? -stride : stride;
+            if (!used[i] && (closest < 0 || length < least)) {
+                closest = i;
+                least = length;
+            }
+        }
+        used[closest] = true;
+        if (PyArray_DIM(array, closest) < 2) continue;
+        if (least < reach) return true;
+        reach += least * (PyArray_DIM(array, closest) - 1);
+    }
+    return false;
+}
+
+// Operands are the same array or share no memory.
+int check_overlap(const Operation* self, const View* views) {
+    for (int w = 0; w < self->n_operands; ++w) {
+        PyArrayObject* written = views[w].array;
+        if (!written || self->operands[w].use == IN || PyArray_SIZE(written) == 0) continue;
+        if (overlaps_itself(written)) {
+            PyErr_Format(PyExc_ValueError, "%U: %U overlaps itself", self->name,
+                         self->operands[w].name);
+            return -1;
+        }
+        char *low, *high;
+        extent(written, &low, &high);
+        for (int k = 0; k < self->n_operands; ++k) {
+            PyArrayObject* other = views[k].array;
+            const bool other_is_written = self->operands[k].use != IN;
+            if (!other || k == w || (other_is_written && k < w) || PyArray_SIZE(other) == 0) {
+                continue;
+            }
+            char *other_low, *other_high;
+            extent(other, &other_low, &other_high);
+            if (high <= other_low || other_high <= low) continue;
+            const bool is_same = is_same_array(written, other) &&
+                                 self->operands[w].layout == self->operands[k].layout &&
+                                 self->kind != GATHER;
+            if (is_same && !other_is_written) continue;
+            const int shared = is_same ? 1 : shares_memory(written, other);
+            if (shared < 0) return -1;
+            if (!shared) continue;
+            PyErr_Format(PyExc_ValueError,
+                         is_same ? "%U: %U and %U are one array, but both are written to"
+                                 : "%U: %U partly overlaps %U: operands must be the same array or "
+                                   "share no memory",
+                         self->name, self->operands[w].name, self->operands[k].name);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Running a loop.
+
+struct Plan {
+    const Operation* self;
+    XpnLoop loop;
+    View* views;
+    npy_intp shape[MAX_DIMENSIONS];
+    int n;
+    const XpnConstant* constants;
+};
+
+bool has_rows_of_elements(const OperandSpec& spec) {
+    return spec.layout == EACH || spec.layout == COLUMN;
+}
+
+// Merges neighbouring axes that every operand steps through as through one.
+void merge_axes(Plan* plan) {
+    const int n_operands = plan->self->n_operands;
+    const int last = plan->self->reads_columns ? plan->n - 1 : plan->n;  // first axis to keep apart
+    int to = 0;
+    for (int from = 1; from < plan->n; ++from) {
+        if (plan->shape[from] == 1 && from < plan->n - 1) continue;  // an axis of one step
+        bool merges = from < last;
+        for (int k = 0; k < n_operands && merges; ++k) {
+            const View& view = plan->views[k];
+            merges = !view.data || view.strides[to] == view.strides[from] * plan->shape[from];
+        }
+        if (merges || plan->shape[to] == 1) {
+            plan->shape[to] *= plan->shape[from];
+        } else {
+            plan->shape[++to] = plan->shape[from];
+        }
+        for (int k = 0; k < n_operands; ++k) {
+            plan->views[k].strides[to] = plan->views[k].strides[from];
+        }
+    }
+    plan->n = to + 1;
+}
+
+// Copies between an operand's row and contiguous elements.
+void copy_elements(char* to, npy_intp to_stride, const char* from, npy_intp from_stride,
+                   npy_intp n, npy_intp itemsize) {
+    for (npy_intp i = 0; i < n; ++i) {
+        memcpy(to + i * to_stride, from + i * from_stride, (size_t)itemsize);
+    }
+}
+
+// One matrix, of which some operand does not lie in contiguous rows: piece by piece, by way of a
+// tile for each such operand.
+void run_in_tiles(const Plan* plan, const XpnBlock& block, const npy_intp* inner) {
+    alignas(64) char tiles[XPN_MAX_OPERANDS][TILE * sizeof(double)];
+    const Operation* self = plan->self;
+    for (npy_intp r = 0; r < block.n_rows; ++r) {
+        for (npy_intp start = 0; start < block.n_columns; start += TILE) {
+            const npy_intp n = block.n_columns - start < TILE ? block.n_columns - start : TILE;
+            XpnBlock piece = block;
+            piece.n_rows = 1;
+            piece.n_columns = n;
+            piece.first = block.first + (unsigned long long)(r * block.n_columns + start);
+            for (int k = 0; k < self->n_operands; ++k) {
+                if (!block.data[k]) continue;
+                const npy_intp itemsize = plan->views[k].itemsize;
+                char* at = block.data[k] + r * block.stride[k];
+                piece.data[k] = at;
+                if (!has_rows_of_elements(self->operands[k])) continue;
+                at += start * inner[k];
+                piece.data[k] = at;
+                if (inner[k] == itemsize) continue;
+                piece.data[k] = tiles[k];
+                if (self->operands[k].use != OUT) {
+                    copy_elements(tiles[k], itemsize, at, inner[k], n, itemsize);
+                }
+            }
+            plan->loop(&piece);
+            for (int k = 0; k < self->n_operands; ++k) {
+                const npy_intp itemsize = plan->views[k].itemsize;
+                if (piece.data[k] != tiles[k] || self->operands[k].use == IN) continue;
+                char* at = block.data[k] + r * block.stride[k] + start * inner[k];
+                copy_elements(at, inner[k], tiles[k], itemsize, n, itemsize);
+            }
+        }
+    }
+}
+
+// A matrix of few columns whose operands would be contiguous as a whole, but for those with one
+// value for each column: these are repeated, so that several rows run as one.
+bool run_as_few_rows(const Plan* plan, const XpnBlock& block) {
+    const Operation* self = plan->self;
+    if (self->kind != ELEMENTWISE || self->reads_columns || block.n_rows < 2 ||
+        block.n_columns > TILE / 8) {
+        return false;
+    }
+    alignas(64) char tiles[XPN_MAX_OPERANDS][TILE * sizeof(double)];
+    const npy_intp rows_at_once = TILE / block.n_columns;
+    XpnBlock piece = block;
+    for (int k = 0; k < self->n_operands; ++k) {
+        const npy_intp itemsize = plan->views[k].itemsize;
+        const bool is_repeated = block.data[k] && block.stride[k] == 0 &&
+                                 has_rows_of_elements(self->operands[k]);
+        if (!block.data[k] || (block.stride[k] == 0 && !is_repeated)) continue;
+        if (!is_repeated && block.stride[k] != block.n_columns * itemsize) return false;
+        if (!is_repeated) continue;
+        for (npy_intp r = 0; r < rows_at_once; ++r) {
+            memcpy(tiles[k] + r * block.n_columns * itemsize, block.data[k],
+                   (size_t)(block.n_columns * itemsize));
+        }
+        piece.data[k] = tiles[k];
+    }
+    piece.n_rows = 1;
+    for (npy_intp r = 0; r < block.n_rows; r += rows_at_once) {
+        const npy_intp n = block.n_rows - r < rows_at_once ? block.n_rows - r : rows_at_once;
+        piece.n_columns = n * block.n_columns;
+        piece.first = block.first + (unsigned long long)(r * block.n_columns);
+        for (int k = 0; k < self->n_operands; ++k) {
+            if (block.stride[k] != 0) piece.data[k] = block.data[k] + r * block.stride[k];
+        }
+        plan->loop(&piece);
+    }
+    return true;
+}
+
+// All matrices of the operands.
+void run(const Plan* plan) {
+    const Operation* self = plan->self;
+    const int n = plan->n;
+    XpnBlock block;
+    block.constants = plan->constants;
+    block.n_columns = n > 0 ? plan->shape[n - 1] : 1;
+    block.n_rows = n > 1 ? plan->shape[n - 2] : 1;
+    npy_intp inner[XPN_MAX_OPERANDS];
+    bool is_contiguous = true;
+    npy_intp n_outer = 1;
+    for (int i = 0; i < n - 2; ++i) n_outer *= plan->shape[i];
+    if (n_outer == 0) return;
+    for (int k = 0; k < self->n_operands; ++k) {
+        const View& view = plan->views[k];
+        inner[k] = n > 0 ? view.strides[n - 1] : 0;
+        block.stride[k] = n > 1 && view.data ? view.strides[n - 2] : 0;
+        if (block.n_columns == 1) inner[k] = view.itemsize;
+        if (view.data && has_rows_of_elements(self->operands[k])) {
+            is_contiguous = is_contiguous && inner[k] == view.itemsize;
+        }
+    }
+    npy_intp index[MAX_DIMENSIONS] = {0};
+    for (npy_intp outer = 0; outer < n_outer; ++outer) {
+        for (int k = 0; k < self->n_operands; ++k) {
+            const View& view = plan->views[k];
+            char* at = view.data;
+            for (int i = 0; at && i < n - 2; ++i) at += index[i] * view.strides[i];
+            block.data[k] = at;
+        }
+        block.first = (unsigned long long)(outer * block.n_rows * block.n_columns);
+        if (!is_contiguous) {
+            run_in_tiles(plan, block, inner);
+        } else if (!run_as_few_rows(plan, block)) {
+            plan->loop(&block);
+        }
+        for (int i = n - 3; i >= 0 && ++index[i] == plan->shape[i]; --i) index[i] = 0;
+    }
+}
+
+// Rowwise and column-reduce loops take contiguous rows only: others are copied as a whole.
+int make_contiguous(const Operation* self, View* views, const npy_intp* shape, int n, Call* call) {
+    for (int k = 0; k < self->n_operands; ++k) {
+        const OperandSpec& spec = self->operands[k];
+        View& view = views[k];
+        if (!view.array || !has_rows_of_elements(spec)) continue;
+        if (shape[n - 1] == 1 || view.strides[n - 1] == view.itemsize) continue;
+        npy_intp own[MAX_DIMENSIONS + 1];
+        const int m = reduced_shape(spec.layout, shape, n, own);
+        PyArrayObject* copy = call->own(PyArray_SimpleNew(m, own, PyArray_TYPE(view.array)));
+        if (!copy) return -1;
+        if (spec.use == IN) {
+            if (PyArray_CopyInto(copy, view.array) < 0) return -1;
+        } else {
+            call->copy_to[call->n_copies] = view.array;
+            call->copy_from[call->n_copies++] = copy;
+        }
+        view.array = copy;
+        lay_over(&view, spec.layout, shape, n);
+    }
+    return 0;
+}
+
+// Makes the output that was not given; checks those that were.
+int prepare_outputs(const Operation* self, View* views, const npy_intp* shape, int n, int T,
+                    Call* call) {
+    for (int k = 0; k < self->n_operands; ++k) {
+        const OperandSpec& spec = self->operands[k];
+        if (spec.use == IN || (!views[k].array && k != self->result)) continue;
+        npy_intp wanted[MAX_DIMENSIONS + 1];
+        const int m = reduced_shape(spec.layout, shape, n, wanted);
+        if (!views[k].array) {
+            views[k].array = call->own(PyArray_SimpleNew(m, wanted, T));
+            if (!views[k].array) return -1;
+            continue;
+        }
+        if (PyArray_NDIM(views[k].array) == m &&
+            PyArray_CompareLists(PyArray_DIMS(views[k].array), wanted, m)) {
+            continue;
+        }
+        PyObject* found = shape_of(views[k].array);
+        PyObject* expected = shape_of(wanted, m);
+        if (found && expected) {
+            PyErr_Format(PyExc_ValueError, "%U: %U must have shape %S, got %S", self->name,
+                         spec.name, expected, found);
+        }
+        Py_XDECREF(found);
+        Py_XDECREF(expected);
+        return -1;
+    }
+    return 0;
+}
+
+bool is_elementwise(const Operation* self, const View* views) {
+    if (self->kind == ELEMENTWISE) return true;
+    if (self->kind != COLUMN_REDUCE) return false;
+    for (int k = 0; k < self->n_operands; ++k) {
+        const OperandSpec& spec = self->operands[k];
+        if (spec.use == OUT && spec.layout == COLUMN && views[k].array) return false;
+    }
+    return self->operands[self->result].layout == EACH;
+}
+
+PyObject* result_of(const Operation* self, const View* views) {
+    PyObject* result = self->result < 0 ? Py_None : (PyObject*)views[self->result].array;
+    Py_INCREF(result);
+    return result;
+}
+
+PyObject* run_operation(const Operation* self, PyObject** given, const XpnConstant* constants) {
+    View views[XPN_MAX_OPERANDS];
+    int T;
+    Call call;
+    Plan plan;
+    if (check_operands(self, given, views, &T) < 0) return nullptr;
+    const int n = plan.n = result_shape(self, views, plan.shape);
+    if (n < 0) return nullptr;
+    const bool elementwise = is_elementwise(self, views);
+    if (!elementwise && n < (self->kind == ROWWISE ? 1 : 2)) {
+        PyErr_Format(PyExc_ValueError, "%U: %U must have at least %d dimensions, got %d",
+                     self->name, self->operands[0].name, self->kind == ROWWISE ? 1 : 2, n);
+        return nullptr;
+    }
+    if (prepare_outputs(self, views, plan.shape, n, T, &call) < 0) return nullptr;
+    if (check_overlap(self, views) < 0) return nullptr;
+    PyObject* result = result_of(self, views);
+    npy_intp size = 1;
+    for (int i = 0; i < n; ++i) size *= plan.shape[i];
+    for (int k = 0; k < self->n_operands; ++k) {
+        if (views[k].array) lay_over(&views[k], self->operands[k].layout, plan.shape, n);
+    }
+    if (!elementwise && make_contiguous(self, views, plan.shape, n, &call) < 0) {
+        Py_DECREF(result);
+        return nullptr;
+    }
+    plan.self = self;
+    plan.loop = self->loops[T == NPY_DOUBLE];
+    plan.views = views;
+    plan.constants = constants;
+    if (elementwise && n > 1) merge_axes(&plan);
+    if (size >= NOGIL_ELEMENTS) {
+        Py_BEGIN_ALLOW_THREADS
+        run(&plan);
+        Py_END_ALLOW_THREADS
+    } else {
+        run(&plan);
+    }
+    for (int i = 0; i < call.n_copies; ++i) {
+        if (PyArray_CopyInto(call.copy_to[i], call.copy_from[i]) < 0) {
+            Py_DECREF(result);
+            return nullptr;
+        }
+    }
+    return result;
+}
+
+// ---------------------------------------------------------------------------------------------
+// The gather of a minibatch: operands X, indices, out; one constant, what to divide by.
+
+bool is_plain(PyArrayObject* array) { return PyArray_ISCARRAY_RO(array); }
+
+PyObject* run_gather(const Operation* self, PyObject** given, PyObject* const* args,
+                     Py_ssize_t n_args, PyObject* names, XpnConstant divide_by) {
+    PyObject *X_ = given[0], *indices_ = given[1], *out_ = given[2];
+    PyArrayObject* X = reinterpret_cast<PyArrayObject*>(X_);
+    PyArrayObject* indices = reinterpret_cast<PyArrayObject*>(indices_);
+    PyArrayObject* out = reinterpret_cast<PyArrayObject*>(out_);
+    const bool divides = divide_by.integer != 0;
+    // Whatever is not the common case is the reference's.
+    bool is_ours = X_ && indices_ && out_ && PyArray_Check(X_) && PyArray_Check(indices_) &&
+                   PyArray_Check(out_) && is_plain(X) && is_plain(indices) && is_plain(out) &&
+                   PyArray_ISWRITEABLE(out) && !PyDataType_REFCHK(PyArray_DESCR(X)) &&
+                   has_type(indices, NPY_INT64) && PyArray_NDIM(indices) == 1 &&
+                   PyArray_NDIM(X) > 0 && PyArray_NDIM(out) == PyArray_NDIM(X) &&
+                   PyArray_DIM(out, 0) == PyArray_DIM(indices, 0) &&
+                   PyArray_CompareLists(PyArray_DIMS(out) + 1, PyArray_DIMS(X) + 1,
+                                        PyArray_NDIM(X) - 1);
+    const bool is_copy = is_ours && !divides && PyArray_EquivTypes(PyArray_DESCR(X),
+                                                                  PyArray_DESCR(out));
+    const bool from_bytes = is_ours && PyArray_TYPE(X) == NPY_UINT8 &&
+                            (has_type(out, NPY_FLOAT) || has_type(out, NPY_DOUBLE));
+    if (!is_copy && !from_bytes) return PyObject_Vectorcall(self->reference, args, n_args, names);
+    View views[3];
+    for (int k = 0; k < 3; ++k) views[k].array = reinterpret_cast<PyArrayObject*>(given[k]);
+    if (check_overlap(self, views) < 0) return nullptr;
+    const npy_intp n = PyArray_DIM(out, 0), n_samples = PyArray_DIM(X, 0);
+    const npy_intp row_size = n ? PyArray_SIZE(out) / n : 0;
+    const npy_intp in_bytes = row_size * PyArray_ITEMSIZE(X);
+    const npy_intp out_bytes = row_size * PyArray_ITEMSIZE(out);
+    const npy_int64* index = static_cast<const npy_int64*>(PyArray_DATA(indices));
+    for (npy_intp i = 0; i < n; ++i) {
+        if (index[i] < 0 || index[i] >= n_samples) {
+            PyErr_Format(PyExc_IndexError, "%U: indices must lie in [0, %zd), got %lld",
+                         self->name, n_samples, (long long)index[i]);
+            return nullptr;
+        }
+    }
+    if (!divides) divide_by.real = 1;
+    XpnBlock block;
+    block.n_rows = 1;
+    block.n_columns = row_size;
+    block.first = 0;
+    block.constants = &divide_by;
+    const XpnLoop loop = self->loops[has_type(out, NPY_DOUBLE)];
+    PyThreadState* state = n * row_size >= NOGIL_ELEMENTS ? PyEval_SaveThread() : nullptr;
+    for (npy_intp i = 0; i < n; ++i) {
+        char* from = PyArray_BYTES(X) + index[i] * in_bytes;
+        char* to = PyArray_BYTES(out) + i * out_bytes;
+        if (is_copy) {
+            memcpy(to, from, (size_t)in_bytes);
+        } else {
+            block.data[0] = from;
+            block.data[1] = const_cast<char*>(reinterpret_cast<const char*>(index + i));
+            block.data[2] = to;
+            loop(&block);
+        }
+    }
+    if (state) PyEval_RestoreThread(state);
+    Py_INCREF(out);
+    return out_;
+}
+
+// ---------------------------------------------------------------------------------------------
+// The type Operation.
+
+PyObject* call_operation(PyObject* callable, PyObject* const* args, size_t nargsf,
+                         PyObject* names) {
+    const Operation* self = reinterpret_cast<Operation*>(callable);
+    const Py_ssize_t n_args = PyVectorcall_NARGS(nargsf);
+    PyObject* given[XPN_MAX_OPERANDS] = {nullptr};
+    XpnConstant constants[XPN_MAX_CONSTANTS];
+    if (read_arguments(self, args, n_args, names, given, constants) < 0) return nullptr;
+    if (self->kind == GATHER) {
+        return run_gather(self, given, args, n_args, names, constants[0]);
+    }
+    return run_operation(self, given, constants);
+}
+
+void free_operation(PyObject* object) {
+    Operation* self = reinterpret_cast<Operation*>(object);
+    PyTypeObject* type = Py_TYPE(object);
+    Py_XDECREF(self->attributes);
+    Py_XDECREF(self->name);
+    Py_XDECREF(self->reference);
+    for (int i = 0; i < self->n_parameters; ++i) Py_XDECREF(self->parameters[i].name);
+    for (int i = 0; i < self->n_operands; ++i) Py_XDECREF(self->operands[i].name);
+    for (int i = 0; i < self->n_constants; ++i) Py_XDECREF(self->constants[i].name);
+    PyObject_Free(object);
+    Py_DECREF(type);
+}
+
+PyObject* represent(PyObject* object) {
+    return PyUnicode_FromFormat("<fused operation %U>",
+                                reinterpret_cast<Operation*>(object)->name);
+}
+
+PyMemberDef members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(Operation, vectorcall), READONLY, nullptr},
+    {"__dictoffset__", T_PYSSIZET, offsetof(Operation, attributes), READONLY, nullptr},
+    {nullptr, 0, 0, 0, nullptr},
+};
+
+PyGetSetDef properties[] = {
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, nullptr, nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr},
+};
+
+PyType_Slot slots[] = {
+    {Py_tp_dealloc, reinterpret_cast<void*>(free_operation)},
+    {Py_tp_call, reinterpret_cast<void*>(PyVectorcall_Call)},
+    {Py_tp_repr, reinterpret_cast<void*>(represent)},
+    {Py_tp_members, members},
+    {Py_tp_getset, properties},
+    {Py_tp_setattro, reinterpret_cast<void*>(PyObject_GenericSetAttr)},
+    {Py_tp_getattro, reinterpret_cast<void*>(PyObject_GenericGetAttr)},
+    {0, nullptr},
+};
+
+PyType_Spec operation_spec = {
+    "xpnet.kernels._host.Operation", sizeof(Operation), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots,
+};
+
+PyTypeObject* operation_type = nullptr;
+
+int index_of(PyObject* name, const OperandSpec* operands, int n) {
+    for (int i = 0; i < n; ++i) {
+        if (PyUnicode_Compare(operands[i].name, name) == 0) return i;
+    }
+    return -1;
+}
+
+// Reads (name, type, layout, use, optional) of every operand.
+int read_operands(Operation* self, PyObject* operands) {
+    const Py_ssize_t n = PyTuple_Size(operands);
+    if (n < 0 || n > XPN_MAX_OPERANDS) return -1;
+    self->result = -1;
+    for (Py_ssize_t i = 0; i < n; ++i) {
+        OperandSpec& spec = self->operands[i];
+        const char* type;
+        int layout, use, is_optional;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(operands, i), "Usiip", &spec.name, &type, &layout,
+                              &use, &is_optional)) {
+            return -1;
+        }
+        Py_INCREF(spec.name);
+        ++self->n_operands;
+        spec.type = strcmp(type, "T") == 0       ? NPY_NOTYPE
+                    : strcmp(type, "uint8") == 0 ? NPY_UINT8
+                                                 : NPY_INT64;
+        spec.layout = static_cast<Layout>(layout);
+        spec.use = static_cast<Use>(use);
+        spec.is_optional = is_optional != 0;
+        if (PyUnicode_CompareWithASCIIString(spec.name, "out") == 0) self->result = (int)i;
+    }
+    return 0;
+}
+
+// Reads (name, is_real) of every constant that is given in a call.
+int read_constants(Operation* self, PyObject* constants) {
+    const Py_ssize_t n = PyTuple_Size(constants);
+    if (n < 0 || n > XPN_MAX_CONSTANTS) return -1;
+    for (Py_ssize_t i = 0; i < n; ++i) {
+        ConstantSpec& spec = self->constants[i];
+        int is_real;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(constants, i), "Up", &spec.name, &is_real)) {
+            return -1;
+        }
+        Py_INCREF(spec.name);
+        ++self->n_constants;
+        spec.is_real = is_real != 0;
+        if (PyUnicode_CompareWithASCIIString(spec.name, "n_decay") == 0) self->reads_columns = true;
+    }
+    return 0;
+}
+
+// Reads (name, is_required) of every parameter; a parameter is an operand or a constant.
+int read_parameters(Operation* self, PyObject* parameters) {
+    const Py_ssize_t n = PyTuple_Size(parameters);
+    if (n < 0 || n > MAX_PARAMETERS) return -1;
+    for (Py_ssize_t i = 0; i < n; ++i) {
+        Parameter& parameter = self->parameters[i];
+        int is_required;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(parameters, i), "Up", &parameter.name,
+                              &is_required)) {
+            return -1;
+        }
+        Py_INCREF(parameter.name);
+        ++self->n_parameters;
+        PyUnicode_InternInPlace(&parameter.name);
+        parameter.is_required = is_required != 0;
+        parameter.index = index_of(parameter.name, self->operands, self->n_operands);
+        parameter.is_operand = parameter.index >= 0;
+        for (int k = 0; k < self->n_constants && !parameter.is_operand; ++k) {
+            if (PyUnicode_Compare(self->constants[k].name, parameter.name) == 0) {
+                parameter.index = k;
+            }
+        }
+        if (parameter.index < 0) {
+            PyErr_Format(PyExc_ValueError, "%U: %U is neither an operand nor a constant",
+                         self->name, parameter.name);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+const Variant* find_variant(const char* name) {
+    static Variant variants[3];
+    static const int n = find_variants(variants);
+    for (int i = 0; i < n; ++i) {
+        if (variants[i].is_supported && strcmp(variants[i].name, name) == 0) return &variants[i];
+    }
+    return nullptr;
+}
+
+PyObject* make_operation(PyObject*, PyObject* args) {
+    PyObject *name, *parameters, *operands, *constants, *reference;
+    const char* variant;
+    int kind;
+    if (!PyArg_ParseTuple(args, "sUiO!O!O!O", &variant, &name, &kind, &PyTuple_Type, &parameters,
+                          &PyTuple_Type, &operands, &PyTuple_Type, &constants, &reference)) {
+        return nullptr;
+    }
+    const Variant* chosen = find_variant(variant);
+    const XpnEntry* entry = chosen ? chosen->entries : nullptr;
+    const char* row = PyUnicode_AsUTF8(name);
+    if (!row) return nullptr;
+    while (entry && entry->name && strcmp(entry->name, row) != 0) ++entry;
+    if (!entry || !entry->name) {
+        return PyErr_Format(PyExc_ValueError, "there is no loop %U for %s here", name, variant);
+    }
+    Operation* self = PyObject_New(Operation, operation_type);
+    if (!self) return nullptr;
+    memset(reinterpret_cast<char*>(self) + sizeof(PyObject), 0,
+           sizeof(Operation) - sizeof(PyObject));
+    self->vectorcall = call_operation;
+    Py_INCREF(name);
+    self->name = name;
+    Py_INCREF(reference);
+    self->reference = reference;
+    self->kind = static_cast<Kind>(kind);
+    self->loops[0] = entry->float_loop;
+    self->loops[1] = entry->double_loop;
+    if (read_operands(self, operands) < 0 || read_constants(self, constants) < 0 ||
+        read_parameters(self, parameters) < 0) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "too many operands or constants");
+        Py_DECREF(self);
+        return nullptr;
+    }
+    return reinterpret_cast<PyObject*>(self);
+}
+
+PyObject* supported_variants(PyObject*, PyObject*) {
+    Variant variants[3];
+    const int n = find_variants(variants);
+    PyObject* names = PyList_New(0);
+    for (int i = 0; names && i < n; ++i) {
+        if (!variants[i].is_supported) continue;
+        PyObject* name = PyUnicode_FromString(variants[i].name);
+        if (!name || PyList_Append(names, name) < 0) Py_CLEAR(names);
+        Py_XDECREF(name);
+    }
+    return names;
+}
+
+PyObject* random_words(PyObject*, PyObject* args) {
+    const char* name;
+    unsigned long long first, seed;
+    npy_intp n;
+    unsigned int layer, step, purpose;
+    if (!PyArg_ParseTuple(args, "sKnKIII", &name, &first, &n, &seed, &layer, &step, &purpose)) {
+        return nullptr;
+    }
+    const Variant* variant = find_variant(name);
+    if (!variant || n < 0) {
+        return PyErr_Format(PyExc_ValueError, "%zd words by %s cannot be had here", n, name);
+    }
+    PyObject* words = PyArray_SimpleNew(1, &n, NPY_UINT32);
+    if (!words) return nullptr;
+    variant->words(
+        static_cast<unsigned int*>(PyArray_DATA(reinterpret_cast<PyArrayObject*>(words))), first,
+        n, seed, layer, step, purpose);
+    return words;
+}
+
+PyMethodDef functions[] = {
+    {"make_operation", make_operation, METH_VARARGS,
+     "make_operation(variant, name, kind, parameters, operands, constants, reference)"},
+    {"random_words", random_words, METH_VARARGS,
+     "random_words(variant, first, n, seed, layer, step, purpose): words of the Philox stream"},
+    {"supported_variants", supported_variants, METH_NOARGS,
+     "The compiled variants that this processor can run, the best first."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_host", "Loops over NumPy arrays, written from the catalogue.", -1,
+    functions, nullptr, nullptr, nullptr, nullptr,
+};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__host() {
+    if (PyArray_ImportNumPyAPI() < 0) return nullptr;
+    operation_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&operation_spec));
+    PyObject* module = operation_type ? PyModule_Create(&definition) : nullptr;
+    if (!module) return nullptr;
+    if (PyModule_AddObjectRef(module, "Operation", (PyObject*)operation_type) < 0 ||
+        PyModule_AddStringConstant(module, "digest", XPN_DIGEST) < 0 ||
+        PyModule_AddStringConstant(module, "compiler", XPN_COMPILER) < 0) {
+        Py_DECREF(module);
+        return nullptr;
+    }
+    return module;
+}

@@ -1,0 +1,490 @@
+"""The loops of the host kernels: from the rows of the catalogue to C++ text.
+
+Every row becomes a function that runs over a matrix (``XpnBlock`` in ``host_loops.h``). Its inner
+loop goes along contiguous elements, copies the operands to local variables, evaluates the row's
+body and stores the results. Iterations do not depend on each other, since operands are identical
+or share no memory, and ``omp simd`` says so to the compiler: no OpenMP runtime is involved.
+
+This runs when xpnet is built, without NumPy and without anything else of xpnet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from xpnet.kernels.catalogue import (
+    CATALOGUE,
+    ColumnReduce,
+    Constant,
+    Elementwise,
+    Operand,
+    Row,
+    Rowwise,
+)
+
+__all__ = ["C_TYPES", "digest", "loops"]
+
+FOLDER = Path(__file__).resolve().parent
+SOURCES = ("catalogue.py", "functions.h", "host_loops.h", "host_module.cpp", "host_source.py")
+
+C_TYPES = {
+    "T": "T",
+    "double": "double",
+    "number": "double",
+    "int64": "long long",
+    "uint64": "unsigned long long",
+    "uint32": "unsigned int",
+    "uint8": "unsigned char",
+}
+
+_HEAD = """\
+// Written from the catalogue by host_source.py. One variant of it is compiled for each instruction
+// set: nothing in here may be a function that the linker could share between them.
+
+#include <math.h>
+
+#include "functions.h"
+#include "host_loops.h"
+
+#if defined(__GNUC__)  // a body sees all operands and variables, and reads some of them
+#pragma GCC diagnostic ignored "-Wunused-variable"
+#pragma GCC diagnostic ignored "-Wunused-but-set-variable"
+#endif
+
+#define XPN_PASTE_(a, b) a##b
+#define XPN_PASTE(a, b) XPN_PASTE_(a, b)
+
+namespace {
+
+typedef ptrdiff_t index_t;
+
+const index_t WORDS = 512;    // random words drawn at a time
+const index_t WIDTH = 512;    // columns that are summed at a time,
+const index_t HEIGHT = 32;    // and rows before a sum moves on, which bounds its rounding errors
+const index_t NARROW = 32;    // a rowwise operation on at most so many columns
+const index_t LANES = 32;     // takes so many rows at a time
+
+inline index_t smaller(index_t a, index_t b) { return a < b ? a : b; }
+
+template <class V> XPN_INLINE V* row_of(const XpnBlock& block, int operand, index_t r) {
+    return reinterpret_cast<V*>(block.data[operand] + r * block.stride[operand]);
+}
+
+// Words first .. first + n - 1 of the stream; gives where in `buffer` they begin.
+XPN_INLINE const unsigned int* draw(unsigned int* buffer, unsigned long long first, index_t n,
+                                    unsigned long long seed, unsigned int layer,
+                                    unsigned int step, unsigned int purpose) {
+    const unsigned int start = (unsigned int)(first >> 2), skip = (unsigned int)(first & 3);
+    const unsigned int k0 = (unsigned int)seed, k1 = (unsigned int)(seed >> 32);
+    const int n_counters = int((skip + n + 3) >> 2);
+#pragma omp simd
+    for (int i = 0; i < n_counters; ++i) {
+        unsigned int c0 = start + (unsigned int)i, c1 = layer, c2 = step, c3 = purpose;
+        xpn::philox4x32(c0, c1, c2, c3, k0, k1);
+        buffer[4 * i] = c0;
+        buffer[4 * i + 1] = c1;
+        buffer[4 * i + 2] = c2;
+        buffer[4 * i + 3] = c3;
+    }
+    return buffer + skip;
+}
+"""
+
+_WORDS = """
+extern "C" void XPN_PASTE(xpn_words_, XPN_VARIANT)(
+    unsigned int* words, unsigned long long first, ptrdiff_t n, unsigned long long seed,
+    unsigned int layer, unsigned int step, unsigned int purpose) {
+    unsigned int buffer[WORDS + 8];
+    for (index_t i = 0; i < n; i += WORDS) {
+        const index_t m = smaller(WORDS, n - i);
+        const unsigned int* drawn = draw(buffer, first + (unsigned long long)i, m, seed, layer,
+                                         step, purpose);
+        for (index_t k = 0; k < m; ++k) words[i + k] = drawn[k];
+    }
+}"""
+
+
+def digest() -> str:
+    """Identify the text that host kernels are made from."""
+    found = hashlib.sha256()
+    for name in SOURCES:
+        found.update((FOLDER / name).read_bytes().replace(b"\r\n", b"\n"))
+    return found.hexdigest()[:16]
+
+
+def loops(catalogue: Iterable[Row] = CATALOGUE) -> str:
+    """Write the loops of all rows, and the table that finds them by name."""
+    rows = list(catalogue)
+    parts = [_HEAD, *(_loop(row) for row in rows), "}  // namespace", ""]
+    parts += [
+        'extern "C" {',
+        "extern const XpnEntry XPN_PASTE(xpn_loops_, XPN_VARIANT)[];",
+        "}",
+        "const XpnEntry XPN_PASTE(xpn_loops_, XPN_VARIANT)[] = {",
+        *(f'    {{"{row.name}", {row.name}_<float>, {row.name}_<double>}},' for row in rows),
+        "    {nullptr, nullptr, nullptr},",
+        "};",
+        _WORDS,
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _loop(row: Row) -> str:
+    if isinstance(row, Rowwise):
+        return _rowwise(row)
+    if isinstance(row, ColumnReduce):
+        return _column_reduce(row)
+    if isinstance(row, Elementwise):
+        return _elementwise(row)
+    raise TypeError(f"row {row.name!r} is of no kind: {type(row).__name__}")
+
+
+def _elementwise(row: Elementwise) -> str:
+    """Row by row; the columns that decay first, where some do."""
+    flags = _flags(row)
+    decays = any(constant.name == "n_decay" for constant in row.numbers)
+    if decays:
+        flags = [*flags, "decays"]
+    template = ", ".join(["class T", *(f"bool {flag}" for flag in flags)])
+    inner = _columns(row, "begin", "end")
+    if row.words:
+        inner = _in_chunks(row)
+    chosen = "".join(f", {flag}" for flag in _flags(row))
+    if decays:
+        split = "weight_decay_ ? smaller((index_t)n_decay, block.n_columns) : 0"
+        calls = f"""\
+        const index_t split = {split};
+        {row.name}_row<T{chosen}, true>(block, r, 0, split);
+        {row.name}_row<T{chosen}, false>(block, r, split, block.n_columns);"""
+        locals_ = "const long long n_decay = (long long)block.constants[{}].integer;".format(
+            next(i for i, constant in enumerate(_given(row)) if constant.name == "n_decay")
+        )
+        index = next(i for i, o in enumerate(row.operands) if o.name == "weight_decay")
+        locals_ += f"\n    const bool weight_decay_ = block.data[{index}] != nullptr;"
+    else:
+        calls = f"        {row.name}_row<T{chosen}>(block, r, 0, block.n_columns);"
+        locals_ = ""
+    return f"""
+template <{template}>
+XPN_INLINE void {row.name}_row(const XpnBlock& block, index_t r, index_t begin, index_t end) {{
+{_constants(row, skip=("n_decay",))}{_pointers(row)}{inner}
+}}
+
+{_template_of(_flags(row))}void {row.name}_all(const XpnBlock& block) {{
+    {locals_}
+    for (index_t r = 0; r < block.n_rows; ++r) {{
+{calls}
+    }}
+}}
+{_dispatch(row)}"""
+
+
+def _column_reduce(row: ColumnReduce) -> str:
+    flags = _flags(row)
+    total = next(o for o in row.operands if o.name == row.total)
+    wanted = f"has_{total.name}" if total.optional else "true"
+    k = row.operands.index(total)
+    body = _columns(row, "begin", "end", after=f"if ({wanted}) part[i - begin] += {row.term};")
+    return f"""
+{_template_of(flags)}XPN_INLINE void {row.name}_row(
+    const XpnBlock& block, index_t r, index_t begin, index_t end, T* part) {{
+{_constants(row)}{_pointers(row, skip=(total,))}{body}
+}}
+
+{_template_of(flags)}void {row.name}_all(const XpnBlock& block) {{
+    if (!({wanted})) {{
+        for (index_t r = 0; r < block.n_rows; ++r) {{
+            {row.name}_row<{", ".join(["T", *flags])}>(block, r, 0, block.n_columns, nullptr);
+        }}
+        return;
+    }}
+    for (index_t begin = 0; begin < block.n_columns; begin += WIDTH) {{
+        const index_t end = smaller(begin + WIDTH, block.n_columns), n = end - begin;
+        T total[WIDTH], part[WIDTH];
+        for (index_t i = 0; i < n; ++i) total[i] = T(0);
+        for (index_t top = 0; top < block.n_rows; top += HEIGHT) {{
+            for (index_t i = 0; i < n; ++i) part[i] = T(0);
+            const index_t bottom = smaller(top + HEIGHT, block.n_rows);
+            for (index_t r = top; r < bottom; ++r) {{
+                {row.name}_row<{", ".join(["T", *flags])}>(block, r, begin, end, part);
+            }}
+            for (index_t i = 0; i < n; ++i) total[i] += part[i];
+        }}
+        T* result = row_of<T>(block, {k}, 0) + begin;
+        for (index_t i = 0; i < n; ++i) result[i] = total[i];
+    }}
+}}
+{_dispatch(row)}"""
+
+
+def _rowwise(row: Rowwise) -> str:
+    """Along each row; or, where rows are short, across LANES of them at a time."""
+    flags = _flags(row)
+    return f"""
+{_template_of(flags)}void {row.name}_narrow(const XpnBlock& block) {{
+{_rowwise_narrow(row)}
+}}
+
+{_template_of(flags)}void {row.name}_all(const XpnBlock& block) {{
+    if (block.n_columns <= NARROW) return {row.name}_narrow<{", ".join(["T", *flags])}>(block);
+{_rowwise_wide(row)}
+}}
+{_dispatch(row)}"""
+
+
+def _rowwise_wide(row: Rowwise) -> str:
+    each = [o for o in row.operands if o.layout == "each"]
+    results = [o for o in row.operands if o.use == "out" and o.layout != "each"]
+    loads = " ".join(_load(o, "j") for o in each if o.use == "in")
+    steps = []
+    for kind, variable, expression in row.reductions:
+        operator = "max" if kind == "max" else "+"
+        steps.append(f"""\
+        T {variable} = {_START[kind]};
+#pragma omp simd reduction({operator} : {variable})
+        for (int j = 0; j < n_columns; ++j) {{
+            {loads}
+            const T value = {expression};
+            {_UPDATE[kind].format(variable)}
+        }}""")
+    steps += [f"        T {result.name};" for result in results]
+    steps += [f"        {row.result}"] if row.result else []
+    steps += [f"        *{result.name}_ = {result.name};" for result in results]
+    outs = [o for o in each if o.use == "out"]
+    if outs:
+        steps.append(f"""\
+        if ({_wanted(outs)}) {{
+#pragma omp simd
+            for (int j = 0; j < n_columns; ++j) {{
+                {loads}
+                {" ".join(f"T {o.name};" for o in outs)}
+                {row.body}
+                {" ".join(f"{o.name}_[j] = {o.name};" for o in outs)}
+            }}
+        }}""")
+    steps_text = "\n".join(steps)
+    return f"""\
+    const int n_rows = int(block.n_rows), n_columns = int(block.n_columns);
+    for (index_t r = 0; r < n_rows; ++r) {{
+{_constants(row)}{_pointers(row)}{steps_text}
+    }}"""
+
+
+def _rowwise_narrow(row: Rowwise) -> str:
+    """Write the same with the rows along the lanes of a vector: element (l, j) at [j][l]."""
+    each = [o for o in row.operands if o.layout == "each"]
+    per_row = [o for o in row.operands if o.layout != "each"]
+    inputs = [o for o in each if o.use == "in"]
+    outs = [o for o in each if o.use == "out"]
+    declared = [f"{C_TYPES[o.type]} {o.name}_[NARROW][LANES];" for o in each]
+    declared += [f"{C_TYPES[o.type]} {o.name}_[LANES];" for o in per_row]
+    declared += [f"T {variable}_[LANES];" for _, variable, _ in row.reductions]
+    fetch = []
+    for k, operand in enumerate(row.operands):
+        if operand.use != "in":
+            continue
+        type_ = C_TYPES[operand.type]
+        name = operand.name
+        source = f"row_of<const {type_}>(block, {k}, first + (l < n ? l : 0))"
+        fetch.append(f"const {type_}* {name}_row = {source};")
+        if operand.layout == "each":
+            fetch.append(f"for (int j = 0; j < n_columns; ++j) {name}_[j][l] = {name}_row[j];")
+        else:
+            fetch.append(f"{name}_[l] = *{name}_row;")
+    seen = " ".join(
+        f"const {C_TYPES[o.type]} {o.name} = {o.name}_[l];" for o in per_row if o.use == "in"
+    )
+    loads = " ".join(f"const {C_TYPES[o.type]} {o.name} = {o.name}_[j][l];" for o in inputs)
+    steps = []
+    for kind, variable, expression in row.reductions:
+        steps.append(f"""\
+        for (int l = 0; l < LANES; ++l) {variable}_[l] = {_START[kind]};
+        for (int j = 0; j < n_columns; ++j) {{
+#pragma omp simd
+            for (int l = 0; l < LANES; ++l) {{
+                {seen}
+                {loads}
+                T {variable} = {variable}_[l];
+                const T value = {expression};
+                {_UPDATE[kind].format(variable)}
+                {variable}_[l] = {variable};
+            }}
+        }}""")
+        seen += f" const T {variable} = {variable}_[l];"
+    results = [o for o in per_row if o.use == "out"]
+    if row.result:
+        steps.append(f"""\
+        for (int l = 0; l < n; ++l) {{
+            {seen}
+            {" ".join(f"T {o.name};" for o in results)}
+            {row.result}
+            {" ".join(f"{o.name}_[l] = {o.name};" for o in results)}
+        }}""")
+    store = []
+    for k, operand in enumerate(row.operands):
+        if operand.use != "out":
+            continue
+        target = f"row_of<{C_TYPES[operand.type]}>(block, {k}, first + l)"
+        if operand.layout == "each":
+            guard = f"if ({_wanted([operand])}) "
+            store.append(
+                f"{guard}for (int j = 0; j < n_columns; ++j) {target}[j] = {operand.name}_[j][l];"
+            )
+        else:
+            store.append(f"*{target} = {operand.name}_[l];")
+    if outs:
+        steps.append(f"""\
+        if ({_wanted(outs)}) {{
+            for (int j = 0; j < n_columns; ++j) {{
+#pragma omp simd
+                for (int l = 0; l < LANES; ++l) {{
+                    {seen}
+                    {loads}
+                    {" ".join(f"T {o.name};" for o in outs)}
+                    {row.body}
+                    {" ".join(f"{o.name}_[j][l] = {o.name};" for o in outs)}
+                }}
+            }}
+        }}""")
+    newline = "\n"
+    return f"""\
+    const int n_rows = int(block.n_rows), n_columns = int(block.n_columns);
+    {newline.join(declared)}
+    for (index_t first = 0; first < n_rows; first += LANES) {{
+        const int n = int(smaller(LANES, n_rows - first));
+        for (int l = 0; l < LANES; ++l) {{
+            {newline.join(fetch)}
+        }}
+{newline.join(steps)}
+        for (int l = 0; l < n; ++l) {{
+            {newline.join(store)}
+        }}
+    }}"""
+
+
+_START = {"max": "-T(HUGE_VAL)", "sum": "T(0)"}
+_UPDATE = {"max": "{0} = value > {0} ? value : {0};", "sum": "{0} += value;"}
+
+
+def _wanted(outs: list[Operand]) -> str:
+    return " && ".join(f"has_{o.name}" for o in outs if o.optional) or "true"
+
+
+def _columns(row: Row, begin: str, end: str, after: str = "", word: str = "") -> str:
+    """Write the loop over the columns of one row."""
+    each = [o for o in row.operands if o.layout in ("each", "column") and o.name != _total(row)]
+    loads = [_load(o, "i") for o in each if o.use in ("in", "inout")]
+    results = [f"{C_TYPES[o.type]} {o.name};" for o in each if o.use == "out"]
+    stores = [f"{o.name}_[i] = {o.name};" for o in each if o.use in ("inout", "out")]
+    lines = [*loads, *results, word, row.body, *stores, after]
+    inside = "\n".join(f"        {line}" for line in lines if line)
+    return f"""#pragma omp simd
+    for (index_t i = {begin}; i < {end}; ++i) {{
+{inside}
+    }}"""
+
+
+def _in_chunks(row: Row) -> str:
+    """Write the loop over the columns of a row that reads random words."""
+    inside = _columns(row, "start", "stop", word="const unsigned int word = words[i - start];")
+    return f"""    unsigned int buffer[WORDS + 8];
+    const unsigned long long first = block.first + (unsigned long long)(r * block.n_columns);
+    for (index_t start = begin; start < end; start += WORDS) {{
+        const index_t stop = smaller(start + WORDS, end);
+        const unsigned int* words = draw(buffer, first + (unsigned long long)start, stop - start,
+                                         seed, layer, (unsigned int)step, purpose);
+{inside}
+    }}"""
+
+
+def _load(operand: Operand, index: str) -> str:
+    type_, name = C_TYPES[operand.type], operand.name
+    const = "const " if operand.use == "in" else ""
+    value = f"{name}_[{index}]"
+    if operand.optional:
+        value = f"has_{name} ? {value} : {type_}(0)"
+    return f"{const}{type_} {name} = {value};"
+
+
+def _total(row: Row) -> str:
+    return row.total if isinstance(row, ColumnReduce) else ""
+
+
+def _flags(row: Row) -> list[str]:
+    """Name the template arguments that say which optional operands are there."""
+    return [f"has_{o.name}" for o in row.operands if o.optional and o.layout != "single"]
+
+
+def _template_of(flags: list[str]) -> str:
+    return f"template <{', '.join(['class T', *(f'bool {flag}' for flag in flags)])}>\n"
+
+
+def _dispatch(row: Row) -> str:
+    """Write the function that chooses the template arguments."""
+    lines: list[str] = []
+
+    def choose(flags: list[str], chosen: list[str], indent: str) -> None:
+        if not flags:
+            lines.append(f"{indent}{row.name}_all<{', '.join(['T', *chosen])}>(*block);")
+            return
+        name = flags[0].removeprefix("has_")
+        k = next(i for i, o in enumerate(row.operands) if o.name == name)
+        lines.append(f"{indent}if (block->data[{k}]) {{")
+        choose(flags[1:], [*chosen, "true"], indent + "    ")
+        lines.append(f"{indent}}} else {{")
+        choose(flags[1:], [*chosen, "false"], indent + "    ")
+        lines.append(f"{indent}}}")
+
+    choose(_flags(row), [], "    ")
+    inside = "\n".join(lines)
+    return f"template <class T> void {row.name}_(const XpnBlock* block) {{\n{inside}\n}}\n"
+
+
+def _given(row: Row) -> list[Constant]:
+    return [constant for constant in row.numbers if constant.formula is None]
+
+
+def _constants(row: Row, skip: tuple[str, ...] = ()) -> str:
+    """Declare the constants; a formula sees the numbers in double precision, as they were given."""
+    lines = []
+    given = _given(row)
+    for k, constant in enumerate(given):
+        if constant.name in skip or constant.type == "number":
+            continue
+        lines.append(f"const {C_TYPES[constant.type]} {constant.name} = {_as_given(k, constant)};")
+    exact = " ".join(
+        f"const double {constant.name} = block.constants[{k}].real; (void){constant.name};"
+        for k, constant in enumerate(given)
+        if constant.type in ("T", "number", "double")
+    )
+    for constant in row.numbers:
+        if constant.formula is not None:
+            type_ = C_TYPES[constant.type]
+            lines.append(f"{type_} {constant.name};")
+            lines.append(f"{{ {exact} {constant.name} = ({type_})({constant.formula}); }}")
+    return "".join(f"    {line}\n" for line in lines)
+
+
+def _as_given(k: int, constant: Constant) -> str:
+    field = "real" if constant.type in ("T", "double") else "integer"
+    return f"({C_TYPES[constant.type]})block.constants[{k}].{field}"
+
+
+def _pointers(row: Row, skip: tuple[Operand, ...] = ()) -> str:
+    lines = []
+    for k, operand in enumerate(row.operands):
+        if operand in skip or (operand.layout == "row" and isinstance(row, Elementwise)):
+            continue  # a gather's indices have been looked up
+        type_, name = C_TYPES[operand.type], operand.name
+        const = "const " if operand.use == "in" else ""
+        pointer = f"row_of<{const}{type_}>(block, {k}, r)"
+        if operand.layout in ("row", "single") and operand.use == "in":
+            value = f"*{pointer}"
+            if operand.optional:
+                value = f"block.data[{k}] ? {value} : {type_}(0)"
+            lines.append(f"const {type_} {name} = {value};")
+        else:
+            lines.append(f"{const}{type_}* {name}_ = {pointer};")
+    return "".join(f"    {line}\n" for line in lines)

@@ -1,0 +1,128 @@
+"""Builds the host kernels, one optional extension module; everything else is in pyproject.toml.
+
+The loops are written from the catalogue (kernels/host_source.py) and compiled once for each
+instruction set that the compiler knows; the best is chosen when the module is loaded. Where there
+is no compiler, xpnet is installed without them and runs on the reference operations.
+
+XPNET_MULTIVERSION=0 compiles the loops once, for the compiler's own target.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))  # a build front end need not have done it
+
+from xpnet.kernels import host_source  # noqa: E402
+
+# The loops hold no branches; what keeps a compiler from vectorising them is that a comparison might
+# trap and a square root set errno. Results are those of IEEE 754 all the same: never -ffast-math.
+GNU_FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
+GNU_FLAGS += ["-ffp-contract=fast", "-fvisibility=hidden", "-g0"]
+VARIANTS = {
+    "avx512": [
+        *("-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma"),
+        "-mprefer-vector-width=512",
+    ],
+    "avx2": ["-mavx2", "-mfma"],
+}
+
+
+class BuildHostKernels(build_ext):
+    """Writes the loops, and compiles them in several variants."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compile the loops for each instruction set, then the module that holds them."""
+        import numpy as np
+
+        folder = Path(self.build_temp) / "xpnet_host"
+        folder.mkdir(parents=True, exist_ok=True)
+        loops = folder / "host_loops.cpp"
+        loops.write_text(host_source.loops(), encoding="utf-8")
+        is_gnu = self.compiler.compiler_type != "msvc"
+        flags = GNU_FLAGS if is_gnu else ["/O2", "/std:c++17"]
+        include = [str(ROOT / "kernels")]
+        macros: list[tuple[str, str | None]] = []
+        variants = {"baseline": flags}
+        if is_gnu and os.environ.get("XPNET_MULTIVERSION", "1") != "0":
+            for variant, more in VARIANTS.items():
+                if self._accepts([*flags, *more], variant):
+                    variants[variant] = [*flags, *more]
+                    macros.append((f"XPN_HAVE_{variant}", None))
+
+        def compile_loops(variant: str) -> list[str]:
+            objects: list[str] = self.compiler.compile(
+                [str(loops)],
+                output_dir=str(folder / variant),
+                macros=[("XPN_VARIANT", variant)],
+                include_dirs=include,
+                extra_postargs=variants[variant],
+            )
+            return objects
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            ext.extra_objects = [
+                file for files in pool.map(compile_loops, variants) for file in files
+            ]
+        ext.extra_compile_args = flags
+        ext.include_dirs = [*include, np.get_include()]
+        ext.define_macros = [
+            *macros,
+            ("XPN_DIGEST", f'"{host_source.digest()}"'),
+            ("XPN_COMPILER", f'"{self._compiler_name()}"'),
+        ]
+        super().build_extension(ext)
+
+    def _accepts(self, flags: list[str], variant: str) -> bool:
+        """Find out whether the compiler knows an instruction set and can ask for it."""
+        with tempfile.TemporaryDirectory() as folder:
+            probe = Path(folder) / "probe.cpp"
+            feature = {"avx512": "avx512f"}.get(variant, variant)
+            probe.write_text(
+                "int main() { __builtin_cpu_init(); "
+                f'return __builtin_cpu_supports("{feature}"); }}\n',
+                encoding="utf-8",
+            )
+            command = [*self._command(), *flags, "-c", str(probe), "-o", f"{probe}.o"]
+            try:
+                done = subprocess.run(command, capture_output=True, check=False)
+            except OSError:  # no compiler: compiling the loops will say so
+                return False
+        return done.returncode == 0
+
+    def _command(self) -> list[str]:
+        compiler: Any = self.compiler
+        return list(getattr(compiler, "compiler_so_cxx", None) or compiler.compiler_so)
+
+    def _compiler_name(self) -> str:
+        if self.compiler.compiler_type == "msvc":
+            return "msvc"
+        done = subprocess.run(
+            [self._command()[0], "--version"], capture_output=True, text=True, check=False
+        )
+        first = done.stdout.splitlines()[0] if done.stdout else self._command()[0]
+        return first.replace('"', "").replace("\\", "")
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "xpnet.kernels._host",
+            sources=["kernels/host_module.cpp"],
+            depends=[f"kernels/{name}" for name in host_source.SOURCES],
+            language="c++",
+            optional=True,
+        )
+    ],
+    cmdclass={"build_ext": BuildHostKernels},
+)

@@ -1,0 +1,280 @@
+"""Calls of every fused operation: shapes, layouts and values, the exact result, and how near it.
+
+A case is a dictionary of arguments. ``exact`` runs the reference in float64 on the very numbers
+that a kernel is given. How far a kernel may be from that is measured in a natural unit: what
+changing every input by one rounding does to the exact result, plus one rounding of that result. The
+table :data:`TOLERANCE` says how many such units each operation may take, and why.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from xpnet.kernels.catalogue import CATALOGUE, Row
+from xpnet.kernels.reference import NumpyOps
+
+ROWS = {row.name: row for row in CATALOGUE}
+
+# How many units each operation may take, and why. A correctly rounded result is within half a unit.
+TOLERANCE: dict[str, tuple[float, str]] = {
+    "add_bias": (0.5, "one addition, correctly rounded"),
+    "gather": (0.5, "one division of a byte, correctly rounded"),
+    "relu": (0.5, "one addition"),
+    "leaky_relu": (1, "an addition and a product"),
+    "elu": (1.5, "an exponential to 1 unit and a product"),
+    "sigmoid": (2, "an exponential to 1 unit, an addition, a quotient"),
+    "tanh": (2, "an exponential to 1 unit, an addition, a quotient"),
+    "gelu_tanh": (3, "the exponential of a cubic, whose three roundings it magnifies"),
+    "softplus": (4, "an exponential, and a logarithm through a quotient and a polynomial"),
+    "softsign": (1, "an addition and a quotient"),
+    "relu_grad": (0, "exact"),
+    "leaky_relu_grad": (0.5, "one product"),
+    "elu_grad": (1, "an addition and a product"),
+    "sigmoid_grad": (1, "a difference and two products"),
+    "tanh_grad": (1, "two differences and two products"),
+    "gelu_tanh_grad": (4, "as gelu_tanh, with twelve more operations"),
+    "softplus_grad": (1, "an exponential to 1 unit and a product"),
+    "softsign_grad": (1.5, "an addition, a square and a quotient"),
+    "bias_grad": (10, "a sum: up to 32 additions one after another, then one for every 32 rows"),
+    "mean": (8, "a sum of up to 1031 terms, in as few as 2 lanes"),
+    "dropout": (1, "the factor 1 / (1 - rate), and a product"),
+    "softmax": (20, "a sum of up to 1031 exponentials, in as few as 2 lanes"),
+    "sigmoid_cross_entropy": (8, "a sum of up to 1031 terms, each to 4 units"),
+    "softmax_cross_entropy": (5, "a sum of exponentials, of which INTERMEDIATE allows for most"),
+    "gradient_descent_update": (1, "two products and two sums"),
+    "momentum_update": (1.5, "three products and three sums"),
+    "rmsprop_update": (1.5, "the moment's rounding, halved by the root; a quotient"),
+    "adam_tick": (0.5, "computed in float64, then rounded"),
+    "adam_update": (1.5, "as rmsprop_update, with the bias corrections in two factors"),
+}
+
+# A value on the way to the result that is not small where the result is, and is rounded too.
+INTERMEDIATE: dict[tuple[str, str], float] = {
+    ("softmax_cross_entropy", "losses"): 1.0,  # the sum of exponentials, at least 1
+    ("softmax_cross_entropy", "dlogits"): 1.0,  # P, from which 1 is subtracted
+}
+
+SHAPES: dict[str, tuple[int, ...]] = {
+    "one": (1, 1),
+    "odd": (7, 13),
+    "row": (1, 100),
+    "column": (101, 1),
+    "narrow": (75, 10),
+    "wide": (3, 1031),
+    "tall": (259, 33),
+    "stack": (3, 5, 17),
+    "no rows": (0, 5),
+    "no columns": (4, 0),
+}
+VALUES = ("ordinary", "large", "zeros", "special")
+
+_CONSTANTS: dict[str, Any] = {
+    "slope": 0.1,
+    "alpha": 0.7,
+    "rate": 0.3,
+    "seed": 0x123456789ABCDEF,
+    "layer": 3,
+    "purpose": 5,
+    "beta": 0.9,
+    "beta1": 0.9,
+    "beta2": 0.999,
+    "weight": 0.1,
+    "eps": 1e-8,
+    "eps_const": 1e-8,
+    "epsilon_hat": True,
+    "divide_by": 255.0,
+}
+_POSITIVE = ("v", "s")  # running means of squares
+_SCALES = {"learning_rate": 0.01, "bias1": 0.19, "bias2": 0.002, "eps": 1e-8, "weight_decay": 0.1}
+
+
+def draw(rng: np.random.Generator, shape: tuple[int, ...], values: str, dtype: Any) -> Any:
+    """Draw an array of one class of values."""
+    ordinary = rng.standard_normal(shape) * 3
+    if values == "large":
+        ordinary = rng.choice([-1e3, -100, -30, 1, 30, 100, 1e3], shape) * rng.random(shape)
+    elif values == "zeros":
+        ordinary = np.where(rng.random(shape) < 0.6, rng.choice([-0.0, 0.0], shape), ordinary)
+    elif values == "special":
+        special = rng.choice([np.inf, -np.inf, np.nan, 0.0, 1e3], shape)
+        ordinary = np.where(rng.random(shape) < 0.2, special, ordinary)
+    return ordinary.astype(dtype)
+
+
+def case(
+    name: str,
+    shape: tuple[int, ...],
+    values: str = "ordinary",
+    dtype: Any = np.float32,
+    *,
+    optional: bool = True,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Make the arguments of one call.
+
+    Parameters
+    ----------
+    name : str
+        The operation's.
+    shape : tuple of int
+        Of operands of layout ``each``.
+    values : str
+        One of :data:`VALUES`.
+    dtype : dtype
+        float32 or float64.
+    optional : bool
+        Whether optional operands are given.
+    """
+    row = ROWS[name]
+    rng = np.random.default_rng([seed, *name.encode()])
+    arguments: dict[str, Any] = {}
+    for operand in row.operands:
+        if operand.optional and not optional:
+            continue
+        if operand.name == "out" and name != "gather":
+            continue
+        own = {
+            "each": shape,
+            "column": (*shape[:-2], shape[-1]),
+            "row": shape[:-1],
+            "single": (*shape[:-1], 1),
+        }[operand.layout]
+        if operand.layout == "single" and len(shape) == 2:
+            own = (1,)  # one value for all rows
+        if operand.use == "out":
+            arguments[operand.name] = np.full(own, np.nan, dtype)
+        elif operand.name == "step":
+            arguments["step"] = np.full(own, 7, np.int64)
+        elif operand.type == "int64":
+            arguments[operand.name] = rng.integers(0, max(shape[-1], 1), own)
+        elif operand.name in _SCALES:
+            arguments[operand.name] = (_SCALES[operand.name] * (1 + rng.random(own))).astype(dtype)
+        elif operand.name == "labels":
+            arguments[operand.name] = rng.random(own).astype(dtype)
+        else:
+            array = draw(rng, own, values, dtype)
+            arguments[operand.name] = np.abs(array) if operand.name in _POSITIVE else array
+    if "A" in arguments:  # an output of the activation, not any number
+        activation = name.removesuffix("_grad")
+        constants = [_CONSTANTS[c.name] for c in row.numbers]
+        with np.errstate(all="ignore"):
+            arguments["A"] = getattr(NumpyOps(np), activation)(arguments["A"], *constants)
+    for constant in row.numbers:
+        if constant.name == "n_decay":
+            arguments["n_decay"] = 2 * shape[-1] // 3 if optional else 0
+        elif constant.formula is None:
+            arguments[constant.name] = _CONSTANTS[constant.name]
+    if name == "gather":
+        n = 50
+        arguments["X"] = rng.integers(0, 256, (n, *shape[1:])).astype(np.uint8)
+        arguments["indices"] = rng.integers(0, n, shape[0])
+        arguments["out"] = np.zeros(shape, dtype)
+    return arguments
+
+
+def call(operation: Any, row: Row, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Call an operation on copies of its arguments, and give everything that it wrote."""
+    own = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+    with np.errstate(all="ignore"):
+        result = operation(**own)
+    written = {o.name: own[o.name] for o in row.operands if o.use != "in" and o.name in own}
+    if result is not None:
+        written["out"] = result
+    return written
+
+
+def exact(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Run the reference in float64."""
+    return call(getattr(NumpyOps(np), name), ROWS[name], _in_float64(arguments))
+
+
+def units(name: str, arguments: dict[str, Any], dtype: Any) -> dict[str, Any]:
+    """Measure, for every element written, what one rounding of each input does to it.
+
+    Each floating-point input is moved alone, and for the sake of sums all of them with random
+    signs. To this come one rounding of the result, and one of :data:`INTERMEDIATE`.
+    """
+    operation, row = getattr(NumpyOps(np), name), ROWS[name]
+    eps, tiny = float(np.finfo(dtype).eps), float(np.finfo(dtype).tiny)
+    step = 32 * eps
+    wide = _in_float64(arguments)
+    inputs = [k for k, v in wide.items() if isinstance(v, np.ndarray) and v.dtype == np.float64]
+    rng = np.random.default_rng(1)
+    with np.errstate(all="ignore"):
+        center = call(operation, row, wide)
+        alone: dict[str, Any] = dict.fromkeys(center, 0.0)
+        together: dict[str, Any] = dict.fromkeys(center, 0.0)
+        for k in inputs:
+            moved = call(operation, row, {**wide, k: wide[k] * (1 + step)})
+            for key in center:
+                alone[key] += np.nan_to_num(np.abs(moved[key] - center[key]) / 32)
+        for _ in range(4):
+            signs = {k: wide[k] * (1 + step * rng.choice([-1, 1], wide[k].shape)) for k in inputs}
+            moved = call(operation, row, {**wide, **signs})
+            for key in center:
+                distance = np.nan_to_num(np.abs(moved[key] - center[key]) / 32)
+                together[key] = np.maximum(together[key], distance)
+        return {
+            key: eps * (np.abs(value) + INTERMEDIATE.get((name, key), 0.0))
+            + np.maximum(alone[key], together[key])
+            + tiny
+            for key, value in center.items()
+        }
+
+
+def ratios(
+    name: str, written: dict[str, Any], arguments: dict[str, Any], dtype: Any
+) -> dict[str, float]:
+    """Measure how far results are from the exact ones, in units.
+
+    What is not finite must be the reference's in float64, or the reference's in the dtype itself:
+    infinity times a number that underflows in one of them is nan there and infinite in the other.
+    """
+    expected, unit = exact(name, arguments), units(name, arguments, dtype)
+    in_dtype = call(getattr(NumpyOps(np), name), ROWS[name], arguments)
+    assert written.keys() == expected.keys()
+    worst = {}
+    for key, found in written.items():
+        assert found.shape == expected[key].shape, (name, key)
+        if found.dtype.kind != "f":
+            np.testing.assert_array_equal(found, expected[key])
+            continue
+        assert found.dtype == dtype, (name, key)
+        with np.errstate(all="ignore"):
+            rounded = expected[key].astype(dtype)
+            error = np.abs(found - expected[key]) / unit[key]
+        is_same = _same(found, rounded) | _same(found, in_dtype[key])
+        is_finite = np.isfinite(found) & np.isfinite(rounded)
+        assert (is_same | is_finite).all(), (
+            f"{name}: {key} is {found[~is_same & ~is_finite][:5]} where the reference gives "
+            f"{rounded[~is_same & ~is_finite][:5]}"
+        )
+        worst[key] = float(error[is_finite].max(initial=0))
+    return worst
+
+
+def assert_near(name: str, written: dict[str, Any], arguments: dict[str, Any], dtype: Any) -> None:
+    """Compare what a call wrote with the exact results, within :data:`TOLERANCE`."""
+    for key, worst in ratios(name, written, arguments, dtype).items():
+        limit = tolerance(name, key)
+        assert worst <= limit, f"{name}: {key} is off by {worst:.2f} units, {limit} are allowed"
+
+
+def tolerance(name: str, key: str) -> float:
+    """Look up how many units a result may be off; a gradient's ``db`` is a sum of them."""
+    return TOLERANCE[name][0] + (TOLERANCE["bias_grad"][0] if key == "db" else 0)
+
+
+def _same(a: Any, b: Any) -> Any:
+    return (a == b) | (np.isnan(a) & np.isnan(b))
+
+
+def _in_float64(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value.astype(np.float64)
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f"
+        else value
+        for key, value in arguments.items()
+    }
