@@ -29,6 +29,16 @@ def dev() -> xpnet.Device:
     return xpnet.device()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Test the mathematics on both kinds of operations: fused, where there are any, and not."""
+    folder = metafunc.definition.path.parent.name
+    if "dev" in metafunc.fixturenames and folder in ("kernels", "nn"):
+        default = xpnet.device()
+        kinds = dict.fromkeys([default.kernels, "reference"])
+        devices = [xpnet.device(default.name, kernels) for kernels in kinds]
+        metafunc.parametrize("dev", devices, ids=list(kinds), scope="session")
+
+
 @pytest.fixture(autouse=True)
 def _ctrl_c() -> Iterator[None]:
     """Handle SIGINT as at a terminal: a job in the background inherits that it is ignored."""

@@ -35,7 +35,7 @@ class Environment:
         bin_folder = "Scripts" if os.name == "nt" else "bin"
         self.python = folder / bin_folder / "python"
 
-    def run(self, *arguments, cwd=None):
+    def run(self, *arguments, cwd=None, env=None):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
         return subprocess.run(
             [self.python, *map(str, arguments)],
@@ -43,11 +43,11 @@ class Environment:
             capture_output=True,
             text=True,
             check=False,
-            env={**environment, "XPNET_DEVICE": "cpu"},
+            env={**environment, "XPNET_DEVICE": "cpu", **(env or {})},
         )
 
-    def pip(self, *arguments):
-        done = self.run("-m", "pip", "install", "--quiet", *arguments)
+    def pip(self, *arguments, env=None):
+        done = self.run("-m", "pip", "install", "--quiet", *arguments, env=env)
         if done.returncode and os.environ.get("CI") != "true" and "No matching dist" in done.stderr:
             pytest.skip(f"packages cannot be downloaded: {done.stderr.splitlines()[-1]}")
         assert done.returncode == 0, done.stderr
@@ -56,6 +56,13 @@ class Environment:
         done = self.run("-W", "error", "-c", TRAIN.format(where=str(self.folder)))
         assert done.returncode == 0, done.stderr
         assert float(done.stdout.split()[-1]) > 0.95
+
+    def kernels(self):
+        """Give the line of show_config that tells what kernels are in use."""
+        done = self.run("-c", "import xpnet; xpnet.show_config()")
+        assert done.returncode == 0, done.stderr
+        (line,) = (line for line in done.stdout.splitlines() if line.startswith("kernels"))
+        return line.split(maxsplit=1)[1]
 
 
 def files_of_the_checkout() -> list[str]:

@@ -8,6 +8,7 @@ import zipfile
 import pytest
 
 from tests.packages import Environment, copy_of_the_checkout, files_of_the_checkout
+from xpnet.kernels import host, host_source
 
 pytestmark = pytest.mark.slow
 
@@ -22,13 +23,16 @@ def test_what_is_in_the_archives(archives):
             "xpnet/py.typed",
             "xpnet/kernels/reference.py",
             "xpnet/recipes/cats-deep.toml",
+            *(f"xpnet/kernels/{name}" for name in host_source.SOURCES),
         } <= names
+    assert not [name for name in in_sdist if name.endswith((".so", ".pyd"))]
     assert {name.split("/")[0] for name in in_wheel} == {
         "xpnet",
         next(name.split("/")[0] for name in in_wheel if ".dist-info" in name),
     }
     tracked = {name for name in files_of_the_checkout() if name.split("/")[0] in ("tests", "bench")}
     expected = {"README.md", "LICENSE", "pyproject.toml", "train.py", "Makefile", "CHANGELOG.md"}
+    expected |= {"setup.py"}
     assert expected | tracked | {"kernels/reference.py"} <= in_sdist
 
 
@@ -36,6 +40,8 @@ def test_the_wheel_with_its_dependencies(archives, tmp_path):
     environment = Environment(tmp_path / "a b")
     environment.pip(archives[0])
     environment.trains()
+    if host.problem() is None:
+        assert environment.kernels().startswith("fused: ")
     checkout = copy_of_the_checkout(tmp_path)
     done = environment.run("-m", "pip", "uninstall", "--yes", "xpnet")
     assert done.returncode == 0, done.stderr
@@ -58,5 +64,20 @@ def test_numpy_alone(archives, tmp_path):
     )
     done = environment.run(checkout / "train.py", "--list")
     assert (done.returncode, done.stdout.split()[0]) == (0, "cats-deep")
-    environment.pip("--no-deps", archives[1])
+    environment.pip("--no-deps", archives[1], env={"CC": "false", "CXX": "false"})
     environment.trains()
+    assert environment.kernels() == (
+        "reference (numpy expressions): the host kernels are not built: install xpnet anew where "
+        "there is a C++ compiler"
+    )
+
+
+def test_one_instruction_set(archives, tmp_path):
+    """XPNET_MULTIVERSION=0 leaves the choice to the compiler's flags."""
+    if host.problem() is not None:
+        pytest.skip(f"the host kernels are {host.problem()}")
+    environment = Environment(tmp_path / "one")
+    environment.pip("numpy")
+    environment.pip("--no-deps", archives[1], env={"XPNET_MULTIVERSION": "0"})
+    environment.trains()
+    assert environment.kernels().startswith("fused: baseline loops, compiled by ")

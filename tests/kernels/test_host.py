@@ -42,7 +42,8 @@ if os.environ.get("CI") != "true":
 def test_there_are_host_kernels():
     assert host.problem() is None
     assert host.variants()[-1] == "baseline"
-    assert set(host.fused()) == set(ROWS) == set(TOLERANCE)
+    assert set(host.fused()) == set(ROWS)
+    assert set(TOLERANCE) <= set(ROWS)
     assert host.variants()[0] in host.description()
 
 

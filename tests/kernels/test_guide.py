@@ -1,0 +1,61 @@
+"""The contributor's guide to kernels: what it says to add is all that an operation takes."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.packages import copy_of_the_checkout
+from xpnet.kernels import host
+
+GUIDE = ROOT / "docs" / "kernels.md"
+# Before which line each of the three goes.
+PLACES = {
+    "kernels/functions.h": "// Losses.",
+    "kernels/catalogue.py": "    # Losses on logits.",
+    "kernels/reference.py": "    # Regularisation.",
+}
+
+
+@pytest.mark.slow
+def test_an_operation_takes_three_things(tmp_path):
+    if host.problem() is not None:
+        pytest.skip(f"the host kernels are {host.problem()}")
+    checkout = copy_of_the_checkout(tmp_path)
+    blocks = re.findall(
+        r"^```(?:cpp|python)\n(.*?)^```", GUIDE.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+    for (name, place), block in zip(PLACES.items(), blocks, strict=True):
+        path = checkout / name
+        text = path.read_text(encoding="utf-8")
+        assert text.count(place) == 1
+        path.write_text(text.replace(place, f"{block}\n{place}"), encoding="utf-8")
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=checkout,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "XPNET_MULTIVERSION": "0", "PYTHONPATH": str(checkout)},
+        )
+
+    built = run("setup.py", "--quiet", "build_ext", "--inplace")
+    assert built.returncode == 0, built.stdout + built.stderr
+    code = (
+        "import numpy, xpnet; ops = xpnet.device(kernels='fused').ops; "
+        "assert 'silu' in ops.fused; print(ops.silu(numpy.array([0.0, 2.0])))"
+    )
+    used = run("-c", code)
+    assert used.stdout == "[0.         1.76159416]\n", used.stderr
+    tests = ("tests/kernels/test_host.py", "tests/kernels/test_cuda_compile.py")
+    tested = run("-m", "pytest", "-q", "-k", "silu", "-p", "no:cacheprovider", *tests)
+    assert tested.returncode == 0, tested.stdout
+    passed = int(re.findall(r"(\d+) passed", tested.stdout)[0])
+    assert passed >= 18, tested.stdout  # without the one that compiles for CUDA
