@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -30,6 +31,12 @@ def test_an_operation_takes_three_things(tmp_path):
     blocks = re.findall(
         r"^```(?:cpp|python)\n(.*?)^```", GUIDE.read_text("utf-8"), re.DOTALL | re.MULTILINE
     )
+    formula, row, method = blocks
+    blocks = [
+        formula,
+        textwrap.indent(row.rstrip(), "    ") + ",\n",
+        textwrap.indent(method, "    "),
+    ]
     for (name, place), block in zip(PLACES.items(), blocks, strict=True):
         path = checkout / name
         text = path.read_text(encoding="utf-8")
