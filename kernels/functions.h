@@ -237,15 +237,20 @@ template <class T> XPN_INLINE T sigmoid_cross_entropy(T Z, T Y) {
 // ---------------------------------------------------------------------------------------------
 // Randomness.
 
-// Philox4x32-10: ten rounds turn the counter into four random words.
-XPN_INLINE void philox4x32(word_t& c0, word_t& c1, word_t& c2, word_t& c3, word_t k0, word_t k1) {
+// The product of two words, in full.
+XPN_INLINE double_word_t product_of(word_t a, word_t b) { return double_word_t(a) * b; }
+
+// Philox4x32-10: ten rounds turn the counter into four random words. W is a word, or a vector whose
+// lanes hold one in their lower half and anything in the upper.
+template <class W>
+XPN_INLINE void philox4x32(W& c0, W& c1, W& c2, W& c3, word_t k0, word_t k1) {
     for (int round = 0; round < 10; ++round) {
-        const double_word_t product0 = double_word_t(0xD2511F53u) * c0;
-        const double_word_t product1 = double_word_t(0xCD9E8D57u) * c2;
-        c0 = word_t(product1 >> 32) ^ c1 ^ k0;
-        c1 = word_t(product1);
-        c2 = word_t(product0 >> 32) ^ c3 ^ k1;
-        c3 = word_t(product0);
+        const auto product0 = product_of(c0, 0xD2511F53u);
+        const auto product1 = product_of(c2, 0xCD9E8D57u);
+        c0 = (W)(product1 >> 32) ^ c1 ^ k0;
+        c1 = (W)product1;
+        c2 = (W)(product0 >> 32) ^ c3 ^ k1;
+        c3 = (W)product0;
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
