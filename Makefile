@@ -45,8 +45,8 @@ $(BIN)/python:
 		{ echo "xpnet needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-KERNELS = setup.py kernels/catalogue.py kernels/functions.h kernels/host_loops.h \
-	kernels/host_module.cpp kernels/host_source.py
+KERNELS = setup.py $(addprefix kernels/,catalogue.py functions.h host_loops.h host_module.cpp \
+	host_parts.h host_source.py)
 
 $(VENV)/.train: pyproject.toml $(KERNELS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[data,plot]'
