@@ -19,6 +19,7 @@ from typing import Any
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))  # a build front end need not have done it
@@ -43,6 +44,12 @@ class BuildHostKernels(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Compile the loops for each instruction set, then the module that holds them."""
+        try:
+            self._build(ext)
+        except OSError as error:  # say, a folder that cannot be written; the module is optional
+            raise CompileError(str(error)) from error
+
+    def _build(self, ext: Extension) -> None:
         import numpy as np
 
         folder = Path(self.build_temp) / "xpnet_host"
@@ -81,6 +88,7 @@ class BuildHostKernels(build_ext):
             ("XPN_DIGEST", f'"{host_source.digest()}"'),
             ("XPN_COMPILER", f'"{self._compiler_name()}"'),
         ]
+        self.force = True  # to link: the loops have just been compiled
         super().build_extension(ext)
 
     def _accepts(self, flags: list[str], variant: str) -> bool:

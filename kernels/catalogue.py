@@ -56,7 +56,7 @@ class Constant:
     """A number that an operation is called with, or one that ``formula`` derives from those.
 
     The formula is an expression of both Python and C, computed in double precision from numbers as
-    they were given. The type ``number`` is that of a number which only formulas read.
+    they were given. The type ``fraction`` is that of a number in [0, 1) which only formulas read.
     """
 
     name: str
@@ -247,7 +247,7 @@ CATALOGUE: tuple[Row, ...] = (
         name="dropout",
         reads="T X, single int64 step",
         writes="T out",
-        constants="number rate, uint64 seed, uint32 layer, uint32 purpose, "
+        constants="fraction rate, uint64 seed, uint32 layer, uint32 purpose, "
         "uint32 threshold = rate * 4294967296.0, T scale = 1.0 / (1.0 - rate)",
         body="out = xpn::dropout(X, word, threshold, scale);",
         words=True,

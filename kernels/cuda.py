@@ -73,12 +73,16 @@ def n_splits(n_networks: int, n_rows: int, n_columns: int, n_multiprocessors: in
     return max(min(fill, -(-n_rows // source.ROWS_AT_ONCE)), 1)
 
 
-@functools.cache
 def _n_multiprocessors(cupy: ModuleType) -> int:
-    try:
-        return int(cupy.cuda.Device().attributes["MultiProcessorCount"])
-    except (AttributeError, RuntimeError):  # an emulated CuPy has no such GPU
+    """Give those of the current GPU."""
+    if not hasattr(cupy, "cuda"):  # what stands in for CuPy has no GPU
         return _MULTIPROCESSORS
+    return _multiprocessors_of(cupy, cupy.cuda.Device().id)
+
+
+@functools.cache
+def _multiprocessors_of(cupy: ModuleType, index: int) -> int:
+    return int(cupy.cuda.Device(index).attributes["MultiProcessorCount"])
 
 
 def _operation(cupy: ModuleType, row: Row, reference: ReferenceOps) -> _Operation:
@@ -174,6 +178,9 @@ class _Operation:
         They are Python's numbers, formulas having been computed in double precision; CuPy rounds
         them to the type of the parameter.
         """
+        for item in self.row.numbers:
+            if item.type == "fraction" and not 0 <= given[item.name] < 1:
+                raise ValueError(f"{item.name} must lie in [0, 1), got {given[item.name]}")
         values: list[Any] = []
         for item in self.constants:
             if item.name in self.formulas:
@@ -186,10 +193,9 @@ class _Operation:
         return values
 
     def _integer(self, item: Constant, value: int) -> int:
-        bits = int(item.type[-2:])
-        low, high = (0, 2**bits) if item.type[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1))
-        if not low <= value < high:
-            raise ValueError(f"{self.row.name}: {item.name} must be of {item.type}, got {value}")
+        bits = {"uint32": 32, "int64": 63, "uint64": 64}[item.type]
+        if not 0 <= value < 2**bits:
+            raise ValueError(f"{item.name} must lie in [0, 2**{bits}), got {value}")
         return value
 
     def readable(self, operand: Operand, array: Array) -> Array:
@@ -260,6 +266,12 @@ class _WordsOperation(_Operation):
     def run(self, given: Given) -> Array:
         self.check_arrays(given)
         X, out = given["X"], given["out"]
+        for operand in self.inputs:
+            if operand.layout == "single" and given[operand.name].size != 1:
+                raise ValueError(
+                    f"{self.row.name}: {operand.name} must have one element, "
+                    f"got shape {given[operand.name].shape}"
+                )
         self.check_count("elements", X.size, 4 * _WORD + 1)
         buffer = self.writable("out", out, X.shape, X.dtype)
         inputs = [self.readable(operand, given[operand.name]) for operand in self.inputs]

@@ -236,7 +236,7 @@ def _indented(text: str) -> str:
 
 def passed_constants(row: Row) -> list[Constant]:
     """Give the constants that a kernel is called with."""
-    return [item for item in row.numbers if item.type != "number"]
+    return [item for item in row.numbers if item.type != "fraction"]
 
 
 def _read(operand: Operand, where: str, absent: frozenset[str] = frozenset()) -> str:

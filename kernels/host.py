@@ -24,7 +24,7 @@ __all__ = ["description", "fused", "problem", "random_words", "variants"]
 
 _LAYOUTS = ("each", "column", "row", "single")
 _USES = ("in", "inout", "out")
-_REAL = ("T", "double", "number")
+_CONSTANTS = {"T": 0, "double": 0, "fraction": 1, "uint32": 32, "int64": 63, "uint64": 64}
 _KINDS: dict[type[Row], int] = {Elementwise: 0, ColumnReduce: 1, Rowwise: 2}
 _GATHER = 3
 
@@ -42,7 +42,7 @@ def problem() -> str | None:
         module = _module()
     except ModuleNotFoundError:
         return "not built: install xpnet anew where there is a C++ compiler"
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # NumPy says so that it is of another kind
         return f"cannot be loaded ({' '.join(str(error).split())}): install xpnet anew"
     if module.digest != digest():
         return "built from other sources than these: install xpnet anew"
@@ -114,7 +114,21 @@ def random_words(
     Returns
     -------
     uint32 array of shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
     """
+    for name, value, bits in (
+        ("seed", seed, 64),
+        ("layer", layer, 32),
+        ("step", step, 32),
+        ("purpose", purpose, 32),
+        ("first", first, 34),
+    ):
+        if not 0 <= value < 2**bits:
+            raise ValueError(f"{name} must lie in [0, 2**{bits}), got {value}")
     chosen = variant or variants()[0]
     words: npt.NDArray[np.uint32] = _module().random_words(
         chosen, first, n, seed, layer, step, purpose
@@ -134,12 +148,14 @@ def _operation(row: Row, variant: str) -> Callable[..., Any]:
         variant,
         row.name,
         _kind(row),
-        tuple((p.name, p.default is inspect.Parameter.empty) for p in parameters),
+        tuple(
+            (p.name, p.default is inspect.Parameter.empty, p.default is None) for p in parameters
+        ),
         tuple(
             (o.name, o.type, _LAYOUTS.index(o.layout), _USES.index(o.use), o.optional)
             for o in row.operands
         ),
-        tuple((c.name, c.type in _REAL) for c in row.numbers if c.formula is None),
+        tuple((c.name, _CONSTANTS[c.type]) for c in row.numbers if c.formula is None),
         getattr(NumpyOps(np), row.name),
     )
     functools.update_wrapper(operation, method)

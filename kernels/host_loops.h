@@ -17,6 +17,7 @@ struct XpnConstant {
 // value. The elements of a row lie next to each other.
 struct XpnBlock {
     ptrdiff_t n_rows, n_columns;
+    ptrdiff_t first_column;            // of the whole array's columns, the one that comes first here
     unsigned long long first;          // index of the first element in the whole array, in C order
     char* data[XPN_MAX_OPERANDS];      // null where an operand is None
     ptrdiff_t stride[XPN_MAX_OPERANDS];  // bytes from one row to the next

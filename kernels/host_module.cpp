@@ -81,13 +81,12 @@ struct OperandSpec {
 
 struct ConstantSpec {
     PyObject* name;
-    bool is_real;
-    XpnConstant default_value;
+    int bits;  // of an integer's range; 0 for a real number, 1 for one in [0, 1)
 };
 
 struct Parameter {
     PyObject* name;  // interned
-    bool is_required, is_operand;
+    bool is_required, may_be_none, is_operand;
     int index;
 };
 
@@ -147,19 +146,25 @@ PyObject* shape_of(PyArrayObject* array) {
 
 int read_constant(const Operation* self, int k, PyObject* value, XpnConstant* constant) {
     const ConstantSpec& spec = self->constants[k];
-    if (spec.is_real) {
+    if (spec.bits <= 1) {
         constant->real = PyFloat_AsDouble(value);
         constant->integer = 1;  // that it was given
-        return constant->real == -1.0 && PyErr_Occurred() ? -1 : 0;
+        if (constant->real == -1.0 && PyErr_Occurred()) return -1;
+        if (spec.bits == 1 && !(constant->real >= 0 && constant->real < 1)) {
+            PyErr_Format(PyExc_ValueError, "%U must lie in [0, 1), got %S", spec.name, value);
+            return -1;
+        }
+        return 0;
     }
-    PyObject* integer = PyNumber_Index(value);
+    PyObject* integer = PyArray_IsScalar(value, Bool) ? PyNumber_Long(value) : PyNumber_Index(value);
     if (!integer) return -1;
     constant->integer = PyLong_AsUnsignedLongLong(integer);
     Py_DECREF(integer);
-    if (constant->integer == (unsigned long long)-1 && PyErr_Occurred()) {
+    const bool failed = constant->integer == (unsigned long long)-1 && PyErr_Occurred();
+    if (failed || (spec.bits < 64 && constant->integer >> spec.bits)) {
         PyErr_Clear();
-        PyErr_Format(PyExc_ValueError, "%U: %U must lie in [0, 2**64), got %R", self->name,
-                     spec.name, value);
+        PyErr_Format(PyExc_ValueError, "%U must lie in [0, 2**%d), got %R", spec.name, spec.bits,
+                     value);
         return -1;
     }
     return 0;
@@ -197,7 +202,7 @@ int read_arguments(const Operation* self, PyObject* const* args, Py_ssize_t n_ar
         }
         values[k] = args[n_args + i];
     }
-    for (int k = 0; k < self->n_constants; ++k) constants[k] = self->constants[k].default_value;
+    for (int k = 0; k < self->n_constants; ++k) constants[k] = {0, 0};
     for (int i = 0; i < self->n_parameters; ++i) {
         const Parameter& parameter = self->parameters[i];
         if (!values[i] && parameter.is_required) {
@@ -206,6 +211,11 @@ int read_arguments(const Operation* self, PyObject* const* args, Py_ssize_t n_ar
             return -1;
         }
         PyObject* value = values[i] == Py_None ? nullptr : values[i];
+        if (values[i] == Py_None && !parameter.is_operand && !parameter.may_be_none) {
+            PyErr_Format(PyExc_TypeError, "%U: %U must be a number, got None", self->name,
+                         parameter.name);
+            return -1;
+        }
         if (parameter.is_operand) {
             given[parameter.index] = value;
         } else if (value && read_constant(self, parameter.index, value,
@@ -234,7 +244,7 @@ bool has_type(PyArrayObject* array, int type) {
 }
 
 // Checks kinds and dtypes; sets the type number that T stands for.
-int check_operands(const Operation* self, PyObject** given, View* views, int* T) {
+int check_operands(const Operation* self, PyObject** given, View* views, int* T, Call* call) {
     PyObject* first = nullptr;
     *T = NPY_NOTYPE;
     for (int k = 0; k < self->n_operands; ++k) {
@@ -270,6 +280,11 @@ int check_operands(const Operation* self, PyObject** given, View* views, int* T)
             first = spec.name;
         }
         const int wanted = spec.type == NPY_NOTYPE ? *T : spec.type;
+        if (spec.use == IN && wanted == NPY_INT64 && PyArray_ISINTEGER(array) &&
+            !has_type(array, NPY_INT64)) {
+            array = call->own(PyArray_CastToType(array, PyArray_DescrFromType(NPY_INT64), 0));
+            if (!array) return -1;
+        }
         if (!has_type(array, wanted)) {
             if (spec.type == NPY_NOTYPE) {
                 PyErr_Format(PyExc_TypeError, "%U: %U must be %s like %U, got %S", self->name,
@@ -300,7 +315,7 @@ int check_operands(const Operation* self, PyObject** given, View* views, int* T)
 // rows, a value for each row one for the columns.
 int expanded_shape(PyArrayObject* array, Layout layout, npy_intp* shape) {
     int n = PyArray_NDIM(array);
-    memcpy(shape, PyArray_DIMS(array), n * sizeof(npy_intp));
+    for (int i = 0; i < n; ++i) shape[i] = PyArray_DIM(array, i);
     if (layout == COLUMN && n > 0) {
         shape[n] = shape[n - 1];
         shape[n - 1] = 1;
@@ -369,7 +384,7 @@ void lay_over(View* view, Layout layout, const npy_intp* shape, int n) {
     npy_intp own[MAX_DIMENSIONS + 1], strides[MAX_DIMENSIONS + 1];
     PyArrayObject* array = view->array;
     const int m = expanded_shape(array, layout, own);
-    memcpy(strides, PyArray_STRIDES(array), PyArray_NDIM(array) * sizeof(npy_intp));
+    for (int i = 0; i < PyArray_NDIM(array); ++i) strides[i] = PyArray_STRIDE(array, i);
     if (layout == COLUMN && m > 1) {
         strides[m - 1] = strides[m - 2];
         strides[m - 2] = 0;
@@ -399,14 +414,17 @@ void extent(PyArrayObject* array, char** low, char** high) {
     *high += PyArray_ITEMSIZE(array);
 }
 
+// Axes in front, of length 1, do not count.
 bool is_same_array(PyArrayObject* a, PyArrayObject* b) {
-    if (PyArray_BYTES(a) != PyArray_BYTES(b) || PyArray_NDIM(a) != PyArray_NDIM(b) ||
-        PyArray_ITEMSIZE(a) != PyArray_ITEMSIZE(b)) {
+    if (PyArray_NDIM(a) < PyArray_NDIM(b)) return is_same_array(b, a);
+    const int extra = PyArray_NDIM(a) - PyArray_NDIM(b);
+    if (PyArray_BYTES(a) != PyArray_BYTES(b) || PyArray_ITEMSIZE(a) != PyArray_ITEMSIZE(b)) {
         return false;
     }
     for (int i = 0; i < PyArray_NDIM(a); ++i) {
-        if (PyArray_DIM(a, i) != PyArray_DIM(b, i)) return false;
-        if (PyArray_DIM(a, i) > 1 && PyArray_STRIDE(a, i) != PyArray_STRIDE(b, i)) return false;
+        const npy_intp length = i < extra ? 1 : PyArray_DIM(b, i - extra);
+        if (PyArray_DIM(a, i) != length) return false;
+        if (length > 1 && PyArray_STRIDE(a, i) != PyArray_STRIDE(b, i - extra)) return false;
     }
     return true;
 }
@@ -468,12 +486,13 @@ int check_overlap(const Operation* self, const View* views) {
             const bool is_same = is_same_array(written, other) &&
                                  self->operands[w].layout == self->operands[k].layout &&
                                  self->kind != GATHER;
-            if (is_same && !other_is_written) continue;
+            const bool is_updated = self->operands[w].use == INOUT;
+            if (is_same && !other_is_written && !is_updated) continue;
             const int shared = is_same ? 1 : shares_memory(written, other);
             if (shared < 0) return -1;
             if (!shared) continue;
             PyErr_Format(PyExc_ValueError,
-                         is_same ? "%U: %U and %U are one array, but both are written to"
+                         is_same ? "%U: %U and %U are one array: what is changed must be apart"
                                  : "%U: %U partly overlaps %U: operands must be the same array or "
                                    "share no memory",
                          self->name, self->operands[w].name, self->operands[k].name);
@@ -542,6 +561,7 @@ void run_in_tiles(const Plan* plan, const XpnBlock& block, const npy_intp* inner
             XpnBlock piece = block;
             piece.n_rows = 1;
             piece.n_columns = n;
+            piece.first_column = start;
             piece.first = block.first + (unsigned long long)(r * block.n_columns + start);
             for (int k = 0; k < self->n_operands; ++k) {
                 if (!block.data[k]) continue;
@@ -573,7 +593,7 @@ void run_in_tiles(const Plan* plan, const XpnBlock& block, const npy_intp* inner
 bool run_as_few_rows(const Plan* plan, const XpnBlock& block) {
     const Operation* self = plan->self;
     if (self->kind != ELEMENTWISE || self->reads_columns || block.n_rows < 2 ||
-        block.n_columns > TILE / 8) {
+        block.n_columns < 1 || block.n_columns > TILE / 8) {
         return false;
     }
     alignas(64) char tiles[XPN_MAX_OPERANDS][TILE * sizeof(double)];
@@ -584,7 +604,10 @@ bool run_as_few_rows(const Plan* plan, const XpnBlock& block) {
         const bool is_repeated = block.data[k] && block.stride[k] == 0 &&
                                  has_rows_of_elements(self->operands[k]);
         if (!block.data[k] || (block.stride[k] == 0 && !is_repeated)) continue;
-        if (!is_repeated && block.stride[k] != block.n_columns * itemsize) return false;
+        if (!is_repeated && (block.stride[k] != block.n_columns * itemsize ||
+                             !has_rows_of_elements(self->operands[k]))) {
+            return false;
+        }
         if (!is_repeated) continue;
         for (npy_intp r = 0; r < rows_at_once; ++r) {
             memcpy(tiles[k] + r * block.n_columns * itemsize, block.data[k],
@@ -611,6 +634,7 @@ void run(const Plan* plan) {
     const int n = plan->n;
     XpnBlock block;
     block.constants = plan->constants;
+    block.first_column = 0;
     block.n_columns = n > 0 ? plan->shape[n - 1] : 1;
     block.n_rows = n > 1 ? plan->shape[n - 2] : 1;
     npy_intp inner[XPN_MAX_OPERANDS];
@@ -668,6 +692,19 @@ int make_contiguous(const Operation* self, View* views, const npy_intp* shape, i
     return 0;
 }
 
+int check_shape(const Operation* self, int k, PyArrayObject* array, const npy_intp* wanted, int m) {
+    if (PyArray_NDIM(array) == m && PyArray_CompareLists(PyArray_DIMS(array), wanted, m)) return 0;
+    PyObject* found = shape_of(array);
+    PyObject* expected = shape_of(wanted, m);
+    if (found && expected) {
+        PyErr_Format(PyExc_ValueError, "%U: %U must have shape %S, got %S", self->name,
+                     self->operands[k].name, expected, found);
+    }
+    Py_XDECREF(found);
+    Py_XDECREF(expected);
+    return -1;
+}
+
 // Makes the output that was not given; checks those that were.
 int prepare_outputs(const Operation* self, View* views, const npy_intp* shape, int n, int T,
                     Call* call) {
@@ -681,19 +718,25 @@ int prepare_outputs(const Operation* self, View* views, const npy_intp* shape, i
             if (!views[k].array) return -1;
             continue;
         }
-        if (PyArray_NDIM(views[k].array) == m &&
-            PyArray_CompareLists(PyArray_DIMS(views[k].array), wanted, m)) {
-            continue;
+        if (check_shape(self, k, views[k].array, wanted, m) < 0) return -1;
+    }
+    return 0;
+}
+
+// Rowwise loops count in int, and take operands of one shape.
+int check_rows(const Operation* self, const View* views, const npy_intp* shape, int n) {
+    for (int i = n > 1 ? n - 2 : 0; i < n; ++i) {
+        if (shape[i] > INT32_MAX) {
+            PyErr_Format(PyExc_ValueError, "%U: there must be fewer than 2**31 %s, got %zd",
+                         self->name, i == n - 1 ? "columns" : "rows", shape[i]);
+            return -1;
         }
-        PyObject* found = shape_of(views[k].array);
-        PyObject* expected = shape_of(wanted, m);
-        if (found && expected) {
-            PyErr_Format(PyExc_ValueError, "%U: %U must have shape %S, got %S", self->name,
-                         spec.name, expected, found);
-        }
-        Py_XDECREF(found);
-        Py_XDECREF(expected);
-        return -1;
+    }
+    for (int k = 0; k < self->n_operands; ++k) {
+        if (!views[k].array || self->operands[k].use != IN) continue;
+        npy_intp wanted[MAX_DIMENSIONS + 1];
+        const int m = reduced_shape(self->operands[k].layout, shape, n, wanted);
+        if (check_shape(self, k, views[k].array, wanted, m) < 0) return -1;
     }
     return 0;
 }
@@ -719,7 +762,7 @@ PyObject* run_operation(const Operation* self, PyObject** given, const XpnConsta
     int T;
     Call call;
     Plan plan;
-    if (check_operands(self, given, views, &T) < 0) return nullptr;
+    if (check_operands(self, given, views, &T, &call) < 0) return nullptr;
     const int n = plan.n = result_shape(self, views, plan.shape);
     if (n < 0) return nullptr;
     const bool elementwise = is_elementwise(self, views);
@@ -728,6 +771,7 @@ PyObject* run_operation(const Operation* self, PyObject** given, const XpnConsta
                      self->name, self->operands[0].name, self->kind == ROWWISE ? 1 : 2, n);
         return nullptr;
     }
+    if (self->kind == ROWWISE && check_rows(self, views, plan.shape, n) < 0) return nullptr;
     if (prepare_outputs(self, views, plan.shape, n, T, &call) < 0) return nullptr;
     if (check_overlap(self, views) < 0) return nullptr;
     PyObject* result = result_of(self, views);
@@ -764,6 +808,11 @@ PyObject* run_operation(const Operation* self, PyObject** given, const XpnConsta
 // ---------------------------------------------------------------------------------------------
 // The gather of a minibatch: operands X, indices, out; one constant, what to divide by.
 
+PyObject* refuse_index(const Operation* self, npy_intp n_samples, npy_int64 index) {
+    return PyErr_Format(PyExc_IndexError, "%U: indices must lie in [0, %zd), got %lld", self->name,
+                        n_samples, (long long)index);
+}
+
 bool is_plain(PyArrayObject* array) { return PyArray_ISCARRAY_RO(array); }
 
 PyObject* run_gather(const Operation* self, PyObject** given, PyObject* const* args,
@@ -778,7 +827,7 @@ PyObject* run_gather(const Operation* self, PyObject** given, PyObject* const* a
                    PyArray_Check(out_) && is_plain(X) && is_plain(indices) && is_plain(out) &&
                    PyArray_ISWRITEABLE(out) && !PyDataType_REFCHK(PyArray_DESCR(X)) &&
                    has_type(indices, NPY_INT64) && PyArray_NDIM(indices) == 1 &&
-                   PyArray_NDIM(X) > 0 && PyArray_NDIM(out) == PyArray_NDIM(X) &&
+                   PyArray_NDIM(X) > 0 && PyArray_NDIM(X) < MAX_DIMENSIONS && PyArray_NDIM(out) == PyArray_NDIM(X) &&
                    PyArray_DIM(out, 0) == PyArray_DIM(indices, 0) &&
                    PyArray_CompareLists(PyArray_DIMS(out) + 1, PyArray_DIMS(X) + 1,
                                         PyArray_NDIM(X) - 1);
@@ -795,23 +844,27 @@ PyObject* run_gather(const Operation* self, PyObject** given, PyObject* const* a
     const npy_intp in_bytes = row_size * PyArray_ITEMSIZE(X);
     const npy_intp out_bytes = row_size * PyArray_ITEMSIZE(out);
     const npy_int64* index = static_cast<const npy_int64*>(PyArray_DATA(indices));
-    for (npy_intp i = 0; i < n; ++i) {
-        if (index[i] < 0 || index[i] >= n_samples) {
-            PyErr_Format(PyExc_IndexError, "%U: indices must lie in [0, %zd), got %lld",
-                         self->name, n_samples, (long long)index[i]);
-            return nullptr;
-        }
+    npy_int64 outside = 0;
+    bool is_outside = false;
+    for (npy_intp i = 0; i < n && !is_outside; ++i) {
+        outside = index[i];
+        is_outside = outside < 0 || outside >= n_samples;
     }
+    if (is_outside) return refuse_index(self, n_samples, outside);
     if (!divides) divide_by.real = 1;
     XpnBlock block;
     block.n_rows = 1;
     block.n_columns = row_size;
     block.first = 0;
+    block.first_column = 0;
     block.constants = &divide_by;
     const XpnLoop loop = self->loops[has_type(out, NPY_DOUBLE)];
     PyThreadState* state = n * row_size >= NOGIL_ELEMENTS ? PyEval_SaveThread() : nullptr;
     for (npy_intp i = 0; i < n; ++i) {
-        char* from = PyArray_BYTES(X) + index[i] * in_bytes;
+        outside = *static_cast<const volatile npy_int64*>(index + i);  // another thread may write it
+        is_outside = outside < 0 || outside >= n_samples;
+        if (is_outside) break;
+        char* from = PyArray_BYTES(X) + outside * in_bytes;
         char* to = PyArray_BYTES(out) + i * out_bytes;
         if (is_copy) {
             memcpy(to, from, (size_t)in_bytes);
@@ -823,6 +876,7 @@ PyObject* run_gather(const Operation* self, PyObject** given, PyObject* const* a
         }
     }
     if (state) PyEval_RestoreThread(state);
+    if (is_outside) return refuse_index(self, n_samples, outside);
     Py_INCREF(out);
     return out_;
 }
@@ -923,39 +977,38 @@ int read_operands(Operation* self, PyObject* operands) {
     return 0;
 }
 
-// Reads (name, is_real) of every constant that is given in a call.
+// Reads (name, bits) of every constant that is given in a call.
 int read_constants(Operation* self, PyObject* constants) {
     const Py_ssize_t n = PyTuple_Size(constants);
     if (n < 0 || n > XPN_MAX_CONSTANTS) return -1;
     for (Py_ssize_t i = 0; i < n; ++i) {
         ConstantSpec& spec = self->constants[i];
-        int is_real;
-        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(constants, i), "Up", &spec.name, &is_real)) {
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(constants, i), "Ui", &spec.name, &spec.bits)) {
             return -1;
         }
         Py_INCREF(spec.name);
         ++self->n_constants;
-        spec.is_real = is_real != 0;
         if (PyUnicode_CompareWithASCIIString(spec.name, "n_decay") == 0) self->reads_columns = true;
     }
     return 0;
 }
 
-// Reads (name, is_required) of every parameter; a parameter is an operand or a constant.
+// Reads (name, is_required, may_be_none) of every parameter; a parameter is an operand or a constant.
 int read_parameters(Operation* self, PyObject* parameters) {
     const Py_ssize_t n = PyTuple_Size(parameters);
     if (n < 0 || n > MAX_PARAMETERS) return -1;
     for (Py_ssize_t i = 0; i < n; ++i) {
         Parameter& parameter = self->parameters[i];
-        int is_required;
-        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(parameters, i), "Up", &parameter.name,
-                              &is_required)) {
+        int is_required, may_be_none;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(parameters, i), "Upp", &parameter.name,
+                              &is_required, &may_be_none)) {
             return -1;
         }
         Py_INCREF(parameter.name);
         ++self->n_parameters;
         PyUnicode_InternInPlace(&parameter.name);
         parameter.is_required = is_required != 0;
+        parameter.may_be_none = may_be_none != 0;
         parameter.index = index_of(parameter.name, self->operands, self->n_operands);
         parameter.is_operand = parameter.index >= 0;
         for (int k = 0; k < self->n_constants && !parameter.is_operand; ++k) {

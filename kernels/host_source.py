@@ -39,7 +39,7 @@ SOURCES = (
 C_TYPES = {
     "T": "T",
     "double": "double",
-    "number": "double",
+    "fraction": "double",
     "int64": "long long",
     "uint64": "unsigned long long",
     "uint32": "unsigned int",
@@ -101,16 +101,16 @@ def _elementwise(row: Elementwise) -> str:
         inner = _in_chunks(row)
     chosen = "".join(f", {flag}" for flag in _flags(row))
     if decays:
-        split = "weight_decay_ ? smaller((index_t)n_decay, block.n_columns) : 0"
         calls = f"""\
-        const index_t split = {split};
         {row.name}_row<T{chosen}, true>(block, r, 0, split);
         {row.name}_row<T{chosen}, false>(block, r, split, block.n_columns);"""
-        locals_ = "const long long n_decay = (long long)block.constants[{}].integer;".format(
+        locals_ = "const index_t n_decay = (index_t)block.constants[{}].integer;".format(
             next(i for i, constant in enumerate(_given(row)) if constant.name == "n_decay")
         )
         index = next(i for i, o in enumerate(row.operands) if o.name == "weight_decay")
-        locals_ += f"\n    const bool weight_decay_ = block.data[{index}] != nullptr;"
+        locals_ += f"""
+    const bool decays = block.data[{index}] != nullptr && n_decay > block.first_column;
+    const index_t split = decays ? smaller(n_decay - block.first_column, block.n_columns) : 0;"""
     else:
         calls = f"        {row.name}_row<T{chosen}>(block, r, 0, block.n_columns);"
         locals_ = ""
@@ -189,14 +189,24 @@ def _rowwise_wide(row: Rowwise) -> str:
     steps = []
     for kind, variable, expression in row.reductions:
         operator = "max" if kind == "max" else "+"
+        part = f"{variable}_part"
+        # Pieces are added in double precision, which costs nothing: there are few.
+        type_ = "T" if kind == "max" else "double"
         steps.append(f"""\
-        T {variable} = {_START[kind]};
-#pragma omp simd reduction({operator} : {variable})
-        for (int j = 0; j < n_columns; ++j) {{
-            {loads}
-            const T value = {expression};
-            {_UPDATE[kind].format(variable)}
-        }}""")
+        {type_} {variable}_whole = {_START[kind]};
+        for (int begin = 0; begin < n_columns; begin += PIECE) {{
+            const int end = n_columns - begin < PIECE ? n_columns : begin + PIECE;
+            T {part} = {_START[kind]};
+#pragma omp simd reduction({operator} : {part})
+            for (int j = begin; j < end; ++j) {{
+                {loads}
+                const T value = {expression};
+                {_UPDATE[kind].format(part)}
+            }}
+            const T value = {part};
+            {_UPDATE[kind].format(f"{variable}_whole")}
+        }}
+        const T {variable} = T({variable}_whole);""")
     steps += [f"        T {result.name};" for result in results]
     steps += [f"        {row.result}"] if row.result else []
     steps += [f"        *{result.name}_ = {result.name};" for result in results]
@@ -399,13 +409,13 @@ def _constants(row: Row, skip: tuple[str, ...] = ()) -> str:
     lines = []
     given = _given(row)
     for k, constant in enumerate(given):
-        if constant.name in skip or constant.type == "number":
+        if constant.name in skip or constant.type == "fraction":
             continue
         lines.append(f"const {C_TYPES[constant.type]} {constant.name} = {_as_given(k, constant)};")
     exact = " ".join(
         f"const double {constant.name} = block.constants[{k}].real; (void){constant.name};"
         for k, constant in enumerate(given)
-        if constant.type in ("T", "number", "double")
+        if constant.type in ("T", "fraction", "double")
     )
     for constant in row.numbers:
         if constant.formula is not None:

@@ -10,7 +10,8 @@ Conventions
 Arrays are batch-major, and the mathematics runs over the last two axes, ``(..., n_samples,
 n_features)``: a leading axis stacks independent networks. With ``out`` the result is written
 there and returned; without it a new array is returned. ``out`` may be the very array that is
-read, never one that overlaps it in part. ``<op>_grad`` multiplies an upstream gradient ``dA`` by
+read, never one that overlaps it in part; an array that is changed in place shares memory with no
+other. ``<op>_grad`` multiplies an upstream gradient ``dA`` by
 the derivative of ``<op>``; it is given whichever of the op's input ``Z`` and output ``A`` states
 that derivative best. ``<op>_update`` changes its first arguments in place.
 
@@ -295,7 +296,7 @@ class ReferenceOps:
         X : array
             At most ``2**34`` elements.
         rate : float
-            In [0, 1).
+            In [0, 1), or a ValueError is raised.
         seed, layer, purpose : int
             What the draw is for; see :func:`~xpnet.kernels.philox.random_words`.
         step : int64 array (1,)
@@ -306,6 +307,8 @@ class ReferenceOps:
         Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting",
         JMLR 15, 2014, section 4 and, for the inverted form, section 10.
         """
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must lie in [0, 1), got {rate}")
         xp = self.xp
         words = random_words(xp, X.size, seed, layer=layer, step=step, purpose=purpose)
         dropped = words.reshape(X.shape) < xp.uint32(int(rate * 2**32))

@@ -202,8 +202,20 @@ def test_unknown_kernels(monkeypatch):
         make_device("cpu")
 
 
-def test_a_device_keeps_its_kernels(built):
+def test_other_kernels_for_a_device(built):
     built(None)
+    fused = make_device("cpu", "fused")
+    assert make_device(fused) is fused
+    assert make_device(fused, "fused") is fused
+    assert make_device(fused, "reference").kernels == "reference"
+    with pytest.raises(ValueError, match=r"^kernels must be"):
+        make_device(fused, "fast")
+
+
+@pytest.mark.parametrize("set_to", ["", "fused", "reference"])
+def test_a_device_keeps_its_kernels(built, monkeypatch, set_to):
+    built(None)
+    monkeypatch.setenv("XPNET_KERNELS", set_to)
     for kernels in ("fused", "reference"):
         found = make_device("cpu", kernels)
         assert pickle.loads(pickle.dumps(found)).kernels == kernels

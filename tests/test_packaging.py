@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 import zipfile
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.packages import Environment, copy_of_the_checkout, files_of_the_checkout
 from xpnet.kernels import host, host_source
 
@@ -34,6 +36,11 @@ def test_what_is_in_the_archives(archives):
     expected = {"README.md", "LICENSE", "pyproject.toml", "train.py", "Makefile", "CHANGELOG.md"}
     expected |= {"setup.py"}
     assert expected | tracked | {"kernels/reference.py"} <= in_sdist
+
+
+def test_make_knows_what_kernels_are_built_from():
+    (named,) = re.findall(r"addprefix kernels/,(.*?)\)", (ROOT / "Makefile").read_text(), re.DOTALL)
+    assert sorted(named.replace("\\", "").split()) == sorted(host_source.SOURCES)
 
 
 def test_the_wheel_with_its_dependencies(archives, tmp_path):

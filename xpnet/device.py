@@ -90,9 +90,9 @@ class Device:
     def __repr__(self) -> str:
         return f"Device({self.name!r})"
 
-    def __reduce__(self) -> tuple[Any, tuple[str, str | None]]:
+    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
         """Pickle by name: a stream cannot leave its process, nor kernels their machine."""
-        return device, (self.name, "reference" if self.kernels == "reference" else None)
+        return _restored, (self.name, self.kernels)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Device:
         """Stay the same device: copies of what lives on it live on it too."""
@@ -206,7 +206,7 @@ def device(spec: str | Device | None = None, kernels: str | None = None) -> Devi
         GPU where one is usable and else the CPU, and logs which and why (logger ``xpnet``; the
         CPU as a warning, which Python shows unless told otherwise). None reads the environment
         variable ``XPNET_DEVICE``, and means ``"cpu"`` where it is not set. A :class:`Device` is
-        returned as it is.
+        returned as it is, unless ``kernels`` asks for others than it has.
     kernels : {"fused", "reference"} or None
         ``"fused"`` for the compiled operations, ``"reference"`` for plain array expressions. None
         reads the environment variable ``XPNET_KERNELS``; where it is not set, operations are fused
@@ -224,9 +224,11 @@ def device(spec: str | Device | None = None, kernels: str | None = None) -> Devi
         If CUDA was asked for by name and is not usable, or fused kernels, and there are none. There
         is no silent fall-back.
     """
-    if isinstance(spec, Device):
+    if isinstance(spec, Device) and kernels in (None, spec.kernels):
         return spec
     wanted = _wanted_kernels(kernels)
+    if isinstance(spec, Device):
+        spec = spec.name
     source = "device"
     if spec is None:
         source = "XPNET_DEVICE"
@@ -403,7 +405,7 @@ def _wanted_kernels(kernels: str | None) -> tuple[str | None, str]:
 
 def _cpu_device(wanted: tuple[str | None, str]) -> Device:
     kernels, source = wanted
-    problem = host.problem()
+    problem = None if kernels == "reference" else host.problem()  # which loads them
     if kernels == "fused" and problem is not None:
         raise DeviceUnavailableError(f"{source}=fused: the host kernels are {problem}")
     if kernels == "reference" or problem is not None:
@@ -420,6 +422,13 @@ def _cuda_device(index: int, wanted: tuple[str | None, str]) -> Device:
 
     ops = ReferenceOps(cupy, cuda.fused(cupy))
     return Device(name, cupy, ops, index=index, kernels="fused")
+
+
+def _restored(name: str, kernels: str) -> Device:
+    """Make the device of a pickle: its kernels are used where they are there too."""
+    if name == "cpu" and host.problem() is not None:
+        kernels = "reference"
+    return device(name, kernels)
 
 
 def host_array(

@@ -570,3 +570,13 @@ def test_names_with_newlines_and_bytes_stay_on_one_line(tmp_path):
     with pytest.raises(DataError) as caught:
         read_file(path)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_names_of_numbers_that_are_no_characters(tmp_path):
+    """NumPy's text is 32-bit numbers, of which most are beyond Unicode."""
+    names = np.array(["cat", "dog"], dtype="<U3")
+    names.view(np.uint32)[...] = 0x11111111
+    np.savez(tmp_path / "a.npz", X=X, y=np.zeros(len(X), int), class_names=names)
+    with pytest.raises(DataError, match="class_names must hold names that differ") as caught:
+        read_file(tmp_path / "a.npz")
+    str(caught.value).encode()

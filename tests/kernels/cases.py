@@ -112,6 +112,7 @@ def case(
     dtype: Any = np.float32,
     *,
     optional: bool = True,
+    shared: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Make the arguments of one call.
@@ -128,6 +129,8 @@ def case(
         float32 or float64.
     optional : bool
         Whether optional operands are given.
+    shared : bool
+        Whether an operand of layout ``single`` has one value for all rows.
     """
     row = ROWS[name]
     rng = np.random.default_rng([seed, *name.encode()])
@@ -143,7 +146,7 @@ def case(
             "row": shape[:-1],
             "single": (*shape[:-1], 1),
         }[operand.layout]
-        if operand.layout == "single" and len(shape) == 2:
+        if operand.layout == "single" and (shared or operand.name == "step"):
             own = (1,)  # one value for all rows
         if operand.use == "out":
             arguments[operand.name] = np.full(own, np.nan, dtype)
@@ -154,7 +157,7 @@ def case(
         elif operand.name in _SCALES:
             arguments[operand.name] = (_SCALES[operand.name] * (1 + rng.random(own))).astype(dtype)
         elif operand.name == "labels":
-            arguments[operand.name] = rng.random(own).astype(dtype)
+            arguments[operand.name] = np.clip(rng.random(own) * 1.5 - 0.25, 0, 1).astype(dtype)
         else:
             array = draw(rng, own, values, dtype)
             arguments[operand.name] = np.abs(array) if operand.name in _POSITIVE else array

@@ -365,7 +365,7 @@ def test_types_are_checked(ops, calls, name, args, message):
         (
             "dropout",
             (zeros(3), 0.5, -1, 0, zeros(1, dtype=np.int64), 0),
-            "dropout: seed must be of uint64, got -1",
+            "seed must lie in [0, 2**64), got -1",
         ),
         (
             "gradient_descent_update",

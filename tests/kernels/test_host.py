@@ -71,15 +71,22 @@ def test_equals_the_reference(ops, name, values, dtype):
         if 0 in shape and name in ("mean", "softmax", "softmax_cross_entropy"):
             continue  # the reference's maximum or mean of nothing
         for optional in (True, False):
-            arguments = case(name, shape, values, dtype, optional=optional)
+            arguments = case(name, shape, values, dtype, optional=optional, shared=optional)
             assert_near(name, call(ops[name], ROWS[name], arguments), arguments, dtype)
 
 
+@pytest.mark.parametrize("name", ROWS)
+def test_more_columns_than_are_taken_at_once(ops, name):
+    arguments = case(name, (40, 4100))
+    assert_near(name, call(ops[name], ROWS[name], arguments), arguments, np.float32)
+
+
+@pytest.mark.parametrize("shape", [(37, 65), (3, 1300)])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ROWS)
-def test_views(ops, name, dtype):
+def test_views(ops, name, dtype, shape):
     """Operands that are not contiguous: reversed, every second column, transposed, shifted."""
-    arguments = case(name, (37, 65), "ordinary", dtype)
+    arguments = case(name, shape, "ordinary", dtype)
     expected = call(ops[name], ROWS[name], arguments)
 
     def reverse(array):
@@ -163,6 +170,27 @@ def test_reductions_of_broadcast_inputs(ops, name):
         assert_near(name, call(ops[name], ROWS[name], arguments), arguments, np.float32)
 
 
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_views_of_no_columns(ops, name):
+    """NumPy gives them the strides of what they are views of."""
+    row = ROWS[name]
+    arguments = case(name, (4, 6), shared=True)
+    arguments = {
+        k: v[..., :0] if isinstance(v, np.ndarray) and v.shape[-1] == 6 else v
+        for k, v in arguments.items()
+    }
+    written = call(ops[name], row, arguments)
+    assert all(array.shape[-1] == 0 for array in written.values() if array.ndim)
+
+
+@pytest.mark.parametrize("n_columns", [1, 2, 7])
+def test_a_value_for_each_row(ops, n_columns):
+    """Also where the values lie as far apart as the rows."""
+    params, rates = np.ones((9, n_columns)), np.arange(9.0 * n_columns).reshape(9, n_columns)
+    ops["gradient_descent_update"](params, np.ones((9, n_columns)), rates[:, :1])
+    np.testing.assert_array_equal(params, np.broadcast_to(1 - rates[:, :1], params.shape))
+
+
 def test_zero_dimensions(ops):
     assert float(ops["sigmoid"](np.array(0.0))) == 0.5
     assert ops["sigmoid"](np.zeros(3)).tolist() == [0.5] * 3
@@ -203,6 +231,15 @@ def test_masks_are_the_same_bits(ops, shape, dtype):
             expected = REFERENCE.dropout(X, *arguments)
             for view in views:
                 np.testing.assert_array_equal(ops["dropout"](view, *arguments), expected)
+
+
+def test_the_threshold_is_exact(ops):
+    """The word that equals it is kept."""
+    words = philox.random_words(np, 64, 1, layer=2, step=3, purpose=4)
+    for dtype in DTYPES:
+        found = ops["dropout"](np.ones(64, dtype), words[7] / 2**32, 1, 2, np.array([3]), 4)
+        assert found[7] > 0
+        np.testing.assert_array_equal(found == 0, words < words[7])
 
 
 def test_a_mask_does_not_depend_on_what_it_masks(ops):
@@ -256,6 +293,13 @@ def test_gather_refuses(ops):
         ops["gather"](X, np.array([0, 1]), out=X[1:3])
 
 
+def test_gather_of_more_dimensions_than_the_kernels_know(ops):
+    X = np.arange(5, dtype=np.float32).reshape(5, *(1,) * 40)
+    out = np.empty((2, *(1,) * 40), np.float32)
+    ops["gather"](X, np.array([3, 1]), out=out)
+    np.testing.assert_array_equal(out.ravel(), [3, 1])
+
+
 # What is refused: each message names the operation, the operand, what came and what was expected.
 
 
@@ -278,13 +322,41 @@ def test_partial_overlap(ops, name):
             own[other.name] = (
                 memory[shift : shift + theirs.nbytes].view(theirs.dtype).reshape(theirs.shape)
             )
-            own[target.name][...] = ours
             before = memory.copy()
             with pytest.raises(ValueError, match=rf"^{name}: .*(partly overlaps|are one array)"):
                 ops[name](**own)
             np.testing.assert_array_equal(memory, before)
             checked += 1
     assert checked
+
+
+def test_overlap_by_a_single_element(ops):
+    memory = np.zeros(23, np.float32)
+    for Z, out in ((memory[:12], memory[11:]), (memory[11:], memory[:12])):
+        with pytest.raises(ValueError, match="relu: out partly overlaps Z"):
+            ops["relu"](Z, out=out)
+    ops["relu"](memory[:11], out=memory[11:22])
+    ops["relu"](memory[11:22], out=memory[:11])
+
+
+def test_the_transpose_is_not_the_same_array(ops):
+    Z = np.ones((5, 5), np.float32)
+    with pytest.raises(ValueError, match="relu: out partly overlaps Z"):
+        ops["relu"](Z, out=Z.T)
+    with pytest.raises(ValueError, match="relu: out partly overlaps b"):
+        ops["relu"](np.ones((1, 5), np.float32), b=Z[0], out=Z[:1])
+
+
+def test_axes_of_length_1_make_no_other_array(ops):
+    Z = np.full((3, 4), -1, np.float32)
+    ops["relu"](Z[None], out=Z.reshape(1, 3, 4))
+    assert not Z.any()
+
+
+def test_what_is_changed_shares_memory_with_nothing(ops):
+    param, rate = np.ones((2, 3)), np.ones(1)
+    with pytest.raises(ValueError, match="param and grad are one array: what is changed must be"):
+        ops["gradient_descent_update"](param, param, rate)
 
 
 def test_interleaved_operands_do_not_overlap(ops):
@@ -381,6 +453,30 @@ def test_wrong_operands(ops):
             "Z must be aligned",
             lambda: ops["relu"](np.zeros(9, np.uint8)[1:].view(np.float32)),
         ),
+        (
+            ValueError,
+            r"layer must lie in \[0, 2\*\*32\), got 4294967296",
+            lambda: ops["dropout"](Z, 0.5, 1, 2**32, np.zeros(1, np.int64), 3),
+        ),
+        (
+            ValueError,
+            r"n_decay must lie in \[0, 2\*\*63\), got 9223372036854775808",
+            lambda: ops["gradient_descent_update"](Z.copy(), Z, b[:1], b[:1], 2**63),
+        ),
+        *(
+            (
+                ValueError,
+                rf"^rate must lie in \[0, 1\), got {rate}",
+                lambda rate=rate: ops["dropout"](Z, rate, 1, 2, np.zeros(1, np.int64), 3),
+            )
+            for rate in (1.0, -0.1, np.nan, np.inf)
+        ),
+        (TypeError, "slope must be a number, got None", lambda: ops["leaky_relu"](Z, None)),
+        (
+            ValueError,
+            r"labels must have shape \(4, 5\), got \(1, 5\)",
+            lambda: ops["sigmoid_cross_entropy"](Z, Z[:1], np.zeros(4, np.float32)),
+        ),
         (TypeError, r"missing required argument 'Z'", lambda: ops["relu"]()),
         (TypeError, r"unexpected keyword argument 'c'", lambda: ops["relu"](Z, c=b)),
         (TypeError, r"multiple values for argument 'Z'", lambda: ops["relu"](Z, Z=Z)),
@@ -390,6 +486,45 @@ def test_wrong_operands(ops):
     for error, message, attempt in refused:
         with pytest.raises(error, match=message):
             attempt()
+
+
+def test_labels_and_flags_of_other_types(ops):
+    logits, losses = np.eye(3), np.empty(3)
+    for dtype in (np.int8, np.int32, np.uint64):
+        ops["softmax_cross_entropy"](logits, np.arange(3).astype(dtype), losses)
+        np.testing.assert_allclose(losses, np.log(np.e + 2) - 1)
+    step, bias1, bias2, eps = np.zeros(1, np.int64), np.empty(1), np.empty(1), np.empty(1)
+    ops["adam_tick"](step, bias1, bias2, eps, 0.9, 0.99, 1e-8, np.True_)
+    assert eps[0] == 1e-8 / np.sqrt(1 - 0.99)
+
+
+def test_more_rows_than_an_int_counts(ops):
+    values = np.broadcast_to(np.float32(1), (2**31, 1))
+    with pytest.raises(
+        ValueError, match=r"mean: there must be fewer than 2\*\*31 rows, got 2147483"
+    ):
+        ops["mean"](values)
+
+
+def test_long_sums_stay_accurate(ops):
+    """The mean of many equal numbers is that number, however few lanes a sum has."""
+    for n in (10**6, 10**7):
+        found = ops["mean"](np.broadcast_to(np.float32(0.1), n).copy())
+        assert abs(found[0] / np.float32(0.1) - 1) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "draw_wrong",
+    [
+        lambda draw: draw(4, -1, purpose=0),
+        lambda draw: draw(4, 2**64, purpose=0),
+        lambda draw: draw(4, 0, purpose=2**32),
+        lambda draw: draw(4, 0, purpose=0, first=2**34),
+    ],
+)
+def test_words_out_of_range(draw_wrong):
+    with pytest.raises(ValueError, match="must lie in"):
+        draw_wrong(host.random_words)
 
 
 def test_read_only(ops):

@@ -276,6 +276,56 @@ def test_adam_scalars_are_exact(dev, dtype, epsilon_hat):
             assert dev.to_host(step)[0] == t
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_decay", [0, 3, 5])
+@pytest.mark.parametrize("name", ["gradient_descent", "momentum", "rmsprop", "adam"])
+def test_update_rules(dev, name, n_decay, dtype):
+    """Three steps, written as in the papers, in extended precision."""
+    rng = np.random.default_rng(4)
+    param, grads = rng.standard_normal(5).astype(dtype), rng.standard_normal((3, 5)).astype(dtype)
+    rate, decay = LONG(dtype(0.05)), LONG(dtype(0.3))
+    p, first, second = param.astype(LONG), np.zeros(5, LONG), np.zeros(5, LONG)
+    for t, gradient in enumerate(grads, start=1):
+        g = gradient.astype(LONG) + decay * np.where(np.arange(5) < n_decay, p, 0)
+        if name == "gradient_descent":
+            p = p - rate * g
+        elif name == "momentum":
+            first = LONG(0.9) * first + LONG(0.1) * g
+            p = p - rate * first
+        elif name == "rmsprop":
+            second = LONG(0.9) * second + (1 - LONG(0.9)) * g**2
+            p = p - rate * g / (np.sqrt(second) + LONG(1e-8))
+        else:
+            first = LONG(0.9) * first + (1 - LONG(0.9)) * g
+            second = LONG(0.999) * second + (1 - LONG(0.999)) * g**2
+            corrected = first / (1 - LONG(0.9) ** t), second / (1 - LONG(0.999) ** t)
+            p = p - rate * corrected[0] / (np.sqrt(corrected[1]) + LONG(1e-8))
+
+    with dev.activate():
+        ops, xp = dev.ops, dev.xp
+        found = dev.asarray(param.copy())
+        m, v = xp.zeros_like(found), xp.zeros_like(found)
+        step = xp.zeros(1, dtype=np.int64)
+        bias1, bias2, eps = (xp.zeros(1, dtype=dtype) for _ in range(3))
+        learning_rate, weight_decay = (xp.full(1, value, dtype=dtype) for value in (0.05, 0.3))
+        decays = (weight_decay, n_decay)
+        for gradient in grads:
+            g = dev.asarray(gradient)
+            if name == "gradient_descent":
+                ops.gradient_descent_update(found, g, learning_rate, *decays)
+            elif name == "momentum":
+                ops.momentum_update(found, g, m, learning_rate, 0.9, 0.1, *decays)
+            elif name == "rmsprop":
+                ops.rmsprop_update(found, g, v, learning_rate, 0.9, 1e-8, *decays)
+            else:
+                ops.adam_tick(step, bias1, bias2, eps, 0.9, 0.999, 1e-8, False)
+                scalars = (learning_rate, bias1, bias2, eps)
+                ops.adam_update(found, g, m, v, *scalars, 0.9, 0.999, *decays)
+    # rounding 1 - beta^t is magnified by Adam's first, long steps
+    error = np.abs(dev.to_host(found) - p).max()
+    assert error < 16 * np.finfo(dtype).eps * np.abs(param).max(), float(error)
+
+
 def test_fused_operation_replaces_the_reference():
     ops = ReferenceOps(np, {"relu": lambda Z, out=None: "fused"})
     assert ops.relu(np.zeros(1)) == "fused"

@@ -186,6 +186,39 @@ def test_an_output_of_another_shape_or_dtype_is_refused(forward):
         nn.Network([Wrong()], 3, device="cpu")
 
 
+class WideMask(nn.Activation, abstract=True):
+    """A leaky rectifier whose mask, and so whose gradient, is float64 whatever the network is."""
+
+    def forward(self, X, cache):
+        cache.mask = self.xp.where(X > 0, 1.0, 0.1)
+        return (X * cache.mask).astype(X.dtype)
+
+    def backward(self, dA, cache):
+        return dA * cache.mask
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("place", ["in a dense layer", "after one"])
+def test_a_gradient_of_another_dtype_is_brought_back(dev, place, bias):
+    def parameters(activation):
+        inside = place == "in a dense layer"
+        first = nn.Dense(4, activation if inside else "tanh", bias=bias)
+        layers = [first, *(() if inside else (activation,)), nn.Dense(2)]
+        network = nn.Network(layers, 3, seed=0, device=dev)
+        X, y = np.linspace(-1, 1, 60).reshape(20, 3), np.arange(20) % 2
+        training.fit(
+            network, X, y, loss="softmax_cross_entropy", optimizer="adam", epochs=3, batch_size=7
+        )
+        return dev.to_host(network.parameters)
+
+    expected = parameters(nn.LeakyReLU(0.1))
+    assert expected.dtype == np.float32
+    weights = parameters(WideMask())
+    assert weights.shape == expected.shape
+    if place == "after one":  # inside, the initializers differ
+        np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_middle_layer_that_returns_no_gradient_is_named(dev):
     class Closed(nn.Activation):
         def function(self, Z):

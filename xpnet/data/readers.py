@@ -142,7 +142,9 @@ def _refusing(where: str) -> Iterator[None]:
 
 def _refusal(where: str, said: object) -> DataError:
     line = " ".join(f"{where}: {said}".splitlines())
-    return DataError(line.encode("utf-8", "backslashreplace").decode())  # names may be damaged
+    # Names may be damaged: halves of surrogate pairs, and numbers that are no characters at all.
+    as_bytes = line.encode("utf-8", "backslashreplace")
+    return DataError(as_bytes.decode("utf-8", "backslashreplace"))
 
 
 def _reason(error: Exception) -> str:

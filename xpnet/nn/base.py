@@ -363,7 +363,7 @@ class Activation(Layer, abstract=True):
 
     def backward_with_bias(self, dA: Array, cache: Cache, db: Array) -> Array:
         """Compute ``dZ``, and write the bias's gradient into ``db``."""
-        dZ = self.backward(dA, cache)
+        dZ = self.backward(dA, cache).astype(db.dtype, copy=False)
         self.ops.bias_grad(dZ, out=db)
         return dZ
 

@@ -113,7 +113,7 @@ class Dense(Layer):
         if self.bias:
             dZ = self._f.backward_with_bias(dA, cache.f, self.db)
         else:
-            dZ = self._f.backward(dA, cache.f)
+            dZ = self._f.backward(dA, cache.f).astype(self.W.dtype, copy=False)
         ops.matmul(cache.X.swapaxes(-1, -2), dZ, out=self.dW)
         if not cache.input_gradient:
             return None

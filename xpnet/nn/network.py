@@ -309,6 +309,8 @@ class Network:
                     f"{type(layer).__name__}.backward returned None although cache.input_gradient "
                     "asks for dX"
                 )
+            if gradient is not None:  # a mask of float64, say, must not widen what follows
+                gradient = gradient.astype(self.dtype, copy=False)
         return gradient
 
     def predict(self, X: Any, *, batch_size: int = 1024) -> Any:
