@@ -40,6 +40,8 @@ namespace {
 const int MAX_PARAMETERS = 16;
 const int MAX_DIMENSIONS = 16;
 const npy_intp TILE = 512;             // elements of an operand that is copied piece by piece
+const npy_intp CACHE_LINE = 64;        // bytes
+const npy_intp MANY_COLUMNS = 1024;    // from here on a row is worth aligning
 const npy_intp NOGIL_ELEMENTS = 8192;  // from here on other threads may run meanwhile
 
 enum Kind { ELEMENTWISE, COLUMN_REDUCE, ROWWISE, GATHER };
@@ -281,7 +283,7 @@ int check_operands(const Operation* self, PyObject** given, View* views, int* T,
         }
         const int wanted = spec.type == NPY_NOTYPE ? *T : spec.type;
         if (spec.use == IN && wanted == NPY_INT64 && PyArray_ISINTEGER(array) &&
-            !has_type(array, NPY_INT64)) {
+            (!has_type(array, NPY_INT64) || !PyArray_ISBEHAVED_RO(array))) {
             array = call->own(PyArray_CastToType(array, PyArray_DescrFromType(NPY_INT64), 0));
             if (!array) return -1;
         }
@@ -628,6 +630,30 @@ bool run_as_few_rows(const Plan* plan, const XpnBlock& block) {
     return true;
 }
 
+// A long row in two pieces, so that what is written begins at a cache line in the second: a vector
+// that lies across two lines takes as long as two.
+void run_row_aligned(const Plan* plan, const XpnBlock& block) {
+    const Operation* self = plan->self;
+    int written = 0;
+    while (self->operands[written].use == IN || !block.data[written]) ++written;
+    const npy_intp itemsize = plan->views[written].itemsize;
+    const npy_intp past = (npy_intp)((uintptr_t)block.data[written] % CACHE_LINE);
+    const npy_intp head = past % itemsize == 0 ? (CACHE_LINE - past) % CACHE_LINE / itemsize : 0;
+    if (head == 0 || block.n_columns < MANY_COLUMNS) return plan->loop(&block);
+    XpnBlock piece = block;
+    piece.n_columns = head;
+    plan->loop(&piece);
+    piece.n_columns = block.n_columns - head;
+    piece.first_column = block.first_column + head;
+    piece.first = block.first + (unsigned long long)head;
+    for (int k = 0; k < self->n_operands; ++k) {
+        if (piece.data[k] && has_rows_of_elements(self->operands[k])) {
+            piece.data[k] += head * plan->views[k].itemsize;
+        }
+    }
+    plan->loop(&piece);
+}
+
 // All matrices of the operands.
 void run(const Plan* plan) {
     const Operation* self = plan->self;
@@ -662,6 +688,8 @@ void run(const Plan* plan) {
         block.first = (unsigned long long)(outer * block.n_rows * block.n_columns);
         if (!is_contiguous) {
             run_in_tiles(plan, block, inner);
+        } else if (self->kind == ELEMENTWISE && block.n_rows == 1) {
+            run_row_aligned(plan, block);
         } else if (!run_as_few_rows(plan, block)) {
             plan->loop(&block);
         }

@@ -194,11 +194,11 @@ def _rowwise_wide(row: Rowwise) -> str:
         type_ = "T" if kind == "max" else "double"
         steps.append(f"""\
         {type_} {variable}_whole = {_START[kind]};
-        for (int begin = 0; begin < n_columns; begin += PIECE) {{
-            const int end = n_columns - begin < PIECE ? n_columns : begin + PIECE;
+        for (index_t begin = 0; begin < n_columns; begin += PIECE) {{
+            const int end = int(smaller(begin + PIECE, n_columns));
             T {part} = {_START[kind]};
 #pragma omp simd reduction({operator} : {part})
-            for (int j = begin; j < end; ++j) {{
+            for (int j = int(begin); j < end; ++j) {{
                 {loads}
                 const T value = {expression};
                 {_UPDATE[kind].format(part)}

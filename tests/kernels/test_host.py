@@ -490,7 +490,7 @@ def test_wrong_operands(ops):
 
 def test_labels_and_flags_of_other_types(ops):
     logits, losses = np.eye(3), np.empty(3)
-    for dtype in (np.int8, np.int32, np.uint64):
+    for dtype in (np.int8, np.int32, np.uint64, ">i4", ">i8"):
         ops["softmax_cross_entropy"](logits, np.arange(3).astype(dtype), losses)
         np.testing.assert_allclose(losses, np.log(np.e + 2) - 1)
     step, bias1, bias2, eps = np.zeros(1, np.int64), np.empty(1), np.empty(1), np.empty(1)
@@ -504,6 +504,12 @@ def test_more_rows_than_an_int_counts(ops):
         ValueError, match=r"mean: there must be fewer than 2\*\*31 rows, got 2147483"
     ):
         ops["mean"](values)
+
+
+def test_as_many_columns_as_an_int_counts():
+    """Zeros that nobody has written take no memory."""
+    values = np.zeros(2**31 - 1, np.float32)
+    assert host.fused()["mean"](values)[0] == 0
 
 
 def test_long_sums_stay_accurate(ops):
@@ -562,6 +568,35 @@ def test_subclasses_and_memory_maps(ops, tmp_path):
     mapped[...] = -1
     assert not ops["relu"](mapped).any()
     assert ops["relu"](mapped, out=mapped) is mapped
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [n for n in ROWS if n != "gather"])
+def test_bits_do_not_depend_on_where_arrays_lie(ops, name, dtype):
+    """Where a loop leaves vectors for single elements depends on that, and nothing else may."""
+
+    def lying_at(offset, array):
+        memory = np.zeros(array.nbytes + 64 + 16 * array.itemsize, np.uint8)
+        start = -memory.ctypes.data % 64 + offset * array.itemsize
+        placed = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+        placed[...] = array
+        return placed
+
+    row = ROWS[name]
+    for shape in ((1, 2500), (50, 50)):
+        arguments = case(name, shape, dtype=dtype, shared=True)
+        if any(o.name == "out" and o.layout == "each" for o in row.operands):
+            arguments["out"] = np.zeros(shape, dtype)
+        found = []
+        for offset in (0, 1, 3, 8, 15):
+            own = {
+                k: lying_at(offset, v) if isinstance(v, np.ndarray) else v
+                for k, v in arguments.items()
+            }
+            result = ops[name](**own)
+            written = [own[o.name] for o in row.operands if o.use != "in" and o.name in own]
+            found.append([array.tobytes() for array in (*written, result) if array is not None])
+        assert all(other == found[0] for other in found)
 
 
 def test_threads(ops):

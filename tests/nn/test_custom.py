@@ -219,6 +219,15 @@ def test_a_gradient_of_another_dtype_is_brought_back(dev, place, bias):
         np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_a_gradient_given_in_another_dtype(dev):
+    network = nn.Network([nn.Dense(3, "relu"), nn.Dense(2)], 4, seed=0, device=dev)
+    with dev.activate():
+        caches = network.allocate(5, training=True)
+        network.forward(dev.xp.ones((5, 4), dtype=np.float32), caches)
+        network.backward(dev.xp.ones((5, 2)), caches)
+    assert np.isfinite(dev.to_host(network.gradients)).all()
+
+
 def test_a_middle_layer_that_returns_no_gradient_is_named(dev):
     class Closed(nn.Activation):
         def function(self, Z):

@@ -301,7 +301,7 @@ class Network:
         device array (n_samples, n_features) or None
             The gradient with respect to the input, where :meth:`allocate` was asked for it.
         """
-        gradient: Array | None = dA
+        gradient: Array | None = dA.astype(self.dtype, copy=False)
         for layer, cache in zip(reversed(self.layers), reversed(caches), strict=True):
             gradient = layer.backward(gradient, cache)
             if gradient is None and cache.input_gradient:
