@@ -52,7 +52,6 @@ typedef ptrdiff_t index_t;
 const index_t WORDS = 512;    // random words drawn at a time
 const index_t WIDTH = 2048;   // columns that are summed at a time,
 const index_t HEIGHT = 32;    // and rows before a sum moves on, which bounds its rounding errors
-const index_t PIECE = 256;    // columns that a row's sum takes before it moves on, likewise
 const index_t NARROW = 32;    // a rowwise operation on at most so many columns
 const index_t LANES = 32;     // takes so many rows at a time
 

@@ -188,25 +188,17 @@ def _rowwise_wide(row: Rowwise) -> str:
     loads = " ".join(_load(o, "j") for o in each if o.use == "in")
     steps = []
     for kind, variable, expression in row.reductions:
-        operator = "max" if kind == "max" else "+"
-        part = f"{variable}_part"
-        # Pieces are added in double precision, which costs nothing: there are few.
-        type_ = "T" if kind == "max" else "double"
+        # Sums are kept in double precision: a row may be long, and a lane takes its terms in turn.
+        type_, operator = ("T", "max") if kind == "max" else ("double", "+")
         steps.append(f"""\
-        {type_} {variable}_whole = {_START[kind]};
-        for (index_t begin = 0; begin < n_columns; begin += PIECE) {{
-            const int end = int(smaller(begin + PIECE, n_columns));
-            T {part} = {_START[kind]};
-#pragma omp simd reduction({operator} : {part})
-            for (int j = int(begin); j < end; ++j) {{
-                {loads}
-                const T value = {expression};
-                {_UPDATE[kind].format(part)}
-            }}
-            const T value = {part};
-            {_UPDATE[kind].format(f"{variable}_whole")}
+        {type_} {variable}_all = {_START[kind]};
+#pragma omp simd reduction({operator} : {variable}_all)
+        for (int j = 0; j < n_columns; ++j) {{
+            {loads}
+            const T value = {expression};
+            {_UPDATE[kind].format(f"{variable}_all")}
         }}
-        const T {variable} = T({variable}_whole);""")
+        const T {variable} = T({variable}_all);""")
     steps += [f"        T {result.name};" for result in results]
     steps += [f"        {row.result}"] if row.result else []
     steps += [f"        *{result.name}_ = {result.name};" for result in results]
