@@ -96,9 +96,7 @@ def _elementwise(row: Elementwise) -> str:
     if decays:
         flags = [*flags, "decays"]
     template = ", ".join(["class T", *(f"bool {flag}" for flag in flags)])
-    inner = _columns(row, "begin", "end")
-    if row.words:
-        inner = _in_chunks(row)
+    inner = _in_chunks(row) if row.words else _columns(row, "begin", "end")
     chosen = "".join(f", {flag}" for flag in _flags(row))
     if decays:
         calls = f"""\
