@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import threading
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -31,7 +32,6 @@ Given: TypeAlias = Mapping[str, Any]  # the arguments of a call, by name
 
 _WARP = 32
 _BLOCKS_PER_MULTIPROCESSOR = 4  # of 128 threads: enough loads under way to keep the memory busy
-_MULTIPROCESSORS = 132  # of an H100, where nobody can be asked
 _WORD = 2**32
 
 
@@ -75,8 +75,6 @@ def n_splits(n_networks: int, n_rows: int, n_columns: int, n_multiprocessors: in
 
 def _n_multiprocessors(cupy: ModuleType) -> int:
     """Give those of the current GPU."""
-    if not hasattr(cupy, "cuda"):  # what stands in for CuPy has no GPU
-        return _MULTIPROCESSORS
     return _multiprocessors_of(cupy, cupy.cuda.Device().id)
 
 
@@ -362,6 +360,13 @@ def _launch_rows(
     )
 
 
+class _Buffers(threading.local):
+    """The buffers that an operation keeps for this thread."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[Any, ...], Array] = {}
+
+
 class _ColumnOperation(_Operation):
     """A column-reduce: elementwise, and with its sum in two kernels."""
 
@@ -372,6 +377,7 @@ class _ColumnOperation(_Operation):
         each = source.without_total(row)
         self.each = _ElementwiseOperation(cupy, each, reference)
         self.has_each = bool(each.writes)
+        self.buffers = _Buffers()
 
     def run(self, given: Given) -> Array:
         total = given[self.row.total]
@@ -408,6 +414,17 @@ class _ColumnOperation(_Operation):
             )
         return self.readable(operand, array)
 
+    def _kept(self, shape: tuple[int, int], dtype: Any) -> Array:
+        """Give a buffer between two kernels, so that a step which is taken again needs no memory.
+
+        It belongs to one thread and stream: there, and only there, kernels run in the order of
+        the calls.
+        """
+        key = (self.cupy.cuda.get_current_stream().ptr, shape, dtype)
+        if key not in self.buffers.kept:
+            self.buffers.kept[key] = self.cupy.empty(shape, dtype=dtype)
+        return self.buffers.kept[key]
+
     def _launch(
         self,
         absent: frozenset[str],
@@ -423,9 +440,7 @@ class _ColumnOperation(_Operation):
         n_multiprocessors = _n_multiprocessors(self.cupy)
         n_shares = n_splits(n_networks, n_rows, n_columns, n_multiprocessors)
         n_threads = n_networks * n_columns * n_shares
-        # Allocated anew, which CuPy's pool makes cheap: a buffer that is kept would be shared by
-        # threads that use one device.
-        shares = sums if n_shares == 1 else self.cupy.empty((sums.size, n_shares), dtype=sums.dtype)
+        shares = sums if n_shares == 1 else self._kept((sums.size, n_shares), sums.dtype)
         kernel = self.kernel(absent, lambda: source.columns(self.row, absent))
         kernel(
             *arguments,

@@ -1,6 +1,6 @@
 """Fixtures for all tests.
 
-The suite runs on the device that ``XPNET_DEVICE`` names, by default the CPU.
+Which device they run on is decided in :mod:`tests.devices`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import hypothesis
 import pytest
 
 import xpnet
+
+pytest_plugins = ["tests.devices"]
 
 hypothesis.settings.register_profile("xpnet", deadline=None)  # machines are shared
 hypothesis.settings.load_profile("xpnet")

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import xpnet.cli
+from tests import devices
 from tests.conftest import ROOT
 from xpnet.data import DataError
 from xpnet.recipe import Recipe, Result, load_recipe, recipe_names
@@ -38,7 +39,7 @@ def run(*arguments, command=TRAIN, cwd=None, **environment):
         text=True,
         check=False,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env=devices.environment(**environment),
     )
 
 
@@ -58,7 +59,7 @@ def shell(command, cwd=None):
         text=True,
         check=False,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=devices.environment(),
     )
 
 

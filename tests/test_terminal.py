@@ -13,6 +13,7 @@ import warnings
 
 import pytest
 
+from tests import devices
 from tests.conftest import ROOT
 from xpnet import terminal
 from xpnet.training import Report
@@ -216,7 +217,7 @@ def test_a_notebook_gets_one_block_of_output(tmp_path, monkeypatch):
     nbclient = pytest.importorskip("nbclient")
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", devices.environment()["PYTHONPATH"])
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(NOTEBOOK)])
     with warnings.catch_warnings():

@@ -9,7 +9,7 @@ import itertools
 import os
 import re
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -232,6 +232,11 @@ def ops(calls):
     names = ("ndarray", "empty", "ascontiguousarray", "broadcast_to", "take", "divide")
     numpy_names = {name: getattr(np, name) for name in names}
     module = ModuleType("cupy")
+    a_gpu = SimpleNamespace(id=0, attributes={"MultiProcessorCount": H100})
+    a_stream = SimpleNamespace(ptr=0)
+    module.cuda = SimpleNamespace(  # type: ignore[attr-defined]
+        Device=lambda index=0: a_gpu, get_current_stream=lambda: a_stream
+    )
     vars(module).update(numpy_names, ElementwiseKernel=ElementwiseKernel)
     return cuda.fused(module)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from tests import devices
 from xpnet import gradient_check, nn, training
 
 MODULE = '''
@@ -100,7 +99,7 @@ def test_saving_and_loading_in_another_process(dev, tmp_path):
         "net = training.load_network('net.safetensors')\n"
         "np.save('Z.npy', net.predict(np.load('X.npy')))\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XPNET_DEVICE": dev.name}
+    environment = devices.environment(XPNET_DEVICE=dev.name)
 
     def run(importing):
         return subprocess.run(

@@ -95,6 +95,7 @@ def test_products_and_gather_allocate_nothing():
     assert max(ops.peaks.values()) < batch_size * 8 / 2, ops.peaks
 
 
+@pytest.mark.host
 def test_a_fused_step_allocates_nothing():
     if host.problem() is not None:
         pytest.skip(f"the host kernels are {host.problem()}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tracemalloc
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.conftest import ROOT
+from tests import devices
 from tests.training.test_checkpoint import forge
 from xpnet import nn, training
 from xpnet.data import Preprocessing
@@ -131,7 +130,7 @@ def test_the_same_bits_in_another_process(dev, tmp_path, dtype, standardise):
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        env=devices.environment(PYTHONIOENCODING="utf-8"),
         encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr

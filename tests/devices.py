@@ -1,0 +1,122 @@
+"""Which device the tests run on: ``pytest --device cpu|emulated|cuda``.
+
+``cpu``
+    By default, or what ``XPNET_DEVICE`` says.
+``emulated``
+    The stand-in for CuPy of :mod:`tests.emulation`. Never a result of a GPU.
+``cuda``
+    A GPU.
+
+Processes that tests start run on the same device. Tests marked ``host`` touch no device and run
+with ``cpu`` alone; tests marked ``gpu`` wait for a GPU.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DEVICES = ("cpu", "emulated", "cuda")
+chosen: pytest.StashKey[str] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device",
+        choices=DEVICES,
+        help="where the tests run; by default what XPNET_DEVICE says, or the CPU",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    device = config.getoption("device")
+    if device is None:
+        device = "cuda" if os.environ.get("XPNET_DEVICE", "cpu").startswith("cuda") else "cpu"
+    config.stash[chosen] = device
+    if device == "emulated":
+        emulate()
+    if device != "cpu":
+        if not os.environ.get("XPNET_DEVICE", "").startswith("cuda"):
+            os.environ["XPNET_DEVICE"] = "cuda"
+        from xpnet.device import cuda_problem
+
+        problem = cuda_problem()
+        if problem is not None:
+            raise pytest.UsageError(f"--device {device}: {problem}")
+        forbid_waiting_in_steps()
+    else:
+        os.environ["XPNET_DEVICE"] = "cpu"
+
+
+def emulate() -> None:
+    """Put the stand-in in the place of CuPy, in this process and those that it starts."""
+    from tests import emulation
+    from tests.emulation import kernels, module
+
+    module.install()
+    kernels.folder()
+    site = str(Path(emulation.__file__).with_name("site"))
+    paths = [site, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Give the environment of a process that imports xpnet from this checkout."""
+    paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **more}
+
+
+def forbid_waiting_in_steps() -> None:
+    """Let whatever makes the host wait for the device fail inside a training step."""
+    import cupyx  # type: ignore[import-untyped]
+
+    from xpnet.nn.step import TrainingStep
+
+    def guarded(call: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def guarded_call(self: TrainingStep, *args: Any, **kwargs: Any) -> Any:
+            with cupyx.allow_synchronize(False):
+                return call(self, *args, **kwargs)
+
+        return guarded_call
+
+    TrainingStep.__call__ = guarded(TrainingStep.__call__)  # type: ignore[method-assign]
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    device = config.stash[chosen]
+    note = " (test equipment in place of a GPU)" if device == "emulated" else ""
+    return f"device: {device}{note}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    device = config.stash[chosen]
+    waiting = pytest.mark.skip(reason="waits for a GPU")
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        if device != "cuda" and item.get_closest_marker("gpu"):
+            item.add_marker(waiting)
+        is_left_out = device != "cpu" and item.get_closest_marker("host")
+        is_left_out = is_left_out or (device == "cpu" and item.get_closest_marker("accelerator"))
+        (left_out if is_left_out else kept).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many tests wait for a GPU."""
+    waiting = [
+        report
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple) and "waits for a GPU" in report.longrepr[2]
+    ]
+    if waiting:
+        terminalreporter.write_line(f"{len(waiting)} tests wait for a GPU: pytest --device cuda")

@@ -1,0 +1,465 @@
+"""Test equipment: devices, streams, events and graphs of the stand-in, and the order they keep.
+
+Work runs at once, on the host, in the order in which it is issued. What a GPU would have been free
+to do is tracked beside it: every stream has a clock of its own, events and synchronisation carry
+clocks from one to another, and every allocation remembers who wrote and read it last. An access
+that nothing orders behind an earlier one of another stream raises :class:`OrderError`, where a GPU
+would now and then give a wrong result.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tests.emulation.arrays import ndarray
+    from tests.emulation.memory import Allocation
+
+__all__ = [
+    "CUDARuntimeError",
+    "Device",
+    "DeviceSynchronized",
+    "Event",
+    "Graph",
+    "OrderError",
+    "Stream",
+    "allow_synchronize",
+    "current_device",
+    "forbid_in_capture",
+    "get_current_stream",
+    "launch",
+    "synchronized_read",
+]
+
+N_DEVICES = 2
+NAME = "emulated GPU (test equipment)"
+
+
+class OrderError(RuntimeError):
+    """An access to memory that nothing orders behind an earlier one on another stream."""
+
+
+class CUDARuntimeError(RuntimeError):
+    """An error of the CUDA runtime, as ``cupy.cuda.runtime.CUDARuntimeError``."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(f"{name}: {text}")
+        self.name = name
+
+
+class _Thread(threading.local):
+    """What CuPy keeps for each thread of the host."""
+
+    def __init__(self) -> None:
+        self.device = 0
+        self.current: dict[int, Stream] = {}
+        self.enclosing: list[Stream] = []  # of the "with" blocks
+        self.may_synchronize = True
+        self.capturing: Stream | None = None
+
+
+_thread = _Thread()
+_lock = threading.RLock()
+
+
+class Timeline:
+    """The order of work on one stream of one device."""
+
+    _all: list[Timeline]
+
+    def __init__(self, device: int, name: str, *, is_null: bool, is_blocking: bool) -> None:
+        self.device = device
+        self.name = name
+        self.is_null = is_null
+        self.is_blocking = is_blocking
+        self.position = 0
+        self.known: dict[Timeline, int] = {}  # up to where this stream has waited for others
+
+    def clock(self) -> dict[Timeline, int]:
+        return {**self.known, self: self.position}
+
+    def join(self, clock: dict[Timeline, int]) -> None:
+        for other, position in clock.items():
+            self.known[other] = max(self.known.get(other, 0), position)
+
+    def has_waited_for(self, stamp: tuple[Timeline, int]) -> bool:
+        timeline, position = stamp
+        return timeline is self or self.known.get(timeline, 0) >= position
+
+
+_host: dict[Timeline, int] = {}  # what the host has waited for
+_null = [
+    Timeline(i, f"the default stream of cuda:{i}", is_null=True, is_blocking=True)
+    for i in range(N_DEVICES)
+]
+_blocking: weakref.WeakSet[Timeline] = weakref.WeakSet()
+
+
+class Device:
+    """As ``cupy.cuda.Device``."""
+
+    def __init__(self, index: int | None = None) -> None:
+        self.id = _thread.device if index is None else index
+        if not 0 <= self.id < N_DEVICES:
+            raise CUDARuntimeError("cudaErrorInvalidDevice", "invalid device ordinal")
+        self._outer: list[int] = []
+
+    def __enter__(self) -> Device:
+        self._outer.append(_thread.device)
+        _thread.device = self.id
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _thread.device = self._outer.pop()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def use(self) -> None:
+        _thread.device = self.id
+
+    def synchronize(self) -> None:
+        """Wait for all streams of the device."""
+        _check_synchronize("Device.synchronize")
+        with _lock:
+            for timeline in (_null[self.id], *_timelines):
+                if timeline.device == self.id:
+                    _join_host(timeline)
+
+    @property
+    def compute_capability(self) -> str:
+        return "90"
+
+    @property
+    def attributes(self) -> dict[str, int]:
+        return {"MultiProcessorCount": 132, "L2CacheSize": 50 * 2**20, "ClockRate": 1_980_000}
+
+    @property
+    def mem_info(self) -> tuple[int, int]:
+        return 64 * 2**30, 80 * 2**30
+
+
+_timelines: weakref.WeakSet[Timeline] = weakref.WeakSet()
+_pointers = itertools.count(0x1000, 0x100)
+
+
+class Stream:
+    """As ``cupy.cuda.Stream``; ``Stream.null`` is the default stream of the current device.
+
+    Leaving a ``with`` block makes the stream of the enclosing block current, or the default stream,
+    and forgets one that was chosen by :meth:`use` (CuPy's tests/cupy_tests/cuda_tests/
+    test_stream.py, test_mix_use_context).
+    """
+
+    null: Stream
+
+    def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
+        self.ptr = 0
+        self.device_id = -1
+        if null:
+            return
+        self.ptr = next(_pointers)
+        self.device_id = _thread.device
+        name = f"stream {self.ptr:#x} of cuda:{self.device_id}"
+        is_blocking = not non_blocking
+        self._own = Timeline(self.device_id, name, is_null=False, is_blocking=is_blocking)
+        self._recorded: list[_Recorded] | None = None
+        _timelines.add(self._own)
+        if is_blocking:
+            _blocking.add(self._own)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream) and other.ptr == self.ptr
+
+    def __hash__(self) -> int:
+        return hash(self.ptr)
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.ptr} (device {self.device_id})>"
+
+    @property
+    def timeline(self) -> Timeline:
+        return self._own if self.ptr else _null[_thread.device]
+
+    def use(self) -> Stream:
+        """Make this the current stream of the thread."""
+        if self.device_id not in (-1, _thread.device):
+            raise RuntimeError(  # cupy/cuda/stream.pyx, _BaseStream.use
+                f"The device that the stream is created on ({self.device_id}) does not match with "
+                f"the current device ({_thread.device})"
+            )
+        _thread.current[_thread.device] = self
+        return self
+
+    def __enter__(self) -> Stream:
+        _thread.enclosing.append(self)
+        return self.use()
+
+    def __exit__(self, *error: object) -> None:
+        _thread.enclosing.pop()
+        outer = _thread.enclosing[-1] if _thread.enclosing else Stream.null
+        _thread.current[_thread.device] = outer
+
+    def record(self, event: Event | None = None) -> Event:
+        """Mark what this stream has been given so far."""
+        forbid_in_capture("the stand-in records no events in a graph", NotImplementedError)
+        event = Event() if event is None else event
+        with _lock:
+            _synchronize_null(self.timeline)
+            event.clock = self.timeline.clock()
+        return event
+
+    def wait_event(self, event: Event) -> None:
+        """Order what this stream is given from now on behind an event."""
+        forbid_in_capture("the stand-in lets no event into a graph", NotImplementedError)
+        with _lock:
+            self.timeline.join(event.clock)
+
+    def synchronize(self) -> None:
+        """Block the host until this stream has done its work."""
+        _check_synchronize("Stream.synchronize")
+        with _lock:
+            _join_host(self.timeline)
+
+    @property
+    def done(self) -> bool:
+        # A query while capturing spoils the capture, and CuPy says nothing (test_graph.py,
+        # test_stream_query_is_illegal).
+        _check_synchronize("Stream.done")
+        return True
+
+    def is_capturing(self) -> bool:
+        """Tell whether work is recorded in place of being done."""
+        return self.ptr != 0 and self._recorded is not None
+
+    def begin_capture(self, mode: int | None = None) -> None:
+        """Record work from now on."""
+        del mode
+        if self.ptr == 0:  # cupy/cuda/stream.pyx, _BaseStream.begin_capture
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        if _thread.capturing is not None:
+            raise CUDARuntimeError(
+                "cudaErrorIllegalState", "the operation cannot be performed in the present state"
+            )
+        self._recorded = []
+        _thread.capturing = self
+
+    def end_capture(self) -> Graph:
+        """Give what was recorded."""
+        if self.ptr == 0 or self._recorded is None:
+            raise CUDARuntimeError(
+                "cudaErrorIllegalState", "the operation cannot be performed in the present state"
+            )
+        recorded, self._recorded = self._recorded, None
+        _thread.capturing = None
+        return Graph(recorded)
+
+
+Stream.null = Stream(null=True)
+
+
+class Event:
+    """As ``cupy.cuda.Event``."""
+
+    def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
+        del block, disable_timing
+        self.clock: dict[Timeline, int] = {}
+
+    def record(self, stream: Stream | None = None) -> None:
+        (get_current_stream() if stream is None else stream).record(self)
+
+    def synchronize(self) -> None:
+        _check_synchronize("Event.synchronize")
+        with _lock:
+            _merge_host(self.clock)
+
+
+class _Recorded:
+    """One launch in a graph. It keeps no memory alive, as a GPU's does not."""
+
+    def __init__(
+        self, name: str, work: Callable[[], None], reads: list[Any], writes: list[Any]
+    ) -> None:
+        self.name = name
+        self.work = work
+        self.reads = [weakref.ref(allocation) for allocation in reads]
+        self.writes = [weakref.ref(allocation) for allocation in writes]
+
+
+class Graph:
+    """As ``cupy.cuda.Graph``: recorded work, done again at every launch."""
+
+    def __init__(self, recorded: list[_Recorded]) -> None:
+        self._recorded = recorded
+
+    def launch(self, stream: Stream | None = None) -> None:
+        """Do all of it, on a stream or the current one."""
+        target = get_current_stream() if stream is None else stream
+        for item in self._recorded:
+            reads: list[Any] = [ref() for ref in item.reads]
+            writes: list[Any] = [ref() for ref in item.writes]
+            if any(allocation is None for allocation in (*reads, *writes)):
+                raise OrderError(f"{item.name} in a graph uses memory that has been freed")
+            with _lock, np.errstate(all="ignore"):
+                _order(target.timeline, item.name, reads, writes)
+                item.work()
+
+    def upload(self, stream: Stream | None = None) -> None:
+        """Prepare a launch; nothing to do."""
+        del stream
+
+
+def get_current_stream() -> Stream:
+    """Give the current stream of this thread on the current device."""
+    return _thread.current.get(_thread.device, Stream.null)
+
+
+def current_device() -> int:
+    return _thread.device
+
+
+def launch(
+    name: str, work: Callable[[], None], reads: Iterable[ndarray], writes: Iterable[ndarray]
+) -> None:
+    """Issue work on the current stream: check devices and order, then do it or record it.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    work : callable
+        Computes on the host what the GPU would compute.
+    reads, writes : iterables of ndarray
+        What it accesses.
+    """
+    stream = get_current_stream()
+    read, written = list(reads), list(writes)
+    for array in (*read, *written):
+        # CuPy warns of the price where the two devices can reach each other's memory, and raises
+        # where they cannot (cupy/_core/_kernel.pyx, _check_peer_access).
+        if array._allocation.device != _thread.device:
+            raise ValueError(
+                f"{name}: The device where the array resides ({array._allocation.device}) is "
+                f"different from the current device ({_thread.device}). Peer access is unavailable "
+                "between these devices."
+            )
+    from_memory = [array._allocation for array in read]
+    to_memory = [array._allocation for array in written]
+    with _lock:
+        if _thread.capturing is not None:
+            if stream != _thread.capturing:
+                raise RuntimeError(f"{name} on {stream!r} while {_thread.capturing!r} captures")
+            assert stream._recorded is not None
+            stream._recorded.append(_Recorded(name, work, from_memory, to_memory))
+            return
+        _order(stream.timeline, name, from_memory, to_memory)
+        with np.errstate(all="ignore"):
+            work()
+
+
+def _order(
+    timeline: Timeline, name: str, reads: list[Allocation], writes: list[Allocation]
+) -> None:
+    """Move a stream on by one launch, or raise where nothing orders it behind what it needs."""
+    timeline.join(_host)
+    _synchronize_null(timeline)
+    for allocation in (*reads, *writes):
+        if allocation.written is not None and not timeline.has_waited_for(allocation.written):
+            other = allocation.written[0].name
+            raise OrderError(
+                f"{name} on {timeline.name} uses what was written on {other}, and nothing makes it "
+                "wait: record an event there and let this stream wait for it"
+            )
+    for allocation in writes:
+        for stamp in allocation.read.items():
+            if not timeline.has_waited_for(stamp):
+                raise OrderError(
+                    f"{name} on {timeline.name} overwrites what is read on {stamp[0].name}, and "
+                    "nothing makes it wait"
+                )
+    timeline.position += 1
+    for allocation in reads:
+        allocation.read[timeline] = timeline.position
+    for allocation in writes:
+        allocation.written = (timeline, timeline.position)
+        allocation.read.clear()
+
+
+def _synchronize_null(timeline: Timeline) -> None:
+    """Order the default stream and the streams that block on it (CUDA's legacy behaviour)."""
+    if timeline.is_null:
+        for other in _blocking:
+            if other.device == timeline.device:
+                timeline.join(other.clock())
+    elif timeline.is_blocking:
+        timeline.join(_null[timeline.device].clock())
+
+
+def _merge_host(clock: dict[Timeline, int]) -> None:
+    for timeline, position in clock.items():
+        _host[timeline] = max(_host.get(timeline, 0), position)
+
+
+def _join_host(timeline: Timeline) -> None:
+    _synchronize_null(timeline)
+    _merge_host(timeline.clock())
+
+
+def forbid_in_capture(message: str, kind: type[Exception] = RuntimeError) -> None:
+    """Raise where the thread is capturing."""
+    if _thread.capturing is not None:
+        raise kind(message)
+
+
+class DeviceSynchronized(RuntimeError):  # noqa: N818  (its name in cupyx)
+    """As ``cupyx.DeviceSynchronized``."""
+
+
+def _check_synchronize(what: str) -> None:
+    """Raise where the host must not wait."""
+    if _thread.capturing is not None:
+        raise CUDARuntimeError(
+            "cudaErrorStreamCaptureUnsupported", "operation not permitted when stream is capturing"
+        )
+    if not _thread.may_synchronize:
+        # CuPy looks at ndarray.get and Device.synchronize alone (core.pyx and cuda/device.pyx, both
+        # through syncdetect.py). What else makes the host wait is no better.
+        raise DeviceSynchronized(
+            f"Device synchronization was detected while disallowed: {what} waits for the device"
+        )
+
+
+@contextmanager
+def allow_synchronize(allow: bool) -> Iterator[None]:
+    """As ``cupyx.allow_synchronize``, for everything that makes the host wait."""
+    warnings.warn(  # as CuPy does (cupy/_core/syncdetect.py)
+        "cupyx.allow_synchronize will be removed in future releases as it is not possible to "
+        "reliably detect synchronizations.",
+        stacklevel=3,
+    )
+    before, _thread.may_synchronize = _thread.may_synchronize, allow
+    try:
+        yield
+    finally:
+        _thread.may_synchronize = before
+
+
+def synchronized_read(name: str, array: ndarray) -> None:
+    """Let the host read an array: wait for the current stream."""
+    # cupy/cuda/memory.pyx, MemoryPointer.copy_to_host_async
+    forbid_in_capture("the current stream is capturing, so D2H transfers are disallowed")
+    _check_synchronize(name)
+    launch(name, lambda: None, [array], [])
+    with _lock:
+        _join_host(get_current_stream().timeline)

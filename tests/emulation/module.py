@@ -1,0 +1,72 @@
+"""Test equipment: the modules ``cupy`` and ``cupyx`` of the stand-in."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from tests.emulation import arrays, execution, functions, kernels, memory
+
+__all__ = ["cupy", "cupyx"]
+
+_CUDA = 13000
+
+
+def _properties(index: int) -> dict[str, Any]:
+    execution.Device(index)
+    return {"name": execution.NAME.encode(), "major": 9, "minor": 0, "totalGlobalMem": 80 * 2**30}
+
+
+def _module(name: str, **members: Any) -> ModuleType:
+    made = ModuleType(name, doc=__doc__)
+    vars(made).update(members)
+    return made
+
+
+cupy = _module(
+    "cupy",
+    **functions.FUNCTIONS,
+    __version__="14.2.0 (emulated)",
+    ndarray=arrays.ndarray,
+    ElementwiseKernel=kernels.ElementwiseKernel,
+    get_default_memory_pool=lambda: memory.default_pool,
+    is_available=lambda: True,
+)
+runtime = _module(
+    "cupy.cuda.runtime",
+    CUDARuntimeError=execution.CUDARuntimeError,
+    driverGetVersion=lambda: _CUDA,
+    getDeviceCount=lambda: execution.N_DEVICES,
+    getDeviceProperties=_properties,
+    runtimeGetVersion=lambda: _CUDA,
+)
+cuda = _module(
+    "cupy.cuda",
+    Device=execution.Device,
+    Event=execution.Event,
+    Graph=execution.Graph,
+    MemoryPointer=memory.MemoryPointer,
+    MemoryPool=memory.MemoryPool,
+    Stream=execution.Stream,
+    alloc=memory.alloc,
+    get_allocator=memory.get_allocator,
+    get_current_stream=execution.get_current_stream,
+    memory=SimpleNamespace(OutOfMemoryError=memory.OutOfMemoryError),
+    runtime=runtime,
+    set_allocator=memory.set_allocator,
+    using_allocator=memory.using_allocator,
+)
+cupy.cuda = cuda  # type: ignore[attr-defined]
+cupyx = _module(
+    "cupyx",
+    DeviceSynchronized=execution.DeviceSynchronized,
+    allow_synchronize=execution.allow_synchronize,
+)
+
+
+def install() -> None:
+    """Let ``import cupy`` give the stand-in, in this process."""
+    sys.modules.update(
+        {"cupy": cupy, "cupy.cuda": cuda, "cupy.cuda.runtime": runtime, "cupyx": cupyx}
+    )
