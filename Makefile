@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PYTEST_FLAGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help train test check lint fix docs bench
+.PHONY: help train test check lint fix docs bench gpu
 
 help:
 	@echo "make train   train the three classifiers on handwritten digits"
@@ -14,12 +14,14 @@ help:
 	@echo "make fix     repair formatting and what lint can"
 	@echo "make docs    write the generated reference page"
 	@echo "make bench   time the training step"
+	@echo "make gpu     check and measure on a GPU, with the interpreter that PYTHON names"
 
 train: $(VENV)/.train
 	$(BIN)/python train.py
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest --device cpu $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest --device emulated $(PYTEST_FLAGS)
 
 check: lint test
 
@@ -39,6 +41,10 @@ docs: $(VENV)/.test
 # The two variables choose a BLAS kernel and cache size by hand; a measurement wants the native ones.
 bench: $(VENV)/.test
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,min,rounds --benchmark-sort=name
+
+# No virtual environment: CuPy and all else are those that the machine has.
+gpu:
+	@$(PYTHON) -m bench.gpu
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

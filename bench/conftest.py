@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-pytest_plugins = ["tests.devices"]  # --device
-
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print one line for each operation that was timed."""

@@ -5,20 +5,22 @@ Which device they run on is decided in :mod:`tests.devices`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
 
 import xpnet
+from tests import devices
 
-pytest_plugins = ["tests.devices"]
+with contextlib.suppress(ImportError):  # then there are no tests with it
+    import hypothesis
 
-hypothesis.settings.register_profile("xpnet", deadline=None)  # machines are shared
-hypothesis.settings.load_profile("xpnet")
+    hypothesis.settings.register_profile("xpnet", deadline=None)  # machines are shared
+    hypothesis.settings.load_profile("xpnet")
 
 os.environ.pop("PYTHONUNBUFFERED", None)  # processes buffer what they print, as a user's do
 
@@ -34,7 +36,7 @@ def dev() -> xpnet.Device:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Test the mathematics on both kinds of operations: fused, where there are any, and not."""
     folder = metafunc.definition.path.parent.name
-    if "dev" in metafunc.fixturenames and folder in ("kernels", "nn"):
+    if "dev" in metafunc.fixturenames and folder in ("kernels", "nn", "parity"):
         default = xpnet.device()
         kinds = dict.fromkeys([default.kernels, "reference"])
         devices = [xpnet.device(default.name, kernels) for kernels in kinds]
@@ -47,6 +49,16 @@ def _ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def _emulated_device(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave nothing of a test on the emulated device for the next one."""
+    yield
+    if request.config.stash[devices.chosen] == "emulated":
+        from tests.emulation import execution
+
+        assert execution.abandon() is None, "a capture was begun and not ended"
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,13 @@
     A GPU.
 
 Processes that tests start run on the same device. Tests marked ``host`` touch no device and run
-with ``cpu`` alone; tests marked ``gpu`` wait for a GPU.
+with ``cpu`` alone, those marked ``accelerator`` with the other two; tests marked ``gpu`` wait for a
+GPU.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -23,6 +25,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICES = ("cpu", "emulated", "cuda")
+RUNS_ON = {"host": ("cpu",), "emulated": ("emulated",), "accelerator": ("emulated", "cuda")}
+WAITING = "waits for a GPU"
 chosen: pytest.StashKey[str] = pytest.StashKey()
 
 
@@ -55,12 +59,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def emulate() -> None:
-    """Put the stand-in in the place of CuPy, in this process and those that it starts."""
+    """Put the stand-in in the place of CuPy, in this process and those that it starts.
+
+    Its products are small, and threads of BLAS would wait for each other where tests share a
+    machine: one has to do.
+    """
     from tests import emulation
     from tests.emulation import kernels, module
 
     module.install()
     kernels.folder()
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    with contextlib.suppress(ImportError):
+        import threadpoolctl
+
+        threadpoolctl.threadpool_limits(1, "blas")
     site = str(Path(emulation.__file__).with_name("site"))
     paths = [site, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
@@ -97,15 +110,14 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     device = config.stash[chosen]
-    waiting = pytest.mark.skip(reason="waits for a GPU")
+    waiting = pytest.mark.skip(reason=WAITING)
     kept: list[pytest.Item] = []
     left_out: list[pytest.Item] = []
     for item in items:
         if device != "cuda" and item.get_closest_marker("gpu"):
             item.add_marker(waiting)
-        is_left_out = device != "cpu" and item.get_closest_marker("host")
-        is_left_out = is_left_out or (device == "cpu" and item.get_closest_marker("accelerator"))
-        (left_out if is_left_out else kept).append(item)
+        runs_on = [RUNS_ON[mark.name] for mark in item.iter_markers() if mark.name in RUNS_ON]
+        (kept if all(device in devices for devices in runs_on) else left_out).append(item)
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
@@ -116,7 +128,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     waiting = [
         report
         for report in terminalreporter.stats.get("skipped", [])
-        if isinstance(report.longrepr, tuple) and "waits for a GPU" in report.longrepr[2]
+        if isinstance(report.longrepr, tuple) and WAITING in report.longrepr[2]
     ]
     if waiting:
         terminalreporter.write_line(f"{len(waiting)} tests wait for a GPU: pytest --device cuda")

@@ -28,6 +28,8 @@ from xpnet.terminal import Progress
 from xpnet.training import load_model
 
 FILES = {"history.json", "model.safetensors", "recipe.toml"}
+pytestmark = pytest.mark.needs("rich", "safetensors", "sklearn", "tomli_w")
+
 TRAIN = (sys.executable, str(ROOT / "train.py"))
 XPNET = (sys.executable, "-m", "xpnet")
 

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from tests.packages import Environment
 from xpnet.data.store import DEBIAN
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.needs("build", "setuptools")]
 
 # What docs/kernels.md says is done to a checkout, in tests/kernels/test_guide.py.
 PAGES = [
@@ -23,7 +23,7 @@ PAGES = [
 ]
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # What is there to be typed elsewhere: into a fresh machine, a checkout, a machine with a GPU.
-ELSEWHERE = ("pip install ", "make ", "XPNET_DEVICE=cuda ")
+ELSEWHERE = ("pip install ", "make ", "python -m pytest ", "XPNET_DEVICE=cuda ")
 # What takes more than a few seconds is cut short.
 LONG = ("xpnet train cats-", "xpnet train fashion-mnist")
 

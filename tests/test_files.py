@@ -12,6 +12,8 @@ import pytest
 from tests.conftest import ROOT
 from xpnet.files import check_folder, write_folder, write_whole
 
+pytestmark = pytest.mark.host
+
 FILES = {"a": b"1" * 10_000, "b": b"2"}
 
 

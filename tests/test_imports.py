@@ -12,6 +12,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.host
+
 # What each part may import, besides itself.
 BELOW = {
     "kernels": set(),

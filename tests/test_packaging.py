@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from tests.packages import Environment, copy_of_the_checkout, files_of_the_checkout
 from xpnet.kernels import host, host_source
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.needs("build", "setuptools")]
 
 
 def test_what_is_in_the_archives(archives):

@@ -10,6 +10,8 @@ import pytest
 import xpnet
 from tests.conftest import ROOT, require_file
 
+pytestmark = pytest.mark.host
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LINK = re.compile(r"\]\(([\w./-]+\.\w+)(?:#[\w-]+)?\)")  # W[l](i) in formulas is none
 PAGES = {page: page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md")}

@@ -15,6 +15,8 @@ from xpnet.kinds import REQUIRED, Component, options
 from xpnet.recipe import parse_recipe
 from xpnet.schema import KEYS, RecipeError, reference_page, resolve
 
+pytestmark = pytest.mark.host
+
 GOOD = """
 loss = "softmax_cross_entropy"
 optimizer = { type = "adam", learning_rate = 0.01 }

@@ -18,6 +18,11 @@ from tests.conftest import ROOT
 from xpnet import terminal
 from xpnet.training import Report
 
+pytestmark = [
+    pytest.mark.host,
+    pytest.mark.needs("rich", "safetensors", "sklearn", "tomli_w"),
+]
+
 TRAIN = [sys.executable, str(ROOT / "train.py"), "digits-logistic"]
 
 

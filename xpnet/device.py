@@ -172,7 +172,9 @@ class Device:
         with self.activate():
             if not on_gpu:
                 return self.xp.asarray(host_array(array, dtype, name=name))
-            gpu_array = self.xp.asarray(array)
+            # CuPy's own arrays as they are: asarray would copy one of another GPU without a word.
+            is_cupy = isinstance(array, self.xp.ndarray)
+            gpu_array = array if is_cupy else self.xp.asarray(array)
             if gpu_array.device.id != self.index:
                 raise TypeError(
                     f"{name} lives on cuda:{gpu_array.device.id}, but the device is "

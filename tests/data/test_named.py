@@ -13,6 +13,8 @@ import pytest
 from tests.conftest import require_file
 from xpnet.data import DataError, load_contents, load_dataset, named, store
 
+pytestmark = pytest.mark.host
+
 
 @pytest.fixture(autouse=True)
 def _nothing_elsewhere(monkeypatch, tmp_path):

@@ -12,6 +12,8 @@ from hypothesis import given
 
 from xpnet.data import DataError, Preprocessing
 
+pytestmark = pytest.mark.host
+
 
 def test_division_is_exact():
     X = np.arange(256, dtype=np.uint8).reshape(-1, 1)

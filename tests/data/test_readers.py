@@ -20,6 +20,8 @@ from xpnet.data.checks import check_class_names, check_labels
 from xpnet.data.dataset import DataError
 from xpnet.data.readers import read_file, read_idx
 
+pytestmark = pytest.mark.host
+
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
 Y = np.array([0, 1, 2, 0, 1, 2])
 IMAGES = np.arange(6 * 5 * 4, dtype=np.uint8).reshape(6, 5, 4)

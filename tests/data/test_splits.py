@@ -11,6 +11,8 @@ from hypothesis import given, settings
 
 from xpnet.data import Contents, DataError, Part, make_dataset
 
+pytestmark = pytest.mark.host
+
 LISTS: Any = ([[0.0], [1.0]], [0, 1])
 
 

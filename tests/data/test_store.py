@@ -19,6 +19,8 @@ from xpnet.data import store
 from xpnet.data.dataset import DataError
 from xpnet.data.store import PublishedFile, locate
 
+pytestmark = pytest.mark.host
+
 pooch = pytest.importorskip("pooch")
 
 CONTENT = bytes(range(256)) * 2000  # more than one chunk

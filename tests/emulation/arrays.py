@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from tests.emulation import execution, memory
 from tests.emulation.execution import launch
@@ -20,6 +21,14 @@ from tests.emulation.execution import launch
 __all__ = ["elementwise", "empty", "host_view", "ndarray", "reduction"]
 
 _KINDS = "?bhilqBHILQefdFD"  # dtypes that CuPy has
+
+
+def _supported(dtype: Any) -> Any:
+    """Give a dtype that CuPy has, in the byte order of the machine (_dtype.pyx)."""
+    found = np.dtype(dtype)
+    if found.char not in _KINDS:
+        raise ValueError(f"Unsupported dtype {found}")
+    return found.newbyteorder("=")
 
 
 class ndarray:  # noqa: N801  (its name in CuPy)
@@ -35,14 +44,14 @@ class ndarray:  # noqa: N801  (its name in CuPy)
 
     def __init__(self, shape: Any, dtype: Any = float, memptr: Any = None) -> None:
         shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
-        dtype = np.dtype(dtype)
-        if dtype.char not in _KINDS:
-            raise ValueError(f"Unsupported dtype {dtype}")
+        if min(shape, default=0) < 0:  # cupy/_core/core.pyx, _ndarray_base._init
+            raise ValueError("Negative dimensions are not allowed")
+        dtype = _supported(dtype)
         size = math.prod(shape) * dtype.itemsize
         pointer = memory.alloc(size) if memptr is None else memptr
-        start = pointer.ptr - pointer.mem.data.ctypes.data
+        start = pointer.ptr - pointer.mem._bytes.ctypes.data
         self._allocation = pointer.mem
-        self._view = pointer.mem.data[start : start + size].view(dtype).reshape(shape)
+        self._view = pointer.mem._bytes[start : start + size].view(dtype).reshape(shape)
 
     @classmethod
     def _of(cls, view: Any, allocation: memory.Allocation) -> ndarray:
@@ -94,7 +103,7 @@ class ndarray:  # noqa: N801  (its name in CuPy)
 
     @property
     def data(self) -> memory.MemoryPointer:
-        start = self._view.ctypes.data - self._allocation.data.ctypes.data
+        start = self._view.ctypes.data - self._allocation._bytes.ctypes.data
         return memory.MemoryPointer(self._allocation, start)
 
     @property
@@ -107,7 +116,7 @@ class ndarray:  # noqa: N801  (its name in CuPy)
             "stream": execution.get_current_stream().ptr or 1,
             "version": 3,
             "strides": None if self.flags.c_contiguous else self.strides,
-            "data": (self.data.ptr, False),
+            "data": (self.data.ptr if self.size else 0, False),
         }
 
     def __len__(self) -> int:
@@ -127,7 +136,7 @@ class ndarray:  # noqa: N801  (its name in CuPy)
 
     def reshape(self, *shape: Any) -> ndarray:
         view = self._view.reshape(*shape)
-        if np.shares_memory(view, self._view) or not view.size:
+        if np.may_share_memory(view, self._view) or not view.size:
             return self._viewed(view)
         return self.copy().reshape(*shape)
 
@@ -135,7 +144,7 @@ class ndarray:  # noqa: N801  (its name in CuPy)
         return self.reshape(-1)
 
     def view(self, dtype: Any) -> ndarray:
-        return self._viewed(self._view.view(dtype))
+        return self._viewed(self._view.view(_supported(dtype)))
 
     # Copies.
 
@@ -161,26 +170,29 @@ class ndarray:  # noqa: N801  (its name in CuPy)
                 raise ValueError("non-scalar cupy.ndarray cannot be used for fill")
             _assign(self, value)
             return
-        number = np.asarray(_operand(value), self.dtype)
-        launch("fill", lambda: _store(self._view, number), [], [self])
+        view, number = self._view, np.array(_operand(value), self.dtype)
+        launch("fill", lambda: _store(view, number), [], [self])
 
     def get(self) -> Any:
         """Copy to the host."""
         if not self.size:  # core.pyx, _ndarray_base.get, looks no further
             return np.empty(self.shape, self.dtype)
-        return self._read("ndarray.get").copy()
+        return self._read("ndarray.get")
 
     def set(self, array: Any) -> None:
-        """Copy from the host."""
+        """Copy from the host (core.pyx, _ndarray_base.set)."""
         if not isinstance(array, np.ndarray):
             raise TypeError("Only numpy.ndarray can be set to cupy.ndarray")
         if array.dtype != self.dtype:
             raise TypeError(f"{array.dtype} array cannot be set to {self.dtype} array")
         if array.shape != self.shape:
             raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {array.shape}")
+        if not (self.flags.c_contiguous or self.flags.f_contiguous):
+            raise RuntimeError("Cannot set to non-contiguous array")
         _from_host(self, array)
 
     def item(self) -> Any:
+        # core.pyx, _ndarray_base.item
         if self.size != 1:
             raise ValueError("can only convert an array of size 1 to a Python scalar")
         return self._read("ndarray.item").item()
@@ -189,10 +201,10 @@ class ndarray:  # noqa: N801  (its name in CuPy)
         return self._read("ndarray.tolist").tolist()
 
     def _read(self, what: str) -> Any:
-        execution.synchronized_read(what, self)
-        return self._view
+        return execution.synchronized_read(what, self)
 
-    # What makes the host wait without saying so. CuPy: cupy/_core/core.pyx, each through get().
+    # What makes the host wait without saying so. CuPy: cupy/_core/core.pyx, each through get(), and
+    # an empty array is False with a warning.
 
     def __float__(self) -> float:
         return float(self._read("float()"))
@@ -217,9 +229,15 @@ class ndarray:  # noqa: N801  (its name in CuPy)
     def __format__(self, spec: str) -> str:
         return format(self._read("format()"), spec)
 
-    # What is refused.
+    # What is refused. There is no buffer either (core.pyx, _ndarray_base.__getbuffer__), and no
+    # __index__.
+
+    def __reduce__(self) -> Any:
+        # core.pyx, _ndarray_base.__reduce__, copies to the host.
+        raise TypeError("a CUDA array in a pickle: get() it first")
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        # core.pyx, _ndarray_base.__array__
         raise TypeError(
             "Implicit conversion to a NumPy array is not allowed. "
             "Please use `.get()` to construct a NumPy array explicitly."
@@ -227,8 +245,8 @@ class ndarray:  # noqa: N801  (its name in CuPy)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         others = [item for item in inputs if not isinstance(item, ndarray)]
-        is_operator = method == "__call__" and others and not kwargs
-        if is_operator and all(isinstance(item, np.generic) for item in others):
+        is_operator = ufunc in _OPERATORS and method == "__call__" and not kwargs
+        if is_operator and others and all(isinstance(item, np.generic) for item in others):
             return elementwise(ufunc, inputs)  # a NumPy scalar on the left
         kinds = ", ".join(type(item).__name__ for item in inputs)
         # CuPy hands numpy.exp(x) on to cupy.exp (core.pyx, _ndarray_base.__array_ufunc__), and
@@ -240,9 +258,12 @@ class ndarray:  # noqa: N801  (its name in CuPy)
         raise TypeError(f"numpy.{function.__name__} on a CUDA array: use the device's xp")
 
     def __iter__(self) -> Any:
+        if not self.ndim:  # core.pyx, _ndarray_base.__iter__
+            raise TypeError("iteration over a 0-d array")
         return (self[i] for i in range(len(self)))
 
     def __contains__(self, item: Any) -> bool:
+        # CuPy has none, and Python falls back to __iter__, == and bool().
         raise TypeError("'in' on a CUDA array would read it element by element")
 
     # Elements.
@@ -252,17 +273,11 @@ class ndarray:  # noqa: N801  (its name in CuPy)
         if not _is_advanced(index):
             found = self._view[index]
             return self._viewed(self._view[(*index, ...)] if np.isscalar(found) else found)
-        arrays = [item for item in index if isinstance(item, ndarray)]
-        if any(item.dtype == bool for item in arrays):
-            _read_masks(arrays)
-        plain = tuple(item._view if isinstance(item, ndarray) else item for item in index)
-        result = empty(self._view[plain].shape, self.dtype)
-        launch(
-            "getitem",
-            lambda: _store(result._view, self._view[plain]),
-            [self, *arrays],
-            [result],
-        )
+        arrays, plain = _plain(index)
+        view = self._view
+        result = empty(view[plain].shape, self.dtype)
+        target = result._view
+        launch("getitem", lambda: _store(target, view[plain]), [self, *arrays], [result])
         return result
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -271,16 +286,24 @@ class ndarray:  # noqa: N801  (its name in CuPy)
             found = self._view[(*index, ...)] if Ellipsis not in index else self._view[index]
             _assign(self._viewed(found), value)
             return
-        arrays = [item for item in index if isinstance(item, ndarray)]
-        plain = tuple(item._view if isinstance(item, ndarray) else item for item in index)
-        source = _operand(value)
-        _read_masks(arrays)
+        arrays, plain = _plain(index)
+        view, source = self._view, _operand(value)
+        np.broadcast_to(source, view[plain].shape)  # or it raises
+        if isinstance(value, ndarray):
+            arrays.append(value)
+        else:
+            source = np.array(source, self.dtype)
+        _check_overlap("setitem", self, arrays, may_be_same=False)
 
         def work() -> None:
-            self._view[plain] = source
+            counts = np.zeros(view.shape, int)
+            np.add.at(counts, plain, 1)
+            if np.size(source) > 1 and counts.max(initial=0) > 1:
+                # CuPy's user guide, Differences between CuPy and NumPy: which one stays is open.
+                raise ValueError("setitem: an index that comes twice, with a value for each")
+            view[plain] = source
 
-        reads = [*arrays, *(item for item in (value,) if isinstance(item, ndarray))]
-        launch("setitem", work, reads, [self])
+        launch("setitem", work, arrays, [self])
 
     # Arithmetic and comparisons are added below.
 
@@ -305,7 +328,7 @@ class ndarray:  # noqa: N801  (its name in CuPy)
 
 def host_view(array: Any) -> Any:
     """Give the memory of an array, for the equipment."""
-    if not isinstance(array, ndarray):
+    if not isinstance(array, ndarray):  # cupy/_core/_scalar.pyx, CScalar.__init__
         raise TypeError(f"Unsupported type {type(array)}")
     return array._view
 
@@ -322,7 +345,7 @@ def _empty_like(array: ndarray, dtype: Any) -> ndarray:
     return made.transpose(*np.argsort(axes).tolist()) if axes else made
 
 
-def elementwise(ufunc: Any, operands: Any, out: Any = None, dtype: Any = None) -> ndarray:
+def elementwise(ufunc: Any, operands: Any, out: Any = None) -> ndarray:
     """Call one of NumPy's ufuncs as CuPy's of that name would be called.
 
     Operands are arrays of the current device and scalars (cupy/_core/_kernel.pyx,
@@ -331,32 +354,42 @@ def elementwise(ufunc: Any, operands: Any, out: Any = None, dtype: Any = None) -
     (_get_out_args_from_optionals).
     """
     given = [_operand(item) for item in operands]
-    types = [
-        type(item) if isinstance(item, (bool, int, float, complex)) else np.asarray(item).dtype
-        for item in given
-    ]
-    result_dtype = ufunc.resolve_dtypes((*types, None))[-1] if dtype is None else np.dtype(dtype)
+    types = [type(item) if _is_weak(item) else np.asarray(item).dtype for item in given]
+    *loop_dtypes, result_dtype = ufunc.resolve_dtypes((*types, None))
+    with np.errstate(all="ignore"):
+        # A number becomes one of the loop's type at once (_scalar.pyx, CScalar.apply_dtype), or it
+        # raises OverflowError, also where NumPy compares numbers that do not fit.
+        given = [
+            np.array(item, dtype) if _is_weak(item) else item
+            for item, dtype in zip(given, loop_dtypes, strict=True)
+        ]
     shape = np.broadcast_shapes(*(np.shape(item) for item in given))
     if out is None:
         out = empty(shape, result_dtype)
     else:
-        shape = np.broadcast_shapes(shape, np.shape(_written(out)))
+        shape = np.broadcast_shapes(shape, np.shape(host_view(out)))
         _check_out(out, shape)
-        if not np.can_cast(result_dtype, out.dtype, "same_kind"):
-            raise TypeError(
-                f"Cannot cast output operand from {result_dtype!r} to {out.dtype!r} according to "
-                "the rule 'same_kind'"
-            )
+        _check_cast(result_dtype, out.dtype)
     arrays = [item for item in operands if isinstance(item, ndarray)]
     _check_overlap(ufunc.__name__, out, arrays)
-    more = {} if dtype is None else {"dtype": dtype}
-    launch(
-        ufunc.__name__,
-        lambda: ufunc(*given, out=out._view, casting="same_kind", **more),
-        arrays,
-        [out],
-    )
+    for item in arrays:
+        if item is not out and np.may_share_memory(item._view, out._view):
+            memory.alloc(item.nbytes)  # for a copy (_copy_in_args_if_needed)
+    target = out._view
+    launch(ufunc.__name__, lambda: ufunc(*given, out=target, casting="same_kind"), arrays, [out])
     return out  # type: ignore[no-any-return]
+
+
+def _is_weak(value: Any) -> bool:
+    return type(value) in (int, float, complex)
+
+
+def _check_cast(found: Any, target: Any) -> None:
+    if not np.can_cast(found, target, "same_kind"):  # _dtype.pyx, _raise_if_invalid_cast
+        raise TypeError(
+            f"Cannot cast output operand from {found!r} to {target!r} according to the rule "
+            "'same_kind'"
+        )
 
 
 def reduction(
@@ -368,34 +401,39 @@ def reduction(
     name = function.__name__
     like = np.ones((1,) * view.ndim, view.dtype)
     result_dtype = function(like, **more).dtype
-    axes = range(view.ndim) if axis is None else np.atleast_1d(axis) % max(view.ndim, 1)
+    # AxisError, or ValueError for one that comes twice (_reduction.pyx, _get_axis).
+    axes = normalize_axis_tuple(range(view.ndim) if axis is None else axis, view.ndim)
+    has_identity = name in ("sum", "mean", "all", "any")
+    if not has_identity and any(view.shape[i] == 0 for i in axes):
+        # _reduction.pyx, _AbstractReductionKernel._call
+        raise ValueError(f"zero-size array to reduction operation cupy_{name}")
     shape = tuple(
         1 if i in axes else n for i, n in enumerate(view.shape) if keepdims or i not in axes
     )
-    if not view.size and name in ("max", "amax", "min", "amin") and 0 not in shape:
-        raise ValueError("zero-size array to reduction operation")
     if out is None:
         out = empty(shape, result_dtype)
     else:
         _check_out(out, shape)  # of any type (_reduction.pyx, _get_out_args)
+        if name == "min":
+            # _routines_statistics.pyx, _ndarray_min, takes out for a dtype where CUB reduces.
+            raise TypeError("min(out=) does not work in CuPy 14.2")
+        if name == "mean" and out.dtype.kind != "f":
+            # _routines_statistics.pyx, _ndarray_mean, sums up in out, and cuts fractions off.
+            raise TypeError(f"mean: out of {out.dtype}")
         _check_overlap(name, out, [array], may_be_same=False)
     memory.alloc(1)  # CUB's workspace, also with out= (cupy/cuda/cub.pyx, device_reduce)
 
+    target = out._view
+
     def work() -> None:
-        out._view[...] = function(view, axis=axis, keepdims=keepdims, **more)
+        target[...] = function(view, axis=axis, keepdims=keepdims, **more)
 
     launch(name, work, [array], [out])
     return out  # type: ignore[no-any-return]
 
 
-def _written(out: Any) -> Any:
-    if not isinstance(out, ndarray):
-        raise TypeError(f"Unsupported type {type(out)}")
-    return out._view
-
-
 def _check_out(out: Any, shape: tuple[int, ...]) -> None:
-    if _written(out).shape != shape:
+    if host_view(out).shape != shape:
         raise ValueError(f"Out shape is mismatched: {out.shape} where the result has {shape}")
 
 
@@ -415,6 +453,8 @@ def _check_overlap(
 
 
 def _is_same(a: ndarray, b: ndarray) -> bool:
+    if a.flags.c_contiguous and b.flags.c_contiguous:  # of any shape: () becomes (1,) on the way
+        return (a.data.ptr, a.nbytes, a.dtype) == (b.data.ptr, b.nbytes, b.dtype)
     return (a.data.ptr, a.shape, a.strides) == (b.data.ptr, b.shape, b.strides)
 
 
@@ -435,6 +475,7 @@ def _operand(value: Any) -> Any:
         return value._view
     if isinstance(value, (bool, int, float, complex, np.generic)):
         return value
+    # cupy/_core/_scalar.pyx, CScalar.__init__
     raise TypeError(f"Unsupported type {type(value)}")
 
 
@@ -450,7 +491,8 @@ def _assign(target: ndarray, value: Any) -> None:
     source = _operand(value)
     np.broadcast_to(source, target.shape)  # or it raises
     _check_overlap("copy", target, [value])
-    launch("copy", lambda: _store(target._view, source), [value], [target])
+    view = target._view
+    launch("copy", lambda: _store(view, source), [value], [target])
 
 
 def _assigned(target: ndarray, value: Any) -> ndarray:
@@ -460,12 +502,10 @@ def _assigned(target: ndarray, value: Any) -> ndarray:
 
 def _from_host(target: ndarray, array: Any) -> None:
     # cupy/cuda/memory.pyx, MemoryPointer.copy_from_host_async
-    if array.ndim:
-        execution.forbid_in_capture(
-            "the current stream is capturing, so H2D transfers are disallowed"
-        )
-    own = array.copy()  # the host may go on to change it: CuPy stages it in pinned memory
-    launch("copy from the host", lambda: _store(target._view, own), [], [target])
+    execution.forbid_in_capture("the current stream is capturing, so H2D transfers are disallowed")
+    # The host may go on to change it: CuPy stages it in pinned memory (core.pyx, _array_default).
+    view, own = target._view, array.copy()
+    launch("copy from the host", lambda: _store(view, own), [], [target])
 
 
 def _index(key: Any) -> tuple[Any, ...]:
@@ -473,21 +513,27 @@ def _index(key: Any) -> tuple[Any, ...]:
     index = key if isinstance(key, tuple) else (key,)
     for item in index:
         if isinstance(item, ndarray):
-            if item.dtype.kind not in "biu":
+            if item.dtype.kind not in "biu":  # _routines_indexing.pyx, _prepare_slice_list
                 raise IndexError("arrays used as indices must be of integer or boolean type.")
-        elif not (item is None or item is Ellipsis or isinstance(item, (int, np.integer, slice))):
-            # CuPy copies lists and NumPy arrays to the GPU here
-            # (_routines_indexing.pyx, _prepare_slice_list), which nobody sees.
+        elif isinstance(item, bool) or not (
+            item is None or item is Ellipsis or isinstance(item, (int, np.integer, slice))
+        ):
+            # CuPy copies lists and NumPy arrays to the GPU here, which nobody sees, takes bool for
+            # a mask, which synchronises, and cuts the fraction off a float
+            # (_routines_indexing.pyx, _prepare_slice_list and _view_getitem).
             raise TypeError(f"Unsupported type {type(item)} as an index of a CUDA array")
     return index
 
 
-def _read_masks(arrays: list[ndarray]) -> None:
-    # The host does not know how many elements there are, and asks the device, for reading as for
-    # writing (_routines_indexing.pyx, _prepare_mask_indexing_single).
+def _plain(index: tuple[Any, ...]) -> tuple[list[ndarray], tuple[Any, ...]]:
+    """Give the arrays of an index, and the index as NumPy takes it."""
+    arrays = [item for item in index if isinstance(item, ndarray)]
     for item in arrays:
         if item.dtype == bool and item.size:
+            # The host does not know how many elements there are, and asks the device, for reading
+            # as for writing (_routines_indexing.pyx, _prepare_mask_indexing_single).
             item._read("a boolean mask")
+    return arrays, tuple(item._view if isinstance(item, ndarray) else item for item in index)
 
 
 def _is_advanced(index: tuple[Any, ...]) -> bool:
@@ -534,6 +580,7 @@ _COMPARISONS: dict[str, Any] = {
     "gt": np.greater,
     "ge": np.greater_equal,
 }
+_OPERATORS = {*_ARITHMETIC.values(), *_COMPARISONS.values()}
 for _name, _ufunc in _ARITHMETIC.items():
     setattr(ndarray, f"__{_name}__", _binary(_ufunc))
     setattr(ndarray, f"__r{_name}__", _binary(_ufunc, is_reversed=True))

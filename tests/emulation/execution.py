@@ -31,6 +31,7 @@ __all__ = [
     "Graph",
     "OrderError",
     "Stream",
+    "abandon",
     "allow_synchronize",
     "current_device",
     "forbid_in_capture",
@@ -61,19 +62,18 @@ class _Thread(threading.local):
     def __init__(self) -> None:
         self.device = 0
         self.current: dict[int, Stream] = {}
-        self.enclosing: list[Stream] = []  # of the "with" blocks
+        self.enclosing: dict[int, list[Stream]] = {}  # of the "with" blocks, for each device
+        self.entered: list[int] = []  # on which device each "with" block was entered
         self.may_synchronize = True
         self.capturing: Stream | None = None
 
 
 _thread = _Thread()
-_lock = threading.RLock()
+lock = threading.RLock()  # of all that threads share
 
 
 class Timeline:
     """The order of work on one stream of one device."""
-
-    _all: list[Timeline]
 
     def __init__(self, device: int, name: str, *, is_null: bool, is_blocking: bool) -> None:
         self.device = device
@@ -82,6 +82,7 @@ class Timeline:
         self.is_blocking = is_blocking
         self.position = 0
         self.known: dict[Timeline, int] = {}  # up to where this stream has waited for others
+        self.freed: dict[Timeline, int] = {}  # who used what this stream had asked for
 
     def clock(self) -> dict[Timeline, int]:
         return {**self.known, self: self.position}
@@ -92,10 +93,18 @@ class Timeline:
 
     def has_waited_for(self, stamp: tuple[Timeline, int]) -> bool:
         timeline, position = stamp
-        return timeline is self or self.known.get(timeline, 0) >= position
+        known = max(self.known.get(timeline, 0), _host.get(timeline, 0))
+        return timeline is self or known >= position
+
+    def still_used(self) -> dict[Timeline, int]:
+        """Tell who may still be at work on what this stream had asked for."""
+        waiting = [stamp for stamp in self.freed.items() if not self.has_waited_for(stamp)]
+        self.freed = dict(waiting)
+        return dict(waiting)
 
 
-_host: dict[Timeline, int] = {}  # what the host has waited for
+# What the host has waited for, and so everything that it issues from now on.
+_host: weakref.WeakKeyDictionary[Timeline, int] = weakref.WeakKeyDictionary()
 _null = [
     Timeline(i, f"the default stream of cuda:{i}", is_null=True, is_blocking=True)
     for i in range(N_DEVICES)
@@ -108,7 +117,7 @@ class Device:
 
     def __init__(self, index: int | None = None) -> None:
         self.id = _thread.device if index is None else index
-        if not 0 <= self.id < N_DEVICES:
+        if not 0 <= self.id < N_DEVICES:  # CuPy: once it is used (runtime.pyx, setDevice)
             raise CUDARuntimeError("cudaErrorInvalidDevice", "invalid device ordinal")
         self._outer: list[int] = []
 
@@ -131,11 +140,13 @@ class Device:
 
     def synchronize(self) -> None:
         """Wait for all streams of the device."""
-        _check_synchronize("Device.synchronize")
-        with _lock:
+        _check_wait("Device.synchronize")
+        with lock:
             for timeline in (_null[self.id], *_timelines):
                 if timeline.device == self.id:
                     _join_host(timeline)
+
+    # What one kind of GPU says.
 
     @property
     def compute_capability(self) -> str:
@@ -175,9 +186,11 @@ class Stream:
         is_blocking = not non_blocking
         self._own = Timeline(self.device_id, name, is_null=False, is_blocking=is_blocking)
         self._recorded: list[_Recorded] | None = None
-        _timelines.add(self._own)
-        if is_blocking:
-            _blocking.add(self._own)
+        self._is_spoiled = False
+        with lock:
+            _timelines.add(self._own)
+            if is_blocking:
+                _blocking.add(self._own)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Stream) and other.ptr == self.ptr
@@ -192,30 +205,41 @@ class Stream:
     def timeline(self) -> Timeline:
         return self._own if self.ptr else _null[_thread.device]
 
-    def use(self) -> Stream:
-        """Make this the current stream of the thread."""
+    def _on_device(self) -> int:
         if self.device_id not in (-1, _thread.device):
-            raise RuntimeError(  # cupy/cuda/stream.pyx, _BaseStream.use
+            raise RuntimeError(  # cupy/cuda/stream.pyx, check_stream_device_match
                 f"The device that the stream is created on ({self.device_id}) does not match with "
                 f"the current device ({_thread.device})"
             )
-        _thread.current[_thread.device] = self
+        return _thread.device
+
+    def use(self) -> Stream:
+        """Make this the current stream of the thread."""
+        _thread.current[self._on_device()] = self
         return self
 
     def __enter__(self) -> Stream:
-        _thread.enclosing.append(self)
-        return self.use()
+        device = self._on_device()
+        _thread.enclosing.setdefault(device, []).append(self)
+        _thread.entered.append(device)
+        _thread.current[device] = self
+        return self
 
     def __exit__(self, *error: object) -> None:
-        _thread.enclosing.pop()
-        outer = _thread.enclosing[-1] if _thread.enclosing else Stream.null
-        _thread.current[_thread.device] = outer
+        # cupy/cuda/stream.pyx, _ThreadLocal.pop_stream
+        device = _thread.entered.pop()
+        enclosing = _thread.enclosing[device]
+        enclosing.pop()
+        _thread.current[device] = enclosing[-1] if enclosing else Stream.null
 
     def record(self, event: Event | None = None) -> Event:
         """Mark what this stream has been given so far."""
         forbid_in_capture("the stand-in records no events in a graph", NotImplementedError)
         event = Event() if event is None else event
-        with _lock:
+        if event.device != self.timeline.device:
+            # cupy_backends/cuda/api/runtime.pyx, eventRecord; CUDA's cudaEventRecord
+            raise CUDARuntimeError("cudaErrorInvalidResourceHandle", "invalid resource handle")
+        with lock:
             _synchronize_null(self.timeline)
             event.clock = self.timeline.clock()
         return event
@@ -223,47 +247,66 @@ class Stream:
     def wait_event(self, event: Event) -> None:
         """Order what this stream is given from now on behind an event."""
         forbid_in_capture("the stand-in lets no event into a graph", NotImplementedError)
-        with _lock:
+        with lock:
             self.timeline.join(event.clock)
 
     def synchronize(self) -> None:
         """Block the host until this stream has done its work."""
-        _check_synchronize("Stream.synchronize")
-        with _lock:
+        _check_wait("Stream.synchronize")
+        with lock:
             _join_host(self.timeline)
 
     @property
     def done(self) -> bool:
-        # A query while capturing spoils the capture, and CuPy says nothing (test_graph.py,
-        # test_stream_query_is_illegal).
-        _check_synchronize("Stream.done")
+        # A query while capturing spoils the capture, and CuPy says nothing
+        # (cupy/cuda/stream.pyx, _BaseStream.done).
+        _check_wait("Stream.done")
         return True
 
     def is_capturing(self) -> bool:
         """Tell whether work is recorded in place of being done."""
-        return self.ptr != 0 and self._recorded is not None
+        if self.ptr == 0 or self._recorded is None:
+            return False
+        if self._is_spoiled:  # cupy_backends/cuda/api/runtime.pyx, streamIsCapturing
+            raise RuntimeError(
+                "the stream was capturing, but an error has invalidated the capture sequence"
+            )
+        return True
 
     def begin_capture(self, mode: int | None = None) -> None:
         """Record work from now on."""
         del mode
         if self.ptr == 0:  # cupy/cuda/stream.pyx, _BaseStream.begin_capture
             raise RuntimeError("cannot capture on the default (legacy) stream")
-        if _thread.capturing is not None:
-            raise CUDARuntimeError(
-                "cudaErrorIllegalState", "the operation cannot be performed in the present state"
-            )
-        self._recorded = []
-        _thread.capturing = self
+        with lock:
+            if _thread.capturing is not None or self._recorded is not None:
+                raise _illegal_state()  # cupy_backends/cuda/api/runtime.pyx, streamBeginCapture
+            self._recorded = []
+            self._is_spoiled = False
+            _thread.capturing = self
 
     def end_capture(self) -> Graph:
         """Give what was recorded."""
-        if self.ptr == 0 or self._recorded is None:
+        with lock:
+            # cupy_backends/cuda/api/runtime.pyx, streamEndCapture; another thread's capture is
+            # none of this one's, which CuPy's mode would let pass.
+            if self.ptr == 0 or self._recorded is None or _thread.capturing is not self:
+                raise _illegal_state()
+            recorded, self._recorded = self._recorded, None
+            _thread.capturing = None
+        if self._is_spoiled:
+            # CuPy's tests/cupy_tests/cuda_tests/test_graph.py, test_stream_capture_failure1
             raise CUDARuntimeError(
-                "cudaErrorIllegalState", "the operation cannot be performed in the present state"
+                "cudaErrorStreamCaptureInvalidated",
+                "operation failed due to a previous error during capture",
             )
-        recorded, self._recorded = self._recorded, None
-        _thread.capturing = None
-        return Graph(recorded)
+        return Graph(recorded, self.device_id)
+
+
+def _illegal_state() -> CUDARuntimeError:
+    return CUDARuntimeError(
+        "cudaErrorIllegalState", "the operation cannot be performed in the present state"
+    )
 
 
 Stream.null = Stream(null=True)
@@ -274,14 +317,15 @@ class Event:
 
     def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
         del block, disable_timing
+        self.device = _thread.device
         self.clock: dict[Timeline, int] = {}
 
     def record(self, stream: Stream | None = None) -> None:
         (get_current_stream() if stream is None else stream).record(self)
 
     def synchronize(self) -> None:
-        _check_synchronize("Event.synchronize")
-        with _lock:
+        _check_wait("Event.synchronize")
+        with lock:
             _merge_host(self.clock)
 
 
@@ -296,23 +340,33 @@ class _Recorded:
         self.reads = [weakref.ref(allocation) for allocation in reads]
         self.writes = [weakref.ref(allocation) for allocation in writes]
 
+    def memory(self) -> tuple[list[Any], list[Any]]:
+        """Give what it reads and writes, if that is still there."""
+        reads = [ref() for ref in self.reads]
+        writes = [ref() for ref in self.writes]
+        if any(allocation is None for allocation in (*reads, *writes)):
+            raise OrderError(f"{self.name} in a graph uses memory that has been freed")
+        return reads, writes
+
 
 class Graph:
     """As ``cupy.cuda.Graph``: recorded work, done again at every launch."""
 
-    def __init__(self, recorded: list[_Recorded]) -> None:
+    def __init__(self, recorded: list[_Recorded], device: int) -> None:
         self._recorded = recorded
+        self._device = device
 
     def launch(self, stream: Stream | None = None) -> None:
         """Do all of it, on a stream or the current one."""
-        target = get_current_stream() if stream is None else stream
-        for item in self._recorded:
-            reads: list[Any] = [ref() for ref in item.reads]
-            writes: list[Any] = [ref() for ref in item.writes]
-            if any(allocation is None for allocation in (*reads, *writes)):
-                raise OrderError(f"{item.name} in a graph uses memory that has been freed")
-            with _lock, np.errstate(all="ignore"):
-                _order(target.timeline, item.name, reads, writes)
+        target = (get_current_stream() if stream is None else stream).timeline
+        # CUDA makes a node of a graph that is launched in a capture (cupy/cuda/graph.pyx, launch).
+        forbid_in_capture("the stand-in records no graph in a graph", NotImplementedError)
+        if target.device != self._device:
+            raise ValueError(f"a graph of cuda:{self._device} on {target.name}")
+        with lock, np.errstate(all="ignore"):
+            used = [item.memory() for item in self._recorded]  # of the whole graph, before any work
+            for item, (reads, writes) in zip(self._recorded, used, strict=True):
+                _order(target, item.name, reads, writes)
                 item.work()
 
     def upload(self, stream: Stream | None = None) -> None:
@@ -341,7 +395,8 @@ def launch(
     work : callable
         Computes on the host what the GPU would compute.
     reads, writes : iterables of ndarray
-        What it accesses.
+        What it accesses. ``work`` must hold their views and not the arrays, so that a graph keeps
+        no memory.
     """
     stream = get_current_stream()
     read, written = list(reads), list(writes)
@@ -356,10 +411,10 @@ def launch(
             )
     from_memory = [array._allocation for array in read]
     to_memory = [array._allocation for array in written]
-    with _lock:
-        if _thread.capturing is not None:
-            if stream != _thread.capturing:
-                raise RuntimeError(f"{name} on {stream!r} while {_thread.capturing!r} captures")
+    with lock:
+        if stream.is_capturing() or _thread.capturing is not None:
+            if stream is not _thread.capturing:
+                _refuse_beside_capture(name, stream)
             assert stream._recorded is not None
             stream._recorded.append(_Recorded(name, work, from_memory, to_memory))
             return
@@ -368,11 +423,24 @@ def launch(
             work()
 
 
+def _refuse_beside_capture(name: str, stream: Stream) -> None:
+    """Raise for work that a capture does not see, on another stream or from another thread."""
+    capturing = _thread.capturing
+    if capturing is not None and stream.ptr == 0 and capturing.timeline.is_blocking:
+        capturing._is_spoiled = True
+        raise CUDARuntimeError(  # CuPy's test_graph.py, test_null_stream_cannot_capture
+            "cudaErrorStreamCaptureImplicit",
+            "operation would make the legacy stream depend on a capturing blocking stream",
+        )
+    # CUDA does such work at once.
+    by = "another thread" if capturing is None else repr(capturing)
+    raise RuntimeError(f"{name} on {stream!r} while {by} captures")
+
+
 def _order(
     timeline: Timeline, name: str, reads: list[Allocation], writes: list[Allocation]
 ) -> None:
     """Move a stream on by one launch, or raise where nothing orders it behind what it needs."""
-    timeline.join(_host)
     _synchronize_null(timeline)
     for allocation in (*reads, *writes):
         if allocation.written is not None and not timeline.has_waited_for(allocation.written):
@@ -385,8 +453,8 @@ def _order(
         for stamp in allocation.read.items():
             if not timeline.has_waited_for(stamp):
                 raise OrderError(
-                    f"{name} on {timeline.name} overwrites what is read on {stamp[0].name}, and "
-                    "nothing makes it wait"
+                    f"{name} on {timeline.name} overwrites what is read on {stamp[0].name}, or was "
+                    "in use there when it was freed, and nothing makes it wait"
                 )
     timeline.position += 1
     for allocation in reads:
@@ -428,15 +496,22 @@ class DeviceSynchronized(RuntimeError):  # noqa: N818  (its name in cupyx)
 
 def _check_synchronize(what: str) -> None:
     """Raise where the host must not wait."""
-    if _thread.capturing is not None:
-        raise CUDARuntimeError(
-            "cudaErrorStreamCaptureUnsupported", "operation not permitted when stream is capturing"
-        )
     if not _thread.may_synchronize:
         # CuPy looks at ndarray.get and Device.synchronize alone (core.pyx and cuda/device.pyx, both
         # through syncdetect.py). What else makes the host wait is no better.
         raise DeviceSynchronized(
             f"Device synchronization was detected while disallowed: {what} waits for the device"
+        )
+
+
+def _check_wait(what: str) -> None:
+    """Raise where the host must not wait for a stream, which a capture does not survive."""
+    _check_synchronize(what)
+    if _thread.capturing is not None:
+        # CuPy's test_graph.py, test_stream_capture_failure1
+        _thread.capturing._is_spoiled = True
+        raise CUDARuntimeError(
+            "cudaErrorStreamCaptureUnsupported", "operation not permitted when stream is capturing"
         )
 
 
@@ -455,11 +530,33 @@ def allow_synchronize(allow: bool) -> Iterator[None]:
         _thread.may_synchronize = before
 
 
-def synchronized_read(name: str, array: ndarray) -> None:
-    """Let the host read an array: wait for the current stream."""
+def synchronized_read(name: str, array: ndarray) -> Any:
+    """Copy an array to the host, which waits for the current stream."""
+    _check_synchronize(name)
     # cupy/cuda/memory.pyx, MemoryPointer.copy_to_host_async
     forbid_in_capture("the current stream is capturing, so D2H transfers are disallowed")
-    _check_synchronize(name)
-    launch(name, lambda: None, [array], [])
-    with _lock:
+    copies: list[Any] = []
+    with lock:
+        launch(name, lambda: copies.append(array._view.copy()), [array], [])
         _join_host(get_current_stream().timeline)
+    return copies[0]
+
+
+def abandon() -> Stream | None:
+    """Wait for everything and bring this thread back to its default streams, between tests.
+
+    Returns
+    -------
+    Stream or None
+        The one whose capture was never ended.
+    """
+    capturing = _thread.capturing
+    if capturing is not None:
+        capturing._recorded = None
+    with lock:
+        for timeline in (*_null, *_timelines):
+            _host[timeline] = timeline.position
+            timeline.known.clear()
+            timeline.freed.clear()
+    _thread.__init__()  # type: ignore[misc]
+    return capturing

@@ -10,10 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 
 from tests.emulation import execution, memory
 from tests.emulation.arrays import (
     _assign,
+    _check_cast,
     _check_out,
     _check_overlap,
     _empty_like,
@@ -45,38 +47,49 @@ _DTYPES = [
 def _ufunc(name: str) -> Callable[..., ndarray]:
     ufunc: Any = getattr(np, name)
 
-    def call(*operands: Any, out: Any = None, dtype: Any = None) -> ndarray:
+    def call(*operands: Any, out: Any = None) -> ndarray:
         if len(operands) == ufunc.nin + 1 and out is None:
             *operands, out = operands  # type: ignore[assignment]
         if len(operands) != ufunc.nin:
             raise TypeError(f"Wrong number of arguments for 'cupy_{name}'")
-        return elementwise(ufunc, operands, out, dtype)
+        return elementwise(ufunc, operands, out)
 
     call.__name__ = name
     return call
 
 
-def asarray(a: Any, dtype: Any = None, order: Any = None) -> ndarray:
-    return array(a, dtype, copy=False, order=order)
+def asarray(a: Any, dtype: Any = None) -> ndarray:
+    return array(a, dtype, copy=None)
 
 
-def array(obj: Any, dtype: Any = None, copy: bool | None = True, order: Any = "K") -> ndarray:
-    assert order in ("K", "C", None)
+def array(obj: Any, dtype: Any = None, copy: bool | None = True) -> ndarray:
     if isinstance(obj, ndarray):
-        return obj.astype(obj.dtype if dtype is None else dtype, copy=bool(copy))
+        if obj.device.id != execution.current_device():
+            # CuPy copies from one device to the other (core.pyx, _array_from_cupy_ndarray).
+            raise ValueError(f"an array of cuda:{obj.device.id} copied to another device unseen")
+        dtype = obj.dtype if dtype is None else np.dtype(dtype)
+        if copy is False and obj.dtype != dtype:  # core.pyx, _ndarray_base._astype
+            raise ValueError("Unable to avoid copy while creating an array as requested.")
+        return obj.astype(dtype, copy=bool(copy))
     if isinstance(obj, (list, tuple)) and any(isinstance(item, ndarray) for item in obj):
+        # CuPy joins them on the device (core.pyx, _array_from_nested_cupy_sequence).
         raise TypeError("the stand-in makes no array of a list of arrays: use stack")
     host = np.asarray(obj, dtype=dtype)
-    target = empty(host.shape, host.dtype)
+    # It lies in memory as on the host (core.pyx, _array_default).
+    is_turned = host.flags.f_contiguous and not host.flags.c_contiguous
+    target = empty(host.shape[::-1], host.dtype).T if is_turned else empty(host.shape, host.dtype)
     _from_host(target, host)
     return target
 
 
 def ascontiguousarray(a: Any, dtype: Any = None) -> ndarray:
-    host_view(a)
-    made = asarray(a, dtype)
-    made = made if made.ndim else made.reshape(1)
-    return made if made.flags.c_contiguous else made.copy()
+    dtype = host_view(a).dtype if dtype is None else np.dtype(dtype)
+    made: ndarray = a if a.ndim else a.reshape(1)
+    if made.flags.c_contiguous and made.dtype == dtype:
+        return made
+    target = empty(made.shape, dtype)
+    _assign(target, made)
+    return target
 
 
 def asnumpy(a: Any) -> Any:
@@ -123,9 +136,11 @@ def full_like(a: ndarray, fill_value: Any, dtype: Any = None) -> ndarray:
 
 
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> ndarray:
-    values = np.arange(*((start,) if stop is None else (start, stop, step)), dtype=dtype)
+    start, stop = (0, start) if stop is None else (start, stop)
+    values = np.arange(start, stop, step, dtype=dtype)
     made = empty(values.shape, values.dtype)
-    launch("arange", lambda: np.copyto(host_view(made), values), [], [made])
+    view = made._view
+    launch("arange", lambda: np.copyto(view, values), [], [made])
     return made
 
 
@@ -134,28 +149,34 @@ def broadcast(*arrays: Any) -> SimpleNamespace:
 
 
 def broadcast_to(array: ndarray, shape: Any) -> ndarray:
+    # Written to, it raises; CuPy's can be, and its elements are one (broadcast_to of
+    # _routines_manipulation.pyx).
     return array._viewed(np.broadcast_to(host_view(array), shape))
 
 
 def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     if x is None or y is None:
-        # The host waits for the number of elements (_routines_indexing.pyx, _ndarray_nonzero).
+        # Of one argument, the host waits for the number of elements (_routines_indexing.pyx,
+        # _ndarray_nonzero).
         raise NotImplementedError("the stand-in has no where of one argument, which synchronises")
-    operands = [condition, x, y]
-    given = [item._view if isinstance(item, ndarray) else item for item in operands]
-    for item in operands:
+    chosen = host_view(condition)  # CuPy asks it for astype (cupy/_sorting/search.py, where)
+    given = [item._view if isinstance(item, ndarray) else item for item in (x, y)]
+    for item in (x, y):
         if not isinstance(item, (ndarray, bool, int, float, np.generic)):
             raise TypeError(f"Unsupported type {type(item)}")
-    dtype = np.result_type(*(getattr(item, "dtype", item) for item in given[1:]))
-    made = empty(np.broadcast_shapes(*map(np.shape, given)), dtype)
-    arrays = [item for item in operands if isinstance(item, ndarray)]
-    launch("where", lambda: np.copyto(made._view, np.where(*given)), arrays, [made])
+    dtype = np.result_type(*(getattr(item, "dtype", item) for item in given))
+    given = [np.array(item, dtype) if np.isscalar(item) else item for item in given]
+    made = empty(np.broadcast_shapes(chosen.shape, *map(np.shape, given)), dtype)
+    arrays = [item for item in (condition, x, y) if isinstance(item, ndarray)]
+    view = made._view
+    launch("where", lambda: np.copyto(view, np.where(chosen, *given)), arrays, [made])
     return made
 
 
 def clip(a: ndarray, a_min: Any, a_max: Any, out: Any = None) -> ndarray:
-    low = elementwise(np.maximum, (a, a_min))
-    return elementwise(np.minimum, (low, a_max), out)
+    host_view(a)
+    low = elementwise(np.maximum, (a, a_min), out)
+    return elementwise(np.minimum, (low, a_max), low)
 
 
 def matmul(a: ndarray, b: ndarray, out: Any = None) -> ndarray:
@@ -168,21 +189,34 @@ def matmul(a: ndarray, b: ndarray, out: Any = None) -> ndarray:
     dtype = np.result_type(A, B)
     if dtype.char not in "fd":
         raise NotImplementedError(f"the stand-in multiplies no matrices of {dtype}")
-    shape = np.matmul(np.empty(A.shape, "?"), np.empty(B.shape, "?")).shape  # or it raises
+    shape = _product_shape(A.shape, B.shape)
     for item in (a, b):
         # What cuBLAS cannot read as it lies is copied: for two axes everything that is neither
         # C- nor F-contiguous (dot, _mat_to_cublas_contiguous), for more also a transposed view.
         flags = item.flags
-        if item.dtype != dtype or not (flags.c_contiguous or (flags.f_contiguous and a.ndim == 2)):
+        if item.dtype != dtype or not (
+            flags.c_contiguous or (flags.f_contiguous and item.ndim == 2)
+        ):
             memory.alloc(item.size * dtype.itemsize)
     target = empty(shape, dtype) if out is None else out
     if out is not None:
         _check_out(out, shape)
+        _check_cast(dtype, out.dtype)  # cupy/linalg/_product.py, matmul, a _GUFunc
         _check_overlap("matmul", out, [a, b], may_be_same=False)
         if out.dtype != dtype or not out.flags.c_contiguous:
             memory.alloc(out.size * dtype.itemsize)  # the result, which is copied to out
-    launch("matmul", lambda: _multiply(A, B, target._view, dtype), [a, b], [target])
+    view = target._view
+    launch("matmul", lambda: _multiply(A, B, view, dtype), [a, b], [target])
     return target
+
+
+def _product_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    """Give the shape of a product (_routines_linalg.pyx, matmul and dot)."""
+    if not a or not b:
+        raise ValueError("Scalar operands are not allowed, use '*' instead")
+    if a[-1] != b[-2:][0]:
+        raise ValueError(f"Axis dimension mismatch: {a} and {b}")
+    return (*np.broadcast_shapes(a[:-2], b[:-2]), *a[-2:-1], *b[1:][-1:])
 
 
 def _multiply(A: Any, B: Any, out: Any, dtype: Any) -> None:
@@ -195,11 +229,12 @@ def take(a: ndarray, indices: Any, axis: Any = None, out: Any = None) -> ndarray
         if indices.dtype.kind not in "biu":
             raise TypeError(f"indices must be integers, got {indices.dtype}")
         plain, reads = indices._view, [a, indices]
-    elif isinstance(indices, (int, np.integer)):
+    elif isinstance(indices, (int, np.integer)) and not isinstance(indices, bool):
         plain, reads = indices, [a]
     else:
+        # CuPy copies it to the GPU (cupy/_core/_routines_indexing.pyx, _take).
         raise TypeError(f"Unsupported type {type(indices)}")
-    axis = axis if axis is None else range(a.ndim)[axis]
+    axis = axis if axis is None else normalize_axis_index(axis, a.ndim)
     before, after = ((), ()) if axis is None else (a.shape[:axis], a.shape[axis + 1 :])
     shape = (*before, *np.shape(plain), *after)
     target = empty(shape, a.dtype) if out is None else out
@@ -212,9 +247,11 @@ def take(a: ndarray, indices: Any, axis: Any = None, out: Any = None) -> ndarray
         if any(shares_memory(item, out) for item in reads):
             raise ValueError("take: an operand and the result overlap")
 
+    chosen = target._view
+
     def work() -> None:
         # CuPy wraps an index that is out of range, and goes on with another row.
-        target._view[...] = np.take(view, plain, axis=axis, mode="raise")
+        chosen[...] = np.take(view, plain, axis=axis, mode="raise")
 
     launch("take", work, reads, [target])
     return target
@@ -225,9 +262,10 @@ def take_along_axis(a: ndarray, indices: ndarray, axis: int) -> ndarray:
     made = empty(
         np.take_along_axis(np.empty(view.shape, "?"), _in_range(plain), axis).shape, a.dtype
     )
+    target = made._view
     launch(
         "take_along_axis",
-        lambda: np.copyto(made._view, np.take_along_axis(view, plain, axis)),
+        lambda: np.copyto(target, np.take_along_axis(view, plain, axis)),
         [a, indices],
         [made],
     )
@@ -253,19 +291,25 @@ def _joined(function: Any, tup: Any, axis: int) -> ndarray:
         function([np.empty(view.shape, "?") for view in views], axis=axis).shape,
         np.result_type(*views),
     )
-    work = lambda: np.copyto(made._view, function(views, axis=axis))  # noqa: E731
-    launch(function.__name__, work, arrays, [made])
+    target = made._view
+    launch(function.__name__, lambda: np.copyto(target, function(views, axis=axis)), arrays, [made])
     return made
 
 
 def sort(a: ndarray, axis: int = -1) -> ndarray:
-    execution.forbid_in_capture("sorting while a stream captures")  # thrust asks for memory
+    # Thrust asks for memory (cupy/_core/_routines_sorting.pyx, _ndarray_sort).
+    execution.forbid_in_capture("sorting while a stream captures")
+    view = host_view(a)
+    axis = normalize_axis_index(axis, a.ndim)
     made = empty(a.shape, a.dtype)
-    launch("sort", lambda: np.copyto(made._view, np.sort(host_view(a), axis)), [a], [made])
+    target = made._view
+    launch("sort", lambda: np.copyto(target, np.sort(view, axis)), [a], [made])
     return made
 
 
 def copyto(dst: ndarray, src: Any) -> None:
+    # cupy/_manipulation/basic.py, copyto
+    _check_cast(host_view(src).dtype, host_view(dst).dtype)
     _assign(dst, src)
 
 

@@ -73,13 +73,15 @@ struct Launch {
     ptrdiff_t size, is_reversed, flushes, ndim;
     const ptrdiff_t* shape;
 };
-struct Argument { char* data; ptrdiff_t size; const ptrdiff_t* strides; };
+struct Argument { char* data; ptrdiff_t size, step; const ptrdiff_t* strides; };
 
 static int outside;  // the raw argument that was indexed outside, or -1
 static int diverged;  // whether lanes of a warp have missed each other
 
-// Element i, in C order, of an array that broadcasts. A number has no strides but 0.
+// Element i, in C order, of an array that broadcasts; from one to the next it is a step where there
+// is one, which is 0 for a number.
 template <class U> U& element(const Launch& launch, const Argument& argument, ptrdiff_t i) {
+    if (argument.step >= 0) return *reinterpret_cast<U*>(argument.data + i * argument.step);
     ptrdiff_t offset = 0;
     for (ptrdiff_t axis = launch.ndim - 1; axis >= 0; --axis) {
         offset += i % launch.shape[axis] * argument.strides[axis];
@@ -226,6 +228,7 @@ class _Argument(ctypes.Structure):
     _fields_ = (
         ("data", ctypes.c_void_p),
         ("size", ctypes.c_ssize_t),
+        ("step", ctypes.c_ssize_t),
         ("strides", ctypes.POINTER(ctypes.c_ssize_t)),
     )
 
@@ -312,7 +315,7 @@ def _built(texts: Sequence[Text]) -> Path:
         with tempfile.TemporaryDirectory(dir=folder()) as own:
             file, built = Path(own) / "kernels.cpp", Path(own) / "kernels.so"
             file.write_text(source, encoding="utf-8")
-            options = ["-std=c++17", "-O1", "-w", "-U_FORTIFY_SOURCE", "-shared", "-fPIC"]
+            options = ["-std=c++17", "-O2", "-w", "-U_FORTIFY_SOURCE", "-shared", "-fPIC"]
             subprocess.run([*command, *options, str(file), "-o", str(built)], check=True)
             built.replace(target)
     return target
@@ -480,6 +483,8 @@ class ElementwiseKernel:
                 return np.broadcast_to(np.array(value, dtype), shape)  # or OverflowError
         if value.dtype != dtype:
             raise TypeError(f"Type is mismatched. {where} {value.dtype} {dtype}")
+        if item.is_output and not value._view.flags.writeable:
+            raise ValueError(f"{where} is read-only, for its elements share memory")
         if item.is_raw:
             if not value.flags.c_contiguous:
                 raise ValueError(f"{where} is not contiguous")
@@ -498,6 +503,8 @@ class ElementwiseKernel:
         for argument, array in zip(arguments, arrays, strict=True):
             argument.data = array.ctypes.data
             argument.size = array.size
+            is_number = not any(array.strides)
+            argument.step = 0 if is_number else array.itemsize if array.flags.c_contiguous else -1
             argument.strides = (ctypes.c_ssize_t * array.ndim)(*array.strides)
         n_threads = int(np.prod(shape, dtype=np.int64))
         c_shape = (ctypes.c_ssize_t * len(shape))(*shape)

@@ -1,23 +1,36 @@
 """Test equipment: the stand-in's memory, which counts what it gives out and can refuse.
 
 New memory is filled with bytes of ones, nan as a float and -1 as an integer, so that what is read
-before it is written shows.
+before it is written shows. A pool of CuPy's gives memory that was freed to whoever asks next on
+the stream on which it was asked for first, although another stream may still be at work on it
+(cupy/cuda/memory.pyx, SingleDeviceMemoryPool): here all new memory of a stream counts as such.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from tests.emulation.execution import Timeline, current_device, forbid_in_capture
+from tests.emulation.execution import (
+    Timeline,
+    current_device,
+    forbid_in_capture,
+    get_current_stream,
+    lock,
+)
 
 __all__ = ["Allocation", "MemoryPointer", "MemoryPool", "OutOfMemoryError", "alloc", "counter"]
 
 _ALIGNMENT = 512  # bytes, as CuPy's (cupy/cuda/memory.pyx, _allocation_unit_size)
+
+
+def _rounded(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
 
 
 class OutOfMemoryError(MemoryError):
@@ -31,19 +44,26 @@ class OutOfMemoryError(MemoryError):
 class Allocation:
     """A stretch of memory of one device, and who used it last."""
 
-    def __init__(self, size: int, pool: MemoryPool | None) -> None:
+    _pool: MemoryPool | None = None  # that has it back
+
+    def __init__(self, size: int) -> None:
         self.device = current_device()
         self.size = size
         raw = np.full(size + _ALIGNMENT, 0xFF, np.uint8)
         start = -raw.ctypes.data % _ALIGNMENT
-        self.data = raw[start : start + size]
+        self._bytes = raw[start : start + size]
         self.written: tuple[Timeline, int] | None = None
         self.read: dict[Timeline, int] = {}
-        self._pool = pool
+        self._stream = get_current_stream().timeline
 
     def __del__(self) -> None:
-        if self._pool is not None:
-            self._pool._used -= self.size
+        if self._pool is None:  # cudaFree waits
+            return
+        with lock:
+            self._pool._used[self.device] -= _rounded(self.size)
+            freed = self._stream.freed
+            for timeline, position in (*self.read.items(), *filter(None, [self.written])):
+                freed[timeline] = max(freed.get(timeline, 0), position)
 
 
 class MemoryPointer:
@@ -51,7 +71,7 @@ class MemoryPointer:
 
     def __init__(self, mem: Allocation, offset: int) -> None:
         self.mem = mem
-        self.ptr = mem.data.ctypes.data + offset
+        self.ptr = mem._bytes.ctypes.data + offset
         self.device_id = mem.device
 
 
@@ -59,28 +79,34 @@ class MemoryPool:
     """As ``cupy.cuda.MemoryPool``."""
 
     def __init__(self) -> None:
-        self._used = 0
-        self._limit = 0
+        self._used: dict[int, int] = defaultdict(int)  # bytes of each device
+        self._limits: dict[int, int] = {}
 
     def malloc(self, size: int) -> MemoryPointer:
-        if self._limit and self._used + size > self._limit:
-            raise OutOfMemoryError(size, self._used, self._limit)
-        allocation = Allocation(size, self)
-        self._used += size
-        return MemoryPointer(allocation, 0)
+        device, rounded = current_device(), _rounded(size)
+        with lock:
+            used, limit = self._used[device], self._limits.get(device, 0)
+            if limit and used + rounded > limit:
+                # cupy/cuda/memory.pyx, SingleDeviceMemoryPool._try_malloc
+                raise OutOfMemoryError(rounded, used, limit)
+            made = Allocation(size)
+            made.read = made._stream.still_used()
+            made._pool = self
+            self._used[device] += rounded
+        return MemoryPointer(made, 0)
 
     def used_bytes(self) -> int:
-        return self._used
+        return self._used[current_device()]
 
     def total_bytes(self) -> int:
-        return self._used
+        return self.used_bytes()
 
     def free_all_blocks(self) -> None:
         """Give unused memory back; this pool keeps none."""
 
     def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
         assert fraction is None, "the stand-in knows no total"
-        self._limit = size or 0
+        self._limits[current_device()] = size or 0
 
 
 class Counter:
@@ -94,6 +120,11 @@ counter = Counter()
 default_pool = MemoryPool()
 
 
+def _raw(size: int) -> MemoryPointer:
+    """Ask CUDA itself, which is what None stands for (cupy/cuda/memory.pyx, set_allocator)."""
+    return MemoryPointer(Allocation(size), 0)
+
+
 class _Thread(threading.local):
     allocator: Callable[[int], Any] | None = None
 
@@ -102,14 +133,18 @@ _thread = _Thread()
 _allocator: list[Callable[[int], Any]] = [default_pool.malloc]
 
 
-def alloc(size: int) -> Any:
+def alloc(size: int) -> MemoryPointer:
     """Ask the current allocator for memory."""
     # CuPy lets its pool answer during a capture, and memory that is then freed is used again by
     # whoever asks next, while the graph still writes there.
     forbid_in_capture(f"an allocation of {size} bytes while a stream captures")
-    counter.n_allocations += 1
-    counter.n_bytes += size
-    return get_allocator()(size)
+    with lock:
+        counter.n_allocations += 1
+        counter.n_bytes += size
+    pointer = get_allocator()(size)
+    if not isinstance(pointer, MemoryPointer):  # cupy/cuda/memory.pyx, alloc, by its type
+        raise TypeError(f"Cannot convert {type(pointer)} to cupy.cuda.memory.MemoryPointer")
+    return pointer
 
 
 def get_allocator() -> Callable[[int], Any]:
@@ -117,13 +152,17 @@ def get_allocator() -> Callable[[int], Any]:
 
 
 def set_allocator(allocator: Callable[[int], Any] | None = None) -> None:
-    _allocator[0] = default_pool.malloc if allocator is None else allocator
+    if _thread.allocator is not None:  # cupy/cuda/memory.pyx, set_allocator
+        raise ValueError(
+            "Can't change the global allocator inside `using_allocator` context manager"
+        )
+    _allocator[0] = _raw if allocator is None else allocator
 
 
 @contextmanager
 def using_allocator(allocator: Callable[[int], Any] | None = None) -> Iterator[None]:
     """Ask this allocator inside the ``with`` block, in this thread."""
-    before, _thread.allocator = _thread.allocator, allocator
+    before, _thread.allocator = _thread.allocator, _raw if allocator is None else allocator
     try:
         yield
     finally:

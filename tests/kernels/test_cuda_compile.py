@@ -20,6 +20,8 @@ from xpnet.kernels import cuda, cuda_source
 from xpnet.kernels.catalogue import CATALOGUE
 from xpnet.kernels.reference import ReferenceOps
 
+pytestmark = pytest.mark.host
+
 KERNELS = {spec.variant: spec for spec in cuda_source.kernels()}
 IN_CI = os.environ.get("CI") == "true"
 H100 = 132  # multiprocessors

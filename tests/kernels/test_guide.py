@@ -14,6 +14,8 @@ from tests.conftest import ROOT
 from tests.packages import copy_of_the_checkout
 from xpnet.kernels import host
 
+pytestmark = [pytest.mark.host, pytest.mark.needs("hypothesis", "setuptools")]
+
 GUIDE = ROOT / "docs" / "kernels.md"
 # Before which line each of the three goes.
 PLACES = {

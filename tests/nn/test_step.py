@@ -113,6 +113,37 @@ def test_a_fused_step_allocates_nothing():
     assert peak < batch_size * 8, peak  # the labels are the smallest array of a step
 
 
+@pytest.mark.accelerator
+@pytest.mark.parametrize("optimizer", [nn.GradientDescent(), nn.Adam()], ids=repr)
+@pytest.mark.parametrize("batch_size", [32, 7, None])
+def test_a_fused_step_on_cuda_asks_for_no_memory(batch_size, optimizer):
+    """That it does not wait either is made sure of in every test, see tests/devices.py."""
+
+    def refuse(size):
+        raise MemoryError(f"a steady step asked for {size} bytes")
+
+    device = xpnet.device(xpnet.device().name, "fused")
+    rng = np.random.default_rng(0)
+    layers = [nn.Dense(64, "relu"), nn.Dense(33, "gelu_tanh"), nn.Dense(10)]
+    network = nn.Network(layers, D, device=device)
+    loss = nn.SoftmaxCrossEntropy()
+    with device.activate():
+        state = optimizer.init_state(device, network.parameters)
+        data = device.asarray(rng.standard_normal((N, D)), network.dtype)
+        labels = loss.labels(device, rng.integers(0, 10, N), 10, network.dtype)
+        step = nn.TrainingStep(network, loss, optimizer, state, data, labels, batch_size)
+        order = device.asarray(rng.permutation(N))
+        steps = [] if batch_size is None else [order[:batch_size]]
+        step(*steps)  # what is made at first use
+        before = device.to_host(network.parameters).copy()
+        with device.xp.cuda.using_allocator(refuse):
+            with pytest.raises(MemoryError, match="asked for"):
+                device.xp.empty(3)
+            for _ in range(5):
+                step(*steps)
+        assert np.any(device.to_host(network.parameters) != before)
+
+
 def test_the_measurement_sees_an_allocation():
     """The buffered default of take, which the gather avoids, is found out."""
     ops = MeasuredOps(np)

@@ -1,0 +1,219 @@
+"""The parts of the GPU gate that find mistakes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import xpnet
+from bench.gpu.outcome import Failed, Row, Settings, Skipped
+from xpnet import nn
+from xpnet.data import DataError
+from xpnet.data.named import load_contents
+from xpnet.nn import TrainingStep
+from xpnet.training import evaluate, fit
+
+__all__ = ["classifiers", "parity", "sanitizer", "steady_step", "tests"]
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+_COUNTS = re.compile(r"(\d+) (passed|failed|skipped|errors?)")
+
+
+def parity(which: str, settings: Settings) -> list[Row]:
+    """Compare devices: operations, layers, one step, twenty steps."""
+    where = "tests/parity/test_training.py" if settings.is_quick else "tests/parity"
+    return _pytest(settings, [[where, "-k", which]])
+
+
+def tests(settings: Settings) -> list[Row]:
+    """Run the tests but for parity, in several processes where there are processors for them."""
+    if settings.is_quick:
+        return _pytest(settings, [["tests/nn/test_losses.py"]])
+    files = [
+        file
+        for folder in ("tests", "bench")
+        for file in (ROOT / folder).rglob("test_*.py")
+        if file.parent.name != "parity"
+    ]
+    files.sort(key=lambda file: -file.stat().st_size)
+    n_groups = max(min((os.cpu_count() or 1) // 4, 6), 1)
+    groups = [[str(file.relative_to(ROOT)) for file in files[n::n_groups]] for n in range(n_groups)]
+    return _pytest(settings, [group for group in groups if group])
+
+
+def _pytest(settings: Settings, groups: Sequence[Sequence[str]]) -> list[Row]:
+    """Run pytest on groups of tests at the same time, and add up what it says."""
+    options = ["-q", "-p", "no:cacheprovider", "--device", settings.device]
+    began = time.time()
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "pytest", *options, *group],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for group in groups
+    ]
+    found = dict.fromkeys(("passed", "failed", "skipped", "error"), 0)
+    wrong: list[str] = []
+    for process in running:
+        try:
+            output, _ = process.communicate(timeout=settings.left())
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+            wrong.append("it ran out of time")
+        lines = output.splitlines()
+        for count, kind in _COUNTS.findall(lines[-1] if lines else ""):
+            found[kind.removesuffix("s") if kind == "errors" else kind] += int(count)
+        wrong += [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
+        if process.returncode not in (0, 5) and not wrong:  # 5: this group had no tests
+            wrong += lines[-15:]
+    rows = [{**found, "seconds": round(time.time() - began, 1), "processes": len(groups)}]
+    if wrong or not found["passed"]:
+        raise Failed("\n".join(wrong[:40]) or "no test ran", rows)
+    return rows
+
+
+def steady_step(settings: Settings) -> list[Row]:
+    """Take steps that may neither wait for the device nor ask for memory."""
+    device = xpnet.device("cuda", "fused")
+    rows = []
+    n_steps = 10 if settings.is_rehearsal else 50
+    for widths, batch_size in (((784, 256, 128, 10), 128), ((64, 32, 10), 7)):
+        with device.activate():
+            step, order = _bound(device, widths, batch_size)
+            for start in range(0, 3 * batch_size, batch_size):
+                step(order[start : start + batch_size])
+            with _nothing_but_kernels(device):
+                for turn in range(n_steps):
+                    start = turn % 3 * batch_size
+                    step(order[start : start + batch_size])
+            loss = float(device.to_host(step.loss_value)[0])
+        if not np.isfinite(loss):
+            raise Failed(f"the loss is {loss} after {n_steps} steps of {widths}")
+        name = "-".join(map(str, widths))
+        rows.append({"network": name, "batch": batch_size, "steps": n_steps, "loss": loss})
+    return rows
+
+
+def _bound(device: xpnet.Device, widths: Sequence[int], batch_size: int) -> tuple[Any, Any]:
+    """Make a training step and the order of some samples, with the device active."""
+    rng = np.random.default_rng(0)
+    n = 3 * batch_size
+    layers = [nn.Dense(width, "relu") for width in widths[1:-1]] + [nn.Dense(widths[-1])]
+    network = nn.Network(layers, widths[0], device=device)
+    loss, optimizer = nn.SoftmaxCrossEntropy(), nn.Adam()
+    X = device.asarray(rng.standard_normal((n, widths[0])), network.dtype)
+    y = loss.labels(device, rng.integers(0, widths[-1], n), widths[-1], network.dtype)
+    state = optimizer.init_state(device, network.parameters)
+    step = TrainingStep(network, loss, optimizer, state, X, y, batch_size)
+    return step, device.asarray(rng.permutation(n))
+
+
+@contextmanager
+def _nothing_but_kernels(device: xpnet.Device) -> Iterator[None]:
+    """Let waiting and asking for memory fail, having made sure that they do."""
+    import warnings
+
+    import cupyx  # type: ignore[import-untyped]
+
+    def refuse(size: int) -> Any:
+        raise MemoryError(f"a steady step asked for {size} bytes")
+
+    one = device.xp.ones(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that allow_synchronize will go one day
+        with cupyx.allow_synchronize(False), device.xp.cuda.using_allocator(refuse):
+            for forbidden in (lambda: device.xp.empty(1), lambda: float(one)):
+                try:
+                    forbidden()
+                except (MemoryError, cupyx.DeviceSynchronized):
+                    continue
+                raise Failed("this CuPy does not let a wait or an allocation fail")
+            yield
+
+
+def sanitizer(tool: str, settings: Settings) -> list[Row]:
+    """Run a small step under one of compute-sanitizer's tools."""
+    command = [sys.executable, "-m", "bench.gpu.small_step"]
+    program = shutil.which("compute-sanitizer")
+    if settings.is_rehearsal:
+        program = None  # it has no GPU to watch: the step is taken without it
+    elif program is None:
+        raise Skipped("compute-sanitizer is not installed")
+    else:
+        command = [program, "--tool", tool, "--error-exitcode", "9", *command]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=settings.left()
+    )
+    output = done.stdout + done.stderr
+    if done.returncode:
+        raise Failed(f"exit status {done.returncode}: {output[-3000:]}")
+    return [{"tool": tool if program else "none", "says": output.strip().splitlines()[-1]}]
+
+
+def classifiers(settings: Settings) -> list[Row]:
+    """Train the three classifiers on the CPU and on the GPU."""
+    from xpnet.recipe import load_recipe
+
+    data, X, y = _images()
+    rows = []
+    for name in ("logistic", "shallow", "deep"):
+        values = load_recipe(f"digits-{name}").values
+        training = values["training"]
+        epochs = 4 if settings.is_rehearsal else training["epochs"]
+        found = {}
+        for device in ("cpu", "cuda"):
+            network = nn.Network(values["network"]["layers"], X.shape[1], device=device)
+            began = time.perf_counter()
+            history = fit(
+                network,
+                X,
+                y,
+                loss=values["loss"],
+                optimizer=values["optimizer"],
+                epochs=epochs,
+                batch_size=training["batch_size"],
+                report_every=epochs,
+            )
+            seconds = time.perf_counter() - began
+            cost, accuracy = evaluate(network, values["loss"], X, y)
+            found[device] = (accuracy, cost)
+            rows.append(
+                {
+                    "classifier": name,
+                    "data": data,
+                    "device": device if device == "cpu" else settings.device,
+                    "accuracy": accuracy,
+                    "cost": cost,
+                    "seconds": seconds,
+                    "steps/s": history.n_steps / history.seconds,
+                }
+            )
+        if abs(found["cpu"][0] - found["cuda"][0]) > 0.01:
+            raise Failed(f"{name}: accuracy and cost differ: {found}", rows)
+    return rows
+
+
+def _images() -> tuple[str, Any, Any]:
+    """Give the digits, or where scikit-learn is missing something drawn of that shape."""
+    try:
+        part = load_contents("digits").parts["train"]
+    except DataError:
+        rng = np.random.default_rng(0)
+        y = rng.integers(0, 10, 1797)
+        centers = rng.random((10, 64))
+        return "drawn", centers[y] + 0.3 * rng.standard_normal((1797, 64)), y
+    return "digits", part.X.reshape(len(part.X), -1) / 16, part.y

@@ -1,0 +1,47 @@
+"""A few small training steps, for a tool that watches every access to memory.
+
+Every array is an allocation of its own, without CuPy's pool, so that one past its end is past the
+end of what CUDA gave out. ``python -m bench.gpu.small_step``.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+import xpnet
+from xpnet import nn
+from xpnet.nn import TrainingStep
+
+N, D, K, BATCH = 50, 21, 7, 13
+
+
+def main() -> int:
+    """Take the steps; the exit status is 1 where the loss is not finite."""
+    device = xpnet.device("cuda", "fused")
+    device.xp.cuda.set_allocator(None)
+    rng = np.random.default_rng(0)
+    losses = []
+    for loss, n_outputs in (("softmax_cross_entropy", K), ("sigmoid_cross_entropy", 3)):
+        layers: list[Any] = [nn.Dense(19, name) for name in ("relu", "gelu_tanh", "tanh")]
+        network = nn.Network([*layers, "softplus", nn.Dense(n_outputs)], D, device=device)
+        criterion = nn.Loss.resolve(loss)
+        y = rng.integers(0, n_outputs, N)
+        labels = np.eye(n_outputs)[y] if loss.startswith("sigmoid") else y
+        with device.activate():
+            X = device.asarray(rng.standard_normal((N, D)), network.dtype)
+            target = criterion.labels(device, labels, n_outputs, network.dtype)
+            for optimizer in (nn.Adam(), nn.GradientDescent()):
+                state = optimizer.init_state(device, network.parameters)
+                step = TrainingStep(network, criterion, optimizer, state, X, target, BATCH)
+                for _ in range(2):
+                    step(device.asarray(rng.permutation(N)[:BATCH]))
+                losses.append(float(device.to_host(step.loss_value)[0]))
+    sys.stdout.write(f"losses: {', '.join(f'{loss:.3f}' for loss in losses)}\n")
+    return int(not np.isfinite(losses).all())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""Mistakes put into a copy of the code on purpose: each is found without a GPU, and by what."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests import devices
+from tests.packages import copy_of_the_checkout
+
+# It runs the emulated device by itself.
+pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.needs("hypothesis")]
+
+CHECK = [
+    *("tests/nn/test_step.py", "tests/nn/test_losses.py", "tests/nn/test_network.py"),
+    "tests/parity/test_training.py",
+]
+
+
+@dataclass(frozen=True)
+class Sabotage:
+    """A text in a file, what is put in its place, and what finds that."""
+
+    file: str
+    text: str
+    put: str
+    found_by: str  # the check
+    says: str
+
+
+SABOTAGES = {
+    "float(loss) in the step": Sabotage(
+        "xpnet/nn/step.py",
+        "        return self.loss_value\n",
+        "        float(self.loss_value[0])\n        return self.loss_value\n",
+        "float() of a device array, inside a step",
+        "Device synchronization was detected while disallowed: float() waits for the device",
+    ),
+    "a condition on values in the step": Sabotage(
+        "xpnet/nn/step.py",
+        "        return self.loss_value\n",
+        "        if self.loss_value > 1e9:\n            raise ArithmeticError\n"
+        "        return self.loss_value\n",
+        "bool() of a device array, inside a step",
+        "Device synchronization was detected while disallowed: bool() waits for the device",
+    ),
+    "a NumPy array into a layer": Sabotage(
+        "xpnet/nn/network.py",
+        'batch = self.device.asarray(X[start:stop], self.dtype, name="X")',
+        "batch = X[start:stop]",
+        "operands of the stand-in are device arrays",
+        "Unsupported type <class 'numpy.ndarray'>",
+    ),
+    "a Python scalar for a device scalar": Sabotage(
+        "xpnet/nn/optimizers.py",
+        'ops.gradient_descent_update(params, grads, state["learning_rate"])',
+        "ops.gradient_descent_update(params, grads, self.learning_rate)",
+        "fused operations take arrays for what changes from step to step",
+        "learning_rate must be a CuPy array, got builtins.float",
+    ),
+    "an allocation in the steady step": Sabotage(
+        "xpnet/nn/step.py",
+        "logits = self._network.forward(self.X, self._caches)",
+        "logits = self._network.forward(self.X.copy(), self._caches)",
+        "an allocator that refuses",
+        "a steady step asked for",
+    ),
+    "the update on another stream": Sabotage(
+        "xpnet/nn/step.py",
+        "        self._optimizer.update(ops, self._network.parameters, self._network.gradients, "
+        "self._state)\n",
+        "        with self._network.device.xp.cuda.Stream(non_blocking=True):\n"
+        "            self._optimizer.update(\n"
+        "                ops, self._network.parameters, self._network.gradients, self._state\n"
+        "            )\n",
+        "the order of streams",
+        "and nothing makes it wait",
+    ),
+    "a border that does not wait": Sabotage(
+        "xpnet/device.py",
+        "                caller.wait_event(self.stream.record())\n",
+        "",
+        "the order of streams",
+        "and nothing makes it wait",
+    ),
+    "np for xp in a layer": Sabotage(
+        "xpnet/nn/layers.py",
+        "            cache.dX = xp.empty(shape, dtype=dtype)\n",
+        "            import numpy as np\n\n            cache.dX = np.empty(shape, dtype=dtype)\n",
+        "operands of the stand-in are device arrays",
+        "Unsupported type <class 'numpy.ndarray'>",
+    ),
+    "a function of NumPy's in a layer": Sabotage(
+        "xpnet/nn/losses.py",
+        "return ops.xp.argmax(logits, axis=-1)",
+        "import numpy as np\n\n        return np.argmax(logits, axis=-1)",
+        "the stand-in hands nothing on from NumPy",
+        "numpy.argmax on a CUDA array: use the device's xp",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    return copy_of_the_checkout(tmp_path_factory.mktemp("sabotage"))
+
+
+def run(checkout: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    environment = devices.environment(XPNET_DEVICE="cpu", PYTHONPATH=str(checkout))
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    return subprocess.run(
+        [*command, "--device", "emulated", *tests],
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_nothing_is_found_in_the_code_as_it_is(checkout):
+    done = run(checkout, *CHECK)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+@pytest.mark.parametrize("name", SABOTAGES)
+def test_sabotage_is_found(checkout, name):
+    sabotage = SABOTAGES[name]
+    file = checkout / sabotage.file
+    original = file.read_text(encoding="utf-8")
+    assert original.count(sabotage.text) == 1
+    file.write_text(original.replace(sabotage.text, sabotage.put), encoding="utf-8")
+    try:
+        done = run(checkout, *CHECK)
+    finally:
+        file.write_text(original, encoding="utf-8")
+    assert done.returncode == 1, f"not found by {sabotage.found_by}: {done.stdout[-3000:]}"
+    assert sabotage.says in done.stdout, done.stdout[-3000:]

@@ -1,0 +1,113 @@
+"""What the tests do without: packages beyond NumPy, pytest and pytest-benchmark.
+
+Where one is not installed, files of tests that import it are left out and tests that come across
+its absence are skipped, and both say so. Continuous integration (``CI=true``) has them all.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PACKAGES = {
+    *(
+        "build",
+        "h5py",
+        "hypothesis",
+        "setuptools",
+        "ipykernel",
+        "matplotlib",
+        "nbclient",
+        "nbformat",
+        "optuna",
+        "pooch",
+    ),
+    *("rich", "safetensors", "scipy", "sklearn", "threadpoolctl", "tomli_w", "torch"),
+}
+left_out: dict[str, str] = {}  # files, and what they lack
+
+
+@functools.cache
+def missing() -> frozenset[str]:
+    """Give the packages that are not installed, none in continuous integration."""
+    if os.environ.get("CI") == "true":
+        return frozenset()
+    return frozenset(name for name in PACKAGES if importlib.util.find_spec(name) is None)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    lacking = _lacks(collection_path, config.rootpath) if collection_path.suffix == ".py" else []
+    if not lacking:
+        return None
+    left_out[str(collection_path.relative_to(config.rootpath))] = ", ".join(lacking)
+    return True
+
+
+def _lacks(file: Path, root: Path) -> list[str]:
+    """Give what a file cannot be imported without, itself or through another file of tests."""
+    lacking: set[str] = set()
+    if not missing():
+        return []
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        for name in names:
+            lacking |= {name.partition(".")[0]} & missing()
+            other = root.joinpath(*name.split(".")).with_suffix(".py")
+            if name.startswith("tests.") and other.exists():
+                lacking |= set(_lacks(other, root))
+    return sorted(lacking)
+
+
+def _lacking(error: BaseException | None) -> str | None:
+    """Find the package for want of which an error was raised."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name is not None:
+            package = error.name.partition(".")[0]
+            if package in missing():
+                return package
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        needed = {name for mark in item.iter_markers("needs") for name in mark.args}
+        lacking = ", ".join(sorted(needed & missing()))
+        if lacking:
+            item.add_marker(pytest.mark.skip(reason=f"{lacking} is not installed"))
+
+
+def _or_skip() -> Generator[None, Any, Any]:
+    try:
+        return (yield)
+    except Exception as error:
+        package = _lacking(error)
+        if package is None:
+            raise
+        pytest.skip(f"{package} is not installed")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, Any, Any]:
+    return (yield from _or_skip())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, Any, Any]:
+    return (yield from _or_skip())
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for file, packages in sorted(left_out.items()):
+        terminalreporter.write_line(f"left out: {file} ({packages} is not installed)")
