@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 PYTEST_FLAGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help train test check lint fix docs bench gpu
+.PHONY: help train test test-cpu test-emulated check lint fix docs bench gpu
 
 help:
 	@echo "make train   train the three classifiers on handwritten digits"
@@ -19,9 +19,10 @@ help:
 train: $(VENV)/.train
 	$(BIN)/python train.py
 
-test: $(VENV)/.test
-	$(BIN)/python -m pytest --device cpu $(PYTEST_FLAGS)
-	$(BIN)/python -m pytest --device emulated $(PYTEST_FLAGS)
+test: test-cpu test-emulated
+
+test-cpu test-emulated: test-%: $(VENV)/.test
+	$(BIN)/python -m pytest --device $* $(PYTEST_FLAGS)
 
 check: lint test
 

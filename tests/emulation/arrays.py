@@ -7,6 +7,7 @@ wait.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -354,30 +355,43 @@ def elementwise(ufunc: Any, operands: Any, out: Any = None) -> ndarray:
     (_get_out_args_from_optionals).
     """
     given = [_operand(item) for item in operands]
-    types = [type(item) if _is_weak(item) else np.asarray(item).dtype for item in given]
-    *loop_dtypes, result_dtype = ufunc.resolve_dtypes((*types, None))
-    with np.errstate(all="ignore"):
-        # A number becomes one of the loop's type at once (_scalar.pyx, CScalar.apply_dtype), or it
-        # raises OverflowError, also where NumPy compares numbers that do not fit.
-        given = [
-            np.array(item, dtype) if _is_weak(item) else item
-            for item, dtype in zip(given, loop_dtypes, strict=True)
-        ]
-    shape = np.broadcast_shapes(*(np.shape(item) for item in given))
+    types = (type(item) if _is_weak(item) else np.asarray(item).dtype for item in given)
+    *loop_dtypes, result_dtype = _dtypes(ufunc, *types)
+    if any(map(_is_weak, given)):
+        with np.errstate(all="ignore"):
+            # A number becomes one of the loop's type at once (_scalar.pyx, CScalar.apply_dtype), or
+            # it raises OverflowError, also where NumPy compares numbers that do not fit.
+            given = [
+                np.array(item, dtype) if _is_weak(item) else item
+                for item, dtype in zip(given, loop_dtypes, strict=True)
+            ]
+    shape = _broadcast(*map(np.shape, given))
     if out is None:
         out = empty(shape, result_dtype)
     else:
-        shape = np.broadcast_shapes(shape, np.shape(host_view(out)))
+        shape = _broadcast(shape, host_view(out).shape)
         _check_out(out, shape)
         _check_cast(result_dtype, out.dtype)
     arrays = [item for item in operands if isinstance(item, ndarray)]
     _check_overlap(ufunc.__name__, out, arrays)
     for item in arrays:
-        if item is not out and np.may_share_memory(item._view, out._view):
+        is_apart = item is out or item._allocation is not out._allocation
+        if not is_apart and np.may_share_memory(item._view, out._view):
             memory.alloc(item.nbytes)  # for a copy (_copy_in_args_if_needed)
     target = out._view
     launch(ufunc.__name__, lambda: ufunc(*given, out=target, casting="same_kind"), arrays, [out])
     return out  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _dtypes(ufunc: Any, *types: Any) -> tuple[Any, ...]:
+    dtypes: tuple[Any, ...] = ufunc.resolve_dtypes((*types, None))
+    return dtypes
+
+
+@functools.cache
+def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    return np.broadcast_shapes(*shapes)
 
 
 def _is_weak(value: Any) -> bool:
@@ -446,7 +460,8 @@ def _check_overlap(
     for memory behind the caller's back, and lets it pass in an ElementwiseKernel and a reduction.
     """
     for item in operands:
-        if may_be_same and _is_same(item, out):
+        is_apart = item._allocation is not out._allocation
+        if is_apart or (may_be_same and _is_same(item, out)):
             continue
         if shares_memory(item, out):
             raise ValueError(f"{name}: an operand and the result overlap in part")

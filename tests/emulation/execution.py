@@ -93,14 +93,16 @@ class Timeline:
 
     def has_waited_for(self, stamp: tuple[Timeline, int]) -> bool:
         timeline, position = stamp
-        known = max(self.known.get(timeline, 0), _host.get(timeline, 0))
-        return timeline is self or known >= position
+        if timeline is self:
+            return True
+        return max(self.known.get(timeline, 0), _host.get(timeline, 0)) >= position
 
     def still_used(self) -> dict[Timeline, int]:
         """Tell who may still be at work on what this stream had asked for."""
-        waiting = [stamp for stamp in self.freed.items() if not self.has_waited_for(stamp)]
-        self.freed = dict(waiting)
-        return dict(waiting)
+        if self.freed:
+            waiting = [stamp for stamp in self.freed.items() if not self.has_waited_for(stamp)]
+            self.freed = dict(waiting)
+        return dict(self.freed)
 
 
 # What the host has waited for, and so everything that it issues from now on.

@@ -126,12 +126,13 @@ struct Flushing {
     unsigned before = 0;
 };
 
-// A warp: each lane has a stack of its own and runs until it exchanges a value, then the next one.
+// A warp: each lane has a stack of its own and runs until it exchanges a value, then the next one. A
+// lane that is done waits there for the next warp.
 enum { LANES = 32, STACK = 1 << 16, SLOT = 8 };
 
 struct Warp {
     char stacks[LANES][STACK];
-    ucontext_t begin[LANES], back;
+    ucontext_t begin[LANES];
     jmp_buf lane[LANES], scheduler;
     bool has_begun[LANES], is_done[LANES];
     char slots[2][LANES][SLOT];
@@ -143,9 +144,11 @@ struct Warp {
 static Warp warp;
 
 static void run_lane() {
-    warp.body(warp.closure, warp.first + warp.current);
-    warp.is_done[warp.current] = true;
-    _longjmp(warp.scheduler, 1);
+    for (;;) {
+        warp.body(warp.closure, warp.first + warp.current);
+        warp.is_done[warp.current] = true;
+        if (!_setjmp(warp.lane[warp.current])) _longjmp(warp.scheduler, 1);
+    }
 }
 
 static void resume(int lane) {
@@ -153,24 +156,23 @@ static void resume(int lane) {
     warp.current = lane;
     if (warp.has_begun[lane]) _longjmp(warp.lane[lane], 1);
     warp.has_begun[lane] = true;
+    getcontext(&warp.begin[lane]);
+    warp.begin[lane].uc_stack.ss_sp = warp.stacks[lane];
+    warp.begin[lane].uc_stack.ss_size = STACK;
+    warp.begin[lane].uc_link = nullptr;
+    makecontext(&warp.begin[lane], run_lane, 0);
     setcontext(&warp.begin[lane]);
 }
 
 static void run_warp(bool is_reversed) {
-    for (int lane = 0; lane < LANES; ++lane) {
-        getcontext(&warp.begin[lane]);
-        warp.begin[lane].uc_stack.ss_sp = warp.stacks[lane];
-        warp.begin[lane].uc_stack.ss_size = STACK;
-        warp.begin[lane].uc_link = nullptr;
-        makecontext(&warp.begin[lane], run_lane, 0);
-        warp.has_begun[lane] = warp.is_done[lane] = false;
-    }
+    memset(warp.is_done, 0, sizeof warp.is_done);
     for (int n_done = 0; n_done < LANES;) {
         warp.round ^= 1;
         for (int turn = 0; turn < LANES; ++turn) resume(is_reversed ? LANES - 1 - turn : turn);
         n_done = 0;
         for (int lane = 0; lane < LANES; ++lane) n_done += warp.is_done[lane];
         if (n_done != 0 && n_done != LANES) {
+            memset(warp.has_begun, 0, sizeof warp.has_begun);  // where they are is left behind
             diverged = 1;
             return;
         }
