@@ -355,7 +355,7 @@ def elementwise(ufunc: Any, operands: Any, out: Any = None) -> ndarray:
     (_get_out_args_from_optionals).
     """
     given = [_operand(item) for item in operands]
-    types = (type(item) if _is_weak(item) else np.asarray(item).dtype for item in given)
+    types: list[Any] = [type(item) if _is_weak(item) else np.asarray(item).dtype for item in given]
     *loop_dtypes, result_dtype = _dtypes(ufunc, *types)
     if any(map(_is_weak, given)):
         with np.errstate(all="ignore"):

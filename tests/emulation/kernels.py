@@ -126,8 +126,8 @@ struct Flushing {
     unsigned before = 0;
 };
 
-// A warp: each lane has a stack of its own and runs until it exchanges a value, then the next one. A
-// lane that is done waits there for the next warp.
+// A warp: each lane has a stack of its own and runs until it exchanges a value, then the next one.
+// A lane that is done waits there for the next warp.
 enum { LANES = 32, STACK = 1 << 16, SLOT = 8 };
 
 struct Warp {
