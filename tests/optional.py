@@ -1,7 +1,7 @@
 """What the tests do without: packages beyond NumPy, pytest and pytest-benchmark.
 
-Where one is not installed, files of tests that import it are left out and tests that come across
-its absence are skipped, and both say so. Continuous integration (``CI=true``) has them all.
+Where one is not installed, files of tests that import it and tests that come across its absence are
+skipped, and say so. Continuous integration (``CI=true``) has them all.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ PACKAGES = {
     ),
     *("rich", "safetensors", "scipy", "sklearn", "threadpoolctl", "tomli_w", "torch"),
 }
-left_out: dict[str, str] = {}  # files, and what they lack
 
 
 @functools.cache
@@ -42,12 +41,24 @@ def missing() -> frozenset[str]:
     return frozenset(name for name in PACKAGES if importlib.util.find_spec(name) is None)
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    lacking = _lacks(collection_path, config.rootpath) if collection_path.suffix == ".py" else []
+class _LeftOut(pytest.Module):
+    """A file of tests that is not imported."""
+
+    lacking: list[str]
+
+    def collect(self) -> list[Any]:
+        pytest.skip(f"{', '.join(self.lacking)} not installed", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(
+    module_path: Path, parent: pytest.Collector
+) -> pytest.Module | None:
+    lacking = _lacks(module_path, parent.config.rootpath)
     if not lacking:
         return None
-    left_out[str(collection_path.relative_to(config.rootpath))] = ", ".join(lacking)
-    return True
+    made: _LeftOut = _LeftOut.from_parent(parent, path=module_path)
+    made.lacking = lacking
+    return made
 
 
 def _lacks(file: Path, root: Path) -> list[str]:
@@ -85,7 +96,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         needed = {name for mark in item.iter_markers("needs") for name in mark.args}
         lacking = ", ".join(sorted(needed & missing()))
         if lacking:
-            item.add_marker(pytest.mark.skip(reason=f"{lacking} is not installed"))
+            item.add_marker(pytest.mark.skip(reason=f"{lacking} not installed"))
 
 
 def _or_skip() -> Generator[None, Any, Any]:
@@ -95,7 +106,7 @@ def _or_skip() -> Generator[None, Any, Any]:
         package = _lacking(error)
         if package is None:
             raise
-        pytest.skip(f"{package} is not installed")
+        pytest.skip(f"{package} not installed")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -106,8 +117,3 @@ def pytest_runtest_setup() -> Generator[None, Any, Any]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Generator[None, Any, Any]:
     return (yield from _or_skip())
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    for file, packages in sorted(left_out.items()):
-        terminalreporter.write_line(f"left out: {file} ({packages} is not installed)")

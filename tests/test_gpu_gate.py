@@ -13,7 +13,7 @@ from bench.gpu import report
 from bench.gpu.parts import PARTS
 from tests import devices
 from tests.conftest import ROOT
-from tests.packages import copy_of_the_checkout
+from tests.packages import Environment, copy_of_the_checkout
 from xpnet.device import cuda_problem
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
@@ -68,6 +68,18 @@ def test_a_rehearsal(tmp_path):
     assert "EMULATED" in done.stdout
     assert done.stdout.count("emulated") >= 1
     assert "every part passed or was skipped" in done.stdout
+
+
+def test_a_rehearsal_with_four_packages(tmp_path):
+    """Besides CuPy, which is stood in for, three: numpy, pytest and pytest-benchmark."""
+    environment = Environment(tmp_path / "venv")
+    environment.pip("numpy", "pytest", "pytest-benchmark")
+    done = environment.run("-m", "bench.gpu", "--rehearse", "--quick", "--out", tmp_path, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    parts = {part["part"]: part for part in read(tmp_path)[0]["parts"]}
+    assert {part["status"] for part in parts.values()} == {"passed"}
+    assert {row["data"] for row in parts["classifiers"]["rows"]} == {"drawn"}
+    assert {row["implementation"] for row in parts["steps"]["rows"]} == {"xpnet fused"}
 
 
 def test_it_goes_on_past_a_part_that_fails(tmp_path):

@@ -17,8 +17,6 @@ from xpnet import report
 from xpnet.report import draw_confusion, draw_curves, draw_mistakes, plotting_problem
 from xpnet.training.history import History, Report
 
-pytestmark = pytest.mark.host
-
 matplotlib = pytest.importorskip("matplotlib")
 
 ODD_NAMES = [

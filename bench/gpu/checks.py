@@ -46,7 +46,7 @@ def tests(settings: Settings) -> list[Row]:
         if file.parent.name != "parity"
     ]
     files.sort(key=lambda file: -file.stat().st_size)
-    n_groups = max(min((os.cpu_count() or 1) // 4, 6), 1)
+    n_groups = max(min((os.cpu_count() or 1) // 2, 6), 1)
     groups = [[str(file.relative_to(ROOT)) for file in files[n::n_groups]] for n in range(n_groups)]
     return _pytest(settings, [group for group in groups if group])
 

@@ -32,6 +32,7 @@ __all__ = ["environment", "operations", "sizes", "steps"]
 _MIB = 2**20
 _ENOUGH = 256 * _MIB  # several times the L2 cache of any GPU
 _CLOCKS = "clocks.sm,clocks.max.sm,clocks.mem,temperature.gpu,power.draw,power.limit"
+_QUERY = f"--query-gpu={_CLOCKS}"
 
 
 def environment(settings: Settings) -> list[Row]:
@@ -44,8 +45,10 @@ def environment(settings: Settings) -> list[Row]:
         {"what": "driver", "value": runtime.driverGetVersion()},
         {"what": "CUDA runtime", "value": runtime.runtimeGetVersion()},
         *({"what": name, "value": version} for name, version in versions().items()),
+        {"what": "commit", "value": _said("git", "rev-parse", "--short", "HEAD")},
+        {"what": "kernels on the CPU", "value": xpnet.device("cpu").kernels},
         {"what": "processors", "value": os.cpu_count()},
-        {"what": "clocks (MHz, C, W)", "value": _clocks()},
+        {"what": _CLOCKS, "value": _said("nvidia-smi", _QUERY, "--format=csv,noheader")},
         {"what": "CUPY_TF32", "value": os.environ.get("CUPY_TF32", "not set: float32 is float32")},
     ]
     n_bytes = _MIB if settings.is_rehearsal else 512 * _MIB
@@ -81,13 +84,15 @@ def _rate(what: str, rate: float, unit: str, taken: timing.Timed) -> Row:
     return {"what": what, "value": f"{rate:,.1f} {unit} (+- {percent:.0f} %)"}
 
 
-def _clocks() -> str:
-    program = shutil.which("nvidia-smi")
+def _said(*command: str) -> str:
+    """Give what a program says, or that there is none."""
+    program = shutil.which(command[0])
     if program is None:
-        return "unknown: there is no nvidia-smi"
-    command = [program, f"--query-gpu={_CLOCKS}", "--format=csv,noheader"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
-    return done.stdout.strip() or done.stderr.strip()
+        return f"unknown: there is no {command[0]}"
+    done = subprocess.run(
+        [program, *command[1:]], capture_output=True, text=True, check=False, timeout=20
+    )
+    return done.stdout.strip() or f"unknown: {done.stderr.strip()}"
 
 
 def operations(settings: Settings) -> list[Row]:
@@ -128,7 +133,7 @@ def _operation(
     if cache == "cold":
         n_sets = 3 if settings.is_rehearsal else min(max(-(-_ENOUGH // n_bytes), 20), 200)
     others = n_sets - 1 if cache == "cold" else 0
-    sets = [first, *(test_ops.arguments_of(name, shape, device) for _ in range(others))]
+    sets = [first, *(_copied(first, device) for _ in range(others))]
     turn = itertools.cycle(sets)
     calls = [functools.partial(fused, **given) for given in itertools.islice(turn, n_sets)]
     for call in calls:
@@ -146,6 +151,11 @@ def _operation(
         "called us": eager.median,
         "reference us": unfused.median,
     }
+
+
+def _copied(arguments: dict[str, Any], device: xpnet.Device) -> dict[str, Any]:
+    arrays = device.xp.ndarray
+    return {k: v.copy() if isinstance(v, arrays) else v for k, v in arguments.items()}
 
 
 _NETWORKS: tuple[tuple[tuple[int, ...], int], ...] = (

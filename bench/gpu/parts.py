@@ -30,9 +30,9 @@ class Part:
 
 PARTS: dict[str, Part] = {
     "environment": Part(measurements.environment, 60),
-    "parity in float64": Part(functools.partial(checks.parity, "float64 or twenty"), 90),
-    "parity in float32": Part(functools.partial(checks.parity, "not float64"), 90),
-    "tests": Part(checks.tests, 270),
+    "parity in float64": Part(functools.partial(checks.parity, "float64 or twenty"), 80),
+    "parity in float32": Part(functools.partial(checks.parity, "not float64"), 80),
+    "tests": Part(checks.tests, 220),
     "steady step": Part(checks.steady_step, 40),
     "memcheck": Part(functools.partial(checks.sanitizer, "memcheck"), 60),
     "initcheck": Part(functools.partial(checks.sanitizer, "initcheck"), 60),

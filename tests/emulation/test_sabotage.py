@@ -129,7 +129,9 @@ def test_nothing_is_found_in_the_code_as_it_is(checkout):
     assert done.returncode == 0, done.stdout[-3000:]
 
 
-@pytest.mark.parametrize("name", SABOTAGES)
+@pytest.mark.parametrize(
+    "name", SABOTAGES, ids=lambda name: f"{name}: found by {SABOTAGES[name].found_by}"
+)
 def test_sabotage_is_found(checkout, name):
     sabotage = SABOTAGES[name]
     file = checkout / sabotage.file

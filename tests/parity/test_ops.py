@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import xpnet
+from tests.devices import chosen
+from tests.emulation import kernels
 from tests.kernels.cases import ROWS, SHAPES, VALUES, assert_near, call_on, case, exact, tolerance
 from xpnet.kernels import host
 
@@ -58,7 +60,16 @@ def flushed(array: Any) -> Any:
     return np.where(np.abs(array) < np.finfo(np.float32).tiny, array.dtype.type(0), array)
 
 
+@pytest.fixture(params=[False, True], ids=["kept", "flushed"])
+def _flushing(request, monkeypatch):
+    """Take subnormal numbers for zero on the emulated device, as a GPU does."""
+    if request.param and request.config.stash[chosen] != "emulated":
+        pytest.skip("only the emulated device has a choice")
+    monkeypatch.setattr(kernels.library, "flushes", request.param)
+
+
 @pytest.mark.parametrize("name", ROWS)
+@pytest.mark.usefixtures("_flushing")
 def test_subnormal_numbers(device, name):
     """In float32 they may be zero, where they are read and where they are written."""
     tiny = float(np.finfo(np.float32).tiny)
