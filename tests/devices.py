@@ -8,8 +8,8 @@
     A GPU.
 
 Processes that tests start run on the same device. What tests marked ``host`` look at is the same
-whatever the device, and they run with ``cpu`` alone; those marked ``accelerator`` run with the other
-two; tests marked ``gpu`` wait for a GPU.
+whatever the device, and they run with ``cpu`` alone; those marked ``accelerator`` run with the
+other two; tests marked ``gpu`` wait for a GPU.
 """
 
 from __future__ import annotations
