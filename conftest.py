@@ -1,3 +1,3 @@
 """Options of pytest's that tests and benchmarks share."""
 
-pytest_plugins = ["tests.devices", "tests.optional"]
+pytest_plugins = ["tests.devices", "tests.optional", "tests.shards"]

@@ -39,16 +39,9 @@ def tests(settings: Settings) -> list[Row]:
     """Run the tests but for parity, in several processes where there are processors for them."""
     if settings.is_quick:
         return _pytest(settings, [["tests/nn/test_losses.py"]])
-    files = [
-        file
-        for folder in ("tests", "bench")
-        for file in (ROOT / folder).rglob("test_*.py")
-        if file.parent.name != "parity"
-    ]
-    files.sort(key=lambda file: -file.stat().st_size)
-    n_groups = max(min((os.cpu_count() or 1) // 2, 6), 1)
-    groups = [[str(file.relative_to(ROOT)) for file in files[n::n_groups]] for n in range(n_groups)]
-    return _pytest(settings, [group for group in groups if group])
+    n_processes = max(min((os.cpu_count() or 1) // 2, 8), 1)
+    all_else = ["tests", "bench", "--ignore", "tests/parity", "--shard"]
+    return _pytest(settings, [[*all_else, f"{n + 1}/{n_processes}"] for n in range(n_processes)])
 
 
 def _pytest(settings: Settings, groups: Sequence[Sequence[str]]) -> list[Row]:
