@@ -80,7 +80,8 @@ def _n_multiprocessors(cupy: ModuleType) -> int:
 
 @functools.cache
 def _multiprocessors_of(cupy: ModuleType, index: int) -> int:
-    return int(cupy.cuda.Device(index).attributes["MultiProcessorCount"])
+    runtime: Any = cupy.cuda.runtime
+    return int(runtime.deviceGetAttribute(runtime.cudaDevAttrMultiProcessorCount, index))
 
 
 def _operation(cupy: ModuleType, row: Row, reference: ReferenceOps) -> _Operation:
@@ -418,9 +419,10 @@ class _ColumnOperation(_Operation):
         """Give a buffer between two kernels, so that a step which is taken again needs no memory.
 
         It belongs to one thread and stream: there, and only there, kernels run in the order of
-        the calls.
+        the calls. It stays, since a captured graph may go on to use it.
         """
-        key = (self.cupy.cuda.get_current_stream().ptr, shape, dtype)
+        cuda = self.cupy.cuda
+        key = (cuda.Device().id, cuda.get_current_stream().ptr, shape, dtype)
         if key not in self.buffers.kept:
             self.buffers.kept[key] = self.cupy.empty(shape, dtype=dtype)
         return self.buffers.kept[key]

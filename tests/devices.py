@@ -44,7 +44,10 @@ def pytest_configure(config: pytest.Config) -> None:
         device = "cuda" if os.environ.get("XPNET_DEVICE", "cpu").startswith("cuda") else "cpu"
     config.stash[chosen] = device
     if device == "emulated":
-        emulate()
+        try:
+            emulate()
+        except RuntimeError as error:
+            raise pytest.UsageError(str(error)) from error
     if device != "cpu":
         if not os.environ.get("XPNET_DEVICE", "").startswith("cuda"):
             os.environ["XPNET_DEVICE"] = "cuda"
@@ -53,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
         problem = cuda_problem()
         if problem is not None:
             raise pytest.UsageError(f"--device {device}: {problem}")
-        forbid_waiting_in_steps()
+        forbid_waiting()
     else:
         os.environ["XPNET_DEVICE"] = "cpu"
 
@@ -68,7 +71,7 @@ def emulate() -> None:
     from tests.emulation import kernels, module
 
     module.install()
-    kernels.folder()
+    kernels.prepare()
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     with contextlib.suppress(ImportError):
         import threadpoolctl
@@ -85,21 +88,28 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **more}
 
 
-def forbid_waiting_in_steps() -> None:
-    """Let whatever makes the host wait for the device fail inside a training step."""
+def forbid_waiting() -> None:
+    """Let whatever makes the host wait for the device fail inside a training step and behind it.
+
+    The losses are read where a report wants them, or where there is no room for more.
+    """
     import cupyx  # type: ignore[import-untyped]
 
     from xpnet.nn.step import TrainingStep
+    from xpnet.training.loop import _Recorder
 
-    def guarded(call: Callable[..., Any]) -> Callable[..., Any]:
+    def with_waiting(call: Callable[..., Any], *, allowed: bool) -> Callable[..., Any]:
         @functools.wraps(call)
-        def guarded_call(self: TrainingStep, *args: Any, **kwargs: Any) -> Any:
-            with cupyx.allow_synchronize(False):
-                return call(self, *args, **kwargs)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            with cupyx.allow_synchronize(allowed):
+                return call(*args, **kwargs)
 
-        return guarded_call
+        return guarded
 
-    TrainingStep.__call__ = guarded(TrainingStep.__call__)  # type: ignore[method-assign]
+    step, recorder = vars(TrainingStep), vars(_Recorder)
+    setattr(TrainingStep, "__call__", with_waiting(step["__call__"], allowed=False))  # noqa: B010
+    setattr(_Recorder, "record", with_waiting(recorder["record"], allowed=False))  # noqa: B010
+    setattr(_Recorder, "_fetch", with_waiting(recorder["_fetch"], allowed=True))  # noqa: B010
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -16,21 +16,10 @@ from typing import Any
 
 import pytest
 
-PACKAGES = {
-    *(
-        "build",
-        "h5py",
-        "hypothesis",
-        "setuptools",
-        "ipykernel",
-        "matplotlib",
-        "nbclient",
-        "nbformat",
-        "optuna",
-        "pooch",
-    ),
-    *("rich", "safetensors", "scipy", "sklearn", "threadpoolctl", "tomli_w", "torch"),
-}
+PACKAGES = [
+    *("build", "h5py", "hypothesis", "ipykernel", "matplotlib", "nbclient", "nbformat", "pooch"),
+    *("rich", "safetensors", "scipy", "setuptools", "sklearn", "threadpoolctl", "tomli_w", "torch"),
+]
 
 
 @functools.cache
@@ -81,13 +70,12 @@ def _lacks(file: Path, root: Path) -> list[str]:
 
 
 def _lacking(error: BaseException | None) -> str | None:
-    """Find the package for want of which an error was raised."""
+    """Find the package for want of which an error was raised, itself or from that."""
     while error is not None:
         if isinstance(error, ModuleNotFoundError) and error.name is not None:
             package = error.name.partition(".")[0]
-            if package in missing():
-                return package
-        error = error.__cause__ or error.__context__
+            return package if package in missing() else None
+        error = error.__cause__
     return None
 
 

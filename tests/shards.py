@@ -23,6 +23,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.getoption("shard") is None:
         return
     number, n_shards = config.getoption("shard")
-    kept = items[number - 1 :: n_shards]
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
-    items[:] = kept
+    config.hook.pytest_deselected(
+        items=[item for n, item in enumerate(items) if n % n_shards != number - 1]
+    )
+    items[:] = items[number - 1 :: n_shards]

@@ -19,7 +19,6 @@ def published(data_dir):
 
 @pytest.fixture(scope="module")
 def run(data_dir, dev):
-    pytest.importorskip("h5py")
     for part in ("train", "test"):
         require_file(data_dir, f"{part}_catvnoncat.h5")
 

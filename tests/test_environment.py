@@ -53,7 +53,8 @@ def test_the_device_that_none_means(capsys, monkeypatch):
 
 
 def test_threads_are_counted(capsys):
-    threadpoolctl = pytest.importorskip("threadpoolctl")
+    import threadpoolctl
+
     with threadpoolctl.threadpool_limits(1, user_api="blas"):
         xpnet.show_config()
     assert "threads: 1" in capsys.readouterr().out

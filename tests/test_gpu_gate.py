@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from bench.gpu import report
+from bench.gpu import checks, measurements, report
+from bench.gpu.outcome import Failed, Settings, Skipped
 from bench.gpu.parts import PARTS
 from tests import devices
 from tests.conftest import ROOT
@@ -63,12 +68,14 @@ def test_a_rehearsal(tmp_path):
     for part in found["parts"]:
         assert part["status"] == "passed", part
         assert part["rows"], part
-        assert f"## emulated {part['part']}\n" in page
-        assert f"| {part['part']} | emulated passed |" in page
+        assert f"## emulated: {part['part']}\n" in page
+        assert f"| {part['part']} | emulated: passed |" in page
+    (operations,) = (part for part in found["parts"] if part["part"] == "operations")
+    assert {row["in L2"] for row in operations["rows"]} == {"yes", "no"}
     assert "Nothing here is a result of a GPU" in page
     assert "EMULATED" in done.stdout
-    assert done.stdout.count("emulated") >= 1
-    assert "every part passed or was skipped" in done.stdout
+    assert done.stdout.count("emulated: passed") == 2 * len(PARTS)
+    assert "Nothing failed;" in done.stdout
 
 
 def test_a_rehearsal_with_four_packages(tmp_path):
@@ -99,7 +106,7 @@ def test_it_goes_on_past_a_part_that_fails(tmp_path):
     statuses = {part["part"]: part["status"] for part in found["parts"]}
     assert statuses == {"environment": "passed", "steady step": "failed", "memcheck": "passed"}
     assert "Device synchronization was detected" in page
-    assert "1 parts FAILED" in done.stdout
+    assert "FAILED: steady step;" in done.stdout
 
 
 def test_a_part_that_crashes(tmp_path):
@@ -118,9 +125,88 @@ def test_a_part_that_crashes(tmp_path):
     assert failed["reason"].startswith("exit status -6")
 
 
-def test_the_emulated_device_is_not_the_machines():
-    """The gate asks for the stand-in only where it was told to."""
-    assert "cupy" not in devices.environment().get("PYTHONPATH", "")
+def test_an_interruption(tmp_path):
+    """The part that is running is ended, with what it has started, and the rest is kept."""
+    command = [sys.executable, "-m", "bench.gpu", "--rehearse", "--only", "environment", "tests"]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path)],
+        cwd=ROOT,
+        env=devices.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line == "tests ...\n":
+            break
+    time.sleep(2)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    started = children.read_text().split() if children.exists() else []
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    parts = read(tmp_path)[0]["parts"]
+    assert [part["status"] for part in parts] == ["passed", "interrupted"]
+    assert not [pid for pid in started if Path("/proc", pid).exists()]
+
+
+def program(folder, name, text):
+    """Put a program on the path."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize("finds", [False, True])
+def test_a_sanitizer(tmp_path, monkeypatch, finds):
+    """With a program in its place, which runs what it is given and may find something."""
+    ends = "exit $4" if finds else 'shift 6; exec "$@"'
+    program(tmp_path / "bin", "compute-sanitizer", f'echo "ERROR SUMMARY of $2"; {ends}')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    site = ROOT / "tests" / "emulation" / "site"
+    monkeypatch.setenv("PYTHONPATH", f"{site}{os.pathsep}{ROOT}")
+    settings = Settings(is_rehearsal=False, is_quick=False, deadline=time.time() + 60)
+    if finds:
+        with pytest.raises(Failed, match="exit status 9: ERROR SUMMARY of racecheck"):
+            checks.sanitizer("racecheck", settings)
+    else:
+        (row,) = checks.sanitizer("memcheck", settings)
+        assert row["a small step under"] == "memcheck"
+        assert "ERROR SUMMARY of memcheck losses: " in row["says"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Skipped, match="not installed"):
+        checks.sanitizer("memcheck", settings)
+
+
+def test_clocks(tmp_path, monkeypatch):
+    program(tmp_path / "bin", "nvidia-smi", 'echo "1980 MHz, 1980 MHz, 2619 MHz, 31, 70 W, 700 W"')
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    rows = measurements._clocks()
+    assert rows[0] == {"what": "clocks.sm", "value": "1980 MHz"}
+    assert len(rows) == 6
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert measurements._clocks()[0]["value"] == "unknown: there is no nvidia-smi"
+
+
+def test_shares_are_all_of_the_tests():
+    def collected(*arguments):
+        command = [sys.executable, "-m", "pytest", "--co", "-q", "-p", "no:cacheprovider"]
+        done = subprocess.run(
+            [*command, "tests/nn/test_losses.py", *arguments],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return [line for line in done.stdout.splitlines() if "::" in line], done
+
+    everything, _ = collected()
+    shares = [collected("--shard", f"{n}/3")[0] for n in (1, 2, 3)]
+    assert sorted(itertools.chain(*shares)) == sorted(everything)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    _, done = collected("--shard", "4/3")
+    assert done.returncode == 4
+    assert "--shard must be K/N with 1 <= K <= N, got '4/3'" in done.stderr
 
 
 def test_a_page():
@@ -130,10 +216,9 @@ def test_a_page():
         {"part": "tests", "status": "failed", "seconds": 2.0, "reason": "one\ntwo"},
     ]
     found = {"date": "2026-01-01T00:00:00+00:00", "emulated": False, "seconds": 3.0, "parts": parts}
-    assert report.gpu(found) == "nvidia-h100-80gb-hbm3"
     page = report.page(found)
     assert "| what | value | more |\n| --- | --- | --- |\n| GPU | NVIDIA" in page
     assert "| a/b |  | 12,346 |" in page
     assert "emulated" not in page.lower()
-    assert report.summary(found).endswith("1 parts FAILED, 3 s in all")
+    assert report.summary(found).endswith("FAILED: tests; 3 s in all")
     assert "tests        failed in 2.0 s: one two" in report.summary(found)

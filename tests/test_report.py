@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -16,8 +17,6 @@ from tests.conftest import ROOT
 from xpnet import report
 from xpnet.report import draw_confusion, draw_curves, draw_mistakes, plotting_problem
 from xpnet.training.history import History, Report
-
-matplotlib = pytest.importorskip("matplotlib")
 
 ODD_NAMES = [
     *("$x_1$", "a$b", "under_score", "日本語", "नमस्ते", "😀", "two\nlines", "", "\ud800", "\\frac{"),

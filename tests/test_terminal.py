@@ -69,7 +69,6 @@ def visible(written):
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 200])
 def test_a_terminal(tmp_path, columns):
-    pytest.importorskip("rich")
     status, written = on_a_terminal([*TRAIN, "--out", "out"], columns, tmp_path)
     text = written.decode("utf-8")
     assert status == 0, text
@@ -218,10 +217,11 @@ with Progress("digits", epochs=60) as progress:
 
 
 @pytest.mark.slow
+@pytest.mark.needs("ipykernel")
 def test_a_notebook_gets_one_block_of_output(tmp_path, monkeypatch):
-    nbclient = pytest.importorskip("nbclient")
-    nbformat = pytest.importorskip("nbformat")
-    pytest.importorskip("ipykernel")
+    import nbclient
+    import nbformat
+
     monkeypatch.setenv("PYTHONPATH", devices.environment()["PYTHONPATH"])
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(NOTEBOOK)])

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
+import importlib
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,23 +20,33 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu import report
-from bench.gpu.parts import PARTS, Failed, Settings, Skipped
+from bench.gpu.outcome import Failed, Incomplete, Settings, Skipped
+from bench.gpu.parts import PARTS
 from xpnet.device import cuda_problem
 from xpnet.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "bench" / "results"
 SECONDS = 470  # for all parts together
+SLOWER = 20  # times that a rehearsal may take
 
 
 def main() -> int:
     """Run the gate, or one part of it."""
     arguments = _parse()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # whatever a part says can be printed
     if arguments.rehearse:
         from tests import devices
 
-        devices.emulate()
+        try:
+            devices.emulate()
+        except RuntimeError as error:
+            sys.stderr.write(f"no rehearsal: {error}\n")
+            return 2
     os.environ["XPNET_DEVICE"] = "cuda"
+    for variable in ("CUPY_TF32", "NVIDIA_TF32_OVERRIDE"):
+        os.environ.pop(variable, None)  # every figure is one of float32 as it is
     problem = cuda_problem()
     if problem is not None:
         sys.stderr.write(f"no GPU to run on: {problem}\n")
@@ -41,7 +55,13 @@ def main() -> int:
     if arguments.part:
         return _run_here(arguments.part, settings, Path(arguments.result))
     folder = Path(arguments.out or (tempfile.mkdtemp() if arguments.rehearse else RESULTS))
-    return _run_all(settings, arguments, folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        sys.stderr.write(f"--out: cannot write into {folder}: {error.strerror or error}\n")
+        return 2
+    return _run_all(settings, arguments.only or list(PARTS), folder)
 
 
 def _parse() -> argparse.Namespace:
@@ -63,44 +83,61 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run_all(settings: Settings, arguments: argparse.Namespace, folder: Path) -> int:
-    """Run every part in a process of its own, and write down what came of it."""
+def _run_all(settings: Settings, parts: list[str], folder: Path) -> int:
+    """Run every part in a process of its own, and write down after each what has come out."""
     began = time.time()
     when = datetime.datetime.now(datetime.UTC)
-    results: list[dict[str, Any]] = []
-    for name in arguments.only or PARTS:
-        left = SECONDS - (time.time() - began)
-        sys.stdout.write(f"{name} ...\n")
-        sys.stdout.flush()
-        results.append(_run_apart(name, settings, left))
-        sys.stdout.write(f"    {report.line(results[-1])}\n")
-    found = {
+    file = folder / f"{when:%Y-%m-%d-%H%M%S}-{_name(settings)}"
+    found: dict[str, Any] = {
         "date": when.isoformat(timespec="seconds"),
         "emulated": settings.is_rehearsal,
-        "seconds": round(time.time() - began, 1),
-        "parts": results,
+        "seconds": 0.0,
+        "parts": [],
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"{when:%Y-%m-%d-%H%M}-{'emulated' if settings.is_rehearsal else report.gpu(found)}"
-    write_whole(folder / f"{name}.json", (json.dumps(found, indent=1) + "\n").encode())
-    write_whole(folder / f"{name}.md", report.page(found).encode())
-    sys.stdout.write(f"\n{report.summary(found)}\nwritten: {folder / name}.md and .json\n")
-    return int(any(result["status"] == "failed" for result in results))
+    for name in parts:
+        left = SECONDS * (SLOWER if settings.is_rehearsal else 1) - (time.time() - began)
+        sys.stdout.write(f"{name} ...\n")
+        sys.stdout.flush()
+        result = _run_apart(name, settings, left)
+        sys.stdout.write(f"    {report.line(result, emulated=settings.is_rehearsal)}\n")
+        found["parts"].append(result)
+        found["seconds"] = round(time.time() - began, 1)
+        write_whole(file.with_suffix(".json"), (json.dumps(found, indent=1) + "\n").encode())
+        write_whole(file.with_suffix(".md"), report.page(found).encode())
+        if result["status"] == "interrupted":
+            break
+    sys.stdout.write(f"\n{report.summary(found)}\nwritten: {file}.md and .json\n")
+    statuses = {result["status"] for result in found["parts"]}
+    return 130 if "interrupted" in statuses else int("failed" in statuses)
+
+
+def _name(settings: Settings) -> str:
+    """Give the GPU's name as a part of a file name."""
+    if settings.is_rehearsal:
+        return "emulated"
+    runtime = importlib.import_module("cupy").cuda.runtime
+    name = runtime.getDeviceProperties(0)["name"].decode()
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _run_apart(name: str, settings: Settings, left: float) -> dict[str, Any]:
+    """Run a part, and give what became of it, whatever that is."""
     began = time.time()
-    limit = min(left, PARTS[name].seconds)
+    part = PARTS[name]
+    limit = min(left, part.seconds * (SLOWER if settings.is_rehearsal else 1))
     if limit < 1:
-        return {"part": name, "status": "failed", "seconds": 0.0, "reason": "no time is left"}
+        status = "failed" if part.is_check else "incomplete"
+        return {"part": name, "status": status, "seconds": 0.0, "reason": "no time is left"}
     with tempfile.TemporaryDirectory() as own:
         result = Path(own) / "result.json"
         command = [sys.executable, "-m", "bench.gpu", "--part", name, "--result", str(result)]
         command += ["--deadline", str(began + limit)]
         command += ["--rehearse"] if settings.is_rehearsal else []
         command += ["--quick"] if settings.is_quick else []
-        reason = _run(command, limit)
-        found: dict[str, Any] = {"status": "failed", "reason": reason}
+        try:
+            found: dict[str, Any] = {"status": "failed", "reason": _run(command, limit)}
+        except KeyboardInterrupt:
+            found = {"status": "interrupted"}
         if result.exists():
             found = json.loads(result.read_text(encoding="utf-8"))
     return {"part": name, "seconds": round(time.time() - began, 1), **found}
@@ -108,16 +145,20 @@ def _run_apart(name: str, settings: Settings, left: float) -> dict[str, Any]:
 
 def _run(command: list[str], limit: float) -> str:
     """Run a part, and give the reason for its failure if it leaves no result."""
-    process = subprocess.Popen(
-        command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        _, errors = process.communicate(timeout=limit + 5)  # it keeps to its deadline by itself
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # those that it started, too
-        process.communicate()
-        return f"it took more than {limit:.0f} s"
-    return f"exit status {process.returncode}: {errors[-2000:]}"
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, cwd=ROOT, stderr=errors, start_new_session=True)
+        try:
+            process.wait(limit + 5)  # it keeps to its deadline by itself, if it can
+            reason = f"exit status {process.returncode}"
+        except subprocess.TimeoutExpired:
+            reason = f"it took more than {limit:.0f} s"
+        finally:
+            # What it has started and left behind would go on using the GPU.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        errors.seek(0)
+        return f"{reason}: {errors.read()[-2000:].decode(errors='replace')}"
 
 
 def _run_here(name: str, settings: Settings, result: Path) -> int:
@@ -127,8 +168,9 @@ def _run_here(name: str, settings: Settings, result: Path) -> int:
         found: dict[str, Any] = {"status": "passed", "rows": rows}
     except Skipped as reason:
         found = {"status": "skipped", "reason": str(reason)}
-    except Failed as error:
-        found = {"status": "failed", "reason": str(error), "rows": error.rows}
+    except (Failed, Incomplete) as error:
+        status = "failed" if isinstance(error, Failed) else "incomplete"
+        found = {"status": status, "reason": str(error), "rows": error.rows}
     except Exception:  # whatever it is, it is the result of this part
         found = {"status": "failed", "reason": traceback.format_exc(limit=-6)}
     write_whole(result, json.dumps(found).encode())

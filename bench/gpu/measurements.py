@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 import xpnet
 from bench import test_ops
 from bench.gpu import timing
-from bench.gpu.outcome import Failed, Row, Settings
+from bench.gpu.outcome import Failed, Incomplete, Row, Settings
 from tests.kernels.cases import ROWS
 from xpnet import nn
 from xpnet.environment import versions
@@ -27,12 +27,18 @@ from xpnet.kernels.reference import ReferenceOps
 from xpnet.nn import TrainingStep
 from xpnet.training import fit
 
-__all__ = ["environment", "operations", "sizes", "steps"]
+__all__ = ["cold_starts", "environment", "operations", "sizes", "steps"]
 
 _MIB = 2**20
-_ENOUGH = 256 * _MIB  # several times the L2 cache of any GPU
-_CLOCKS = "clocks.sm,clocks.max.sm,clocks.mem,temperature.gpu,power.draw,power.limit"
-_QUERY = f"--query-gpu={_CLOCKS}"
+_MANY = 512  # calls in a graph
+_CLOCKS = (
+    "clocks.sm",
+    "clocks.max.sm",
+    "clocks.mem",
+    "temperature.gpu",
+    "power.draw",
+    "power.limit",
+)
 
 
 def environment(settings: Settings) -> list[Row]:
@@ -41,15 +47,18 @@ def environment(settings: Settings) -> list[Row]:
     runtime = device.xp.cuda.runtime
     rows: list[Row] = [
         {"what": "GPU", "value": runtime.getDeviceProperties(device.index)["name"].decode()},
-        {"what": "compute capability", "value": device.xp.cuda.Device(0).compute_capability},
+        {
+            "what": "compute capability",
+            "value": device.xp.cuda.Device(device.index).compute_capability,
+        },
+        {"what": "CuPy", "value": device.xp.__version__},
         {"what": "driver", "value": runtime.driverGetVersion()},
         {"what": "CUDA runtime", "value": runtime.runtimeGetVersion()},
         *({"what": name, "value": version} for name, version in versions().items()),
-        {"what": "commit", "value": _said("git", "rev-parse", "--short", "HEAD")},
+        {"what": "commit", "value": _said("git", "describe", "--always", "--dirty")},
         {"what": "kernels on the CPU", "value": xpnet.device("cpu").kernels},
         {"what": "processors", "value": os.cpu_count()},
-        {"what": _CLOCKS, "value": _said("nvidia-smi", _QUERY, "--format=csv,noheader")},
-        {"what": "CUPY_TF32", "value": os.environ.get("CUPY_TF32", "not set: float32 is float32")},
+        *_clocks(),
     ]
     n_bytes = _MIB if settings.is_rehearsal else 512 * _MIB
     with device.activate():
@@ -61,13 +70,16 @@ def environment(settings: Settings) -> list[Row]:
 
         rates: dict[str, tuple[Callable[[], Any], int]] = {
             "copy on the device": (copy, 2 * n_bytes),
-            "copy to the device": (lambda: device.asarray(host), n_bytes),
+            "copy to the device, which is asked for memory": (
+                lambda: device.asarray(host),
+                n_bytes,
+            ),
             "copy to the host": (lambda: device.to_host(source), n_bytes),
         }
         for what, (call, moved) in rates.items():
             taken = timing.eager(settings, device, call)
             rows.append(_rate(what, moved / taken.median / 1e3, "GB/s", taken))
-        for dtype, n in itertools.product(("float32", "float64"), (256, 1024, 8192)):
+        for dtype, n in itertools.product(("float32", "float64"), (256, 1024, 4096)):
             if settings.is_rehearsal and n > 256:
                 continue
             A, B, C = (device.xp.ones((n, n), dtype=dtype) for _ in range(3))
@@ -82,6 +94,15 @@ def environment(settings: Settings) -> list[Row]:
 def _rate(what: str, rate: float, unit: str, taken: timing.Timed) -> Row:
     percent = 100 * taken.spread / taken.median
     return {"what": what, "value": f"{rate:,.1f} {unit} (+- {percent:.0f} %)"}
+
+
+def _clocks() -> list[Row]:
+    query = f"--query-gpu={','.join(_CLOCKS)}"
+    said = _said("nvidia-smi", query, "--format=csv,noheader").splitlines()[0]
+    values = said.split(", ")
+    if len(values) != len(_CLOCKS):
+        return [{"what": "clocks, temperature, power", "value": said}]
+    return [{"what": n, "value": v} for n, v in zip(_CLOCKS, values, strict=True)]
 
 
 def _said(*command: str) -> str:
@@ -99,14 +120,17 @@ def operations(settings: Settings) -> list[Row]:
     """Time every fused operation, alone in a graph and called from the host."""
     device = xpnet.device("cuda", "fused")
     reference = ReferenceOps(device.xp)
+    runtime = device.xp.cuda.runtime
+    l2 = runtime.deviceGetAttribute(runtime.cudaDevAttrL2CacheSize, device.index)
+    if settings.is_rehearsal:
+        l2 = 2000
     rows: list[Row] = []
     with device.activate():
         for name in ROWS:
             for shape in _shapes_of(name, settings):
-                for cache in ("hot", "cold"):
-                    if settings.left() < 10:
-                        raise Failed("it ran out of time", rows)
-                    rows.append(_operation(device, reference, name, shape, cache, settings))
+                if settings.left() < 10:
+                    raise Incomplete(f"it ran out of time before {name}", rows)
+                rows += _operation(device, reference, name, shape, l2, settings)
     return rows
 
 
@@ -123,39 +147,61 @@ def _operation(
     reference: ReferenceOps,
     name: str,
     shape: tuple[int, ...],
-    cache: str,
+    l2: int,
     settings: Settings,
-) -> Row:
-    fused, plain = getattr(device.ops, name), getattr(reference, name)
+) -> Iterator[Row]:
+    """Time an operation on arrays that are in the L2 cache, and on others that are not.
+
+    Arrays that are half as large as the cache are in neither row, nor those so small that a graph
+    would have to go through very many.
+    """
     first = test_ops.arguments_of(name, shape, device)
     n_bytes = test_ops.traffic(name, first)
-    n_sets = 20
-    if cache == "cold":
-        n_sets = 3 if settings.is_rehearsal else min(max(-(-_ENOUGH // n_bytes), 20), 200)
-    others = n_sets - 1 if cache == "cold" else 0
-    sets = [first, *(_copied(first, device) for _ in range(others))]
-    turn = itertools.cycle(sets)
-    calls = [functools.partial(fused, **given) for given in itertools.islice(turn, n_sets)]
-    for call in calls:
-        call()
-    alone = timing.captured(settings, device, calls)
-    eager = timing.eager(settings, device, lambda: fused(**next(turn)))
-    unfused = timing.eager(settings, device, lambda: plain(**next(turn)))
-    return {
-        "operation": name,
-        "shape": "x".join(map(str, shape)),
-        "L2": cache,
-        "kernels us": alone.median,
-        "+-": alone.spread,
-        "GB/s": n_bytes / alone.median / 1e3,
-        "called us": eager.median,
-        "reference us": unfused.median,
-    }
+    n_cold = 4 * l2 // n_bytes + 1
+    for n_sets, is_hot in ((1, True), (n_cold, False)):
+        if (n_bytes > l2 / 2) if is_hot else (n_cold > _MANY):
+            continue
+        sets = [first, *(_copied(first, device) for _ in range(n_sets - 1))]
+        fused = [functools.partial(getattr(device.ops, name), **given) for given in sets]
+        plain = [functools.partial(getattr(reference, name), **given) for given in sets]
+        copies = [functools.partial(_copy, *_halves(device, n_bytes)) for _ in sets]
+        for call in (*fused, *copies):
+            call()
+        repeated = 20 if is_hot else 1
+        alone = timing.captured(settings, device, fused * repeated)
+        copied = timing.captured(settings, device, copies * repeated)
+        called = timing.eager(settings, device, _in_turn(fused))
+        unfused = timing.eager(settings, device, _in_turn(plain))
+        yield {
+            "operation": name,
+            "shape": "x".join(map(str, shape)),
+            "in L2": "yes" if is_hot else "no",
+            "alone (us)": alone.median,
+            "+-": alone.spread,
+            "GB/s": n_bytes / alone.median / 1e3,
+            "of a copy": f"{copied.median / alone.median:.0%}",
+            "called (us)": called.median,
+            "reference called (us)": unfused.median,
+        }
 
 
 def _copied(arguments: dict[str, Any], device: xpnet.Device) -> dict[str, Any]:
     arrays = device.xp.ndarray
     return {k: v.copy() if isinstance(v, arrays) else v for k, v in arguments.items()}
+
+
+def _halves(device: xpnet.Device, n_bytes: int) -> list[Any]:
+    """Make two arrays: copying one reads half of the bytes and writes the other half."""
+    return [device.xp.zeros(max(n_bytes // 2, 1), dtype="uint8") for _ in range(2)]
+
+
+def _copy(target: Any, source: Any) -> None:
+    target[...] = source
+
+
+def _in_turn(calls: Iterable[Callable[[], Any]]) -> Callable[[], Any]:
+    turn = itertools.cycle(calls)
+    return lambda: next(turn)()
 
 
 _NETWORKS: tuple[tuple[tuple[int, ...], int], ...] = (
@@ -168,19 +214,16 @@ _NETWORKS: tuple[tuple[tuple[int, ...], int], ...] = (
 def steps(settings: Settings) -> list[Row]:
     """Count training steps a second, beside PyTorch where there is one."""
     rows = []
+    device, on = xpnet.device("cuda", "fused"), _torch_device(settings)
     for widths, batch_size in _NETWORKS:
         if settings.is_rehearsal:
             widths, batch_size = tuple(min(width, 32) for width in widths), 16
         makers: dict[str, Any] = {"xpnet fused": _our_step}
-        try:
-            import torch
-        except ImportError:
-            pass  # rows of PyTorch are left out
-        else:
-            torch.set_float32_matmul_precision("highest")  # what xpnet computes in: no TF32
-            makers["PyTorch eager"] = _torch_step
-            makers["PyTorch eager, Adam(fused=True)"] = lambda *a: _torch_step(*a, fused=True)
-        device = xpnet.device("cuda", "fused")
+        if on is not None:
+            makers["PyTorch eager"] = functools.partial(_torch_step, on)
+            makers["PyTorch eager, Adam(fused=True)"] = functools.partial(
+                _torch_step, on, fused=True
+            )
         with device.activate():
             runs = {key: make(device, widths, batch_size) for key, make in makers.items()}
             rates = _alternating(runs, settings)
@@ -191,8 +234,9 @@ def steps(settings: Settings) -> list[Row]:
                     "network": "-".join(map(str, widths)),
                     "batch": batch_size,
                     "implementation": key,
-                    "precision": "float32, TF32 off",
-                    "xpnet is faster by": base / rate,
+                    "device": on if key.startswith("PyTorch") else settings.device,
+                    "precision": "float32, no TF32",  # which bench/gpu/__main__.py sees to
+                    "xpnet / this": base / rate,
                     "steps/s": rate,
                     "+-": spread,
                     "samples/s": rate * batch_size,
@@ -249,13 +293,29 @@ def _our_step(
     return run
 
 
+def _torch_device(settings: Settings) -> str | None:
+    """Give where PyTorch runs, if it is here and not without a GPU beside ours."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    torch.set_float32_matmul_precision("highest")  # what xpnet computes in: no TF32
+    if torch.cuda.is_available():
+        return "cuda"
+    return "cpu" if settings.is_rehearsal else None
+
+
 def _torch_step(
-    device: xpnet.Device, widths: tuple[int, ...], batch_size: int, *, fused: bool = False
+    on: str,
+    device: xpnet.Device,
+    widths: tuple[int, ...],
+    batch_size: int,
+    *,
+    fused: bool = False,
 ) -> Callable[[int], None]:
     import torch
 
     del device
-    on = "cuda" if torch.cuda.is_available() else "cpu"  # the latter in a rehearsal
     X, y, batches = _data(widths, batch_size)
     layers: list[Any] = []
     for n_in, n_out in pairwise(widths):
@@ -280,26 +340,23 @@ def _torch_step(
 
 def sizes(settings: Settings) -> list[Row]:
     """Train for an epoch and predict, from host arrays to host arrays, on the CPU and the GPU."""
-    gpu = "emulated" if settings.is_rehearsal else "GPU"
-    rows: list[Row] = _cold_starts(settings, gpu)
+    gpu, kernels = _gpu(settings), xpnet.device("cpu").kernels
+    rows: list[Row] = []
     all_rows = (200, 400) if settings.is_rehearsal else (1_000, 10_000, 100_000)
     widths = (8, 16) if settings.is_rehearsal else (64, 256, 1024)
     for dtype, n, width in itertools.product(("float32", "float64"), all_rows, widths):
         rng = np.random.default_rng(0)
         X, y = rng.standard_normal((n, width)).astype(dtype), rng.integers(0, 10, n)
-        seconds = {}
-        for device in ("cuda", "cpu"):
-            seconds[device] = _epoch(device, X, y, width)
-            if device == "cuda" and settings.left() < 20:
-                raise Failed("it ran out of time", rows)
+        if settings.left() < 30:
+            raise Incomplete(f"it ran out of time before {n} rows of width {width}", rows)
+        seconds = {device: _epoch(device, X, y, width) for device in ("cuda", "cpu")}
         rows.append(
             {
-                "what": "fit for an epoch and predict",
                 "rows": n,
                 "width": width,
                 "dtype": dtype,
-                "CPU s": seconds["cpu"],
-                f"{gpu} s": seconds["cuda"],
+                f"CPU, {kernels} (s)": seconds["cpu"],
+                f"{gpu} (s)": seconds["cuda"],
                 f"CPU / {gpu}": seconds["cpu"] / seconds["cuda"],
             }
         )
@@ -327,9 +384,11 @@ def _epoch(device: str, X: Any, y: Any, width: int) -> float:
     return min(run(len(X)) for _ in range(2))
 
 
+def _gpu(settings: Settings) -> str:
+    return "emulated" if settings.is_rehearsal else "GPU"
+
+
 _COLD = """
-import time
-began = time.perf_counter()
 import numpy as np, xpnet
 from xpnet import nn
 from xpnet.training import fit
@@ -338,19 +397,19 @@ network = nn.Network([nn.Dense(64, "relu"), nn.Dense(10)], 64, device=device)
 rng = np.random.default_rng(0)
 fit(network, rng.standard_normal((512, 64)), rng.integers(0, 10, 512),
     loss="softmax_cross_entropy", optimizer="adam", epochs=1, batch_size=256)
-print(time.perf_counter() - began)
 """
 
 
-def _cold_starts(settings: Settings, gpu: str) -> list[Row]:
-    """Time a whole process that imports, compiles and trains a little."""
-    found = []
+def cold_starts(settings: Settings) -> list[Row]:
+    """Time whole processes."""
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as empty:
         for what, device, more in (
-            ("process: import, train a little", "cpu", {}),
-            ("process, no kernel compiled yet", "cuda", {"CUPY_CACHE_DIR": empty}),
-            ("process, kernels compiled before", "cuda", {"CUPY_CACHE_DIR": empty}),
+            ("CPU", "cpu", {}),
+            (f"{_gpu(settings)}, no kernel compiled yet", "cuda", {"CUPY_CACHE_DIR": empty}),
+            (f"{_gpu(settings)}, kernels compiled before", "cuda", {"CUPY_CACHE_DIR": empty}),
         ):
+            began = time.perf_counter()
             done = subprocess.run(
                 [sys.executable, "-c", _COLD.format(device=device)],
                 env={**os.environ, **more},
@@ -360,7 +419,6 @@ def _cold_starts(settings: Settings, gpu: str) -> list[Row]:
                 timeout=settings.left(),
             )
             if done.returncode:
-                raise Failed(f"{what}: {done.stderr[-2000:]}")
-            column = "CPU s" if device == "cpu" else f"{gpu} s"
-            found.append({"what": what, column: float(done.stdout)})
-    return found
+                raise Failed(f"{what}: {done.stderr[-2000:]}", rows)
+            rows.append({"a process on": what, "seconds": time.perf_counter() - began})
+    return rows

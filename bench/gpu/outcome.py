@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-__all__ = ["Failed", "Row", "Settings", "Skipped"]
+__all__ = ["Failed", "Incomplete", "Row", "Settings", "Skipped"]
 
 Row: TypeAlias = dict[str, Any]  # of a table: values by column
 
@@ -45,6 +45,14 @@ class Failed(Exception):  # noqa: N818  (an outcome)
     def __init__(self, reason: str, rows: list[Row] | None = None) -> None:
         super().__init__(reason)
         self.rows = rows or []
+
+
+class Incomplete(Exception):  # noqa: N818
+    """A measurement has run out of time; what it has is right."""
+
+    def __init__(self, reason: str, rows: list[Row]) -> None:
+        super().__init__(reason)
+        self.rows = rows
 
 
 class Skipped(Exception):  # noqa: N818

@@ -50,7 +50,6 @@ def test_digits():
 def test_cats(data_dir):
     for part in ("train", "test"):
         require_file(data_dir, f"{part}_catvnoncat.h5")
-    pytest.importorskip("h5py")
     data = load_dataset("cats", data_dir=data_dir)
     assert (data.X_train.shape, data.X_test.shape) == ((209, 12288), (50, 12288))
     assert (data.y_train.sum(), data.y_test.sum()) == (72, 33)
@@ -91,7 +90,8 @@ def test_points_drawn_at_random(name, n_classes):
 
 def test_points_are_scikit_learns():
     """With the noise that the table gives."""
-    datasets = pytest.importorskip("sklearn.datasets")
+    from sklearn import datasets
+
     expected = {
         "moons": datasets.make_moons(100, noise=0.2, random_state=3),
         "circles": datasets.make_circles(100, noise=0.05, random_state=3),
@@ -126,15 +126,14 @@ def test_the_flower_is_the_courses():
     np.testing.assert_allclose(noisy[:200], np.stack([r * np.sin(t), r * np.cos(t)], axis=1))
 
 
+@pytest.mark.needs("h5py", "pooch")
 def test_folders_are_looked_into(monkeypatch, tmp_path):
-    pytest.importorskip("pooch")
     with pytest.raises(DataError, match=r"'cats': cannot get train_catvnoncat\.h5 from https://"):
         load_dataset("cats")
     for folder in ("named", "environment"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "train_catvnoncat.h5").write_text(folder)
     monkeypatch.setenv("XPNET_DATA_DIR", str(tmp_path / "environment"))
-    pytest.importorskip("h5py")
     with pytest.raises(DataError, match=r"environment.train_catvnoncat\.h5"):
         load_dataset("cats")
     with pytest.raises(DataError, match=r"named.train_catvnoncat\.h5"):
@@ -215,7 +214,8 @@ def images(n=3, shape=(64, 64, 3), dtype=np.uint8):
     ],
 )
 def test_files_that_are_not_the_cats(tmp_path, contents, said):
-    h5py = pytest.importorskip("h5py")
+    import h5py
+
     with h5py.File(tmp_path / "train_catvnoncat.h5", "w") as file:
         for key, value in contents.items():
             file[key] = value

@@ -33,7 +33,8 @@ def write_npz(folder, **arrays):
 
 
 def write_h5(folder, **arrays):
-    h5py = pytest.importorskip("h5py")
+    import h5py
+
     with h5py.File(folder / "a.h5", "w") as file:
         for name, array in arrays.items():
             file[name] = array
@@ -215,7 +216,8 @@ def test_images_with_four_channels(tmp_path, write):
 
 
 def test_strings_of_varying_length_in_a_column(tmp_path):
-    h5py = pytest.importorskip("h5py")
+    import h5py
+
     labels = np.array([["a"], ["b"]] * 3, dtype=object)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["X"] = X
@@ -263,7 +265,8 @@ def test_what_npz_files_must_not_be(tmp_path):
 
 
 def test_what_h5_files_must_not_be(tmp_path):
-    h5py = pytest.importorskip("h5py")
+    import h5py
+
     other = write_npz(tmp_path, X=X)
 
     def said(make):
@@ -535,10 +538,11 @@ def test_damaged_gzip(tmp_path, content, said):
 # ---- any file
 
 
-@pytest.mark.parametrize("name", ["a.npz", "a.csv", "a.h5", "a-idx3-ubyte", "a-idx3-ubyte.gz"])
+H5 = pytest.param("a.h5", marks=pytest.mark.needs("h5py"))
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.csv", H5, "a-idx3-ubyte", "a-idx3-ubyte.gz"])
 def test_files_that_are_not_there_or_empty(tmp_path, name):
-    if name == "a.h5":
-        pytest.importorskip("h5py")
     path = tmp_path / name
     assert refusal(path) == "there is no such file"
     path.touch()

@@ -41,7 +41,8 @@ def npz_members():
 
 
 def h5(libver=None, **packing):
-    h5py = pytest.importorskip("h5py")
+    import h5py
+
     file = io.BytesIO()
     with h5py.File(file, "w", libver=libver) as h5_file:
         h5_file.create_dataset("train_set_x", data=IMAGES, **packing)

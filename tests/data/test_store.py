@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 
+import pooch
 import pytest
 
 from xpnet.data import store
@@ -20,8 +21,6 @@ from xpnet.data.dataset import DataError
 from xpnet.data.store import PublishedFile, locate
 
 pytestmark = pytest.mark.host
-
-pooch = pytest.importorskip("pooch")
 
 CONTENT = bytes(range(256)) * 2000  # more than one chunk
 BY_HAND = "put a.gz into a folder and say so with --data-dir DIR or XPNET_DATA_DIR"

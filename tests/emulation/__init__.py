@@ -7,8 +7,8 @@ GPU, and what passes on it is never a result of one. It holds xpnet to what CuPy
   one's back, NumPy arrays and lists as operands, arrays of another device, an ``out`` of the wrong
   shape or type.
 - What makes the host wait for the device (``float``, ``bool``, ``item``, boolean masks, printing,
-  copies to the host) raises inside ``cupyx.allow_synchronize(False)``, which the tests put around
-  every training step.
+  copies to the host), and a copy from the host, raises inside ``cupyx.allow_synchronize(False)``,
+  which the tests put around every training step.
 - Memory comes from an allocator that counts and can be told to refuse.
 - Streams, events and captures keep order: an access that no event orders behind an earlier one of
   another stream raises, as does what a capture forbids.

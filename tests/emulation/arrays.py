@@ -25,11 +25,11 @@ _KINDS = "?bhilqBHILQefdFD"  # dtypes that CuPy has
 
 
 def _supported(dtype: Any) -> Any:
-    """Give a dtype that CuPy has, in the byte order of the machine (_dtype.pyx)."""
+    """Give a dtype that CuPy has (_dtype.pyx, check_supported_dtype)."""
     found = np.dtype(dtype)
-    if found.char not in _KINDS:
+    if found.char not in _KINDS or not found.isnative:
         raise ValueError(f"Unsupported dtype {found}")
-    return found.newbyteorder("=")
+    return found
 
 
 class ndarray:  # noqa: N801  (its name in CuPy)
@@ -162,14 +162,14 @@ class ndarray:  # noqa: N801  (its name in CuPy)
         assert order == "K"
         if not copy and self.dtype == dtype:
             return self
-        return _assigned(_empty_like(self, dtype), self)
+        return _assigned(new_like(self, dtype), self)
 
     def fill(self, value: Any) -> None:
         """Set every element to a number (core.pyx, _ndarray_base.fill)."""
         if isinstance(value, ndarray):
             if value.ndim:
                 raise ValueError("non-scalar cupy.ndarray cannot be used for fill")
-            _assign(self, value)
+            assign(self, value)
             return
         view, number = self._view, np.array(_operand(value), self.dtype)
         launch("fill", lambda: _store(view, number), [], [self])
@@ -190,7 +190,7 @@ class ndarray:  # noqa: N801  (its name in CuPy)
             raise ValueError(f"Shape mismatch. Old shape: {self.shape}, new shape: {array.shape}")
         if not (self.flags.c_contiguous or self.flags.f_contiguous):
             raise RuntimeError("Cannot set to non-contiguous array")
-        _from_host(self, array)
+        copy_from_host(self, array)
 
     def item(self) -> Any:
         # core.pyx, _ndarray_base.item
@@ -285,7 +285,7 @@ class ndarray:  # noqa: N801  (its name in CuPy)
         index = _index(key)
         if not _is_advanced(index):
             found = self._view[(*index, ...)] if Ellipsis not in index else self._view[index]
-            _assign(self._viewed(found), value)
+            assign(self._viewed(found), value)
             return
         arrays, plain = _plain(index)
         view, source = self._view, _operand(value)
@@ -294,7 +294,7 @@ class ndarray:  # noqa: N801  (its name in CuPy)
             arrays.append(value)
         else:
             source = np.array(source, self.dtype)
-        _check_overlap("setitem", self, arrays, may_be_same=False)
+        check_overlap("setitem", self, arrays, may_be_same=False)
 
         def work() -> None:
             counts = np.zeros(view.shape, int)
@@ -339,7 +339,7 @@ def empty(shape: Any, dtype: Any = float) -> ndarray:
     return ndarray(shape, float if dtype is None else dtype)
 
 
-def _empty_like(array: ndarray, dtype: Any) -> ndarray:
+def new_like(array: ndarray, dtype: Any) -> ndarray:
     """Make an array whose axes lie in memory in the same order, as order="K" says."""
     axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
     made = empty([array.shape[axis] for axis in axes], dtype)
@@ -370,10 +370,10 @@ def elementwise(ufunc: Any, operands: Any, out: Any = None) -> ndarray:
         out = empty(shape, result_dtype)
     else:
         shape = _broadcast(shape, host_view(out).shape)
-        _check_out(out, shape)
-        _check_cast(result_dtype, out.dtype)
+        check_out(out, shape)
+        check_cast(result_dtype, out.dtype)
     arrays = [item for item in operands if isinstance(item, ndarray)]
-    _check_overlap(ufunc.__name__, out, arrays)
+    check_overlap(ufunc.__name__, out, arrays)
     for item in arrays:
         is_apart = item is out or item._allocation is not out._allocation
         if not is_apart and np.may_share_memory(item._view, out._view):
@@ -398,7 +398,7 @@ def _is_weak(value: Any) -> bool:
     return type(value) in (int, float, complex)
 
 
-def _check_cast(found: Any, target: Any) -> None:
+def check_cast(found: Any, target: Any) -> None:
     if not np.can_cast(found, target, "same_kind"):  # _dtype.pyx, _raise_if_invalid_cast
         raise TypeError(
             f"Cannot cast output operand from {found!r} to {target!r} according to the rule "
@@ -427,14 +427,14 @@ def reduction(
     if out is None:
         out = empty(shape, result_dtype)
     else:
-        _check_out(out, shape)  # of any type (_reduction.pyx, _get_out_args)
+        check_out(out, shape)  # of any type (_reduction.pyx, _get_out_args)
         if name == "min":
             # _routines_statistics.pyx, _ndarray_min, takes out for a dtype where CUB reduces.
             raise TypeError("min(out=) does not work in CuPy 14.2")
         if name == "mean" and out.dtype.kind != "f":
             # _routines_statistics.pyx, _ndarray_mean, sums up in out, and cuts fractions off.
             raise TypeError(f"mean: out of {out.dtype}")
-        _check_overlap(name, out, [array], may_be_same=False)
+        check_overlap(name, out, [array], may_be_same=False)
     memory.alloc(1)  # CUB's workspace, also with out= (cupy/cuda/cub.pyx, device_reduce)
 
     target = out._view
@@ -446,12 +446,12 @@ def reduction(
     return out  # type: ignore[no-any-return]
 
 
-def _check_out(out: Any, shape: tuple[int, ...]) -> None:
+def check_out(out: Any, shape: tuple[int, ...]) -> None:
     if host_view(out).shape != shape:
         raise ValueError(f"Out shape is mismatched: {out.shape} where the result has {shape}")
 
 
-def _check_overlap(
+def check_overlap(
     name: str, out: ndarray, operands: list[ndarray], *, may_be_same: bool = True
 ) -> None:
     """Raise where an operand shares memory with the result in part.
@@ -498,24 +498,26 @@ def _store(target: Any, source: Any) -> None:
     target[...] = source
 
 
-def _assign(target: ndarray, value: Any) -> None:
+def assign(target: ndarray, value: Any) -> None:
     """Copy into an array, converting and broadcasting (_routines_indexing.pyx, _scatter_op)."""
     if not isinstance(value, ndarray):
         target.fill(value)
         return
     source = _operand(value)
     np.broadcast_to(source, target.shape)  # or it raises
-    _check_overlap("copy", target, [value])
+    check_overlap("copy", target, [value])
     view = target._view
     launch("copy", lambda: _store(view, source), [value], [target])
 
 
 def _assigned(target: ndarray, value: Any) -> ndarray:
-    _assign(target, value)
+    assign(target, value)
     return target
 
 
-def _from_host(target: ndarray, array: Any) -> None:
+def copy_from_host(target: ndarray, array: Any) -> None:
+    # CuPy has no such rule. What changes from step to step is made on the device.
+    execution.check_synchronize("a copy from the host")
     # cupy/cuda/memory.pyx, MemoryPointer.copy_from_host_async
     execution.forbid_in_capture("the current stream is capturing, so H2D transfers are disallowed")
     # The host may go on to change it: CuPy stages it in pinned memory (core.pyx, _array_default).

@@ -33,6 +33,7 @@ __all__ = [
     "Stream",
     "abandon",
     "allow_synchronize",
+    "check_synchronize",
     "current_device",
     "forbid_in_capture",
     "get_current_stream",
@@ -153,10 +154,6 @@ class Device:
     @property
     def compute_capability(self) -> str:
         return "90"
-
-    @property
-    def attributes(self) -> dict[str, int]:
-        return {"MultiProcessorCount": 132, "L2CacheSize": 50 * 2**20, "ClockRate": 1_980_000}
 
     @property
     def mem_info(self) -> tuple[int, int]:
@@ -496,19 +493,17 @@ class DeviceSynchronized(RuntimeError):  # noqa: N818  (its name in cupyx)
     """As ``cupyx.DeviceSynchronized``."""
 
 
-def _check_synchronize(what: str) -> None:
-    """Raise where the host must not wait."""
+def check_synchronize(what: str) -> None:
+    """Raise where the host and the device must leave each other alone."""
     if not _thread.may_synchronize:
         # CuPy looks at ndarray.get and Device.synchronize alone (core.pyx and cuda/device.pyx, both
         # through syncdetect.py). What else makes the host wait is no better.
-        raise DeviceSynchronized(
-            f"Device synchronization was detected while disallowed: {what} waits for the device"
-        )
+        raise DeviceSynchronized(f"Device synchronization was detected while disallowed: {what}")
 
 
 def _check_wait(what: str) -> None:
     """Raise where the host must not wait for a stream, which a capture does not survive."""
-    _check_synchronize(what)
+    check_synchronize(f"{what} waits for the device")
     if _thread.capturing is not None:
         # CuPy's test_graph.py, test_stream_capture_failure1
         _thread.capturing._is_spoiled = True
@@ -534,7 +529,7 @@ def allow_synchronize(allow: bool) -> Iterator[None]:
 
 def synchronized_read(name: str, array: ndarray) -> Any:
     """Copy an array to the host, which waits for the current stream."""
-    _check_synchronize(name)
+    check_synchronize(f"{name} waits for the device")
     # cupy/cuda/memory.pyx, MemoryPointer.copy_to_host_async
     forbid_in_capture("the current stream is capturing, so D2H transfers are disallowed")
     copies: list[Any] = []

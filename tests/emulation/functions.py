@@ -14,16 +14,16 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from tests.emulation import execution, memory
 from tests.emulation.arrays import (
-    _assign,
-    _check_cast,
-    _check_out,
-    _check_overlap,
-    _empty_like,
-    _from_host,
+    assign,
+    check_cast,
+    check_out,
+    check_overlap,
+    copy_from_host,
     elementwise,
     empty,
     host_view,
     ndarray,
+    new_like,
     reduction,
     shares_memory,
 )
@@ -75,10 +75,15 @@ def array(obj: Any, dtype: Any = None, copy: bool | None = True) -> ndarray:
         # CuPy joins them on the device (core.pyx, _array_from_nested_cupy_sequence).
         raise TypeError("the stand-in makes no array of a list of arrays: use stack")
     host = np.asarray(obj, dtype=dtype)
+    if not host.ndim:  # which is no copy (core.pyx, _array_default)
+        made = empty((), host.dtype)
+        made.fill(host[()])
+        return made
+    host = np.asarray(host, host.dtype.newbyteorder("="))
     # It lies in memory as on the host (core.pyx, _array_default).
     is_turned = host.flags.f_contiguous and not host.flags.c_contiguous
     target = empty(host.shape[::-1], host.dtype).T if is_turned else empty(host.shape, host.dtype)
-    _from_host(target, host)
+    copy_from_host(target, host)
     return target
 
 
@@ -88,7 +93,7 @@ def ascontiguousarray(a: Any, dtype: Any = None) -> ndarray:
     if made.flags.c_contiguous and made.dtype == dtype:
         return made
     target = empty(made.shape, dtype)
-    _assign(target, made)
+    assign(target, made)
     return target
 
 
@@ -118,7 +123,7 @@ def full(shape: Any, fill_value: Any, dtype: Any = None) -> ndarray:
 
 def empty_like(prototype: ndarray, dtype: Any = None) -> ndarray:
     host_view(prototype)
-    return _empty_like(prototype, prototype.dtype if dtype is None else dtype)
+    return new_like(prototype, prototype.dtype if dtype is None else dtype)
 
 
 def zeros_like(a: ndarray, dtype: Any = None) -> ndarray:
@@ -198,11 +203,13 @@ def matmul(a: ndarray, b: ndarray, out: Any = None) -> ndarray:
             flags.c_contiguous or (flags.f_contiguous and item.ndim == 2)
         ):
             memory.alloc(item.size * dtype.itemsize)
+    if shape == (1, 1):  # an inner product is no product of cuBLAS's (_routines_linalg.pyx, dot)
+        memory.alloc(max(a.size, 1) * dtype.itemsize)
     target = empty(shape, dtype) if out is None else out
     if out is not None:
-        _check_out(out, shape)
-        _check_cast(dtype, out.dtype)  # cupy/linalg/_product.py, matmul, a _GUFunc
-        _check_overlap("matmul", out, [a, b], may_be_same=False)
+        check_out(out, shape)
+        check_cast(dtype, out.dtype)  # cupy/linalg/_product.py, matmul, a _GUFunc
+        check_overlap("matmul", out, [a, b], may_be_same=False)
         if out.dtype != dtype or not out.flags.c_contiguous:
             memory.alloc(out.size * dtype.itemsize)  # the result, which is copied to out
     view = target._view
@@ -309,8 +316,8 @@ def sort(a: ndarray, axis: int = -1) -> ndarray:
 
 def copyto(dst: ndarray, src: Any) -> None:
     # cupy/_manipulation/basic.py, copyto
-    _check_cast(host_view(src).dtype, host_view(dst).dtype)
-    _assign(dst, src)
+    check_cast(host_view(src).dtype, host_view(dst).dtype)
+    assign(dst, src)
 
 
 def _reducing(name: str, *, has_dtype: bool = False) -> Callable[..., ndarray]:

@@ -4,8 +4,8 @@ The text is the very one that CuPy would compile, so that the arithmetic of indi
 loads and stores, what the lanes of a warp tell each other, and the launches of ``cuda.py`` are
 tested where there is no GPU. It differs from a GPU in what follows, and tests nothing of it:
 
-- The branch of ``functions.h`` for the host is what runs, with its own exponentials and logarithms,
-  not that of CUDA.
+- It is the branch of ``functions.h`` for CUDA, with the C library's exponentials and logarithms in
+  place of CUDA's.
 - Threads run one after another, or, where the text exchanges values within a warp, the 32 lanes of
   a warp take turns, each running up to its next exchange; from the first or from the last
   (:attr:`Library.is_reversed`). A warp of which some lanes exchange and others have ended, or that
@@ -36,7 +36,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tests.emulation.arrays import _check_overlap, empty, ndarray
+from tests.emulation.arrays import check_overlap, empty, ndarray
 from tests.emulation.execution import launch
 from xpnet.kernels.cuda_source import KernelSpec, kernels
 
@@ -58,6 +58,10 @@ _C_TYPES = {
 }
 
 _EQUIPMENT = """
+#define __CUDACC__
+#define __device__
+#define __forceinline__ inline
+#include <cmath>
 #include <math.h>
 #include <setjmp.h>
 #include <stddef.h>
@@ -278,13 +282,13 @@ class Library:
         self.flushes = False
         self.launched: set[tuple[Any, ...]] = set()
         self.known = {launched_as(spec, T) for spec in kernels() for T in DTYPES}
-        self._texts = list(dict.fromkeys(map(_text, kernels())))
+        self.texts = list(dict.fromkeys(map(_text, kernels())))
         self._functions: dict[tuple[Text, str], Any] = {}
 
     def function(self, text: Text, T: str) -> Any:
         """Give a kernel for one type, compiled if it is not yet."""
         if (text, T) not in self._functions:
-            texts = self._texts if text in self._texts else [text]
+            texts = self.texts if text in self.texts else [text]
             loaded = ctypes.CDLL(str(_built(texts)))
             for n, item in enumerate(texts):
                 for dtype in DTYPES:
@@ -297,24 +301,38 @@ def launched_as(spec: KernelSpec, T: str) -> tuple[Any, ...]:
     return (*_text(spec), T, spec.numbers)
 
 
-def folder() -> Path:
-    """Give the folder of compiled kernels, which the processes of one test run share."""
+def prepare() -> Path:
+    """Give the folder of compiled kernels, which the processes of one test run share.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no compiler to fill it.
+    """
+    if compiler() is None:
+        raise RuntimeError(
+            "the emulated device compiles kernels for the host, and there is no C++ compiler: "
+            "install c++ or g++, or name one in CXX"
+        )
     if FOLDER not in os.environ:
         os.environ[FOLDER] = tempfile.mkdtemp(prefix="xpnet-emulated-kernels-")
-        atexit.register(shutil.rmtree, os.environ[FOLDER], ignore_errors=True)
+        atexit.register(_remove, os.environ[FOLDER], os.getpid())
     return Path(os.environ[FOLDER])
+
+
+def _remove(folder: str, maker: int) -> None:
+    if os.getpid() == maker:  # and not a process that it has forked
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _built(texts: Sequence[Text]) -> Path:
     """Compile texts into one library, or find it compiled."""
-    command = compiler()
-    if command is None:
-        raise RuntimeError("the emulated device needs a C++ compiler: set CXX, or install c++")
+    folder, command = prepare(), compiler() or []
     source = _source(texts)
     name = hashlib.sha256(source.encode()).hexdigest()[:20]
-    target = folder() / f"{name}.so"
+    target = folder / f"{name}.so"
     if not target.exists():
-        with tempfile.TemporaryDirectory(dir=folder()) as own:
+        with tempfile.TemporaryDirectory(dir=folder) as own:
             file, built = Path(own) / "kernels.cpp", Path(own) / "kernels.so"
             file.write_text(source, encoding="utf-8")
             options = ["-std=c++17", "-O2", "-w", "-U_FORTIFY_SOURCE", "-shared", "-fPIC"]
@@ -416,7 +434,7 @@ class ElementwiseKernel:
             if not isinstance(value, ndarray)
         )
         key = (*self.text, T, numbers)
-        is_ours = self.text in library._texts
+        is_ours = self.text in library.texts
         if is_ours and key not in library.known:
             raise ValueError(f"{self.name}: no kernel of kernels() has the numbers {numbers}")
         operands = (*args[: self.n_inputs], *outputs)
@@ -427,7 +445,7 @@ class ElementwiseKernel:
         arrays = [value for value in operands if isinstance(value, ndarray)]
         for position, output in enumerate(outputs):
             others = [value for value in arrays if value is not output]
-            _check_overlap(
+            check_overlap(
                 f"{self.name}: {self.parameters[self.n_inputs + position].name}", output, others
             )
         if 0 not in shape:

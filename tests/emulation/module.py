@@ -18,6 +18,11 @@ def _properties(index: int) -> dict[str, Any]:
     return {"name": execution.NAME.encode(), "major": 9, "minor": 0, "totalGlobalMem": 80 * 2**30}
 
 
+# Of an H100, and of half of one. The numbers are those of cudaDeviceAttr.
+_MULTIPROCESSORS, _L2_CACHE = 16, 38
+_ATTRIBUTES = [{_MULTIPROCESSORS: 132, _L2_CACHE: 50 * 2**20}, {_MULTIPROCESSORS: 66}]
+
+
 def _module(name: str, **members: Any) -> ModuleType:
     made = ModuleType(name, doc=__doc__)
     vars(made).update(members)
@@ -36,6 +41,9 @@ cupy = _module(
 runtime = _module(
     "cupy.cuda.runtime",
     CUDARuntimeError=execution.CUDARuntimeError,
+    cudaDevAttrL2CacheSize=_L2_CACHE,
+    cudaDevAttrMultiProcessorCount=_MULTIPROCESSORS,
+    deviceGetAttribute=lambda attribute, index: _ATTRIBUTES[index][attribute],
     driverGetVersion=lambda: _CUDA,
     getDeviceCount=lambda: execution.N_DEVICES,
     getDeviceProperties=_properties,

@@ -192,7 +192,7 @@ def test_writing_a_mask_waits_as_well():
             x[mask] = 1
         with pytest.raises(cupyx.DeviceSynchronized):
             x[mask]
-        array(np.zeros((0, 3)))[cupy.zeros(0, bool)]  # empty: nothing to wait for
+        cupy.zeros((0, 3))[cupy.zeros(0, bool)]  # empty: nothing to wait for
     with pytest.raises(IndexError):
         x[cupy.ones(3, bool)]
     with pytest.raises(ValueError, match="broadcast"):

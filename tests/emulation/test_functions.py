@@ -521,8 +521,26 @@ def test_no_function_waits():
         cupy.sort(x)
         x[i, i] += 1
         x[...] = 0
-        cupy.array(HOST)
+        cupy.array(3.0)
     same(x, np.zeros_like(HOST))
+
+
+@pytest.mark.parametrize("copy", [cupy.array, cupy.asarray, lambda a: cupy.zeros(4).set(a)])
+def test_nothing_is_copied_from_the_host_where_nothing_waits(copy):
+    with (
+        cupyx.allow_synchronize(False),
+        pytest.raises(cupyx.DeviceSynchronized, match="a copy from the host"),
+    ):
+        copy(np.zeros(4))
+
+
+def test_an_inner_product_asks_for_memory():
+    """CuPy has cuBLAS do all other products."""
+    x, out = cupy.ones((1, 7)), cupy.zeros((1, 1))
+    before = memory.counter.n_allocations
+    cupy.matmul(x, x.T, out=out)
+    assert memory.counter.n_allocations == before + 1
+    same(out, np.full((1, 1), 7.0))
 
 
 def test_every_function_is_tested():

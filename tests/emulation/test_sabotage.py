@@ -112,12 +112,12 @@ def checkout(tmp_path_factory) -> Path:
     return copy_of_the_checkout(tmp_path_factory.mktemp("sabotage"))
 
 
-def run(checkout: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+def run(checkout: Path, *tests: str, device: str = "cuda") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     return subprocess.run(
         [*command, "--device", "emulated", *tests],
         cwd=checkout,
-        env=devices.environment(XPNET_DEVICE="cpu", PYTHONPATH=str(checkout)),
+        env=devices.environment(XPNET_DEVICE=device, PYTHONPATH=str(checkout)),
         capture_output=True,
         text=True,
         check=False,
@@ -127,6 +127,28 @@ def run(checkout: Path, *tests: str) -> subprocess.CompletedProcess[str]:
 def test_nothing_is_found_in_the_code_as_it_is(checkout):
     done = run(checkout, *{sabotage.tests for sabotage in SABOTAGES.values()})
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+SECOND = {
+    "the first device for every other": (
+        "        with self.activate():\n            if not on_gpu:",
+        "        with self.xp.cuda.Device(0):\n            if not on_gpu:",
+    ),
+    "as it is": ("", ""),
+}
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_on_the_second_device(checkout, name):
+    file, (text, put) = checkout / "xpnet" / "device.py", SECOND[name]
+    original = file.read_text(encoding="utf-8")
+    assert text in original
+    file.write_text(original.replace(text, put), encoding="utf-8")
+    try:
+        done = run(checkout, STEP, NETWORK, "tests/parity/test_training.py", device="cuda:1")
+    finally:
+        file.write_text(original, encoding="utf-8")
+    assert done.returncode == (0 if name == "as it is" else 1), done.stdout[-3000:]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ leaves untested, above all CUDA's own exponentials. The operations over all shap
 from __future__ import annotations
 
 import itertools
+import threading
 from typing import Any
 
 import numpy as np
@@ -261,6 +262,53 @@ def test_every_row_is_counted_once(device):
     for n_rows in (*range(40), 1000, 8192):
         dZ = np.arange(2.0 * n_rows * 3).reshape(2, n_rows, 3)
         assert_same(run(device, "bias_grad", {"dZ": dZ}), {"out": dZ.sum(axis=-2)})
+
+
+# What lies between the two kernels of such a sum belongs to one thread and stream.
+
+
+def test_threads_do_not_share_what_is_between_two_kernels(device, monkeypatch):
+    launch_rows = cuda._launch_rows
+    is_between, other_is_done = threading.Event(), threading.Event()
+
+    def launch(*arguments):
+        if threading.current_thread().name == "first":
+            is_between.set()
+            assert other_is_done.wait(20)
+        launch_rows(*arguments)
+
+    monkeypatch.setattr(cuda, "_launch_rows", launch)
+    found = {}
+
+    def run(value):
+        with device.activate():
+            dZ = device.asarray(np.full((300, 5), value))
+            found[value] = device.to_host(device.ops.bias_grad(dZ))
+
+    first = threading.Thread(target=run, args=(1.0,), name="first")
+    first.start()
+    assert is_between.wait(20)
+    second = threading.Thread(target=run, args=(2.0,))
+    second.start()
+    second.join()
+    other_is_done.set()
+    first.join()
+    for value in (1.0, 2.0):
+        np.testing.assert_array_equal(found[value], 300 * value)
+
+
+def test_streams_do_not_share_what_is_between_two_kernels(device):
+    with device.activate():
+        arrays = [device.asarray(np.full((300, 5), value)) for value in (1.0, 2.0)]
+    device.synchronize()
+    sums = []
+    for array in arrays:
+        stream = device.xp.cuda.Stream(non_blocking=True)
+        with stream:
+            sums.append((stream, device.ops.bias_grad(array)))
+    for (stream, found), expected in zip(sums, (300, 600), strict=True):
+        with stream:
+            np.testing.assert_array_equal(found.get(), expected)
 
 
 # A bias of every network of a stack, or one for all.

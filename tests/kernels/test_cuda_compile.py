@@ -234,10 +234,12 @@ def ops(calls):
     names = ("ndarray", "empty", "ascontiguousarray", "broadcast_to", "take", "divide")
     numpy_names = {name: getattr(np, name) for name in names}
     module = ModuleType("cupy")
-    a_gpu = SimpleNamespace(id=0, attributes={"MultiProcessorCount": H100})
-    a_stream = SimpleNamespace(ptr=0)
     module.cuda = SimpleNamespace(  # type: ignore[attr-defined]
-        Device=lambda index=0: a_gpu, get_current_stream=lambda: a_stream
+        Device=lambda: SimpleNamespace(id=0),
+        get_current_stream=lambda: SimpleNamespace(ptr=0),
+        runtime=SimpleNamespace(
+            cudaDevAttrMultiProcessorCount=16, deviceGetAttribute=lambda attribute, index: H100
+        ),
     )
     vars(module).update(numpy_names, ElementwiseKernel=ElementwiseKernel)
     return cuda.fused(module)
@@ -368,6 +370,11 @@ def test_types_are_checked(ops, calls, name, args, message):
             "gather",
             (zeros(9, 2, dtype=np.uint8), zeros(4, dtype=np.int64), zeros(4)),
             "gather: out must have shape (4, 2), got (4,)",
+        ),
+        (
+            "dropout",
+            (zeros(3), 0.5, 1, 0, zeros(2, dtype=np.int64), 0),
+            "dropout: step must have one element, got shape (2,)",
         ),
         (
             "dropout",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from xpnet import nn
 from xpnet.random import shuffle
-
-torch = pytest.importorskip("torch", reason="the oracle PyTorch is not installed")
 
 N_STEPS, N_SAMPLES, BATCH = 50, 60, 16
 F = torch.nn.functional

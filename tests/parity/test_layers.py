@@ -93,5 +93,6 @@ def test_a_loss(dev, name, n_outputs, n_samples, dtype):
     expected, decided = computed(host_reference(), "float64")
     found, decisions = computed(dev, dtype)
     np.testing.assert_array_equal(decisions, decided)
+    assert decisions.dtype == (np.int64 if is_softmax else dtype)
     for key, array in found.items():
         assert_close(array, expected[key], dtype, key)

@@ -133,7 +133,8 @@ def twenty_steps(device, dtype):
     return device.to_host(network.parameters), np.array(costs)
 
 
-def test_twenty_steps_with_dropout_and_minibatches(dev):
+def test_twenty_steps_in_float64(dev):
+    """With dropout and minibatches."""
     found, costs = twenty_steps(dev, "float64")
     expected, expected_costs = twenty_steps(host_reference(), "float64")
     assert error(found, expected) <= 1e-12
