@@ -450,6 +450,18 @@ def test_a_gpu_array_on_the_cpu_is_refused():
         make_device("cpu").asarray(OnGpu(), name="X")
 
 
+@pytest.mark.accelerator
+def test_an_array_of_another_gpu_is_refused():
+    """It is not copied behind one's back, as cupy.asarray would."""
+    first = make_device("cuda:0")
+    if first.xp.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("there is one GPU alone")
+    with first.xp.cuda.Device(1):
+        other = first.xp.ones(3)
+    with pytest.raises(TypeError, match=r"^X lives on cuda:1, but the device is 'cuda:0'"):
+        first.asarray(other, name="X")
+
+
 def test_what_does_not_convert_is_named():
     with pytest.raises(TypeError, match=r"^X does not convert to an array of float32"):
         make_device("cpu").asarray([["a"]], np.float32, name="X")
