@@ -56,5 +56,6 @@ def test_shallow(run, published):
             assert f"{cost[i]:.4f}" == text
         else:
             assert cost[i] == pytest.approx(float(text), abs=0.05 if i <= 1300 else 0.002)
-    assert result["test_accuracy"] == 0.72
+    on_a_gpu = result["device"] != "cpu"  # an image of 50, for another rounding
+    assert result["test_accuracy"] == pytest.approx(0.72, abs=0.02 if on_a_gpu else 0)
     assert result["train_accuracy"] == 1.0

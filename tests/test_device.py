@@ -296,6 +296,24 @@ def test_a_broken_cupy_gives_its_own_reason(monkeypatch, driver):
     assert "cannot be imported (libcudart.so.13: not found)" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "/home/x"), "set CUPY_CACHE_DIR to a folder"),
+        (AttributeError("numpy has no bool8"), "install it anew"),
+    ],
+)
+def test_a_cupy_that_fails_at_import(monkeypatch, error, said):
+    def fail(name):
+        assert name == "cupy"
+        raise error
+
+    monkeypatch.setattr(device_module.importlib, "import_module", fail)
+    problem = device_module.cuda_problem()
+    assert str(error) in problem
+    assert said in problem
+
+
 def test_a_driver_too_old_for_cupy(fake_cupy, driver, monkeypatch):
     monkeypatch.setattr(device_module, "_installed_cupy", lambda: None)
     fake_cupy(error="cudaErrorInsufficientDriver: CUDA driver version is insufficient")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.gpu import __main__ as gate_module
 from bench.gpu import checks, measurements, report
 from bench.gpu.outcome import Failed, Settings, Skipped
 from bench.gpu.parts import PARTS
@@ -75,7 +76,7 @@ def test_a_rehearsal(tmp_path):
     assert "Nothing here is a result of a GPU" in page
     assert "EMULATED" in done.stdout
     assert done.stdout.count("emulated: passed") == 2 * len(PARTS)
-    assert "Nothing failed;" in done.stdout
+    assert "Nothing failed; " in done.stdout
 
 
 def test_a_rehearsal_with_four_packages(tmp_path):
@@ -106,7 +107,7 @@ def test_it_goes_on_past_a_part_that_fails(tmp_path):
     statuses = {part["part"]: part["status"] for part in found["parts"]}
     assert statuses == {"environment": "passed", "steady step": "failed", "memcheck": "passed"}
     assert "Device synchronization was detected" in page
-    assert "FAILED: steady step;" in done.stdout
+    assert "steady step FAILED; " in done.stdout
 
 
 def test_a_part_that_crashes(tmp_path):
@@ -150,6 +151,19 @@ def test_an_interruption(tmp_path):
     assert not [pid for pid in started if Path("/proc", pid).exists()]
 
 
+def test_a_part_that_runs_out_of_time(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    settings = Settings(is_rehearsal=True, is_quick=False, deadline=0)
+    part = gate_module._run_apart("tests", settings, 4)
+    assert part["status"] == "failed"
+    assert "it ran out of time at " in part["reason"]
+    assert part["seconds"] < 20
+    for name, status in (("tests", "not run"), ("sizes", "incomplete")):
+        part = gate_module._run_apart(name, settings, 0.5)
+        assert (part["status"], part["reason"]) == (status, "no time was left")
+        assert (status in report.WRONG) == (name == "tests")
+
+
 def program(folder, name, text):
     """Put a program on the path."""
     folder.mkdir(exist_ok=True)
@@ -179,13 +193,14 @@ def test_a_sanitizer(tmp_path, monkeypatch, finds):
 
 
 def test_clocks(tmp_path, monkeypatch):
-    program(tmp_path / "bin", "nvidia-smi", 'echo "1980 MHz, 1980 MHz, 2619 MHz, 31, 70 W, 700 W"')
+    says = 'test "$1" = --id=0000:0f:00.0 && echo "1980 MHz, 1980 MHz, 2619 MHz, 31, 70 W, 700 W"'
+    program(tmp_path / "bin", "nvidia-smi", says)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    rows = measurements._clocks()
+    rows = measurements._clocks("0000:0f:00.0")
     assert rows[0] == {"what": "clocks.sm", "value": "1980 MHz"}
     assert len(rows) == 6
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert measurements._clocks()[0]["value"] == "unknown: there is no nvidia-smi"
+    assert measurements._clocks("0000:0f:00.0")[0]["value"] == "unknown: there is no nvidia-smi"
 
 
 def test_shares_are_all_of_the_tests():
@@ -220,5 +235,5 @@ def test_a_page():
     assert "| what | value | more |\n| --- | --- | --- |\n| GPU | NVIDIA" in page
     assert "| a/b |  | 12,346 |" in page
     assert "emulated" not in page.lower()
-    assert report.summary(found).endswith("FAILED: tests; 3 s in all")
+    assert report.summary(found).endswith("\ntests FAILED; 3 s in all")
     assert "tests        failed in 2.0 s: one two" in report.summary(found)

@@ -272,6 +272,11 @@ def cuda_problem(index: int = 0) -> str | None:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             return f"CuPy is not installed; {_what_to_do()}"
         return f"CuPy cannot be imported ({_one_line(error)}); {_what_to_do()}"
+    except OSError as error:  # CuPy makes the folder that it keeps compiled kernels in
+        return (
+            f"CuPy cannot be imported ({_one_line(error)}); set CUPY_CACHE_DIR to a folder that "
+            "can be written"
+        )
     except Exception as error:  # say, one that was built for another NumPy
         return f"CuPy cannot be imported ({_one_line(error)}); install it anew"
     runtime = cupy.cuda.runtime

@@ -108,7 +108,7 @@ def _run_all(settings: Settings, parts: list[str], folder: Path) -> int:
             break
     sys.stdout.write(f"\n{report.summary(found)}\nwritten: {file}.md and .json\n")
     statuses = {result["status"] for result in found["parts"]}
-    return 130 if "interrupted" in statuses else int("failed" in statuses)
+    return 130 if "interrupted" in statuses else int(bool(statuses & report.WRONG))
 
 
 def _name(settings: Settings) -> str:
@@ -126,8 +126,8 @@ def _run_apart(name: str, settings: Settings, left: float) -> dict[str, Any]:
     part = PARTS[name]
     limit = min(left, part.seconds * (SLOWER if settings.is_rehearsal else 1))
     if limit < 1:
-        status = "failed" if part.is_check else "incomplete"
-        return {"part": name, "status": status, "seconds": 0.0, "reason": "no time is left"}
+        status = "not run" if part.is_check else "incomplete"
+        return {"part": name, "status": status, "seconds": 0.0, "reason": "no time was left"}
     with tempfile.TemporaryDirectory() as own:
         result = Path(own) / "result.json"
         command = [sys.executable, "-m", "bench.gpu", "--part", name, "--result", str(result)]
@@ -136,6 +136,9 @@ def _run_apart(name: str, settings: Settings, left: float) -> dict[str, Any]:
         command += ["--quick"] if settings.is_quick else []
         try:
             found: dict[str, Any] = {"status": "failed", "reason": _run(command, limit)}
+        except subprocess.TimeoutExpired:
+            status = "failed" if part.is_check else "incomplete"
+            found = {"status": status, "reason": f"it took more than {limit:.0f} s"}
         except KeyboardInterrupt:
             found = {"status": "interrupted"}
         if result.exists():
@@ -149,16 +152,14 @@ def _run(command: list[str], limit: float) -> str:
         process = subprocess.Popen(command, cwd=ROOT, stderr=errors, start_new_session=True)
         try:
             process.wait(limit + 5)  # it keeps to its deadline by itself, if it can
-            reason = f"exit status {process.returncode}"
-        except subprocess.TimeoutExpired:
-            reason = f"it took more than {limit:.0f} s"
         finally:
             # What it has started and left behind would go on using the GPU.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         errors.seek(0)
-        return f"{reason}: {errors.read()[-2000:].decode(errors='replace')}"
+        said = errors.read()[-2000:].decode(errors="replace")
+        return f"exit status {process.returncode}: {said}"
 
 
 def _run_here(name: str, settings: Settings, result: Path) -> int:
@@ -171,6 +172,9 @@ def _run_here(name: str, settings: Settings, result: Path) -> int:
     except (Failed, Incomplete) as error:
         status = "failed" if isinstance(error, Failed) else "incomplete"
         found = {"status": status, "reason": str(error), "rows": error.rows}
+    except subprocess.TimeoutExpired as error:
+        status = "failed" if PARTS[name].is_check else "incomplete"
+        found = {"status": status, "reason": f"it ran out of time: {error}"}
     except Exception:  # whatever it is, it is the result of this part
         found = {"status": "failed", "reason": traceback.format_exc(limit=-6)}
     write_whole(result, json.dumps(found).encode())

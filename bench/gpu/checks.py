@@ -37,33 +37,35 @@ _NO_TESTS = 5  # an exit status of pytest's: this share had none
 def parity(which: str, settings: Settings) -> list[Row]:
     """Compare devices: operations, layers, one step, twenty steps."""
     where = "tests/parity/test_training.py" if settings.is_quick else "tests/parity"
-    return _pytest(settings, [[where, "-k", which]])
+    return _pytest(settings, [where, "-k", which], _n_processes(4))
 
 
 def tests(settings: Settings) -> list[Row]:
-    """Run the tests but for parity, in several processes where there are processors for them."""
-    n_processes = max(min((os.cpu_count() or 1) // 2, 8), 1)
-    what = ["tests", "bench", "--ignore", "tests/parity"]
+    """Run the tests but for parity."""
     if settings.is_quick:
-        n_processes, what = 2, ["tests/nn/test_losses.py"]
-    shares = [f"{n + 1}/{n_processes}" for n in range(n_processes)]
-    return _pytest(settings, [[*what, "--shard", share] for share in shares])
+        return _pytest(settings, ["tests/nn/test_losses.py"], 2)
+    return _pytest(settings, ["tests", "bench", "--ignore", "tests/parity"], _n_processes(8))
 
 
-def _pytest(settings: Settings, groups: Sequence[Sequence[str]]) -> list[Row]:
-    """Run pytest on groups of tests at the same time, and add up what it says."""
+def _n_processes(most: int) -> int:
+    """Give how many processes there are processors for; much of their time goes to compiling."""
+    return max(min((os.cpu_count() or 1) // 2, most), 1)
+
+
+def _pytest(settings: Settings, what: Sequence[str], n_processes: int) -> list[Row]:
+    """Share tests among several processes at the same time, and add up what they say."""
     options = ["-v", "-p", "no:cacheprovider", "--tb=short", "--device", settings.device]
     began = time.time()
     running = [
         subprocess.Popen(
-            [sys.executable, "-m", "pytest", *options, *group],
+            [sys.executable, "-m", "pytest", *options, "--shard", f"{n + 1}/{n_processes}", *what],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
         )
-        for group in groups
+        for n in range(n_processes)
     ]
     with ThreadPoolExecutor(len(running)) as pool:  # each says more than a pipe holds
         outputs = list(pool.map(functools.partial(_finished, settings), running))
@@ -78,7 +80,7 @@ def _pytest(settings: Settings, groups: Sequence[Sequence[str]]) -> list[Row]:
             details = [line for line in lines if line.startswith(("FAILED ", "ERROR ", "E  "))]
             wrong += details or lines[-15:]
     found = {kind: counts[kind.upper()] for kind in ("passed", "failed", "skipped", "error")}
-    rows = [{**found, "seconds": round(time.time() - began, 1), "processes": len(groups)}]
+    rows = [{**found, "seconds": round(time.time() - began, 1), "processes": n_processes}]
     if wrong or not found["passed"]:
         raise Failed("\n".join(wrong[:60]) or "no test ran", rows)
     return rows

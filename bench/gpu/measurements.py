@@ -58,7 +58,7 @@ def environment(settings: Settings) -> list[Row]:
         {"what": "commit", "value": _said("git", "describe", "--always", "--dirty")},
         {"what": "kernels on the CPU", "value": xpnet.device("cpu").kernels},
         {"what": "processors", "value": os.cpu_count()},
-        *_clocks(),
+        *_clocks(runtime.deviceGetPCIBusId(device.index)),
     ]
     n_bytes = _MIB if settings.is_rehearsal else 512 * _MIB
     with device.activate():
@@ -96,9 +96,9 @@ def _rate(what: str, rate: float, unit: str, taken: timing.Timed) -> Row:
     return {"what": what, "value": f"{rate:,.1f} {unit} (+- {percent:.0f} %)"}
 
 
-def _clocks() -> list[Row]:
+def _clocks(bus_id: str) -> list[Row]:
     query = f"--query-gpu={','.join(_CLOCKS)}"
-    said = _said("nvidia-smi", query, "--format=csv,noheader").splitlines()[0]
+    said = _said("nvidia-smi", f"--id={bus_id}", query, "--format=csv,noheader").splitlines()[0]
     values = said.split(", ")
     if len(values) != len(_CLOCKS):
         return [{"what": "clocks, temperature, power", "value": said}]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["line", "page", "summary"]
+__all__ = ["WRONG", "line", "page", "summary"]
 
+WRONG = {"failed", "interrupted", "not run"}  # what becomes of a part, where all is not well
 _EMULATED = (
     "EMULATED: this is a rehearsal on test equipment. Nothing here is a result of a GPU, and the "
     "times mean nothing."
@@ -50,9 +51,13 @@ def summary(found: dict[str, Any]) -> str:
         f"{part['part']:<{width}}  {line(part, emulated=found['emulated'])}"
         for part in found["parts"]
     ]
-    wrong = [part["part"] for part in found["parts"] if part["status"] in ("failed", "interrupted")]
-    verdict = f"FAILED: {', '.join(wrong)};" if wrong else "Nothing failed;"
-    return "\n".join([*lines, f"{verdict} {found['seconds']:.0f} s in all"])
+    wrong = [
+        f"{part['part']} {part['status'].upper()}"
+        for part in found["parts"]
+        if part["status"] in WRONG
+    ]
+    verdict = ", ".join(wrong) or "Nothing failed"
+    return "\n".join([*lines, f"{verdict}; {found['seconds']:.0f} s in all"])
 
 
 def page(found: dict[str, Any]) -> str:

@@ -44,6 +44,7 @@ runtime = _module(
     cudaDevAttrL2CacheSize=_L2_CACHE,
     cudaDevAttrMultiProcessorCount=_MULTIPROCESSORS,
     deviceGetAttribute=lambda attribute, index: _ATTRIBUTES[index][attribute],
+    deviceGetPCIBusId=lambda index: f"0000:00:{index:02}.0",
     driverGetVersion=lambda: _CUDA,
     getDeviceCount=lambda: execution.N_DEVICES,
     getDeviceProperties=_properties,

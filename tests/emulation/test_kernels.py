@@ -9,22 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests import devices
 from tests.emulation import kernels
 from tests.emulation.kernels import ElementwiseKernel
 from tests.emulation.module import cupy
 from xpnet.kernels import cuda, cuda_source
 
-pytestmark = pytest.mark.accelerator
+pytestmark = pytest.mark.emulated
 
 SPECS = {spec.variant: spec for spec in cuda_source.kernels()}
 SHUFFLE = "__shfl_xor_sync(0xffffffffu, x[i], {distance})"
-
-
-@pytest.fixture(autouse=True)
-def _is_emulated(pytestconfig):
-    if pytestconfig.stash[devices.chosen] != "emulated":
-        pytest.skip("of the emulated device")
 
 
 @pytest.fixture

@@ -185,13 +185,14 @@ def test_a_history_is_json_whatever_was_measured():
 def test_time_spent_outside_training_is_not_counted(dev):
     def rest(report):
         del report
-        time.sleep(0.05)
+        time.sleep(0.1)
 
     X, y = problem()
+    train(dev, epochs=1, validation=(X, y))  # which may compile
     _, history = train(dev, epochs=4, on_report=rest, validation=(X, y))
-    assert history.seconds < 0.1 < 4 * 0.05
+    assert history.seconds < 0.2 < 4 * 0.1
     throughput = [report.samples_per_second for report in history.reports]
-    assert all(N / 0.1 < value < float("inf") for value in throughput)
+    assert all(N / 0.2 < value < float("inf") for value in throughput)
 
 
 def test_callbacks_see_the_callers_floating_point_warnings(dev):
