@@ -81,22 +81,28 @@ class Timeline:
         self.name = name
         self.is_null = is_null
         self.is_blocking = is_blocking
+        self.number = next(_numbers)
         self.position = 0
-        self.known: dict[Timeline, int] = {}  # up to where this stream has waited for others
+        self.known: dict[int, int] = {}  # up to where this stream has waited for others, by number
         self.freed: dict[Timeline, int] = {}  # who used what this stream had asked for
 
-    def clock(self) -> dict[Timeline, int]:
-        return {**self.known, self: self.position}
+    def clock(self) -> dict[int, int]:
+        return {**self.known, self.number: self.position}
 
-    def join(self, clock: dict[Timeline, int]) -> None:
+    def join(self, clock: dict[int, int]) -> None:
         for other, position in clock.items():
             self.known[other] = max(self.known.get(other, 0), position)
+
+    def move_on(self) -> None:
+        self.position += 1
+        _issued[self.device][self.number] = self.position
 
     def has_waited_for(self, stamp: tuple[Timeline, int]) -> bool:
         timeline, position = stamp
         if timeline is self:
             return True
-        return max(self.known.get(timeline, 0), _host.get(timeline, 0)) >= position
+        number = timeline.number
+        return max(self.known.get(number, 0), _host.get(number, 0)) >= position
 
     def still_used(self) -> dict[Timeline, int]:
         """Tell who may still be at work on what this stream had asked for."""
@@ -106,8 +112,12 @@ class Timeline:
         return dict(self.freed)
 
 
-# What the host has waited for, and so everything that it issues from now on.
-_host: weakref.WeakKeyDictionary[Timeline, int] = weakref.WeakKeyDictionary()
+# By the numbers of timelines, which outlive them: memory may be freed after its streams, in any
+# order. What each device was given, and what the host has waited for, and so everything that it
+# issues from now on.
+_numbers = itertools.count()
+_issued: list[dict[int, int]] = [{} for _ in range(N_DEVICES)]
+_host: dict[int, int] = {}
 _null = [
     Timeline(i, f"the default stream of cuda:{i}", is_null=True, is_blocking=True)
     for i in range(N_DEVICES)
@@ -145,9 +155,7 @@ class Device:
         """Wait for all streams of the device."""
         _check_wait("Device.synchronize")
         with lock:
-            for timeline in (_null[self.id], *_timelines):
-                if timeline.device == self.id:
-                    _join_host(timeline)
+            _merge_host(_issued[self.id])
 
     # What one kind of GPU says.
 
@@ -160,7 +168,6 @@ class Device:
         return 64 * 2**30, 80 * 2**30
 
 
-_timelines: weakref.WeakSet[Timeline] = weakref.WeakSet()
 _pointers = itertools.count(0x1000, 0x100)
 
 
@@ -186,9 +193,8 @@ class Stream:
         self._own = Timeline(self.device_id, name, is_null=False, is_blocking=is_blocking)
         self._recorded: list[_Recorded] | None = None
         self._is_spoiled = False
-        with lock:
-            _timelines.add(self._own)
-            if is_blocking:
+        if is_blocking:
+            with lock:
                 _blocking.add(self._own)
 
     def __eq__(self, other: object) -> bool:
@@ -317,7 +323,7 @@ class Event:
     def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
         del block, disable_timing
         self.device = _thread.device
-        self.clock: dict[Timeline, int] = {}
+        self.clock: dict[int, int] = {}
 
     def record(self, stream: Stream | None = None) -> None:
         (get_current_stream() if stream is None else stream).record(self)
@@ -455,7 +461,7 @@ def _order(
                     f"{name} on {timeline.name} overwrites what is read on {stamp[0].name}, or was "
                     "in use there when it was freed, and nothing makes it wait"
                 )
-    timeline.position += 1
+    timeline.move_on()
     for allocation in reads:
         allocation.read[timeline] = timeline.position
     for allocation in writes:
@@ -473,9 +479,9 @@ def _synchronize_null(timeline: Timeline) -> None:
         timeline.join(_null[timeline.device].clock())
 
 
-def _merge_host(clock: dict[Timeline, int]) -> None:
-    for timeline, position in clock.items():
-        _host[timeline] = max(_host.get(timeline, 0), position)
+def _merge_host(clock: dict[int, int]) -> None:
+    for number, position in clock.items():
+        _host[number] = max(_host.get(number, 0), position)
 
 
 def _join_host(timeline: Timeline) -> None:
@@ -551,9 +557,7 @@ def abandon() -> Stream | None:
     if capturing is not None:
         capturing._recorded = None
     with lock:
-        for timeline in (*_null, *_timelines):
-            _host[timeline] = timeline.position
-            timeline.known.clear()
-            timeline.freed.clear()
+        for issued in _issued:
+            _host.update(issued)
     _thread.__init__()  # type: ignore[misc]
     return capturing

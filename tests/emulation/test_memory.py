@@ -268,3 +268,18 @@ def test_threads_count_together():
         thread.join()
     assert pool.used_bytes() == 0
     assert memory.counter.n_allocations == before + 1600
+
+
+def test_memory_that_is_freed_together_with_its_stream():
+    """As a cycle of garbage frees them: what the host has waited for is not forgotten."""
+    stream = cupy.cuda.Stream(non_blocking=True)
+    x = cupy.zeros(3)
+    stream.wait_event(cupy.cuda.get_current_stream().record())
+    with stream:
+        x += 1
+    stream.synchronize()
+    cycle = [x, stream]
+    cycle.append(cycle)
+    del x, stream, cycle
+    gc.collect()
+    assert cupy.zeros(3).tolist() == [0, 0, 0]
