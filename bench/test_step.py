@@ -6,6 +6,7 @@ both; in the tests each runs once, so that it cannot rot.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -22,16 +23,24 @@ NETWORKS = {
 }
 
 
-def make_step(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) -> Any:
-    rng = np.random.default_rng(0)
-    n = 4 * batch_size
+def bind_step(
+    device: xpnet.Device, widths: Sequence[int], batch_size: int, X: Any, y: Any
+) -> nn.TrainingStep:
+    """Make a float32 ReLU network and its training step with Adam, with the device active."""
     layers = [nn.Dense(width, "relu") for width in widths[1:-1]] + [nn.Dense(widths[-1])]
     network = nn.Network(layers, widths[0], device=device)
     loss, optimizer = nn.SoftmaxCrossEntropy(), nn.Adam()
-    X = device.asarray(rng.standard_normal((n, widths[0])), network.dtype)
-    y = loss.labels(device, rng.integers(0, widths[-1], n), widths[-1], network.dtype)
+    data = device.asarray(X, network.dtype)
+    labels = loss.labels(device, y, widths[-1], network.dtype)
     state = optimizer.init_state(device, network.parameters)
-    step = nn.TrainingStep(network, loss, optimizer, state, X, y, batch_size)
+    return nn.TrainingStep(network, loss, optimizer, state, data, labels, batch_size)
+
+
+def make_step(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) -> Any:
+    rng = np.random.default_rng(0)
+    n = 4 * batch_size
+    X, y = rng.standard_normal((n, widths[0])), rng.integers(0, widths[-1], n)
+    step = bind_step(device, widths, batch_size, X, y)
     indices = device.asarray(rng.permutation(n)[:batch_size])
 
     def run() -> None:

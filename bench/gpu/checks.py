@@ -21,10 +21,10 @@ import numpy as np
 
 import xpnet
 from bench.gpu.outcome import Failed, Row, Settings, Skipped
+from bench.test_step import bind_step
 from xpnet import nn
 from xpnet.data import DataError
 from xpnet.data.named import load_contents
-from xpnet.nn import TrainingStep
 from xpnet.training import evaluate, fit
 
 __all__ = ["classifiers", "parity", "sanitizer", "steady_step", "tests"]
@@ -102,8 +102,11 @@ def steady_step(settings: Settings) -> list[Row]:
     n_steps = 10 if settings.is_rehearsal else 50
     for widths, batch_size in (((784, 256, 128, 10), 128), ((64, 32, 10), 7)):
         with device.activate():
-            step, order = _bound(device, widths, batch_size)
-            for start in range(0, 3 * batch_size, batch_size):
+            rng, n = np.random.default_rng(0), 3 * batch_size
+            X, y = rng.standard_normal((n, widths[0])), rng.integers(0, widths[-1], n)
+            step = bind_step(device, widths, batch_size, X, y)
+            order = device.asarray(rng.permutation(n))
+            for start in range(0, n, batch_size):
                 step(order[start : start + batch_size])
             with _nothing_but_kernels(device):
                 for turn in range(n_steps):
@@ -115,20 +118,6 @@ def steady_step(settings: Settings) -> list[Row]:
         name = "-".join(map(str, widths))
         rows.append({"network": name, "batch": batch_size, "steps": n_steps, "loss": loss})
     return rows
-
-
-def _bound(device: xpnet.Device, widths: Sequence[int], batch_size: int) -> tuple[Any, Any]:
-    """Make a training step and the order of some samples, with the device active."""
-    rng = np.random.default_rng(0)
-    n = 3 * batch_size
-    layers = [nn.Dense(width, "relu") for width in widths[1:-1]] + [nn.Dense(widths[-1])]
-    network = nn.Network(layers, widths[0], device=device)
-    loss, optimizer = nn.SoftmaxCrossEntropy(), nn.Adam()
-    X = device.asarray(rng.standard_normal((n, widths[0])), network.dtype)
-    y = loss.labels(device, rng.integers(0, widths[-1], n), widths[-1], network.dtype)
-    state = optimizer.init_state(device, network.parameters)
-    step = TrainingStep(network, loss, optimizer, state, X, y, batch_size)
-    return step, device.asarray(rng.permutation(n))
 
 
 @contextmanager

@@ -20,11 +20,11 @@ import xpnet
 from bench import test_ops
 from bench.gpu import timing
 from bench.gpu.outcome import Failed, Incomplete, Row, Settings
+from bench.test_step import bind_step
 from tests.kernels.cases import ROWS
 from xpnet import nn
 from xpnet.environment import versions
 from xpnet.kernels.reference import ReferenceOps
-from xpnet.nn import TrainingStep
 from xpnet.training import fit
 
 __all__ = ["cold_starts", "environment", "operations", "sizes", "steps"]
@@ -277,12 +277,7 @@ def _our_step(
     device: xpnet.Device, widths: tuple[int, ...], batch_size: int
 ) -> Callable[[int], None]:
     X, y, batches = _data(widths, batch_size)
-    layers = [nn.Dense(width, "relu") for width in widths[1:-1]] + [nn.Dense(widths[-1])]
-    network = nn.Network(layers, widths[0], device=device)
-    loss, optimizer = nn.SoftmaxCrossEntropy(), nn.Adam()
-    labels = loss.labels(device, y, widths[-1], network.dtype)
-    state = optimizer.init_state(device, network.parameters)
-    step = TrainingStep(network, loss, optimizer, state, device.asarray(X), labels, batch_size)
+    step = bind_step(device, widths, batch_size, X, y)
     indices = [device.asarray(batch) for batch in batches]
 
     def run(n: int) -> None:
