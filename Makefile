@@ -53,7 +53,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 KERNELS = setup.py $(addprefix kernels/,catalogue.py functions.h host_loops.h host_module.cpp \
-	host_parts.h host_source.py)
+	host_parts.h host_product.h host_source.py host_team.h)
 
 $(VENV)/.train: pyproject.toml $(KERNELS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[data,plot]'

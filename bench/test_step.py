@@ -60,11 +60,11 @@ def make_products(device: xpnet.Device, widths: tuple[int, ...], batch_size: int
 
     def run() -> None:
         for i, matrix in enumerate(W):
-            device.ops.matmul(A[i], matrix, out=A[i + 1])
+            xp.matmul(A[i], matrix, out=A[i + 1])
         for i, matrix in reversed(list(enumerate(W))):
-            device.ops.matmul(A[i].T, dA[i + 1], out=dW[i])
+            xp.matmul(A[i].T, dA[i + 1], out=dW[i])
             if i:
-                device.ops.matmul(dA[i + 1], matrix.T, out=dA[i])
+                xp.matmul(dA[i + 1], matrix.T, out=dA[i])
         device.synchronize()
 
     return run

@@ -16,11 +16,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xpnet.kernels.blas import available_cpus, numpy_blas
 from xpnet.kernels.catalogue import CATALOGUE, ColumnReduce, Elementwise, Row, Rowwise
 from xpnet.kernels.host_source import digest
 from xpnet.kernels.reference import NumpyOps, ReferenceOps
 
-__all__ = ["description", "fused", "problem", "random_words", "variants"]
+__all__ = [
+    "count_threads",
+    "description",
+    "fused",
+    "problem",
+    "random_words",
+    "shared",
+    "variants",
+]
 
 _LAYOUTS = ("each", "column", "row", "single")
 _USES = ("in", "inout", "out")
@@ -88,6 +97,40 @@ def fused(variant: str | None = None) -> dict[str, Callable[..., Any]]:
         return {}
     chosen = variant or variants()[0]
     return {row.name: _operation(row, chosen) for row in CATALOGUE}
+
+
+@functools.cache
+def shared() -> dict[str, Callable[..., Any]]:
+    """Give the matrix product that a team of threads shares, and let it share long loops, too.
+
+    Each of its threads calls NumPy's own BLAS for a part of the result. The team is as large as the
+    number of threads which that BLAS is set to use at the time of a call (``OPENBLAS_NUM_THREADS``,
+    threadpoolctl), and no larger than the number of processors.
+
+    Returns
+    -------
+    dict of str to callable
+        ``"matmul"``; empty where there are no host kernels or NumPy's BLAS is not one that
+        :func:`numpy_blas` knows.
+    """
+    blas = None if problem() is not None else numpy_blas()
+    if blas is None:
+        return {}
+    _module().use_blas(
+        blas.sgemm,
+        blas.dgemm,
+        blas.get_threads,
+        blas.set_threads,
+        blas.is_64_bit,
+        available_cpus(),
+    )
+    return {"matmul": _module().matmul}
+
+
+def count_threads() -> int:
+    """Count the threads that would share a product or a long loop now."""
+    found: int = _module().count_threads() if shared() else 1
+    return found
 
 
 def random_words(

@@ -18,6 +18,8 @@
 #include <string.h>
 
 #include "host_loops.h"
+#include "host_product.h"
+#include "host_team.h"
 
 extern "C" {
 extern const XpnEntry xpn_loops_baseline[];
@@ -43,6 +45,10 @@ const npy_intp TILE = 512;             // elements of an operand that is copied 
 const npy_intp CACHE_LINE = 64;        // bytes
 const npy_intp MANY_COLUMNS = 1024;    // from here on a row is worth aligning
 const npy_intp NOGIL_ELEMENTS = 8192;  // from here on other threads may run meanwhile
+const npy_intp TEAM_ELEMENTS = 8192;   // a part of a loop that is worth a thread
+const npy_intp AHEAD = 4;              // rows of a minibatch that are called for in advance,
+const npy_intp PREFETCHED = 4096;      // and how many bytes of each
+const npy_intp GATHER_BYTES = 32768;   // a part of a minibatch that is
 
 enum Kind { ELEMENTWISE, COLUMN_REDUCE, ROWWISE, GATHER };
 enum Layout { EACH, COLUMN, ROW, SINGLE };
@@ -102,6 +108,7 @@ struct Operation {
     XpnLoop loops[2];
     int n_parameters, n_operands, n_constants, result;  // result: the operand "out", or -1
     bool reads_columns;  // whether the index of a column matters, so that rows cannot be merged
+    bool has_columns;    // whether an operand has a value for each column
     Parameter parameters[MAX_PARAMETERS];
     OperandSpec operands[XPN_MAX_OPERANDS];
     ConstantSpec constants[XPN_MAX_CONSTANTS];
@@ -654,6 +661,67 @@ void run_row_aligned(const Plan* plan, const XpnBlock& block) {
     plan->loop(&piece);
 }
 
+// One matrix in contiguous rows.
+void run_rows(const Plan* plan, const XpnBlock& block) {
+    if (plan->self->kind == ELEMENTWISE && block.n_rows == 1) {
+        run_row_aligned(plan, block);
+    } else if (!run_as_few_rows(plan, block)) {
+        plan->loop(&block);
+    }
+}
+
+// What the team shares out: rows, or the columns of all rows.
+struct Shared {
+    const Plan* plan;
+    const XpnBlock* block;
+    Division division;
+};
+
+void run_part(const void* job, int part, int n_parts) {
+    const Shared& shared = *static_cast<const Shared*>(job);
+    const Operation* self = shared.plan->self;
+    XpnBlock piece = *shared.block;
+    const npy_intp begin = shared.division.bound(part, n_parts);
+    const npy_intp end = shared.division.bound(part + 1, n_parts);
+    if (begin == end) return;
+    if (shared.division.by_rows) {
+        piece.n_rows = end - begin;
+        piece.first += (unsigned long long)(begin * piece.n_columns);
+    } else {
+        piece.n_columns = end - begin;
+        piece.first_column += begin;
+        piece.first += (unsigned long long)begin;  // right where there is one row
+    }
+    for (int k = 0; k < self->n_operands; ++k) {
+        if (!piece.data[k]) continue;
+        if (shared.division.by_rows) {
+            piece.data[k] += begin * piece.stride[k];
+        } else if (has_rows_of_elements(self->operands[k])) {
+            piece.data[k] += begin * shared.plan->views[k].itemsize;
+        }
+    }
+    run_rows(shared.plan, piece);
+}
+
+// One matrix in contiguous rows, by the team where it is worth it. Sums over columns go by columns;
+// rows whose elements are numbered, for random words, by rows.
+void run_shared(const Plan* plan, const XpnBlock& block) {
+    const Operation* self = plan->self;
+    const bool by_columns =
+        block.n_rows == 1 || self->kind == COLUMN_REDUCE ||
+        (self->has_columns && !divides_rows(block.n_rows, block.n_columns));
+    const Shared shared = {plan, &block, Division(!by_columns, block.n_rows, block.n_columns)};
+    const double size = (double)block.n_rows * (double)block.n_columns;
+    // The loop of a rowwise operation must see all rows.
+    const int n_parts =
+        self->kind == ROWWISE ? 1 : shared.division.parts(size, TEAM_ELEMENTS);
+    if (n_parts == 1) {
+        run_rows(plan, block);
+    } else {
+        team().share(run_part, &shared, n_parts);
+    }
+}
+
 // All matrices of the operands.
 void run(const Plan* plan) {
     const Operation* self = plan->self;
@@ -688,10 +756,8 @@ void run(const Plan* plan) {
         block.first = (unsigned long long)(outer * block.n_rows * block.n_columns);
         if (!is_contiguous) {
             run_in_tiles(plan, block, inner);
-        } else if (self->kind == ELEMENTWISE && block.n_rows == 1) {
-            run_row_aligned(plan, block);
-        } else if (!run_as_few_rows(plan, block)) {
-            plan->loop(&block);
+        } else {
+            run_shared(plan, block);
         }
         for (int i = n - 3; i >= 0 && ++index[i] == plan->shape[i]; --i) index[i] = 0;
     }
@@ -841,6 +907,61 @@ PyObject* refuse_index(const Operation* self, npy_intp n_samples, npy_int64 inde
                         n_samples, (long long)index);
 }
 
+struct Gathering {
+    XpnLoop loop;  // null: rows are copied as they are
+    char *X, *out;
+    const npy_int64* index;
+    npy_intp n, n_samples, row_size, in_bytes, out_bytes;
+    const XpnConstant* divide_by;
+    mutable std::atomic<bool> is_outside{false};
+    mutable std::atomic<npy_int64> outside{0};
+};
+
+// Rows lie anywhere: the processor does not foresee the next one.
+void prefetch(const Gathering& g, npy_intp i) {
+#if defined(__GNUC__)
+    const npy_int64 found = g.index[i];
+    if (found < 0 || found >= g.n_samples) return;
+    const npy_intp length = g.in_bytes < PREFETCHED ? g.in_bytes : PREFETCHED;
+    const char* from = g.X + found * g.in_bytes;
+    for (npy_intp at = 0; at < length; at += CACHE_LINE) __builtin_prefetch(from + at);
+#else
+    (void)g, (void)i;
+#endif
+}
+
+void gather_part(const void* job, int part, int n_parts) {
+    const Gathering& g = *static_cast<const Gathering*>(job);
+    const Division division(true, g.n, g.row_size);
+    const npy_intp end = division.bound(part + 1, n_parts);
+    XpnBlock block;
+    block.n_rows = 1;
+    block.n_columns = g.row_size;
+    block.first = 0;
+    block.first_column = 0;
+    block.constants = g.divide_by;
+    for (npy_intp i = division.bound(part, n_parts); i < end; ++i) {
+        if (i + AHEAD < end) prefetch(g, i + AHEAD);
+        // Looked at again: another thread may have written it.
+        const npy_int64 found = *static_cast<const volatile npy_int64*>(g.index + i);
+        if (found < 0 || found >= g.n_samples) {
+            g.outside = found;
+            g.is_outside = true;
+            return;
+        }
+        char* from = g.X + found * g.in_bytes;
+        char* to = g.out + i * g.out_bytes;
+        if (!g.loop) {
+            memcpy(to, from, (size_t)g.in_bytes);
+        } else {
+            block.data[0] = from;
+            block.data[1] = const_cast<char*>(reinterpret_cast<const char*>(g.index + i));
+            block.data[2] = to;
+            g.loop(&block);
+        }
+    }
+}
+
 bool is_plain(PyArrayObject* array) { return PyArray_ISCARRAY_RO(array); }
 
 PyObject* run_gather(const Operation* self, PyObject** given, PyObject* const* args,
@@ -880,34 +1001,117 @@ PyObject* run_gather(const Operation* self, PyObject** given, PyObject* const* a
     }
     if (is_outside) return refuse_index(self, n_samples, outside);
     if (!divides) divide_by.real = 1;
-    XpnBlock block;
-    block.n_rows = 1;
-    block.n_columns = row_size;
-    block.first = 0;
-    block.first_column = 0;
-    block.constants = &divide_by;
-    const XpnLoop loop = self->loops[has_type(out, NPY_DOUBLE)];
+    const Gathering gathering = {
+        is_copy ? nullptr : self->loops[has_type(out, NPY_DOUBLE)],
+        PyArray_BYTES(X), PyArray_BYTES(out), index, n, n_samples, row_size, in_bytes, out_bytes,
+        &divide_by,
+    };
     PyThreadState* state = n * row_size >= NOGIL_ELEMENTS ? PyEval_SaveThread() : nullptr;
-    for (npy_intp i = 0; i < n; ++i) {
-        outside = *static_cast<const volatile npy_int64*>(index + i);  // another thread may write it
-        is_outside = outside < 0 || outside >= n_samples;
-        if (is_outside) break;
-        char* from = PyArray_BYTES(X) + outside * in_bytes;
-        char* to = PyArray_BYTES(out) + i * out_bytes;
-        if (is_copy) {
-            memcpy(to, from, (size_t)in_bytes);
-        } else {
-            block.data[0] = from;
-            block.data[1] = const_cast<char*>(reinterpret_cast<const char*>(index + i));
-            block.data[2] = to;
-            loop(&block);
-        }
-    }
+    const Division division(true, n, row_size);
+    team().share(gather_part, &gathering,
+                 division.parts((double)n * (double)out_bytes, GATHER_BYTES));
     if (state) PyEval_RestoreThread(state);
+    is_outside = gathering.is_outside;
+    outside = gathering.outside;
     if (is_outside) return refuse_index(self, n_samples, outside);
     Py_INCREF(out);
     return out_;
 }
+
+// ---------------------------------------------------------------------------------------------
+// Matrix products.
+
+PyObject* numpy_matmul = nullptr;
+
+// Reads a matrix as the BLAS takes it; false where it cannot.
+bool read_matrix(PyArrayObject* array, Matrix* matrix) {
+    const npy_intp itemsize = PyArray_ITEMSIZE(array);
+    const npy_intp n_rows = PyArray_DIM(array, 0), n_columns = PyArray_DIM(array, 1);
+    const npy_intp along_rows = PyArray_STRIDE(array, 0), along_columns = PyArray_STRIDE(array, 1);
+    matrix->data = PyArray_BYTES(array);
+    matrix->is_transposed = along_columns != itemsize;
+    const npy_intp step = matrix->is_transposed ? along_columns : along_rows;
+    const npy_intp unit = matrix->is_transposed ? along_rows : along_columns;
+    const npy_intp length = matrix->is_transposed ? n_rows : n_columns;
+    matrix->leading = step / itemsize;
+    return unit == itemsize && step % itemsize == 0 && matrix->leading >= length &&
+           matrix->leading <= NPY_MAX_INT;
+}
+
+bool is_apart(PyArrayObject* a, PyArrayObject* b) {
+    char *a_low, *a_high, *b_low, *b_high;
+    extent(a, &a_low, &a_high);
+    extent(b, &b_low, &b_high);
+    return a_high <= b_low || b_high <= a_low;
+}
+
+// Reads a product of matrices as they come in training; false for whatever else NumPy multiplies.
+bool read_product(PyObject* const* args, Product* p) {
+    PyArrayObject* arrays[3];
+    for (int i = 0; i < 3; ++i) {
+        if (!args[i] || !PyArray_Check(args[i])) return false;
+        arrays[i] = reinterpret_cast<PyArrayObject*>(args[i]);
+        if (PyArray_NDIM(arrays[i]) != 2 || !PyArray_ISBEHAVED_RO(arrays[i])) return false;
+        if (PyArray_TYPE(arrays[i]) != PyArray_TYPE(arrays[0])) return false;
+    }
+    const int type = PyArray_TYPE(arrays[0]);
+    if (type != NPY_FLOAT && type != NPY_DOUBLE) return false;
+    p->is_double = type == NPY_DOUBLE;
+    p->m = PyArray_DIM(arrays[0], 0);
+    p->k = PyArray_DIM(arrays[0], 1);
+    p->n = PyArray_DIM(arrays[1], 1);
+    // NumPy multiplies vectors by other functions of the BLAS.
+    if (p->m < 2 || p->n < 2 || p->k < 1 || p->m > NPY_MAX_INT || p->n > NPY_MAX_INT ||
+        p->k > NPY_MAX_INT || PyArray_DIM(arrays[1], 0) != p->k ||
+        PyArray_DIM(arrays[2], 0) != p->m || PyArray_DIM(arrays[2], 1) != p->n) {
+        return false;
+    }
+    return read_matrix(arrays[0], &p->A) && read_matrix(arrays[1], &p->B) &&
+           read_matrix(arrays[2], &p->out) && !p->out.is_transposed &&
+           PyArray_ISWRITEABLE(arrays[2]) && is_apart(arrays[2], arrays[0]) &&
+           is_apart(arrays[2], arrays[1]);
+}
+
+PyObject* matmul(PyObject*, PyObject* const* args, Py_ssize_t n_args, PyObject* names) {
+    PyObject* given[3] = {nullptr, nullptr, nullptr};
+    const bool has_out = names && n_args == 2 && PyTuple_GET_SIZE(names) == 1 &&
+                         PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "out") == 0;
+    for (int i = 0; i < 3 && (has_out || (n_args == 3 && !names)); ++i) given[i] = args[i];
+    Product product;
+    if (!read_product(given, &product)) {
+        return PyObject_Vectorcall(numpy_matmul, args, (size_t)n_args, names);
+    }
+    if ((double)product.m * (double)product.n * (double)product.k >= NOGIL_ELEMENTS) {
+        Py_BEGIN_ALLOW_THREADS
+        multiply(product);
+        Py_END_ALLOW_THREADS
+    } else {
+        multiply(product);
+    }
+    Py_INCREF(given[2]);
+    return given[2];
+}
+
+// use_blas(sgemm, dgemm, get_threads, set_threads, is_64_bit, most_threads): the functions by their
+// addresses.
+PyObject* use_blas(PyObject*, PyObject* args) {
+    unsigned long long addresses[4];
+    int is_64_bit, most;
+    if (!PyArg_ParseTuple(args, "KKKKpi", &addresses[0], &addresses[1], &addresses[2],
+                          &addresses[3], &is_64_bit, &most)) {
+        return nullptr;
+    }
+    Blas& b = blas();
+    b.gemm[0] = reinterpret_cast<AnyFunction>((uintptr_t)addresses[0]);
+    b.gemm[1] = reinterpret_cast<AnyFunction>((uintptr_t)addresses[1]);
+    b.get_threads = reinterpret_cast<int (*)()>((uintptr_t)addresses[2]);
+    b.set_threads = reinterpret_cast<void (*)(int)>((uintptr_t)addresses[3]);
+    b.is_64_bit = is_64_bit != 0;
+    b.most = most;
+    Py_RETURN_NONE;
+}
+
+PyObject* count_threads(PyObject*, PyObject*) { return PyLong_FromLong(team_size()); }
 
 // ---------------------------------------------------------------------------------------------
 // The type Operation.
@@ -1000,6 +1204,7 @@ int read_operands(Operation* self, PyObject* operands) {
         spec.layout = static_cast<Layout>(layout);
         spec.use = static_cast<Use>(use);
         spec.is_optional = is_optional != 0;
+        if (spec.layout == COLUMN) self->has_columns = true;
         if (PyUnicode_CompareWithASCIIString(spec.name, "out") == 0) self->result = (int)i;
     }
     return 0;
@@ -1137,6 +1342,11 @@ PyMethodDef functions[] = {
      "make_operation(variant, name, kind, parameters, operands, constants, reference)"},
     {"random_words", random_words, METH_VARARGS,
      "random_words(variant, first, n, seed, layer, step, purpose): words of the Philox stream"},
+    {"matmul", reinterpret_cast<PyCFunction>(reinterpret_cast<AnyFunction>(matmul)),
+     METH_FASTCALL | METH_KEYWORDS, "matmul(A, B, out): the product of two matrices"},
+    {"use_blas", use_blas, METH_VARARGS,
+     "use_blas(sgemm, dgemm, get_threads, set_threads, is_64_bit, most_threads): addresses"},
+    {"count_threads", count_threads, METH_NOARGS, "How many threads may share a product."},
     {"supported_variants", supported_variants, METH_NOARGS,
      "The compiled variants that this processor can run, the best first."},
     {nullptr, nullptr, 0, nullptr},
@@ -1151,6 +1361,11 @@ PyModuleDef definition = {
 
 PyMODINIT_FUNC PyInit__host() {
     if (PyArray_ImportNumPyAPI() < 0) return nullptr;
+    PyObject* numpy = PyImport_ImportModule("numpy");
+    numpy_matmul = numpy ? PyObject_GetAttrString(numpy, "matmul") : nullptr;
+    Py_XDECREF(numpy);
+    if (!numpy_matmul) return nullptr;
+    prepare_for_forks();
     operation_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&operation_spec));
     PyObject* module = operation_type ? PyModule_Create(&definition) : nullptr;
     if (!module) return nullptr;

@@ -33,7 +33,9 @@ SOURCES = (
     "host_loops.h",
     "host_module.cpp",
     "host_parts.h",
+    "host_product.h",
     "host_source.py",
+    "host_team.h",
 )
 
 C_TYPES = {

@@ -159,6 +159,7 @@ def built(monkeypatch):
     def install(problem):
         monkeypatch.setattr(host, "problem", lambda: problem)
         monkeypatch.setattr(host, "fused", lambda: {"relu": np.abs})
+        monkeypatch.setattr(host, "shared", dict)
 
     monkeypatch.delenv("XPNET_KERNELS", raising=False)
     return install

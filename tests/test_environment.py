@@ -34,7 +34,7 @@ def test_kernels_are_told(capsys, monkeypatch):
     monkeypatch.setenv("XPNET_DEVICE", "cpu")
     monkeypatch.delenv("XPNET_KERNELS", raising=False)
     if host.problem() is None:
-        assert told() == f"fused: {host.description()}"
+        assert told().startswith(f"fused: {host.description()}, {host.count_threads()} thread")
         assert "loops, compiled by" in told()
         monkeypatch.setenv("XPNET_KERNELS", "reference")
         assert told() == "reference (numpy expressions), as XPNET_KERNELS says"

@@ -417,7 +417,7 @@ def _cpu_device(wanted: tuple[str | None, str]) -> Device:
         raise DeviceUnavailableError(f"{source}=fused: the host kernels are {problem}")
     if kernels == "reference" or problem is not None:
         return Device("cpu", np, NumpyOps(np))
-    return Device("cpu", np, NumpyOps(np, host.fused()), kernels="fused")
+    return Device("cpu", np, NumpyOps(np, {**host.fused(), **host.shared()}), kernels="fused")
 
 
 def _cuda_device(index: int, wanted: tuple[str | None, str]) -> Device:

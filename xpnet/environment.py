@@ -98,7 +98,10 @@ def _device() -> list[tuple[str, str]]:
 
 def _kernels(device: xpnet.Device) -> str:
     if device.kernels == "fused":
-        return f"fused: {host.description() if device.index is None else 'CuPy elementwise'}"
+        if device.index is not None:
+            return "fused: CuPy elementwise"
+        n_threads = host.count_threads()
+        return f"fused: {host.description()}, {n_threads} thread{'s' * (n_threads > 1)}"
     plain = f"reference ({device.xp.__name__} expressions)"
     problem = host.problem()
     if device.index is None and problem is not None:

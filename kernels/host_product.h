@@ -1,0 +1,176 @@
+// Matrix products by the functions of NumPy's own BLAS, divided among the threads of the team.
+//
+// A BLAS that runs a product in threads of its own shares it out as it sees fit, and its threads go
+// on looking for work for milliseconds, on the processors that other loops want. Here every thread
+// of the team calls it for a part of the result, and the BLAS keeps to the thread that calls it for
+// so long. The same threads then run the loops over what they have just computed.
+
+#pragma once
+
+#include <stddef.h>
+
+#include "host_team.h"
+
+namespace {
+
+typedef void (*AnyFunction)();
+
+struct Blas {
+    AnyFunction gemm[2];  // cblas_sgemm and cblas_dgemm; null where NumPy's BLAS is not known
+    bool is_64_bit;       // whether its integers are
+    int (*get_threads)();
+    void (*set_threads)(int);
+    int most;  // threads that this process may use
+    std::mutex mutex;
+    int n_users, own;  // calls in progress, and the number of threads to return to
+};
+
+Blas& blas() {
+    static Blas* found = new Blas();  // never destroyed: threads may outlive main
+    return *found;
+}
+
+// How many threads may take part: as many as NumPy's BLAS would use, here and now.
+int team_size() {
+    Blas& b = blas();
+    if (!b.get_threads) return 1;
+    std::lock_guard<std::mutex> lock(b.mutex);
+    const int n = b.n_users ? b.own : b.get_threads();
+    const int most = b.most < MAX_THREADS ? b.most : MAX_THREADS;
+    return n < 1 ? 1 : n < most ? n : most;
+}
+
+// While one of these lives the BLAS computes in the thread that calls it.
+struct SingleThreaded {
+    SingleThreaded() {
+        Blas& b = blas();
+        std::lock_guard<std::mutex> lock(b.mutex);
+        if (b.n_users++ == 0) {
+            b.own = b.get_threads();
+            if (b.own != 1) b.set_threads(1);
+        }
+    }
+    ~SingleThreaded() {
+        Blas& b = blas();
+        std::lock_guard<std::mutex> lock(b.mutex);
+        if (--b.n_users == 0 && b.own != 1) b.set_threads(b.own);
+    }
+};
+
+#if defined(XPN_POSIX)
+// A fork takes only the thread that asks for it along.
+void before_fork() {
+    team().pause();
+    blas().mutex.lock();
+}
+
+void after_fork() {
+    blas().mutex.unlock();
+    team().resume();
+}
+
+void after_fork_in_child() {
+    Blas& b = blas();
+    if (b.n_users) b.set_threads(b.own);  // calls that were in progress in other threads
+    b.n_users = 0;
+    after_fork();
+}
+#endif
+
+// To be called once.
+void prepare_for_forks() {
+#if defined(XPN_POSIX)
+    pthread_atfork(before_fork, after_fork, after_fork_in_child);
+#endif
+}
+
+// A matrix as the BLAS wants it: row after row, or transposed, column after column.
+struct Matrix {
+    char* data;
+    bool is_transposed;
+    ptrdiff_t leading;  // elements from one row, or column, to the next
+};
+
+// out = A B, of shapes (m, k) and (k, n).
+struct Product {
+    bool is_double;
+    ptrdiff_t m, n, k;
+    Matrix A, B, out;
+};
+
+template <class T, class Int>
+void gemm(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t left, ptrdiff_t right) {
+    typedef void (*Gemm)(int, int, int, Int, Int, Int, T, const T*, Int, const T*, Int, T, T*, Int);
+    const int row_major = 101, as_it_is = 111, transposed = 112;  // the values of CBLAS's enums
+    const T* A = reinterpret_cast<const T*>(p.A.data) + top * (p.A.is_transposed ? 1 : p.A.leading);
+    const T* B = reinterpret_cast<const T*>(p.B.data) + left * (p.B.is_transposed ? p.B.leading : 1);
+    T* out = reinterpret_cast<T*>(p.out.data) + top * p.out.leading + left;
+    reinterpret_cast<Gemm>(blas().gemm[p.is_double])(
+        row_major, p.A.is_transposed ? transposed : as_it_is,
+        p.B.is_transposed ? transposed : as_it_is, (Int)(bottom - top), (Int)(right - left),
+        (Int)p.k, T(1), A, (Int)p.A.leading, B, (Int)p.B.leading, T(0), out, (Int)p.out.leading);
+}
+
+// What is divided: rows, in fours as a BLAS takes them, or columns, by a cache line of float32.
+struct Division {
+    bool by_rows;
+    ptrdiff_t length, grain;
+
+    Division(bool by_rows, ptrdiff_t n_rows, ptrdiff_t n_columns)
+        : by_rows(by_rows), length(by_rows ? n_rows : n_columns), grain(by_rows ? 4 : 16) {}
+
+    // Where part k of n begins, and part k - 1 ends.
+    ptrdiff_t bound(int k, int n) const {
+        return k == n ? length : length / n * k / grain * grain;
+    }
+
+    // Into how many parts, of at least `least` out of `amount` each.
+    int parts(double amount, double least) const {
+        if (amount < 2 * least) return 1;
+        const double worth = amount / least;
+        const ptrdiff_t fit = length / grain;
+        int n = team_size();
+        if (n > worth) n = (int)worth;
+        if (n > fit) n = (int)fit;
+        return n < 1 ? 1 : n;
+    }
+};
+
+// A matrix is divided along its longer side. All that compute it or read it element by element do
+// so, and find in the cache of their processor what it has written.
+bool divides_rows(ptrdiff_t n_rows, ptrdiff_t n_columns) { return n_rows > n_columns; }
+
+struct SharedProduct {
+    const Product* product;
+    Division division;
+};
+
+void multiply_part(const void* job, int part, int n_parts) {
+    const SharedProduct& shared = *static_cast<const SharedProduct*>(job);
+    const Product& p = *shared.product;
+    const ptrdiff_t begin = shared.division.bound(part, n_parts);
+    const ptrdiff_t end = shared.division.bound(part + 1, n_parts);
+    if (begin == end) return;
+    const bool by_rows = shared.division.by_rows;
+    const ptrdiff_t top = by_rows ? begin : 0, bottom = by_rows ? end : p.m;
+    const ptrdiff_t left = by_rows ? 0 : begin, right = by_rows ? p.n : end;
+    if (p.is_double) {
+        blas().is_64_bit ? gemm<double, long long>(p, top, bottom, left, right)
+                         : gemm<double, int>(p, top, bottom, left, right);
+    } else {
+        blas().is_64_bit ? gemm<float, long long>(p, top, bottom, left, right)
+                         : gemm<float, int>(p, top, bottom, left, right);
+    }
+}
+
+const double MULTIPLICATIONS = 1 << 18;  // a part of a product that is worth a thread
+
+void multiply(const Product& p) {
+    const SharedProduct shared = {&p, Division(divides_rows(p.m, p.n), p.m, p.n)};
+    const double amount = (double)p.m * (double)p.n * (double)p.k;
+    const int n_parts = shared.division.parts(amount, MULTIPLICATIONS);
+    const SingleThreaded guard;
+    team().share(multiply_part, &shared, n_parts);
+}
+
+}  // namespace

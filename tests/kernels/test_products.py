@@ -1,0 +1,297 @@
+"""Matrix products and long loops, shared by a team of threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.devices import environment
+from tests.kernels.cases import ROWS, case
+from xpnet.kernels import blas, host
+from xpnet.kernels.catalogue import Rowwise
+
+pytestmark = [pytest.mark.host]
+if os.environ.get("CI") != "true":
+    reason = "there are no host kernels, or NumPy's BLAS is not OpenBLAS"
+    pytestmark += [pytest.mark.skipif(not host.shared(), reason=reason)]
+
+THREADS = (1, 2, 3, 7)
+
+
+@contextmanager
+def team_of(n):
+    """Let n threads share the work, however many processors there are."""
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    matmul, found = host.shared()["matmul"], blas.numpy_blas()
+    assert found is not None
+    addresses = (found.sgemm, found.dgemm, found.get_threads, found.set_threads, found.is_64_bit)
+    with threadpoolctl.threadpool_limits(n, "blas"):
+        host._module().use_blas(*addresses, n)
+        try:
+            assert host.count_threads() == n
+            yield matmul
+        finally:
+            host._module().use_blas(*addresses, blas.available_cpus())
+
+
+def matrix(rng, shape, dtype, *, transposed=False, apart=0):
+    """Draw a matrix; transposed, or as a view whose rows do not follow each other."""
+    n_rows, n_columns = reversed(shape) if transposed else shape
+    values = rng.standard_normal((n_rows, n_columns + apart)).astype(dtype)[:, :n_columns]
+    return values.T if transposed else values
+
+
+def assert_product(out, A, B):
+    exact = A.astype(np.float64) @ B.astype(np.float64)
+    bound = np.abs(A).astype(np.float64) @ np.abs(B).astype(np.float64)
+    eps = np.finfo(out.dtype).eps
+    assert (np.abs(out - exact) <= A.shape[1] * eps * bound + np.finfo(out.dtype).tiny).all()
+
+
+@pytest.mark.parametrize("n_threads", THREADS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("m", "k", "n"),
+    [(128, 784, 256), (784, 128, 256), (2, 3000, 200), (997, 131, 61), (61, 131, 997), (512,) * 3],
+)
+def test_product(n_threads, dtype, m, k, n):
+    rng = np.random.default_rng(m)
+    for A_transposed, B_transposed, apart in [(0, 0, 0), (1, 0, 3), (0, 1, 1), (1, 1, 0)]:
+        A = matrix(rng, (m, k), dtype, transposed=A_transposed, apart=apart)
+        B = matrix(rng, (k, n), dtype, transposed=B_transposed, apart=apart)
+        whole = np.full((m, n + apart), np.nan, dtype)
+        out = whole[:, :n]
+        with team_of(n_threads) as matmul:
+            assert matmul(A, B, out=out) is out
+        assert_product(out, A, B)
+        assert np.isnan(whole[:, n:]).all()  # what lies between rows of the result
+
+
+@given(
+    *(st.integers(0, 40) for _ in range(3)),
+    *(st.booleans() for _ in range(2)),
+    st.integers(0, 2),
+    st.sampled_from([np.float32, np.float64]),
+    st.sampled_from(["out", "positional", "none"]),
+)
+def test_whatever_numpy_multiplies(m, k, n, A_transposed, B_transposed, apart, dtype, how):
+    rng = np.random.default_rng(0)
+    A = matrix(rng, (m, k), dtype, transposed=A_transposed, apart=apart)
+    B = matrix(rng, (k, n), dtype, transposed=B_transposed, apart=apart)
+    matmul = host.shared()["matmul"]
+    if how == "none":
+        out = matmul(A, B)
+    else:
+        out = np.empty((m, n), dtype)
+        assert (matmul(A, B, out=out) if how == "out" else matmul(A, B, out)) is out
+    assert (out.dtype, out.shape) == (dtype, (m, n))
+    assert_product(out, A, B)
+
+
+def test_what_is_no_product_of_two_matrices_is_numpys():
+    matmul = host.shared()["matmul"]
+    rng = np.random.default_rng(0)
+    A, B = rng.standard_normal((3, 4, 5)), rng.standard_normal((3, 5, 2))
+    np.testing.assert_array_equal(matmul(A, B), A @ B)
+    out = np.empty((3, 4, 2))
+    np.testing.assert_array_equal(matmul(A, B, out=out), A @ B)
+    np.testing.assert_array_equal(matmul(A[0], B[0, :, 0]), A[0] @ B[0, :, 0])
+    np.testing.assert_array_equal(matmul(A[0].tolist(), B[0]), A[0] @ B[0])
+    square = rng.standard_normal((64, 64))
+    expected = square @ square
+    matmul(square, square, out=square)  # NumPy sees that they overlap
+    np.testing.assert_array_equal(square, expected)
+    reversed_rows = np.empty((64, 64))[::-1]
+    matmul(expected, expected, out=reversed_rows)
+    np.testing.assert_array_equal(reversed_rows, expected @ expected)
+    swapped = expected.astype(expected.dtype.newbyteorder())
+    np.testing.assert_array_equal(
+        matmul(swapped, expected, out=np.empty((64, 64))), swapped @ expected
+    )
+    mixed = matmul(expected.astype(np.float32), expected, out=np.empty((64, 64)))
+    np.testing.assert_array_equal(mixed, expected.astype(np.float32) @ expected)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "expected"),
+    [
+        ([(2, 3), (2, 3), (2, 3)], "mismatch"),
+        ([(20, 30), (30, 40), (20, 41)], "mismatch|broadcast"),
+    ],
+)
+def test_shapes_that_do_not_fit(shapes, expected):
+    A, B, out = (np.ones(shape) for shape in shapes)
+    with pytest.raises(ValueError, match=expected):
+        host.shared()["matmul"](A, B, out=out)
+
+
+def test_a_read_only_result():
+    out = np.empty((20, 20))
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        host.shared()["matmul"](np.ones((20, 20)), np.ones((20, 20)), out=out)
+
+
+@pytest.mark.parametrize("n_threads", THREADS)
+def test_the_blas_gets_its_threads_back(n_threads):
+    A = np.ones((300, 300))
+    out = np.empty_like(A)
+    with team_of(n_threads) as matmul:
+        matmul(A, A, out=out)
+        import threadpoolctl
+
+        pools = [p for p in threadpoolctl.threadpool_info() if "numpy" in p["filepath"]]
+        assert [pool["num_threads"] for pool in pools] in ([n_threads], [])
+        assert host.count_threads() == n_threads
+
+
+def test_many_callers_at_once():
+    # One of them has the team; the others compute by themselves, divided in the same way.
+    rng = np.random.default_rng(0)
+    A, B = (rng.standard_normal((256, 256)).astype(np.float32) for _ in range(2))
+    failures = []
+
+    def compute(matmul, expected):
+        out = np.empty_like(A)
+        for _ in range(200):
+            out.fill(np.nan)
+            matmul(A, B, out=out)
+            if not np.array_equal(out, expected):
+                failures.append(out)
+
+    with team_of(3) as matmul:
+        expected = matmul(A, B, out=np.empty_like(A)).copy()
+        callers = [threading.Thread(target=compute, args=(matmul, expected)) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        assert host.count_threads() == 3
+    assert not failures
+
+
+LONG = [name for name, row in ROWS.items() if not isinstance(row, Rowwise) and name != "adam_tick"]
+
+
+@pytest.mark.parametrize("shape", [(97, 701), (701, 97), (1, 70_001)])
+@pytest.mark.parametrize("name", LONG)
+def test_a_shared_loop_computes_the_same(name, shape):
+    """The threads write every element, each once, whatever they share a loop into."""
+    operation = host.fused()[name]
+    found = []
+    for n_threads in THREADS:
+        arguments = case(name, shape, "ordinary")
+        with team_of(n_threads):
+            result = operation(**arguments)
+        arrays = [value for value in arguments.values() if isinstance(value, np.ndarray)]
+        found.append([*arrays, np.empty(0) if result is None else result])
+    for other in found[1:]:
+        for first, second in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(first, second)
+
+
+def test_the_loops_of_a_stack():
+    rng = np.random.default_rng(0)
+    Z, b = rng.standard_normal((5, 90, 300)), rng.standard_normal((5, 300))
+    with team_of(3):
+        A = host.fused()["relu"](Z, b)
+    np.testing.assert_array_equal(A, np.maximum(Z + b[:, None, :], 0))
+
+
+def run(code, **more):
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(OPENBLAS_NUM_THREADS="2", **more),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+SETUP = """
+import os, time, numpy as np
+from xpnet.kernels import host
+matmul = host.shared()["matmul"]
+A = np.random.default_rng(0).standard_normal((400, 400))
+out = np.empty_like(A)
+matmul(A, A, out=out)
+expected = out.copy()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_fork_takes_no_threads_along(busy):
+    """Python warns of forks beside other threads; parent and child go on with new ones."""
+    code = """
+import threading
+stopped = threading.Event()
+def work():
+    other = np.empty_like(A)
+    while not stopped.is_set():
+        matmul(A, A, out=other)
+if BUSY:
+    threading.Thread(target=work, daemon=True).start()
+    time.sleep(0.05)
+child = os.fork()
+if child == 0:
+    ok = all((matmul(A, A, out=out) == expected).all() for _ in range(50))
+    os._exit(0 if ok and host.count_threads() == 2 else 1)
+stopped.set()
+matmul(A, A, out=out)
+assert (out == expected).all()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    first = "import warnings; warnings.simplefilter('ignore' if BUSY else 'error')\n"
+    assert run(f"BUSY = {busy}\n{first}{SETUP}{code}") == "0\n"
+
+
+def test_idle_threads_sleep():
+    """A process that waits uses no processor, and its team wakes up when there is work."""
+    code = """
+time.sleep(0.1)
+before = time.process_time()
+time.sleep(0.5)
+used = time.process_time() - before
+matmul(A, A, out=out)
+print(used < 0.1, (out == expected).all())
+"""
+    assert run(SETUP + code) == "True True\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be pinned")
+def test_one_processor_is_not_shared():
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n" + SETUP
+    code += "print(host.count_threads(), len(os.listdir('/proc/self/task')) < 3)\n"
+    assert run(code).split()[0] == "1"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("max 100000\n", 64), ("150000 100000\n", 2), ("5000 100000\n", 1), ("nonsense", 64)],
+)
+def test_the_quota_of_a_container_counts(monkeypatch, tmp_path, text, expected):
+    quota = tmp_path / "cpu.max"
+    quota.write_text(text)
+    monkeypatch.setattr(blas, "_QUOTA", quota)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert blas.available_cpus() == expected
+    quota.unlink()
+    assert blas.available_cpus() == 64
+
+
+def test_another_blas_is_left_alone(monkeypatch):
+    """What NumPy is built on may be another library than OpenBLAS."""
+    monkeypatch.setattr(blas, "_NAMES", (("no_such_", "", False),))
+    assert blas.numpy_blas.__wrapped__() is None
