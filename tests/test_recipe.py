@@ -175,6 +175,27 @@ def test_what_the_data_decide_is_written_down(dev, tmp_path, X, divisor):
     assert result.recipe.run(device=dev).history.cost == result.history.cost
 
 
+@pytest.mark.parametrize("divide_by", [255, 254.9, 3])
+@pytest.mark.parametrize("standardise", [False, True])
+def test_bytes_become_the_numbers_that_preprocessing_makes_of_them(
+    dev, tmp_path, monkeypatch, divide_by, standardise
+):
+    """Whether they are divided before the training or in it is nothing that a result shows."""
+    np.savez(tmp_path / "mine.npz", X=pixels(np.uint8), y=np.arange(100) % 10)
+    changes = [f"data.dataset={tmp_path / 'mine.npz'}", f"data.divide_by={divide_by}"]
+    changes += [f"data.standardise={str(standardise).lower()}"]
+    recipe = parse_recipe("mine", GOOD, changes=changes)
+    trained = []
+    for beforehand in (False, True):
+        if beforehand:
+            monkeypatch.setattr("xpnet.recipe._only_divides", lambda *_: False)
+        trained.append(recipe.run(device=dev))
+    network, other = (result.model.network for result in trained)
+    np.testing.assert_array_equal(dev.to_host(network.parameters), dev.to_host(other.parameters))
+    assert trained[0].test_cost == trained[1].test_cost
+    assert trained[0].train_accuracy == trained[1].train_accuracy
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

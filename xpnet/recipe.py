@@ -172,7 +172,7 @@ class Recipe:
         dataset = self.load_data() if dataset is None else dataset
         network = self.build(dataset, device)
         with Interruption():
-            preprocessing, X = self._preprocess(dataset, network.dtype)
+            preprocessing, X, divide_by = self._preprocess(dataset, network.dtype)
             validation = None
             if "validation" in X:
                 validation = (X["validation"], dataset.y_validation)
@@ -202,6 +202,7 @@ class Recipe:
                     network,
                     X["train"],
                     dataset.y_train,
+                    divide_by=divide_by,
                     loss=loss,
                     optimizer=Optimizer.resolve(values["optimizer"]),
                     validation=validation,
@@ -213,8 +214,12 @@ class Recipe:
                 if n_reports:  # then it is not the settings
                     raise
                 raise RecipeError(f"{self.name}: {error}") from error
-            train_cost, train_accuracy = evaluate(network, loss, X["train"], dataset.y_train)
-            test_cost, test_accuracy = evaluate(network, loss, X["test"], dataset.y_test)
+            train_cost, train_accuracy = evaluate(
+                network, loss, X["train"], dataset.y_train, divide_by=divide_by
+            )
+            test_cost, test_accuracy = evaluate(
+                network, loss, X["test"], dataset.y_test, divide_by=divide_by
+            )
             return Result(
                 self._as_run(network, preprocessing),
                 dataset,
@@ -228,8 +233,11 @@ class Recipe:
 
     def _preprocess(
         self, dataset: Dataset, dtype: npt.DTypeLike
-    ) -> tuple[Preprocessing, dict[str, npt.NDArray[Any]]]:
-        """Preprocess all parts, such that what cannot be is known before the training."""
+    ) -> tuple[Preprocessing, dict[str, npt.NDArray[Any]], float | None]:
+        """Preprocess all parts, such that what cannot be is known before the training.
+
+        Bytes that are only to be divided stay as they are, and the divisor comes along.
+        """
         raw = {"train": dataset.X_train, "test": dataset.X_test}
         if dataset.X_validation is not None:
             raw["validation"] = dataset.X_validation
@@ -240,6 +248,8 @@ class Recipe:
                 divide_by=_divisor(self.values["data"]["divide_by"], dataset),
                 standardise=self.values["data"]["standardise"],
             )
+            if _only_divides(preprocessing, raw, dtype):
+                return preprocessing, raw, preprocessing.divide_by
             X = {}
             for part, features in raw.items():
                 X[part] = preprocessing(features, dtype)
@@ -248,12 +258,25 @@ class Recipe:
             raise DataError(
                 f"{dataset.name}, {part} samples, with data.divide_by = {divisor}: {error}"
             ) from error
-        return preprocessing, X
+        return preprocessing, X, None
 
     def _as_run(self, network: Network, preprocessing: Preprocessing) -> Recipe:
         """Fill in what the data set and the machine decided."""
         data = {**self.values["data"], "divide_by": preprocessing.divide_by}
         return Recipe(self.name, {**self.values, "device": network.device.name, "data": data})
+
+
+def _only_divides(
+    preprocessing: Preprocessing, raw: dict[str, npt.NDArray[Any]], dtype: npt.DTypeLike
+) -> bool:
+    """Tell whether a division of bytes in the network's dtype is all that preprocessing does.
+
+    Divided in float64 and rounded, as preprocessing does it, a byte gives the same number.
+    """
+    with np.errstate(all="ignore"):
+        is_exact = float(np.asarray(preprocessing.divide_by, dtype)) == preprocessing.divide_by
+    are_bytes = all(features.dtype == np.uint8 for features in raw.values())
+    return preprocessing.mean is None and are_bytes and is_exact
 
 
 _OF_PREPROCESSING = ("divide_by", "standardise")

@@ -101,7 +101,7 @@ def test_a_fused_step_allocates_nothing():
         pytest.skip(f"the host kernels are {host.problem()}")
     batch_size = 128
     _, step = make_step(xpnet.device("cpu", kernels="fused"), batch_size)
-    indices = np.random.default_rng(1).integers(0, N, (20, batch_size))
+    indices = np.random.default_rng(1).integers(0, N, (1000, batch_size))
     step(indices[0])
     tracemalloc.start()
     try:

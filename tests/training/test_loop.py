@@ -7,6 +7,7 @@ import pickle
 import signal
 import threading
 import time
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,74 @@ def test_full_batch_by_none_by_size_and_beyond(dev):
     results = [weights(train(dev, batch_size=size)[0]) for size in (None, N, N + 1)]
     np.testing.assert_array_equal(results[0], results[1])
     np.testing.assert_array_equal(results[0], results[2])
+
+
+def pixels(n=N, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, 4), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("divide_by", [None, 255, 1.0, np.float32(7.5)])
+@pytest.mark.parametrize("batch_size", [16, None])
+def test_bytes_train_as_the_numbers_that_they_stand_for(dev, dtype, divide_by, batch_size):
+    """To the bit, in training, in reports and in prediction."""
+    X, y = pixels(), np.arange(N) % 3
+    numbers = X.astype(dtype) / np.dtype(dtype).type(1 if divide_by is None else divide_by)
+    found = []
+    for features, divisor in ((X, divide_by), (numbers, None)):
+        network = make(dev, dtype=dtype)
+        history = training.fit(
+            network,
+            features,
+            y,
+            loss="softmax_cross_entropy",
+            optimizer=nn.Adam(0.01),
+            epochs=3,
+            batch_size=batch_size,
+            divide_by=divisor,
+            validation=(features[:20], y[:20]),
+            train_accuracy=True,
+        )
+        after = training.evaluate(network, "softmax_cross_entropy", features, y, divide_by=divisor)
+        predicted = network.predict(features, batch_size=13, divide_by=divisor)
+        found.append((weights(network), history, after, predicted))
+    for first, second in zip(found[0], found[1], strict=True):
+        if isinstance(first, training.History):
+            assert first.cost == second.cost
+            assert [r.validation_cost for r in first.reports] == [
+                r.validation_cost for r in second.reports
+            ]
+            assert [r.train_accuracy for r in first.reports] == [
+                r.train_accuracy for r in second.reports
+            ]
+        else:
+            np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.host
+def test_bytes_stay_bytes():
+    """Nothing in training is as large as the numbers that they stand for."""
+    X = np.random.default_rng(0).integers(0, 256, (20_000, 4), dtype=np.uint8)
+    y = np.arange(len(X)) % 2
+    network = nn.Network([nn.Dense(2)], 4, device="cpu")
+    tracemalloc.start()
+    try:
+        training.fit(
+            network,
+            X,
+            y,
+            loss="softmax_cross_entropy",
+            optimizer="adam",
+            epochs=1,
+            batch_size=100,
+            shuffle=False,
+            divide_by=255,
+        )
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    order = 8 * len(X)
+    assert peak < order + 150_000 < X.size * 4
 
 
 def test_batch_of_one(dev):
@@ -427,6 +496,19 @@ X_OK, Y_OK = problem()
         ({"report_every": -1}, ValueError, "report_every must be a positive integer"),
         ({"seed": "x"}, ValueError, "seed must be an integer, got 'x'"),
         ({"shuffle": 1}, ValueError, "shuffle must be true or false, got 1"),
+        ({"divide_by": 0, "X": pixels()}, ValueError, "divide_by must be a positive finite number"),
+        ({"divide_by": "9", "X": pixels()}, ValueError, "divide_by must be a positive number"),
+        (
+            {"divide_by": 1e300, "X": pixels(), "network": "float32"},
+            ValueError,
+            r"divide_by=1e\+300 is inf in float32: out of its range",
+        ),
+        ({"divide_by": 255}, ValueError, "divide_by is for bytes: X must be .* got float64"),
+        (
+            {"divide_by": 255, "X": pixels(), "validation": (X_OK, Y_OK)},
+            ValueError,
+            "validation X must be an array of uint8 with it, got float64",
+        ),
         ({"loss": "hinge"}, ValueError, "no loss named 'hinge'; known here: .*softmax_cross"),
         ({"optimizer": "adan"}, ValueError, "no optimizer named 'adan'"),
         ({"optimizer": {"type": "adam", "beta": 1}}, ValueError, "optimizer 'adam': got an unexp"),

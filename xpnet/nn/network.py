@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -12,10 +13,10 @@ import numpy.typing as npt
 from xpnet.device import Device, host_array
 from xpnet.device import device as make_device
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Cache, Layer, check_count
+from xpnet.nn.base import Cache, Layer, check_count, check_positive
 from xpnet.random import WeightStream, check_seed, weight_stream
 
-__all__ = ["Network", "check_samples"]
+__all__ = ["Network", "check_divisor", "check_samples"]
 
 _ALIGNMENT = 16  # elements: every parameter starts on a 64-byte boundary of a float32 buffer
 
@@ -313,7 +314,7 @@ class Network:
                 gradient = gradient.astype(self.dtype, copy=False)
         return gradient
 
-    def predict(self, X: Any, *, batch_size: int = 1024) -> Any:
+    def predict(self, X: Any, *, batch_size: int = 1024, divide_by: float | None = None) -> Any:
         """Compute the output for any number of samples.
 
         Touches no buffer of the training step and may run in several threads at once; memory in
@@ -325,6 +326,9 @@ class Network:
             A memory-mapped array is read batch by batch.
         batch_size : int
             Samples at a time, positive.
+        divide_by : float or None
+            What bytes are divided by, batch by batch, as in training; see
+            :func:`xpnet.training.fit`.
 
         Returns
         -------
@@ -338,6 +342,7 @@ class Network:
             If ``X`` has the wrong shape or lives on another device.
         """
         batch_size = check_count("batch_size", batch_size)
+        divide_by = check_divisor(divide_by, X, self.dtype)
         on_gpu = hasattr(X, "__cuda_array_interface__")
         if not on_gpu and type(X) not in (np.ndarray, np.memmap):  # those are converted by batch
             X = host_array(X, self.dtype, name="X")
@@ -351,6 +356,8 @@ class Network:
                 if start == 0 or stop - start < batch_size:
                     caches = self.allocate(stop - start, training=False)
                 batch = self.device.asarray(X[start:stop], self.dtype, name="X")
+                if divide_by is not None:  # bytes, so that the batch is a copy
+                    self.device.xp.divide(batch, divide_by, out=batch)
                 output[start:stop] = self.forward(batch, caches)
             return output if on_gpu else self.device.to_host(output)
 
@@ -369,6 +376,40 @@ def _check_dtype(dtype: Any) -> np.dtype[Any]:
         if isinstance(dtype, (str, type, np.dtype)) and dtype == known:
             return known
     raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+
+
+def check_divisor(divide_by: Any, X: Any, dtype: npt.DTypeLike, *, name: str = "X") -> float | None:
+    """Return what bytes are divided by as a float, None where nothing is.
+
+    Parameters
+    ----------
+    divide_by : float or None
+        Positive, and finite in ``dtype``.
+    X : array
+        What is to be divided: of bytes, since numbers can be divided beforehand at no cost.
+    dtype : {"float32", "float64"}
+    name : str
+        How the error calls ``X``.
+
+    Raises
+    ------
+    ValueError
+        If ``divide_by`` is out of its range, or ``X`` does not hold bytes.
+    """
+    if divide_by is None:
+        return None
+    number = check_positive("divide_by", divide_by)
+    with np.errstate(all="ignore"):
+        rounded = float(np.asarray(number, dtype))
+    if not 0 < rounded < math.inf:
+        raise ValueError(f"divide_by={number:g} is {rounded:g} in {dtype}: out of its range")
+    found = getattr(X, "dtype", type(X).__name__)
+    if found != np.uint8:
+        raise ValueError(
+            f"divide_by is for bytes: {name} must be an array of uint8 with it, got {found}; "
+            "divide other numbers beforehand"
+        )
+    return number
 
 
 def check_samples(X: Any, n_features: int, *, name: str = "X") -> None:

@@ -24,11 +24,14 @@ class TrainingStep:
     state : dict of str to device array
         The optimizer's state for this network.
     X : device array (n_samples, n_features)
-        The data set, in the network's dtype.
+        The data set, in the network's dtype; or of bytes (uint8), which become numbers as they are
+        gathered.
     y : device array (n_samples, ...)
         Its labels, as the loss gives them.
     batch_size : int or None
         None trains on the whole data set where it lies, without gathering.
+    divide_by : float or None
+        What bytes are divided by; see :func:`check_divisor`.
 
     Attributes
     ----------
@@ -45,6 +48,7 @@ class TrainingStep:
         X: Array,
         y: Array,
         batch_size: int | None = None,
+        divide_by: float | None = None,
     ) -> None:
         xp = network.device.xp
         self._network = network
@@ -54,12 +58,16 @@ class TrainingStep:
         self._state = state
         self._data = X
         self._labels = y
+        self._divide_by = divide_by
         self._gathers = batch_size is not None
         self.batch_size = len(X) if batch_size is None else batch_size
         self.X, self.y = X, y
+        if self._gathers or X.dtype != network.dtype:
+            self.X = xp.empty((self.batch_size, *X.shape[1:]), dtype=network.dtype)
         if self._gathers:
-            self.X = xp.empty((self.batch_size, *X.shape[1:]), dtype=X.dtype)
             self.y = xp.empty((self.batch_size, *y.shape[1:]), dtype=y.dtype)
+        elif X.dtype != network.dtype:
+            self._ops.gather(X, xp.arange(len(X)), out=self.X, divide_by=divide_by)
         self._caches = network.allocate(self.batch_size, training=True)
         self._losses = xp.empty(self.batch_size, dtype=network.dtype)
         self._dlogits = xp.empty((self.batch_size, network.n_outputs), dtype=network.dtype)
@@ -82,7 +90,7 @@ class TrainingStep:
         if self._gathers:
             if indices is None:
                 raise TypeError(f"a step of batch size {self.batch_size} needs indices, got None")
-            ops.gather(self._data, indices, out=self.X)
+            ops.gather(self._data, indices, out=self.X, divide_by=self._divide_by)
             ops.gather(self._labels, indices, out=self.y)
         logits = self._network.forward(self.X, self._caches)
         self._loss.forward(ops, logits, self.y, self._losses, self.loss_value, self._dlogits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from xpnet.device import Device
 from xpnet.kernels.reference import Array
 from xpnet.nn.base import Loss, Optimizer, check_count
-from xpnet.nn.network import Network, check_samples
+from xpnet.nn.network import Network, check_divisor, check_samples
 from xpnet.nn.step import TrainingStep
 from xpnet.random import check_seed, subset
 from xpnet.random import shuffle as shuffled
@@ -23,7 +24,8 @@ __all__ = ["DivergenceError", "OnReport", "evaluate", "fit"]
 
 OnReport: TypeAlias = Callable[[Report], None]
 _CAPACITY = 65_536  # losses that wait on the device between two reports
-_SCORED = 10_000  # training samples that a report's accuracy is measured on
+_SCORED = 10_000  # training samples that a report's accuracy is measured on,
+_PIECE = 1024  # so many at a time
 
 
 class DivergenceError(ArithmeticError):
@@ -61,6 +63,7 @@ def fit(
     optimizer: str | dict[str, Any] | Optimizer,
     epochs: int,
     batch_size: int | None = None,
+    divide_by: float | None = None,
     shuffle: bool = True,
     seed: int | None = None,
     validation: tuple[Any, Any] | None = None,
@@ -75,6 +78,8 @@ def fit(
     network : Network
         Trained in place, on its device and in its dtype.
     X : array_like (n_samples, n_features)
+        Bytes (uint8) stay bytes in memory, a quarter of float32, and become numbers as each
+        minibatch is gathered.
     y : array_like (n_samples,) or (n_samples, n_outputs)
         Labels, as the loss asks for them.
     loss : str, dict or Loss
@@ -84,6 +89,9 @@ def fit(
     batch_size : int or None
         Samples in a minibatch; the last of an epoch holds what is left. None, or no fewer than
         there are samples, trains on the full batch.
+    divide_by : float or None
+        What bytes are divided by, of ``X`` and of the validation data: 255 brings pixels to
+        [0, 1]. Only for bytes.
     shuffle : bool
         Whether each epoch visits the samples in a new random order. On a full batch there is no
         order.
@@ -134,21 +142,26 @@ def fit(
         raise ValueError(f"train_accuracy must be true or false, got {train_accuracy!r}")
     device = network.device
     X_data, y_data = _samples(network, loss, X, y, "")
+    divide_by = check_divisor(divide_by, X_data, network.dtype)
     held_out = None
     if validation is not None:
         if not isinstance(validation, (tuple, list)) or len(validation) != 2:
             raise ValueError(f"validation must be a pair (X, y), got {type(validation).__name__}")
         held_out = _samples(network, loss, *validation, "validation ")
+        check_divisor(divide_by, held_out[0], network.dtype, name="validation X")
     n = len(X_data)
     if batch_size is not None and batch_size >= n:
         batch_size = None
     callers_errstate = np.geterr()
     with device.activate(), Interruption() as interruption:
         state = optimizer.init_state(device, network.parameters)
-        steps = _bind_steps(network, loss, optimizer, state, X_data, y_data, batch_size)
+        bind = functools.partial(
+            TrainingStep, network, loss, optimizer, state, X_data, y_data, divide_by=divide_by
+        )
+        steps = _bind_steps(bind, n, batch_size)
         recorder = _Recorder(network, state, min(report_every, epochs) * len(steps))
         order = device.asarray(np.arange(n), name="order")
-        scored = _scored(device, X_data, y_data, seed) if train_accuracy else None
+        scored = _scored(device, n, seed) if train_accuracy else None
         for epoch in range(epochs):
             if shuffle and batch_size is not None:
                 order = device.asarray(shuffled(n, seed, epoch), name="order")
@@ -164,8 +177,11 @@ def fit(
             is_last = epoch == epochs - 1 or interruption.is_requested()
             if epoch % report_every == 0 or is_last:
                 cost = recorder.read()
-                scores = None if held_out is None else _evaluate(network, loss, *held_out)
-                fitted = None if scored is None else _evaluate(network, loss, *scored)[1]
+                scores = fitted = None
+                if held_out is not None:
+                    scores = _evaluate(network, loss, *held_out, divide_by)
+                if train_accuracy:
+                    fitted = _evaluate(network, loss, X_data, y_data, divide_by, scored)[1]
                 report = recorder.report(epoch, cost, scores, fitted)
                 if on_report is not None:
                     with np.errstate(**callers_errstate):
@@ -179,7 +195,12 @@ def fit(
 
 
 def evaluate(
-    network: Network, loss: str | dict[str, Any] | Loss, X: Any, y: Any
+    network: Network,
+    loss: str | dict[str, Any] | Loss,
+    X: Any,
+    y: Any,
+    *,
+    divide_by: float | None = None,
 ) -> tuple[float, float]:
     """Compute the mean loss and the accuracy on a data set.
 
@@ -191,6 +212,8 @@ def evaluate(
     X : array_like (n_samples, n_features)
     y : array_like
         Labels, as the loss asks for them.
+    divide_by : float or None
+        As for :func:`fit`.
 
     Returns
     -------
@@ -206,26 +229,20 @@ def evaluate(
         If the data do not fit the network.
     """
     loss = Loss.resolve(loss)
-    return _evaluate(network, loss, *_samples(network, loss, X, y, ""))
+    X_data, y_data = _samples(network, loss, X, y, "")
+    return _evaluate(network, loss, X_data, y_data, divide_by)
 
 
 def _bind_steps(
-    network: Network,
-    loss: Loss,
-    optimizer: Optimizer,
-    state: dict[str, Array],
-    X: Array,
-    y: Array,
-    batch_size: int | None,
+    bind: Callable[..., TrainingStep], n: int, batch_size: int | None
 ) -> list[TrainingStep]:
     """Make the steps of one epoch; those of one size are the same object."""
     if batch_size is None:
-        return [TrainingStep(network, loss, optimizer, state, X, y)]
-    n_whole, n_left = divmod(len(X), batch_size)
-    whole = TrainingStep(network, loss, optimizer, state, X, y, batch_size)
-    steps = [whole] * n_whole
+        return [bind()]
+    n_whole, n_left = divmod(n, batch_size)
+    steps = [bind(batch_size=batch_size)] * n_whole
     if n_left:
-        steps.append(TrainingStep(network, loss, optimizer, state, X, y, n_left))
+        steps.append(bind(batch_size=n_left))
     return steps
 
 
@@ -320,11 +337,27 @@ class _Recorder:
         return float(self._device.to_host(self._state["learning_rate"])[0])
 
 
-def _evaluate(network: Network, loss: Loss, X: Array, y: Array) -> tuple[float, float]:
+def _evaluate(
+    network: Network,
+    loss: Loss,
+    X: Array,
+    y: Array,
+    divide_by: float | None,
+    chosen: Array | None = None,
+) -> tuple[float, float]:
+    """Give the mean loss and the accuracy on all samples, or on those that are chosen."""
     device = network.device
     with device.activate():
-        logits = device.asarray(network.predict(X))
-        losses = device.xp.empty(len(X), dtype=network.dtype)
+        if chosen is None:
+            logits = device.asarray(network.predict(X, divide_by=divide_by))
+        else:  # they may be many: not all at once
+            pieces = range(0, len(chosen), _PIECE)
+            rows = [chosen[start : start + _PIECE] for start in pieces]
+            logits = device.xp.concatenate(
+                [device.asarray(network.predict(X[some], divide_by=divide_by)) for some in rows]
+            )
+            y = y[chosen]
+        losses = device.xp.empty(len(logits), dtype=network.dtype)
         mean = device.xp.empty(1, dtype=network.dtype)
         loss.forward(device.ops, logits, y, losses, mean)
         right = loss.correct(device.ops, logits, y)
@@ -332,12 +365,15 @@ def _evaluate(network: Network, loss: Loss, X: Array, y: Array) -> tuple[float, 
 
 
 def _samples(network: Network, loss: Loss, X: Any, y: Any, prefix: str) -> tuple[Array, Array]:
-    """Bring samples and labels over the border, checked."""
-    X_data = network.device.asarray(X, network.dtype, name=f"{prefix}X")
+    """Bring samples and labels over the border, checked; bytes stay bytes."""
+    is_bytes = getattr(X, "dtype", None) == np.uint8
+    dtype = None if is_bytes else network.dtype
+    X_data = network.device.asarray(X, dtype, name=f"{prefix}X")
     check_samples(X_data, network.n_features, name=f"{prefix}X")
     if len(X_data) == 0:
         raise ValueError(f"{prefix}X must hold at least one sample, got none")
-    _check_finite(network.device, X_data, f"{prefix}X")
+    if not is_bytes:
+        _check_finite(network.device, X_data, f"{prefix}X")
     y_data = loss.labels(network.device, y, network.n_outputs, network.dtype, name=f"{prefix}y")
     if len(y_data) != len(X_data):
         raise ValueError(
@@ -347,15 +383,12 @@ def _samples(network: Network, loss: Loss, X: Any, y: Any, prefix: str) -> tuple
     return X_data, y_data
 
 
-def _scored(device: Device, X: Array, y: Array, seed: int) -> tuple[Array, Array]:
-    """Take ``_SCORED`` samples at random, or all where there are no more.
+def _scored(device: Device, n: int, seed: int) -> Array | None:
+    """Choose ``_SCORED`` samples at random, or None, for all, where there are no more.
 
     Not every so-many-th: labels may come in turn.
     """
-    if len(X) <= _SCORED:
-        return X, y
-    chosen = device.asarray(subset(len(X), _SCORED, seed), name="chosen")
-    return X[chosen], y[chosen]
+    return None if n <= _SCORED else device.asarray(subset(n, _SCORED, seed), name="chosen")
 
 
 def _check_finite(device: Device, X: Array, name: str) -> None:
