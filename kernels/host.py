@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "count_threads",
     "description",
     "fused",
+    "large_pages",
     "problem",
     "random_words",
     "shared",
@@ -125,6 +127,22 @@ def shared() -> dict[str, Callable[..., Any]]:
         available_cpus(),
     )
     return {"matmul": _module().matmul}
+
+
+@contextmanager
+def large_pages() -> Iterator[None]:
+    """Let large arrays that are made inside the ``with`` block lie in large pages of memory.
+
+    Only in this thread, or task, and only where there are host kernels and the system has such
+    pages.
+    """
+    module = None if problem() is not None else _module()
+    before = None if module is None else module.use_memory(None)
+    try:
+        yield
+    finally:
+        if module is not None and before is not None:
+            module.use_memory(before)
 
 
 def count_threads() -> int:

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "host_loops.h"
+#include "host_memory.h"
 #include "host_product.h"
 #include "host_team.h"
 
@@ -45,10 +46,14 @@ const npy_intp TILE = 512;             // elements of an operand that is copied 
 const npy_intp CACHE_LINE = 64;        // bytes
 const npy_intp MANY_COLUMNS = 1024;    // from here on a row is worth aligning
 const npy_intp NOGIL_ELEMENTS = 8192;  // from here on other threads may run meanwhile
-const npy_intp TEAM_ELEMENTS = 8192;   // a part of a loop that is worth a thread
+const npy_intp TEAM_ELEMENTS = 8192;   // a part of a loop that is worth a thread,
+const npy_intp FAR_ELEMENTS = 65536;   // and of a single row, one that is far
+const npy_intp STRETCH = 1024;         // elements of a row that are called for at a time
+const npy_intp SUMS = 65536;           // bytes, on the stack, for the sums of parts of a matrix
 const npy_intp AHEAD = 4;              // rows of a minibatch that are called for in advance,
 const npy_intp PREFETCHED = 4096;      // and how many bytes of each
-const npy_intp GATHER_BYTES = 32768;   // a part of a minibatch that is
+const npy_intp GATHER_BYTES = 1 << 15;      // a part of a minibatch that is worth a thread,
+const npy_intp FAR_GATHER_BYTES = 1 << 17;  // and one that is far
 
 enum Kind { ELEMENTWISE, COLUMN_REDUCE, ROWWISE, GATHER };
 enum Layout { EACH, COLUMN, ROW, SINGLE };
@@ -109,6 +114,7 @@ struct Operation {
     int n_parameters, n_operands, n_constants, result;  // result: the operand "out", or -1
     bool reads_columns;  // whether the index of a column matters, so that rows cannot be merged
     bool has_columns;    // whether an operand has a value for each column
+    int total;           // the operand that receives the sum of each column
     Parameter parameters[MAX_PARAMETERS];
     OperandSpec operands[XPN_MAX_OPERANDS];
     ConstantSpec constants[XPN_MAX_CONSTANTS];
@@ -597,10 +603,21 @@ void run_in_tiles(const Plan* plan, const XpnBlock& block, const npy_intp* inner
     }
 }
 
+// One matrix in contiguous rows, and all that the loop over it needs: threads are given copies.
+struct Task {
+    const Operation* self;
+    XpnLoop loop;
+    Division division;
+    char* sums;  // where rows are divided that are summed: a row of sums for each part; or null
+    XpnBlock block;
+    unsigned char itemsize[XPN_MAX_OPERANDS];
+    XpnConstant constants[XPN_MAX_CONSTANTS];
+};
+
 // A matrix of few columns whose operands would be contiguous as a whole, but for those with one
 // value for each column: these are repeated, so that several rows run as one.
-bool run_as_few_rows(const Plan* plan, const XpnBlock& block) {
-    const Operation* self = plan->self;
+bool run_as_few_rows(const Task& task, const XpnBlock& block) {
+    const Operation* self = task.self;
     if (self->kind != ELEMENTWISE || self->reads_columns || block.n_rows < 2 ||
         block.n_columns < 1 || block.n_columns > TILE / 8) {
         return false;
@@ -609,7 +626,7 @@ bool run_as_few_rows(const Plan* plan, const XpnBlock& block) {
     const npy_intp rows_at_once = TILE / block.n_columns;
     XpnBlock piece = block;
     for (int k = 0; k < self->n_operands; ++k) {
-        const npy_intp itemsize = plan->views[k].itemsize;
+        const npy_intp itemsize = task.itemsize[k];
         const bool is_repeated = block.data[k] && block.stride[k] == 0 &&
                                  has_rows_of_elements(self->operands[k]);
         if (!block.data[k] || (block.stride[k] == 0 && !is_repeated)) continue;
@@ -632,61 +649,100 @@ bool run_as_few_rows(const Plan* plan, const XpnBlock& block) {
         for (int k = 0; k < self->n_operands; ++k) {
             if (block.stride[k] != 0) piece.data[k] = block.data[k] + r * block.stride[k];
         }
-        plan->loop(&piece);
+        task.loop(&piece);
     }
     return true;
 }
 
 // A long row in two pieces, so that what is written begins at a cache line in the second: a vector
 // that lies across two lines takes as long as two.
-void run_row_aligned(const Plan* plan, const XpnBlock& block) {
-    const Operation* self = plan->self;
+void run_row_aligned(const Task& task, const XpnBlock& block) {
+    const Operation* self = task.self;
     int written = 0;
     while (self->operands[written].use == IN || !block.data[written]) ++written;
-    const npy_intp itemsize = plan->views[written].itemsize;
+    const npy_intp itemsize = task.itemsize[written];
     const npy_intp past = (npy_intp)((uintptr_t)block.data[written] % CACHE_LINE);
     const npy_intp head = past % itemsize == 0 ? (CACHE_LINE - past) % CACHE_LINE / itemsize : 0;
-    if (head == 0 || block.n_columns < MANY_COLUMNS) return plan->loop(&block);
+    if (head == 0 || block.n_columns < MANY_COLUMNS) return task.loop(&block);
     XpnBlock piece = block;
     piece.n_columns = head;
-    plan->loop(&piece);
+    task.loop(&piece);
     piece.n_columns = block.n_columns - head;
     piece.first_column = block.first_column + head;
     piece.first = block.first + (unsigned long long)head;
     for (int k = 0; k < self->n_operands; ++k) {
         if (piece.data[k] && has_rows_of_elements(self->operands[k])) {
-            piece.data[k] += head * plan->views[k].itemsize;
+            piece.data[k] += head * task.itemsize[k];
         }
     }
-    plan->loop(&piece);
+    task.loop(&piece);
 }
 
-// One matrix in contiguous rows.
-void run_rows(const Plan* plan, const XpnBlock& block) {
-    if (plan->self->kind == ELEMENTWISE && block.n_rows == 1) {
-        run_row_aligned(plan, block);
-    } else if (!run_as_few_rows(plan, block)) {
-        plan->loop(&block);
+void run_rows(const Task& task, const XpnBlock& block) {
+    if (task.self->kind == ELEMENTWISE && block.n_rows == 1) {
+        run_row_aligned(task, block);
+    } else if (!run_as_few_rows(task, block)) {
+        task.loop(&block);
     }
 }
 
-// What the team shares out: rows, or the columns of all rows.
-struct Shared {
-    const Plan* plan;
-    const XpnBlock* block;
-    Division division;
-};
+// Calls for what is to be changed: other processors must give it up first, and one after the other
+// that takes long.
+void call_for(const Task& task, const XpnBlock& block) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    for (int k = 0; k < task.self->n_operands; ++k) {
+        if (!block.data[k] || task.self->operands[k].use != INOUT) continue;
+        const char* end = block.data[k] + block.n_columns * task.itemsize[k];
+        for (const char* at = block.data[k]; at < end; at += CACHE_LINE) {
+            __asm__ __volatile__("prefetchw %0" : : "m"(*at));
+        }
+    }
+#else
+    (void)task, (void)block;
+#endif
+}
+
+// A piece of a row: `n` columns from `begin` on.
+XpnBlock stretch_of(const Task& task, const XpnBlock& row, npy_intp begin, npy_intp n) {
+    XpnBlock piece = row;
+    piece.n_columns = begin + n < row.n_columns ? n : row.n_columns - begin;
+    piece.first_column += begin;
+    piece.first += (unsigned long long)begin;
+    for (int k = 0; k < task.self->n_operands; ++k) {
+        if (piece.data[k] && has_rows_of_elements(task.self->operands[k])) {
+            piece.data[k] += begin * task.itemsize[k];
+        }
+    }
+    return piece;
+}
+
+// A long row, a stretch at a time, the next of which is called for meanwhile.
+void run_called_for(const Task& task, const XpnBlock& row) {
+    XpnBlock piece = stretch_of(task, row, 0, STRETCH);
+    for (npy_intp begin = STRETCH; begin < row.n_columns; begin += STRETCH) {
+        const XpnBlock next = stretch_of(task, row, begin, STRETCH);
+        call_for(task, next);
+        task.loop(&piece);
+        piece = next;
+    }
+    task.loop(&piece);
+}
 
 void run_part(const void* job, int part, int n_parts) {
-    const Shared& shared = *static_cast<const Shared*>(job);
-    const Operation* self = shared.plan->self;
-    XpnBlock piece = *shared.block;
-    const npy_intp begin = shared.division.bound(part, n_parts);
-    const npy_intp end = shared.division.bound(part + 1, n_parts);
+    const Task& task = *static_cast<const Task*>(job);
+    const Operation* self = task.self;
+    XpnBlock piece = task.block;
+    piece.constants = task.constants;
+    const npy_intp begin = task.division.bound(part, n_parts);
+    const npy_intp end = task.division.bound(part + 1, n_parts);
     if (begin == end) return;
-    if (shared.division.by_rows) {
+    if (task.division.by_rows) {
         piece.n_rows = end - begin;
         piece.first += (unsigned long long)(begin * piece.n_columns);
+        if (task.sums) {
+            piece.data[self->total] =
+                task.sums + part * piece.n_columns * task.itemsize[self->total];
+        }
     } else {
         piece.n_columns = end - begin;
         piece.first_column += begin;
@@ -694,31 +750,57 @@ void run_part(const void* job, int part, int n_parts) {
     }
     for (int k = 0; k < self->n_operands; ++k) {
         if (!piece.data[k]) continue;
-        if (shared.division.by_rows) {
+        if (task.division.by_rows) {
             piece.data[k] += begin * piece.stride[k];
         } else if (has_rows_of_elements(self->operands[k])) {
-            piece.data[k] += begin * shared.plan->views[k].itemsize;
+            piece.data[k] += begin * task.itemsize[k];
         }
     }
-    run_rows(shared.plan, piece);
+    if (self->kind == ELEMENTWISE && piece.n_rows == 1 && team().is_far()) {
+        run_called_for(task, piece);
+    } else {
+        run_rows(task, piece);
+    }
 }
 
-// One matrix in contiguous rows, by the team where it is worth it. Sums over columns go by columns;
-// rows whose elements are numbered, for random words, by rows.
-void run_shared(const Plan* plan, const XpnBlock& block) {
-    const Operation* self = plan->self;
-    const bool by_columns =
-        block.n_rows == 1 || self->kind == COLUMN_REDUCE ||
-        (self->has_columns && !divides_rows(block.n_rows, block.n_columns));
-    const Shared shared = {plan, &block, Division(!by_columns, block.n_rows, block.n_columns)};
+template <class T> void add_up(const char* sums, int n, npy_intp n_columns, char* total) {
+    const T* from = reinterpret_cast<const T*>(sums);
+    T* to = reinterpret_cast<T*>(total);
+    for (npy_intp i = 0; i < n_columns; ++i) to[i] = from[i];
+    for (int k = 1; k < n; ++k) {
+        for (npy_intp i = 0; i < n_columns; ++i) to[i] += from[k * n_columns + i];
+    }
+}
+
+// By the team where it is worth it. Rows whose elements are numbered, for random words, are divided
+// by rows, and a rowwise loop must see all of them.
+void run_shared(Task* task) {
+    const Operation* self = task->self;
+    const XpnBlock& block = task->block;
+    const bool sums_up = self->kind == COLUMN_REDUCE && block.data[self->total];
+    const bool by_columns = block.n_rows == 1 || ((self->has_columns || sums_up) &&
+                                                  !divides_rows(block.n_rows, block.n_columns));
+    task->division = Division(!by_columns, block.n_rows, block.n_columns);
+    task->sums = nullptr;
     const double size = (double)block.n_rows * (double)block.n_columns;
-    // The loop of a rowwise operation must see all rows.
-    const int n_parts =
-        self->kind == ROWWISE ? 1 : shared.division.parts(size, TEAM_ELEMENTS);
-    if (n_parts == 1) {
-        run_rows(plan, block);
-    } else {
-        team().share(run_part, &shared, n_parts);
+    int n_parts = self->kind == ROWWISE ? 1 : task->division.parts(size, TEAM_ELEMENTS);
+    alignas(64) char sums[SUMS];
+    const npy_intp itemsize = sums_up ? task->itemsize[self->total] : 1;
+    if (sums_up && !by_columns && n_parts > 1) {
+        task->sums = sums;
+        if (n_parts * block.n_columns * itemsize > SUMS) {
+            task->division = Division(false, block.n_rows, block.n_columns);
+            n_parts = task->division.parts(size, TEAM_ELEMENTS);
+            task->sums = nullptr;
+        }
+    }
+    if (n_parts == 1) return run_rows(*task, block);
+    // The parameters, one long row, are used by products that short ones do not share.
+    team().share(run_part, *task, n_parts,
+                 block.n_rows == 1 && size < (double)n_parts * FAR_ELEMENTS);
+    if (task->sums) {
+        (itemsize == sizeof(float) ? add_up<float> : add_up<double>)(
+            sums, n_parts, block.n_columns, block.data[self->total]);
     }
 }
 
@@ -726,8 +808,12 @@ void run_shared(const Plan* plan, const XpnBlock& block) {
 void run(const Plan* plan) {
     const Operation* self = plan->self;
     const int n = plan->n;
-    XpnBlock block;
-    block.constants = plan->constants;
+    Task task;
+    task.self = self;
+    task.loop = plan->loop;
+    memcpy(task.constants, plan->constants, self->n_constants * sizeof(XpnConstant));
+    XpnBlock& block = task.block;
+    block.constants = task.constants;
     block.first_column = 0;
     block.n_columns = n > 0 ? plan->shape[n - 1] : 1;
     block.n_rows = n > 1 ? plan->shape[n - 2] : 1;
@@ -741,6 +827,7 @@ void run(const Plan* plan) {
         inner[k] = n > 0 ? view.strides[n - 1] : 0;
         block.stride[k] = n > 1 && view.data ? view.strides[n - 2] : 0;
         if (block.n_columns == 1) inner[k] = view.itemsize;
+        task.itemsize[k] = (unsigned char)view.itemsize;
         if (view.data && has_rows_of_elements(self->operands[k])) {
             is_contiguous = is_contiguous && inner[k] == view.itemsize;
         }
@@ -757,7 +844,7 @@ void run(const Plan* plan) {
         if (!is_contiguous) {
             run_in_tiles(plan, block, inner);
         } else {
-            run_shared(plan, block);
+            run_shared(&task);
         }
         for (int i = n - 3; i >= 0 && ++index[i] == plan->shape[i]; --i) index[i] = 0;
     }
@@ -912,9 +999,8 @@ struct Gathering {
     char *X, *out;
     const npy_int64* index;
     npy_intp n, n_samples, row_size, in_bytes, out_bytes;
-    const XpnConstant* divide_by;
-    mutable std::atomic<bool> is_outside{false};
-    mutable std::atomic<npy_int64> outside{0};
+    XpnConstant divide_by;
+    std::atomic<npy_int64>* outside;  // the last index that was found to be out of range, or 0
 };
 
 // Rows lie anywhere: the processor does not foresee the next one.
@@ -939,14 +1025,13 @@ void gather_part(const void* job, int part, int n_parts) {
     block.n_columns = g.row_size;
     block.first = 0;
     block.first_column = 0;
-    block.constants = g.divide_by;
+    block.constants = &g.divide_by;
     for (npy_intp i = division.bound(part, n_parts); i < end; ++i) {
         if (i + AHEAD < end) prefetch(g, i + AHEAD);
         // Looked at again: another thread may have written it.
         const npy_int64 found = *static_cast<const volatile npy_int64*>(g.index + i);
         if (found < 0 || found >= g.n_samples) {
-            g.outside = found;
-            g.is_outside = true;
+            g.outside->store(found, std::memory_order_relaxed);
             return;
         }
         char* from = g.X + found * g.in_bytes;
@@ -993,27 +1078,24 @@ PyObject* run_gather(const Operation* self, PyObject** given, PyObject* const* a
     const npy_intp in_bytes = row_size * PyArray_ITEMSIZE(X);
     const npy_intp out_bytes = row_size * PyArray_ITEMSIZE(out);
     const npy_int64* index = static_cast<const npy_int64*>(PyArray_DATA(indices));
-    npy_int64 outside = 0;
-    bool is_outside = false;
-    for (npy_intp i = 0; i < n && !is_outside; ++i) {
-        outside = index[i];
-        is_outside = outside < 0 || outside >= n_samples;
+    for (npy_intp i = 0; i < n; ++i) {
+        const npy_int64 found = index[i];
+        if (found < 0 || found >= n_samples) return refuse_index(self, n_samples, found);
     }
-    if (is_outside) return refuse_index(self, n_samples, outside);
     if (!divides) divide_by.real = 1;
+    std::atomic<npy_int64> outside{0};
     const Gathering gathering = {
         is_copy ? nullptr : self->loops[has_type(out, NPY_DOUBLE)],
         PyArray_BYTES(X), PyArray_BYTES(out), index, n, n_samples, row_size, in_bytes, out_bytes,
-        &divide_by,
+        divide_by, &outside,
     };
     PyThreadState* state = n * row_size >= NOGIL_ELEMENTS ? PyEval_SaveThread() : nullptr;
     const Division division(true, n, row_size);
-    team().share(gather_part, &gathering,
-                 division.parts((double)n * (double)out_bytes, GATHER_BYTES));
+    const double size = (double)n * (double)out_bytes;
+    const int n_parts = division.parts(size, GATHER_BYTES);
+    team().share(gather_part, gathering, n_parts, size < n_parts * FAR_GATHER_BYTES);
     if (state) PyEval_RestoreThread(state);
-    is_outside = gathering.is_outside;
-    outside = gathering.outside;
-    if (is_outside) return refuse_index(self, n_samples, outside);
+    if (outside != 0) return refuse_index(self, n_samples, outside);
     Py_INCREF(out);
     return out_;
 }
@@ -1111,6 +1193,16 @@ PyObject* use_blas(PyObject*, PyObject* args) {
     Py_RETURN_NONE;
 }
 
+PyObject* memory = nullptr;
+
+// use_memory(handler): lets NumPy allocate arrays of this context by it, by that for large pages if
+// it is None; gives the one before, or None where nothing was changed.
+PyObject* use_memory(PyObject*, PyObject* handler) {
+    PyObject* wanted = handler == Py_None ? memory : handler;
+    if (wanted == Py_None) Py_RETURN_NONE;
+    return PyDataMem_SetHandler(wanted);
+}
+
 PyObject* count_threads(PyObject*, PyObject*) { return PyLong_FromLong(team_size()); }
 
 // ---------------------------------------------------------------------------------------------
@@ -1204,7 +1296,10 @@ int read_operands(Operation* self, PyObject* operands) {
         spec.layout = static_cast<Layout>(layout);
         spec.use = static_cast<Use>(use);
         spec.is_optional = is_optional != 0;
-        if (spec.layout == COLUMN) self->has_columns = true;
+        if (spec.layout == COLUMN) {
+            if (spec.use == OUT) self->total = (int)i;
+            self->has_columns = self->has_columns || spec.use == IN;
+        }
         if (PyUnicode_CompareWithASCIIString(spec.name, "out") == 0) self->result = (int)i;
     }
     return 0;
@@ -1346,6 +1441,8 @@ PyMethodDef functions[] = {
      METH_FASTCALL | METH_KEYWORDS, "matmul(A, B, out): the product of two matrices"},
     {"use_blas", use_blas, METH_VARARGS,
      "use_blas(sgemm, dgemm, get_threads, set_threads, is_64_bit, most_threads): addresses"},
+    {"use_memory", use_memory, METH_O,
+     "use_memory(handler): how NumPy allocates arrays here; None means in large pages"},
     {"count_threads", count_threads, METH_NOARGS, "How many threads may share a product."},
     {"supported_variants", supported_variants, METH_NOARGS,
      "The compiled variants that this processor can run, the best first."},
@@ -1364,7 +1461,8 @@ PyMODINIT_FUNC PyInit__host() {
     PyObject* numpy = PyImport_ImportModule("numpy");
     numpy_matmul = numpy ? PyObject_GetAttrString(numpy, "matmul") : nullptr;
     Py_XDECREF(numpy);
-    if (!numpy_matmul) return nullptr;
+    memory = make_memory();
+    if (!numpy_matmul || !memory) return nullptr;
     prepare_for_forks();
     operation_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&operation_spec));
     PyObject* module = operation_type ? PyModule_Create(&definition) : nullptr;

@@ -116,6 +116,7 @@ struct Division {
     bool by_rows;
     ptrdiff_t length, grain;
 
+    Division() = default;
     Division(bool by_rows, ptrdiff_t n_rows, ptrdiff_t n_columns)
         : by_rows(by_rows), length(by_rows ? n_rows : n_columns), grain(by_rows ? 4 : 16) {}
 
@@ -136,18 +137,22 @@ struct Division {
     }
 };
 
-// A matrix is divided along its longer side. All that compute it or read it element by element do
-// so, and find in the cache of their processor what it has written.
-bool divides_rows(ptrdiff_t n_rows, ptrdiff_t n_columns) { return n_rows > n_columns; }
+// Whether a matrix is divided into rows: all that compute it or go through it do so, and find in the
+// cache of their processor what it has written. Rows, because each part is then in one piece: what
+// a processor fetches ahead of need is not in the middle of another one's. Few rows make products
+// slow; then it is columns.
+bool divides_rows(ptrdiff_t n_rows, ptrdiff_t n_columns) {
+    return n_rows >= n_columns || n_rows >= 32 * team_size();
+}
 
 struct SharedProduct {
-    const Product* product;
+    Product product;
     Division division;
 };
 
 void multiply_part(const void* job, int part, int n_parts) {
     const SharedProduct& shared = *static_cast<const SharedProduct*>(job);
-    const Product& p = *shared.product;
+    const Product& p = shared.product;
     const ptrdiff_t begin = shared.division.bound(part, n_parts);
     const ptrdiff_t end = shared.division.bound(part + 1, n_parts);
     if (begin == end) return;
@@ -163,14 +168,15 @@ void multiply_part(const void* job, int part, int n_parts) {
     }
 }
 
-const double MULTIPLICATIONS = 1 << 18;  // a part of a product that is worth a thread
+const double MULTIPLICATIONS = 1 << 18;      // a part of a product that is worth a thread,
+const double FAR_MULTIPLICATIONS = 1 << 21;  // and one that is far
 
 void multiply(const Product& p) {
-    const SharedProduct shared = {&p, Division(divides_rows(p.m, p.n), p.m, p.n)};
+    const SharedProduct shared = {p, Division(divides_rows(p.m, p.n), p.m, p.n)};
     const double amount = (double)p.m * (double)p.n * (double)p.k;
     const int n_parts = shared.division.parts(amount, MULTIPLICATIONS);
     const SingleThreaded guard;
-    team().share(multiply_part, &shared, n_parts);
+    team().share(multiply_part, shared, n_parts, amount < n_parts * FAR_MULTIPLICATIONS);
 }
 
 }  // namespace

@@ -31,6 +31,7 @@ SOURCES = (
     "catalogue.py",
     "functions.h",
     "host_loops.h",
+    "host_memory.h",
     "host_module.cpp",
     "host_parts.h",
     "host_product.h",

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -109,10 +109,11 @@ class Device:
 
         On the CPU NumPy's floating-point warnings are off inside: a diverging run is detected by
         its loss, and NumPy on some ARM machines warns of divisions by zero in products that have
-        none.
+        none. With fused kernels large arrays that are made inside lie in large pages.
         """
         if self.index is None:
-            with np.errstate(all="ignore"):
+            pages = host.large_pages() if self.kernels == "fused" else nullcontext()
+            with np.errstate(all="ignore"), pages:
                 yield
             return
         cuda = self.xp.cuda

@@ -98,9 +98,8 @@ class Network:
                 self._widths.append(n_out)
             self.n_outputs = self._widths[-1]
             self._spans, self.n_decayed, size = self._lay_out()
-            flat = self._first_values(size, stream, values)
             with self.device.activate():
-                self._bind(flat)
+                self._bind(self._first_values(size, stream, values))
                 self._try_out()
         except BaseException:
             for layer in attached:
