@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST_FLAGS ?=
+BENCH_FLAGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help train test test-cpu test-emulated check lint fix docs bench gpu
+.PHONY: help train test test-cpu test-emulated check lint fix docs bench bench-short gpu
 
 help:
 	@echo "make train   train the three classifiers on handwritten digits"
@@ -13,7 +14,8 @@ help:
 	@echo "make check   formatting, lint, types and tests"
 	@echo "make fix     repair formatting and what lint can"
 	@echo "make docs    write the generated reference page"
-	@echo "make bench   time the training step"
+	@echo "make bench   time training on the CPU, beside scikit-learn, PyTorch and JAX"
+	@echo "make bench-short   time a training step and every operation"
 	@echo "make gpu     check and measure on a GPU, with the interpreter that PYTHON names"
 
 train: $(VENV)/.train
@@ -39,8 +41,11 @@ docs: $(VENV)/.test
 	$(BIN)/python -m xpnet.schema > docs/.recipes.md
 	mv docs/.recipes.md docs/recipes.md
 
+bench: $(VENV)/.bench
+	$(BIN)/python -m bench.cpu $(BENCH_FLAGS)
+
 # The two variables choose a BLAS kernel and cache size by hand; a measurement wants the native ones.
-bench: $(VENV)/.test
+bench-short: $(VENV)/.test
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,min,rounds --benchmark-sort=name
 
 # No virtual environment: CuPy and all else are those that the machine has.
@@ -62,3 +67,7 @@ $(VENV)/.train: pyproject.toml $(KERNELS) | $(BIN)/python
 $(VENV)/.test: pyproject.toml $(KERNELS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[data,plot,test]'
 	@touch $@ $(VENV)/.train
+
+$(VENV)/.bench: pyproject.toml $(KERNELS) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[bench,data,plot,test]'
+	@touch $@ $(VENV)/.test $(VENV)/.train

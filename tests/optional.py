@@ -17,8 +17,18 @@ from typing import Any
 import pytest
 
 PACKAGES = [
-    *("build", "h5py", "hypothesis", "ipykernel", "matplotlib", "nbclient", "nbformat", "pooch"),
-    *("rich", "safetensors", "scipy", "setuptools", "sklearn", "threadpoolctl", "tomli_w", "torch"),
+    *("build", "h5py", "hypothesis", "ipykernel", "jax", "matplotlib", "nbclient", "nbformat"),
+    *(
+        "pooch",
+        "rich",
+        "safetensors",
+        "scipy",
+        "setuptools",
+        "sklearn",
+        "threadpoolctl",
+        "tomli_w",
+        "torch",
+    ),
 ]
 
 

@@ -1,0 +1,131 @@
+"""The command line of the benchmark; see :mod:`bench.cpu`."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.cpu.parts import PARTS, Settings
+from bench.cpu.problems import NETWORKS
+from bench.cpu.turns import ROOT
+from xpnet.files import write_whole
+from xpnet.kernels.blas import available_cpus
+from xpnet.report import plotting_problem
+
+RESULTS = ROOT / "bench" / "results"
+CHOSEN_BY_HAND = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+
+
+def main() -> int:
+    """Measure, and write a page; the exit status is 1 where one of ours could not be measured."""
+    arguments = _parse()
+    if arguments.profile is not None:
+        return _profile(arguments)
+    folder = Path(arguments.out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        sys.stderr.write(f"--out: cannot write into {folder}: {error.strerror or error}\n")
+        return 2
+    settings = Settings(arguments.threads, arguments.quick, _say)
+    when = datetime.datetime.now(datetime.UTC)
+    file = folder / f"{when:%Y-%m-%d-%H%M%S}-cpu"
+    began = time.time()
+    found: dict[str, Any] = {
+        "date": when.isoformat(timespec="seconds"),
+        "threads": settings.n_threads,
+        "is_quick": settings.is_quick,
+        "seconds": 0.0,
+        "parts": {},
+    }
+    try:
+        for name in arguments.only or PARTS:
+            _say(f"{name} ...")
+            found["parts"][name] = PARTS[name](settings)
+            found["seconds"] = round(time.time() - began, 1)
+            _write(file, found)
+    except KeyboardInterrupt:
+        _say(f"stopped; what there is: {file}.md and .json" if found["parts"] else "stopped")
+        return 130
+    _say(f"written: {file}.md and .json")
+    ours = [
+        row
+        for rows in found["parts"].values()
+        for row in rows
+        if str(row.get("contestant", "xpnet")).startswith("xpnet") and "error" in row
+    ]
+    for row in ours:
+        sys.stderr.write(f"{row['error']}\n")
+    return int(bool(ours))
+
+
+def _write(file: Path, found: dict[str, Any]) -> None:
+    """Write down what there is so far."""
+    from bench.cpu import report
+
+    picture = None
+    if plotting_problem() is None:
+        drawn = report.draw(found["parts"])
+        if drawn is not None:
+            picture = file.with_suffix(".png")
+            write_whole(picture, drawn)
+    write_whole(file.with_suffix(".json"), (json.dumps(found, indent=1) + "\n").encode())
+    text = report.page(found, picture.name if picture else None)
+    write_whole(file.with_suffix(".md"), text.encode())
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    """Show a step part by part, in a process whose BLAS nobody has chosen by hand."""
+    wanted = {name: value for name, value in os.environ.items() if name not in CHOSEN_BY_HAND}
+    if len(wanted) < len(os.environ):
+        os.execve(sys.executable, [sys.executable, "-m", "bench.cpu", *sys.argv[1:]], wanted)
+    from bench.cpu.profile import profile
+
+    numbers = arguments.profile or range(1, len(NETWORKS) + 1)
+    for number in numbers:
+        sys.stdout.write("\n".join(profile(NETWORKS[number - 1])) + "\n")
+    return 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.cpu", description=__doc__)
+    parser.add_argument(
+        "--only", nargs="+", choices=list(PARTS), metavar="PART", help=str(", ".join(PARTS))
+    )
+    parser.add_argument("--quick", action="store_true", help="two rounds, and small networks")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        choices=range(1, available_cpus() + 1),
+        default=min(2, available_cpus()),
+        metavar="N",
+        help="of every contestant (2, if there are)",
+    )
+    parser.add_argument("--out", default=str(RESULTS), help="folder for the results")
+    listed = "; ".join(f"{i}: {problem.name}" for i, problem in enumerate(NETWORKS, 1))
+    parser.add_argument(
+        "--profile",
+        nargs="*",
+        type=int,
+        choices=range(1, len(NETWORKS) + 1),
+        metavar="N",
+        help=f"show a step part by part instead, of all networks or these ({listed})",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""One training step, part by part."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import xpnet
+from bench.cpu.problems import Problem, data_of
+from xpnet import nn
+
+__all__ = ["profile"]
+
+
+class _Timed:
+    """A table of operations that notes how long each call takes."""
+
+    def __init__(self, ops: Any) -> None:
+        self._ops = ops
+        self.calls: list[tuple[str, float]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._ops, name)
+        if not callable(found):
+            return found
+        operation: Callable[..., Any] = found
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            result = operation(*args, **kwargs)
+            seconds = time.perf_counter() - start
+            shapes = [array.shape for array in args if isinstance(array, np.ndarray)]
+            shown = " @ ".join(map(str, shapes[:2] if name == "matmul" else shapes[:1]))
+            self.calls.append((f"{name} {shown}", seconds * 1e6))
+            return result
+
+        return timed
+
+
+def profile(problem: Problem) -> list[str]:
+    """Give a table of the parts of a step, in their order: medians in microseconds, and shares.
+
+    The whole is timed without the clock around every part.
+    """
+    device = xpnet.device("cpu")
+    ops = device.ops
+    rng = np.random.default_rng(0)
+    n_steps = max(15, min(500, int(2e10 / (problem.n_parameters * problem.batch_size))))
+    with device.activate():
+        step = _bind(problem, device)
+        batches = _batches(rng, problem, n_steps + 5)
+        plain = [_seconds(step, batch) for batch in batches][5:]
+        timed = _Timed(ops)
+        device.ops = timed  # type: ignore[assignment]
+        step = _bind(problem, device)
+        parts: list[list[tuple[str, float]]] = []
+        rests = []
+        for batch in batches:
+            timed.calls.clear()
+            us = _seconds(step, batch)
+            parts.append(list(timed.calls))
+            rests.append(us - sum(of_call for _, of_call in timed.calls))
+        device.ops = ops
+    names = [name for name, _ in parts[-1]]
+    medians = [statistics.median(one[i][1] for one in parts[5:]) for i in range(len(names))]
+    whole = statistics.median(plain)
+    lines = [f"{problem.name}, {problem.dtype}, {device.kernels} kernels: {whole:,.1f} us a step"]
+    width = max(len(name) for name in names)
+    for name, us in zip(names, medians, strict=True):
+        lines.append(f"  {name:<{width}} {us:>10,.1f} us {us / whole:>7.1%}")
+    rest = statistics.median(rests[5:])
+    lines.append(f"  {'Python, and the clock':<{width}} {rest:>10,.1f} us {rest / whole:>7.1%}")
+    return lines
+
+
+def _bind(problem: Problem, device: xpnet.Device) -> nn.TrainingStep:
+    X, y = data_of(problem, as_bytes=True)
+    layers = [nn.Dense(width, "relu") for width in problem.widths[1:-1]]
+    network = nn.Network(
+        [*layers, nn.Dense(problem.widths[-1])],
+        problem.widths[0],
+        device=device,
+        dtype=problem.dtype,
+    )
+    is_binary = problem.widths[-1] == 1
+    loss = nn.SigmoidCrossEntropy() if is_binary else nn.SoftmaxCrossEntropy()
+    rules = {"adam": nn.Adam, "gradient_descent": nn.GradientDescent}
+    optimizer = rules[problem.optimizer](problem.learning_rate)
+    return nn.TrainingStep(
+        network,
+        loss,
+        optimizer,
+        optimizer.init_state(device, network.parameters),
+        X,
+        loss.labels(device, y, problem.widths[-1], network.dtype),
+        problem.batch_size,
+        255.0 if X.dtype == np.uint8 else None,
+    )
+
+
+def _batches(rng: np.random.Generator, problem: Problem, n: int) -> list[Any]:
+    order = rng.permutation(problem.n_samples)
+    per_epoch = problem.n_samples // problem.batch_size
+    starts = [k % per_epoch * problem.batch_size for k in range(n)]
+    return [order[start : start + problem.batch_size] for start in starts]
+
+
+def _seconds(step: nn.TrainingStep, batch: Any) -> float:
+    start = time.perf_counter()
+    step(batch)
+    return (time.perf_counter() - start) * 1e6

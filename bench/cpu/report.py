@@ -1,0 +1,279 @@
+"""The page that a benchmark writes, and its picture."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from bench.cpu.contestants import FLOOR, OURS
+from bench.cpu.turns import Spread
+
+__all__ = ["draw", "page"]
+
+Row = dict[str, Any]
+
+
+def page(found: dict[str, Any], picture: str | None) -> str:
+    """Write the tables, in Markdown.
+
+    Parameters
+    ----------
+    found : dict
+        As ``python -m bench.cpu`` writes it in JSON.
+    picture : str or None
+        The picture's file name.
+    """
+    lines = [f"# Training on the CPU, {found['date'][:10]}", ""]
+    lines += [
+        "A turn is a whole call that a user would make, one or more epochs; contestants take "
+        "turns, each in a process of its own. Times are medians of the rounds, ratios medians of "
+        "the ratios within a round, with quartiles in brackets. *times xpnet* says how many times "
+        "as long as xpnet's fused step one takes, *times floor* how many times as long as its "
+        "matrix products alone (NumPy's BLAS in its own threads, into buffers that are there).",
+        "",
+    ]
+    if picture:
+        lines += [f"![Steps beside their products; cost against size]({picture})", ""]
+    for name, rows in found["parts"].items():
+        lines += [f"## {_TITLES[name]}", "", *_TABLES[name](rows), ""]
+    lines.append(f"{found['seconds']:.0f} s in all.")
+    return "\n".join(lines) + "\n"
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(titles)} |",
+        f"|{'|'.join('---' for _ in titles)}|",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def _machine(rows: list[Row]) -> list[str]:
+    return _table(("", ""), [(row[""], str(row["is"])) for row in rows])
+
+
+def _ratio(values: list[float] | None) -> str:
+    if values is None:
+        return ""
+    median, low, high = values
+    return f"**{median:.2f}** ({low:.2f}-{high:.2f})"
+
+
+def _steps(rows: list[Row]) -> list[str]:
+    lines: list[str] = []
+    settings: dict[str, str] = {}
+    for network in dict.fromkeys(row["network"] for row in rows):
+        chosen = [row for row in rows if row["network"] == network]
+        first = chosen[0]
+        lines += [
+            f"### {network}",
+            "",
+            f"{first['dtype']}, {first['optimizer'].replace('_', ' ')}, {first['threads']} threads "
+            "each.",
+            "",
+        ]
+        table = []
+        for row in chosen:
+            if "error" in row:
+                table.append((row["contestant"], "", "", row["error"], "", "", ""))
+                continue
+            settings[row["contestant"]] = row["settings"]
+            us = Spread.of(row["us"])
+            table.append(
+                (
+                    row["contestant"],
+                    _ratio(row["times_ours"]),
+                    _ratio(row["times_floor"]),
+                    f"{us.median:,.0f} ({us.low:,.0f}-{us.high:,.0f})",
+                    f"{row['steps_per_s']:,.1f}",
+                    f"{row['samples_per_s']:,.0f}",
+                    ", ".join(f"{name} {version}" for name, version in row["versions"].items()),
+                )
+            )
+        titles = ("", "times xpnet", "times floor", "us a step", "steps/s", "samples/s", "versions")
+        lines += [*_table(titles, table), ""]
+    lines += [f"- {name}: {text}." for name, text in settings.items()]
+    return lines
+
+
+def _accuracy(rows: list[Row]) -> list[str]:
+    table = []
+    for row in rows:
+        if "error" in row:
+            table.append((row["contestant"], "", row["error"], "", "", "", ""))
+            continue
+        table.append(
+            (
+                row["contestant"],
+                f"**{row['times_ours']:.2f}**" if "times_ours" in row else "",
+                f"{row['whole_s']:.2f}",
+                f"{row['training_s']:.2f}",
+                f"{row['median_s']:.2f}",
+                f"{row['epochs']:.1f} ({', '.join(str(run['epochs']) for run in row['runs'])})",
+                f"{row['accuracy']:.4f}",
+            )
+        )
+    titles = (
+        "",
+        "times xpnet",
+        "seconds",
+        "of which training",
+        "median",
+        "epochs",
+        "test accuracy",
+    )
+    return [
+        "784-256-128-10, batch 128, Adam with learning rate 0.001, float32; test accuracy after "
+        "every epoch, which is not counted. Seconds go from the scaled images to the network, "
+        "without imports; means over seeds, of which some take many more epochs than others.",
+        "",
+        *_table(titles, table),
+    ]
+
+
+def _memory(rows: list[Row]) -> list[str]:
+    table = [
+        (row["network"], row["contestant"], row["error"], "", "", "")
+        if "error" in row
+        else (
+            row["network"],
+            row["contestant"],
+            f"{row['training_mb']:,.0f}",
+            f"{row['budget_mb']:,.0f}",
+            f"{row['data_mb']:,.0f}",
+            f"{row['after_import_mb']:,.0f}",
+        )
+        for row in rows
+    ]
+    titles = ("network", "", "peak of training, MB", "budget, MB", "data, MB", "imports, MB")
+    return [
+        "The most that the process held in memory during one epoch, over what it held after its "
+        "imports and a tiny training. The budget is data + 4 x parameters + 2 x activations of a "
+        "minibatch + 60 MB, xpnet's bound.",
+        "",
+        *_table(titles, table),
+    ]
+
+
+def _starting(rows: list[Row]) -> list[str]:
+    table = []
+    for row in rows:
+        seconds = Spread.of(row["seconds"]) if "seconds" in row else None
+        text = f"{seconds.median:.2f} ({seconds.low:.2f}-{seconds.high:.2f})" if seconds else ""
+        table.append((row["contestant"], row["what"], text or row["error"]))
+    return [
+        "A whole process: Python starts, imports, and ends; or draws 32 samples, makes the network "
+        "784-128-10 and takes one step.",
+        "",
+        *_table(("", "until", "seconds"), table),
+    ]
+
+
+def _scaling(rows: list[Row]) -> list[str]:
+    lines = [
+        "*Slope* is that of the logarithm of the cost against the logarithm of the size, since the "
+        "row before: 1 where the cost grows in proportion.",
+        "",
+    ]
+    for along in dict.fromkeys(row["along"] for row in rows):
+        chosen = [row for row in rows if row["along"] == along]
+        has_floor = any(FLOOR in row for row in chosen)
+        unit = "us an epoch" if along == "samples" else "us a step"
+        titles = [along, "network", f"xpnet, {unit}", "slope"]
+        titles += [f"products, {unit}", "times floor"] if has_floor else []
+        table = []
+        for row in chosen:
+            if OURS not in row:
+                table.append([f"{row['x']}", row["network"], row["error"], *[""] * len(titles[3:])])
+                continue
+            cells = [f"{row['x']}", row["network"], f"{row[OURS]:,.0f}"]
+            cells.append(f"{row['slope']:.2f}" if "slope" in row else "")
+            if has_floor:
+                cells += [f"{row[FLOOR]:,.0f}", f"{row[OURS] / row[FLOOR]:.2f}"]
+            table.append(cells)
+        lines += [*_table(titles, table), ""]
+    return lines
+
+
+_TITLES = {
+    "machine": "The machine",
+    "steps": "Steps",
+    "to accuracy": "Fashion-MNIST to a test accuracy of 0.88",
+    "memory": "Memory",
+    "starting": "Importing and starting",
+    "scaling": "Cost against size",
+}
+_TABLES: dict[str, Callable[[list[Row]], list[str]]] = {
+    "machine": _machine,
+    "steps": _steps,
+    "to accuracy": _accuracy,
+    "memory": _memory,
+    "starting": _starting,
+    "scaling": _scaling,
+}
+
+_BLUE, _GREY = "#1f5fa8", "#8a8a8a"
+
+
+def draw(parts: dict[str, list[Row]]) -> bytes | None:
+    """Draw steps beside their floor, and cost against size, as PNG; None where there is neither."""
+    figure_module: Any = importlib.import_module("matplotlib.figure")
+    steps = [row for row in parts.get("steps", []) if row.get("times_floor")]
+    networks = list(dict.fromkeys(row["network"] for row in steps))
+    series = list(dict.fromkeys(row["along"] for row in parts.get("scaling", [])))
+    if not networks and not series:
+        return None
+    columns = max(len(networks), len(series))
+    n_rows = bool(networks) + bool(series)
+    figure = figure_module.Figure(figsize=(3.3 * columns, 3.6 * n_rows), layout="constrained")
+    axes = figure.subplots(n_rows, columns, squeeze=False)
+    for row_of_axes in axes:
+        for ax in row_of_axes:
+            ax.set_visible(False)
+    for ax, network in zip(axes[0], networks, strict=False):
+        _bars(ax, [row for row in steps if row["network"] == network], network)
+    for ax, along in zip(axes[-1], series, strict=False):
+        _curve(
+            ax, [row for row in parts["scaling"] if row["along"] == along and OURS in row], along
+        )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _bars(ax: Any, rows: list[Row], network: str) -> None:
+    ax.set_visible(True)
+    names = [row["contestant"] for row in rows]
+    values = [statistics.median([row["times_floor"][0]]) for row in rows]
+    colours = [_BLUE if name.startswith("xpnet") else _GREY for name in names]
+    places = range(len(names))
+    ax.barh(places, values, color=colours)
+    ax.set_yticks(places, names, fontsize=8)
+    ax.invert_yaxis()
+    ax.axvline(1, color="black", linewidth=0.8)
+    ax.set_xlim(0, max(values) * 1.18)
+    for place, value in zip(places, values, strict=True):
+        ax.text(value, place, f" {value:.2f}", va="center", fontsize=8)
+    ax.set_title(network.replace(", ", "\n"), fontsize=9)
+    ax.set_xlabel("step, in times of its products", fontsize=8)
+    ax.tick_params(axis="x", labelsize=8)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+
+
+def _curve(ax: Any, rows: list[Row], along: str) -> None:
+    ax.set_visible(True)
+    x = [row["x"] for row in rows]
+    ax.loglog(x, [row[OURS] for row in rows], "o-", color=_BLUE, markersize=3, label="xpnet, fused")
+    if all(FLOOR in row for row in rows):
+        floor = [row[FLOOR] for row in rows]
+        ax.loglog(x, floor, "o--", color=_GREY, markersize=3, label="products alone")
+    ax.set_xlabel(along, fontsize=8)
+    ax.set_ylabel("us an epoch" if along == "samples" else "us a step", fontsize=8)
+    ax.tick_params(labelsize=8)
+    ax.legend(fontsize=7, frameon=False)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
