@@ -51,6 +51,7 @@ const npy_intp FAR_ELEMENTS = 65536;   // and of a single row, one that is far
 const npy_intp STRETCH = 1024;         // elements of a row that are called for at a time
 const npy_intp SUMS = 65536;           // bytes, on the stack, for the sums of parts of a matrix
 const npy_intp AHEAD = 4;              // rows of a minibatch that are called for in advance,
+const npy_intp AHEAD_IF_SHORT = 32;    // more of them if they are shorter than a cache line,
 const npy_intp PREFETCHED = 4096;      // and how many bytes of each
 const npy_intp GATHER_BYTES = 1 << 15;      // a part of a minibatch that is worth a thread,
 const npy_intp FAR_GATHER_BYTES = 1 << 17;  // and one that is far
@@ -1026,8 +1027,9 @@ void gather_part(const void* job, int part, int n_parts) {
     block.first = 0;
     block.first_column = 0;
     block.constants = &g.divide_by;
+    const npy_intp ahead = g.in_bytes < CACHE_LINE ? AHEAD_IF_SHORT : AHEAD;
     for (npy_intp i = division.bound(part, n_parts); i < end; ++i) {
-        if (i + AHEAD < end) prefetch(g, i + AHEAD);
+        if (i + ahead < end) prefetch(g, i + ahead);
         // Looked at again: another thread may have written it.
         const npy_int64 found = *static_cast<const volatile npy_int64*>(g.index + i);
         if (found < 0 || found >= g.n_samples) {
