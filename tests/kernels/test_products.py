@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import xpnet
 from tests.devices import environment
 from tests.kernels.cases import ROWS, case
+from xpnet import nn, training
 from xpnet.kernels import blas, host
 from xpnet.kernels.catalogue import ColumnReduce, Rowwise
 
@@ -176,6 +178,45 @@ def test_many_callers_at_once():
             caller.join()
         assert host.count_threads() == 3
     assert not failures
+
+
+def test_predictions_while_a_network_is_trained():
+    """Several threads predict with one network, which shares the team with a training."""
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 256, (1500, 300), dtype=np.uint8)
+    y = rng.integers(0, 10, len(X))
+    device = xpnet.device("cpu", "fused")
+    layers = [nn.Dense(256, "relu"), nn.Dense(10)]
+    network = nn.Network(layers, 300, device=device)
+    found: list[np.ndarray] = []
+    with team_of(2):
+        expected = network.predict(X, batch_size=400, divide_by=255)
+
+        def predict():
+            found.extend(network.predict(X, batch_size=400, divide_by=255) for _ in range(20))
+
+        threads = [threading.Thread(target=predict) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        trained = []
+        for _ in range(2):
+            other = nn.Network([layer.clone() for layer in layers], 300, device=device)
+            training.fit(
+                other,
+                X,
+                y,
+                loss="softmax_cross_entropy",
+                optimizer="adam",
+                epochs=3,
+                batch_size=128,
+                divide_by=255,
+            )
+            trained.append(other.parameters)
+        for thread in threads:
+            thread.join()
+    assert len(found) == 60
+    assert all(np.array_equal(logits, expected) for logits in found)
+    np.testing.assert_array_equal(*trained)
 
 
 LONG = [name for name, row in ROWS.items() if not isinstance(row, Rowwise) and name != "adam_tick"]

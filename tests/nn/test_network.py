@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 import threading
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,22 @@ def test_prediction_converts_no_more_than_a_batch():
     network.device.asarray = watch
     network.predict(np.zeros((50, 4)), batch_size=20)
     assert seen == [(20, 4), (20, 4), (10, 4)]
+
+
+@pytest.mark.host
+def test_prediction_holds_a_batch_and_the_result_in_memory(tmp_path):
+    X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", np.uint8, (30_000, 784))
+    network = nn.Network([nn.Dense(64, "relu"), nn.Dense(10)], 784, device="cpu")
+    network.predict(X[:2000])
+    tracemalloc.start()
+    try:
+        found = network.predict(X, batch_size=1000, divide_by=255)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    batch = 1000 * (784 + 64 + 10) * 4
+    assert found.shape == (30_000, 10)
+    assert found.nbytes + batch / 2 < peak < found.nbytes + 2.5 * batch
 
 
 def test_memory_mapped_input(dev, tmp_path):
