@@ -39,6 +39,7 @@ Array: TypeAlias = Any
 
 _SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
 _GELU_CUBIC = 0.044715
+_BLOCK = 32_768  # parameters that NumPy updates at a time
 
 
 class ReferenceOps:
@@ -552,7 +553,40 @@ class ReferenceOps:
 
 
 class NumpyOps(ReferenceOps):
-    """The reference operations, where NumPy has a spelling of its own that CuPy lacks."""
+    """The reference operations, where NumPy has a spelling of its own that suits it better."""
+
+    def adam_update(
+        self,
+        param: Array,
+        grad: Array,
+        m: Array,
+        v: Array,
+        learning_rate: Array,
+        bias1: Array,
+        bias2: Array,
+        eps: Array,
+        beta1: float,
+        beta2: float,
+        weight_decay: Array | None = None,
+        n_decay: int = 0,
+    ) -> None:
+        """One step of Adam, block by block: what is computed in between stays in the cache."""
+        for start in range(0, param.shape[-1], _BLOCK):
+            block = (..., slice(start, start + _BLOCK))
+            super().adam_update(
+                param[block],
+                grad[block],
+                m[block],
+                v[block],
+                learning_rate,
+                bias1,
+                bias2,
+                eps,
+                beta1,
+                beta2,
+                weight_decay,
+                max(n_decay - start, 0),
+            )
 
     def _take(self, X: Array, indices: Array, out: Array | None) -> Array:
         # In its default mode NumPy's take fills out through a buffer of the same size;

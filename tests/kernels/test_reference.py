@@ -339,6 +339,23 @@ def test_unknown_fused_operation(name):
         ReferenceOps(np, {name: len})
 
 
+@pytest.mark.parametrize("shape", [(70_000,), (2, 40_000), (32_768,), (5,), (0,), (3, 0)])
+@pytest.mark.parametrize("n_decay", [0, 4, 33_000])
+def test_numpys_blocks_are_the_whole(shape, n_decay):
+    rng = np.random.default_rng(0)
+    arrays = [rng.random(shape, np.float32) for _ in range(4)]
+    single = (*shape[:-1], 1)
+    scalars = [np.full(single, value, np.float32) for value in (0.01, 0.3, 0.2, 1e-8)]
+    decay = (np.full(single, 0.1, np.float32), n_decay)
+    found = []
+    for table in (ReferenceOps(np), NumpyOps(np)):
+        param, grad, m, v = (array.copy() for array in arrays)
+        table.adam_update(param, grad, m, v, *scalars, 0.9, 0.999, *decay)
+        found.append((param, m, v))
+    for first, second in zip(*found, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
 def test_overrides_keep_the_signature():
     for name, method in inspect.getmembers(NumpyOps, inspect.isfunction):
         base = getattr(ReferenceOps, name)
