@@ -345,12 +345,14 @@ def test_numpys_blocks_are_the_whole(shape, n_decay):
     rng = np.random.default_rng(0)
     arrays = [rng.random(shape, np.float32) for _ in range(4)]
     single = (*shape[:-1], 1)
-    scalars = [np.full(single, value, np.float32) for value in (0.01, 0.3, 0.2, 1e-8)]
-    decay = (np.full(single, 0.1, np.float32), n_decay)
+    rate, bias1, bias2, eps = (
+        np.full(single, value, np.float32) for value in (0.01, 0.3, 0.2, 1e-8)
+    )
+    decay = np.full(single, 0.1, np.float32)
     found = []
     for table in (ReferenceOps(np), NumpyOps(np)):
         param, grad, m, v = (array.copy() for array in arrays)
-        table.adam_update(param, grad, m, v, *scalars, 0.9, 0.999, *decay)
+        table.adam_update(param, grad, m, v, rate, bias1, bias2, eps, 0.9, 0.999, decay, n_decay)
         found.append((param, m, v))
     for first, second in zip(*found, strict=True):
         np.testing.assert_array_equal(first, second)
