@@ -19,12 +19,13 @@ __all__ = ["Blas", "available_cpus", "numpy_blas"]
 # What OpenBLAS calls itself: in NumPy's wheels, where distributions build it with 64-bit integers,
 # and elsewhere. Before and after a function's name, and whether integers have 64 bits.
 _NAMES = (("scipy_", "64_", True), ("", "64_", True), ("scipy_", "", False), ("", "", False))
+_PTHREADS = 1  # what openblas_get_parallel gives; OpenMP keeps a number of threads per thread
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True)
 class Blas:
-    """Addresses of functions of an OpenBLAS.
+    """Addresses of functions of an OpenBLAS that has threads of its own.
 
     Attributes
     ----------
@@ -50,8 +51,8 @@ def numpy_blas() -> Blas | None:
     Returns
     -------
     Blas or None
-        None where it is none that is known here: one that is not OpenBLAS, or where a library's
-        dependencies are not searched for names (Windows).
+        None where it is none that is known here: one that is not OpenBLAS with threads of its own,
+        or where a library's dependencies are not searched for names (Windows).
     """
     try:
         module = importlib.import_module("numpy._core._multiarray_umath")
@@ -60,15 +61,17 @@ def numpy_blas() -> Blas | None:
         return None
     for before, after, is_64_bit in _NAMES:
         try:
-            return Blas(
+            found = Blas(
                 _address(library, f"{before}cblas_sgemm{after}"),
                 _address(library, f"{before}cblas_dgemm{after}"),
                 _address(library, f"{before}openblas_get_num_threads{after}"),
                 _address(library, f"{before}openblas_set_num_threads{after}"),
                 is_64_bit,
             )
+            threading_layer = library[f"{before}openblas_get_parallel{after}"]()
         except AttributeError:  # no function of that name
             continue
+        return found if threading_layer == _PTHREADS else None
     return None
 
 

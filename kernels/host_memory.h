@@ -32,7 +32,7 @@ void* allocate(void*, size_t size) {
 void* allocate_zeros(void* context, size_t n, size_t size) {
     if (size && n > SIZE_MAX / size) return nullptr;
     if (n * size < PAGE) return calloc(n ? n : 1, size ? size : 1);
-    void* data = allocate(context, n * size);
+    void* data = allocate(context, n * size);  // which may have been used before
     return data ? memset(data, 0, n * size) : nullptr;
 }
 
@@ -43,7 +43,7 @@ void release(void*, void* data, size_t) { free(data); }
 PyDataMem_Handler large_pages = {
     "xpnet_large_pages", 1, {nullptr, allocate, allocate_zeros, reallocate, release}};
 
-// A capsule of the handler, for NumPy; null where there are no large pages to be had.
+// A capsule of the handler, for NumPy; None where there are no large pages to be had.
 PyObject* make_memory() { return PyCapsule_New(&large_pages, "mem_handler", nullptr); }
 
 #else

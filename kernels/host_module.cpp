@@ -747,7 +747,7 @@ void run_part(const void* job, int part, int n_parts) {
     } else {
         piece.n_columns = end - begin;
         piece.first_column += begin;
-        piece.first += (unsigned long long)begin;  // right where there is one row
+        piece.first += (unsigned long long)begin;  // of the first row, where elements are numbered
     }
     for (int k = 0; k < self->n_operands; ++k) {
         if (!piece.data[k]) continue;
@@ -773,6 +773,17 @@ template <class T> void add_up(const char* sums, int n, npy_intp n_columns, char
     }
 }
 
+// Rows whose columns are summed: each part has sums of its own, which are added up in order.
+void share_sums(Task* task, int n_parts) {
+    alignas(64) char sums[SUMS];
+    const int total = task->self->total;
+    const XpnBlock& block = task->block;
+    task->sums = sums;
+    team().share(run_part, *task, n_parts, false);
+    (task->itemsize[total] == sizeof(float) ? add_up<float> : add_up<double>)(
+        sums, n_parts, block.n_columns, block.data[total]);
+}
+
 // By the team where it is worth it. Rows whose elements are numbered, for random words, are divided
 // by rows, and a rowwise loop must see all of them.
 void run_shared(Task* task) {
@@ -785,24 +796,17 @@ void run_shared(Task* task) {
     task->sums = nullptr;
     const double size = (double)block.n_rows * (double)block.n_columns;
     int n_parts = self->kind == ROWWISE ? 1 : task->division.parts(size, TEAM_ELEMENTS);
-    alignas(64) char sums[SUMS];
-    const npy_intp itemsize = sums_up ? task->itemsize[self->total] : 1;
-    if (sums_up && !by_columns && n_parts > 1) {
-        task->sums = sums;
-        if (n_parts * block.n_columns * itemsize > SUMS) {
-            task->division = Division(false, block.n_rows, block.n_columns);
-            n_parts = task->division.parts(size, TEAM_ELEMENTS);
-            task->sums = nullptr;
-        }
-    }
     if (n_parts == 1) return run_rows(*task, block);
+    if (sums_up && !by_columns) {
+        if (n_parts * block.n_columns * task->itemsize[self->total] <= SUMS) {
+            return share_sums(task, n_parts);
+        }
+        task->division = Division(false, block.n_rows, block.n_columns);
+        n_parts = task->division.parts(size, TEAM_ELEMENTS);
+    }
     // The parameters, one long row, are used by products that short ones do not share.
     team().share(run_part, *task, n_parts,
                  block.n_rows == 1 && size < (double)n_parts * FAR_ELEMENTS);
-    if (task->sums) {
-        (itemsize == sizeof(float) ? add_up<float> : add_up<double>)(
-            sums, n_parts, block.n_columns, block.data[self->total]);
-    }
 }
 
 // All matrices of the operands.
@@ -1085,7 +1089,7 @@ PyObject* run_gather(const Operation* self, PyObject** given, PyObject* const* a
         if (found < 0 || found >= n_samples) return refuse_index(self, n_samples, found);
     }
     if (!divides) divide_by.real = 1;
-    std::atomic<npy_int64> outside{0};
+    std::atomic<npy_int64> outside{0};  // 0 is inside: where there is nothing, it was refused above
     const Gathering gathering = {
         is_copy ? nullptr : self->loops[has_type(out, NPY_DOUBLE)],
         PyArray_BYTES(X), PyArray_BYTES(out), index, n, n_samples, row_size, in_bytes, out_bytes,
@@ -1203,6 +1207,11 @@ PyObject* use_memory(PyObject*, PyObject* handler) {
     PyObject* wanted = handler == Py_None ? memory : handler;
     if (wanted == Py_None) Py_RETURN_NONE;
     return PyDataMem_SetHandler(wanted);
+}
+
+PyObject* assume_far(PyObject*, PyObject* far) {
+    team().assume(far == Py_None ? -1 : PyObject_IsTrue(far));
+    Py_RETURN_NONE;
 }
 
 PyObject* count_threads(PyObject*, PyObject*) { return PyLong_FromLong(team_size()); }
@@ -1445,6 +1454,8 @@ PyMethodDef functions[] = {
      "use_blas(sgemm, dgemm, get_threads, set_threads, is_64_bit, most_threads): addresses"},
     {"use_memory", use_memory, METH_O,
      "use_memory(handler): how NumPy allocates arrays here; None means in large pages"},
+    {"assume_far", assume_far, METH_O,
+     "assume_far(far): for tests, where the team's threads are; None measures it"},
     {"count_threads", count_threads, METH_NOARGS, "How many threads may share a product."},
     {"supported_variants", supported_variants, METH_NOARGS,
      "The compiled variants that this processor can run, the best first."},

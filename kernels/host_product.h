@@ -40,7 +40,8 @@ int team_size() {
     return n < 1 ? 1 : n < most ? n : most;
 }
 
-// While one of these lives the BLAS computes in the thread that calls it.
+// While one of these lives the BLAS computes in the thread that calls it. The number is one for the
+// whole process: who sets another one meanwhile is left with that.
 struct SingleThreaded {
     SingleThreaded() {
         Blas& b = blas();
@@ -53,7 +54,7 @@ struct SingleThreaded {
     ~SingleThreaded() {
         Blas& b = blas();
         std::lock_guard<std::mutex> lock(b.mutex);
-        if (--b.n_users == 0 && b.own != 1) b.set_threads(b.own);
+        if (--b.n_users == 0 && b.own != 1 && b.get_threads() == 1) b.set_threads(b.own);
     }
 };
 

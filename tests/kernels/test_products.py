@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+import tracemalloc
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,7 +20,7 @@ from tests.devices import environment
 from tests.kernels.cases import ROWS, case
 from xpnet import nn, training
 from xpnet.kernels import blas, host
-from xpnet.kernels.catalogue import ColumnReduce, Rowwise
+from xpnet.kernels.catalogue import ColumnReduce, Elementwise, Rowwise
 
 pytestmark = [pytest.mark.host]
 if os.environ.get("CI") != "true":
@@ -29,18 +31,20 @@ THREADS = (1, 2, 3, 7)
 
 
 @contextmanager
-def team_of(n):
-    """Let n threads share the work, however many processors there are."""
+def team_of(n, *, far=None):
+    """Let n threads share the work, however many processors there are, near or far."""
     threadpoolctl = pytest.importorskip("threadpoolctl")
     matmul, found = host.shared()["matmul"], blas.numpy_blas()
     assert found is not None
     addresses = (found.sgemm, found.dgemm, found.get_threads, found.set_threads, found.is_64_bit)
     with threadpoolctl.threadpool_limits(n, "blas"):
         host._module().use_blas(*addresses, n)
+        host._module().assume_far(far)
         try:
             assert host.count_threads() == n
             yield matmul
         finally:
+            host._module().assume_far(None)
             host._module().use_blas(*addresses, blas.available_cpus())
 
 
@@ -58,22 +62,26 @@ def assert_product(out, A, B):
     assert (np.abs(out - exact) <= A.shape[1] * eps * bound + np.finfo(out.dtype).tiny).all()
 
 
+@pytest.mark.parametrize("far", [False, True])
 @pytest.mark.parametrize("n_threads", THREADS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     ("m", "k", "n"),
     [(128, 784, 256), (784, 128, 256), (2, 3000, 200), (997, 131, 61), (61, 131, 997), (512,) * 3],
 )
-def test_product(n_threads, dtype, m, k, n):
+def test_product(n_threads, far, dtype, m, k, n):
     rng = np.random.default_rng(m)
     for A_transposed, B_transposed, apart in [(0, 0, 0), (1, 0, 3), (0, 1, 1), (1, 1, 0)]:
         A = matrix(rng, (m, k), dtype, transposed=A_transposed, apart=apart)
         B = matrix(rng, (k, n), dtype, transposed=B_transposed, apart=apart)
         whole = np.full((m, n + apart), np.nan, dtype)
         out = whole[:, :n]
-        with team_of(n_threads) as matmul:
+        with team_of(n_threads, far=far) as matmul:
             assert matmul(A, B, out=out) is out
         assert_product(out, A, B)
+        with team_of(n_threads, far=not far) as matmul:  # who computes a part is no matter
+            again = matmul(A, B, out=np.empty_like(out))
+        np.testing.assert_array_equal(again, out)
         assert np.isnan(whole[:, n:]).all()  # what lies between rows of the result
 
 
@@ -150,9 +158,34 @@ def test_the_blas_gets_its_threads_back(n_threads):
         matmul(A, A, out=out)
         import threadpoolctl
 
-        pools = [p for p in threadpoolctl.threadpool_info() if "numpy" in p["filepath"]]
-        assert [pool["num_threads"] for pool in pools] in ([n_threads], [])
+        pools = [p for p in threadpoolctl.threadpool_info() if p["internal_api"] == "openblas"]
+        assert pools
+        assert {pool["num_threads"] for pool in pools} == {n_threads}
         assert host.count_threads() == n_threads
+
+
+def test_a_limit_set_during_a_product_stays():
+    """Whoever sets the BLAS's threads while it is held at one is left with what they set."""
+    import threadpoolctl
+
+    A = np.ones((1500, 1500))
+    out = np.empty_like(A)
+    started, controller = threading.Event(), threadpoolctl.ThreadpoolController()
+
+    def multiply():
+        started.set()
+        for _ in range(4):
+            matmul(A, A, out=out)
+
+    with team_of(3) as matmul:
+        thread = threading.Thread(target=multiply)
+        thread.start()
+        started.wait()
+        time.sleep(0.02)
+        limit = controller.limit(limits=2, user_api="blas")
+        thread.join()
+        assert host.count_threads() in (2, 3)  # 3 where no product was in progress just then
+        limit.restore_original_limits()
 
 
 def test_many_callers_at_once():
@@ -223,8 +256,9 @@ LONG = [name for name, row in ROWS.items() if not isinstance(row, Rowwise) and n
 
 
 @pytest.mark.parametrize("shape", [(97, 701), (701, 97), (1, 70_001), (5, 9_001), (300, 3_000)])
+@pytest.mark.parametrize("far", [False, True])
 @pytest.mark.parametrize("name", LONG)
-def test_a_shared_loop_computes_the_same(name, shape):
+def test_a_shared_loop_computes_the_same(name, far, shape):
     """The threads write every element, each once, whatever they share a loop into.
 
     Only where they add up rows does the order of the sums depend on how many they are.
@@ -236,7 +270,7 @@ def test_a_shared_loop_computes_the_same(name, shape):
     found: list[dict[str, np.ndarray]] = []
     for n_threads in (*THREADS, THREADS[-1]):
         arguments = case(name, shape, "ordinary")
-        with team_of(n_threads):
+        with team_of(n_threads, far=far):
             result = operation(**arguments)
         found.append({k: v for k, v in arguments.items() if isinstance(v, np.ndarray)})
         if result is not None:
@@ -249,6 +283,49 @@ def test_a_shared_loop_computes_the_same(name, shape):
             else:
                 np.testing.assert_array_equal(other[key], first)
         np.testing.assert_array_equal(found[-2][key], found[-1][key])  # as many threads, same bits
+
+
+def test_far_and_near_are_the_same_bits():
+    """A long update, which far threads take a stretch at a time."""
+    found = []
+    for far in (False, True):
+        arguments = case("adam_update", (300_001,), "ordinary")
+        with team_of(2, far=far):
+            host.fused()["adam_update"](**arguments)
+        found.append([v for v in arguments.values() if isinstance(v, np.ndarray)])
+    for first, second in zip(*found, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_numbered_elements_are_not_divided_into_columns():
+    """A part knows the number of its first element where it has whole rows, or there is one row."""
+    for row in ROWS.values():
+        if isinstance(row, Elementwise) and row.words:
+            assert all(operand.layout != "column" for operand in row.operands)
+
+
+def test_many_callers_of_loops_at_once():
+    rng = np.random.default_rng(0)
+    dA, A = (rng.standard_normal((300, 400)).astype(np.float32) for _ in range(2))
+    operation = host.fused()["relu_grad"]
+    failures = []
+
+    def compute(expected):
+        out, db = np.empty_like(A), np.empty(400, np.float32)
+        for _ in range(100):
+            operation(dA, A, out=out, db=db)
+            if not (np.array_equal(out, expected[0]) and np.array_equal(db, expected[1])):
+                failures.append(1)
+
+    with team_of(3):
+        expected = np.empty_like(A), np.empty(400, np.float32)
+        operation(dA, A, out=expected[0], db=expected[1])
+        callers = [threading.Thread(target=compute, args=(expected,)) for _ in range(4)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+    assert not failures
 
 
 def test_the_loops_of_a_stack():
@@ -325,9 +402,11 @@ print(used < 0.1, (out == expected).all())
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be pinned")
 def test_one_processor_is_not_shared():
-    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n" + SETUP
-    code += "print(host.count_threads(), len(os.listdir('/proc/self/task')) < 3)\n"
-    assert run(code).split()[0] == "1"
+    # OpenBLAS makes its threads when NumPy is imported, of the team's there are none.
+    code = "import os, numpy; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    code += "before = len(os.listdir('/proc/self/task'))\n" + SETUP
+    code += "print(host.count_threads(), len(os.listdir('/proc/self/task')) - before)\n"
+    assert run(code) == "1 0\n"
 
 
 @pytest.mark.parametrize(
@@ -346,5 +425,28 @@ def test_the_quota_of_a_container_counts(monkeypatch, tmp_path, text, expected):
 
 def test_another_blas_is_left_alone(monkeypatch):
     """What NumPy is built on may be another library than OpenBLAS."""
+    monkeypatch.setattr(blas, "_PTHREADS", 2)  # as if those of OpenMP were asked for
+    assert blas.numpy_blas.__wrapped__() is None
     monkeypatch.setattr(blas, "_NAMES", (("no_such_", "", False),))
     assert blas.numpy_blas.__wrapped__() is None
+
+
+def test_a_training_step_that_is_shared_allocates_nothing():
+    device = xpnet.device("cpu", "fused")
+    rng = np.random.default_rng(0)
+    X, y = rng.integers(0, 256, (2000, 300), dtype=np.uint8), rng.integers(0, 10, 2000)
+    network = nn.Network([nn.Dense(256, "relu"), nn.Dense(10)], 300, device=device)
+    loss, optimizer = nn.SoftmaxCrossEntropy(), nn.Adam()
+    batches = rng.integers(0, 2000, (1001, 128))
+    with team_of(2), device.activate():
+        state = optimizer.init_state(device, network.parameters)
+        step = nn.TrainingStep(network, loss, optimizer, state, X, y, 128, 255.0)
+        step(batches[0])
+        tracemalloc.start()
+        try:
+            for batch in batches[1:]:
+                step(batch)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < 128 * 8  # the labels are the smallest array of a step

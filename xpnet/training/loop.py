@@ -24,8 +24,8 @@ __all__ = ["DivergenceError", "OnReport", "evaluate", "fit"]
 
 OnReport: TypeAlias = Callable[[Report], None]
 _CAPACITY = 65_536  # losses that wait on the device between two reports
-_SCORED = 10_000  # training samples that a report's accuracy is measured on,
-_PIECE = 1024  # so many at a time
+_SCORED = 10_000  # training samples that a report's accuracy is measured on
+_PIECE = 1024  # how many of them are copied at a time
 
 
 class DivergenceError(ArithmeticError):
@@ -79,7 +79,7 @@ def fit(
         Trained in place, on its device and in its dtype.
     X : array_like (n_samples, n_features)
         Bytes (uint8) stay bytes in memory, a quarter of float32, and become numbers as each
-        minibatch is gathered.
+        minibatch is gathered. Training on the full batch holds the numbers as well.
     y : array_like (n_samples,) or (n_samples, n_outputs)
         Labels, as the loss asks for them.
     loss : str, dict or Loss
