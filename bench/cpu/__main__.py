@@ -6,6 +6,7 @@ import argparse
 import datetime
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -14,13 +15,12 @@ from typing import Any
 
 from bench.cpu.parts import PARTS, Settings
 from bench.cpu.problems import NETWORKS
-from bench.cpu.turns import ROOT
+from bench.cpu.turns import BY_HAND, ROOT, Failed
 from xpnet.files import write_whole
 from xpnet.kernels.blas import available_cpus
 from xpnet.report import plotting_problem
 
 RESULTS = ROOT / "bench" / "results"
-CHOSEN_BY_HAND = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
 def main() -> int:
@@ -49,7 +49,11 @@ def main() -> int:
     try:
         for name in arguments.only or PARTS:
             _say(f"{name} ...")
-            found["parts"][name] = PARTS[name](settings)
+            try:
+                found["parts"][name] = PARTS[name](settings)
+            except Failed as error:
+                sys.stderr.write(f"{name}: {error}\n")
+                return 1
             found["seconds"] = round(time.time() - began, 1)
             _write(file, found)
     except KeyboardInterrupt:
@@ -84,9 +88,10 @@ def _write(file: Path, found: dict[str, Any]) -> None:
 
 def _profile(arguments: argparse.Namespace) -> int:
     """Show a step part by part, in a process whose BLAS nobody has chosen by hand."""
-    wanted = {name: value for name, value in os.environ.items() if name not in CHOSEN_BY_HAND}
+    wanted = {k: value for k, value in os.environ.items() if not k.startswith(BY_HAND)}
     if len(wanted) < len(os.environ):
-        os.execve(sys.executable, [sys.executable, "-m", "bench.cpu", *sys.argv[1:]], wanted)
+        command = [sys.executable, "-m", "bench.cpu", *sys.argv[1:]]
+        return subprocess.run(command, env=wanted, check=False).returncode
     from bench.cpu.profile import profile
 
     numbers = arguments.profile or range(1, len(NETWORKS) + 1)

@@ -19,9 +19,10 @@ import numpy.typing as npt
 
 from bench.cpu.problems import Problem, data_of, initial_weights
 
-__all__ = ["CONTESTANTS", "FLOOR", "OURS", "Contestant"]
+__all__ = ["CONTESTANTS", "FLOOR", "FLOORS", "OURS", "Contestant"]
 
 FLOOR, OURS = "products alone", "xpnet, fused"
+FLOORS = (FLOOR, "products, shared as xpnet does")  # they learn nothing
 Labels = npt.NDArray[np.int64]
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
@@ -109,7 +110,8 @@ class Xpnet(Contestant):
     """xpnet's own training loop."""
 
     packages = ("numpy",)
-    settings = "training.fit; bytes, divided as they are gathered, in the float32 networks"
+    settings = "training.fit; its own He initialisation; in the float32 networks the data are "
+    settings += "bytes, divided as they are gathered, which the others do not offer"
     takes_bytes = True
 
     def start(self) -> None:
@@ -188,6 +190,8 @@ class Products(Contestant):
 
     settings = "numpy.matmul with out= and transposed views; NumPy's BLAS, in its own threads"
 
+    multiply: ClassVar[Any] = np.matmul
+
     def start(self) -> None:
         rng = np.random.default_rng(0)
         n, dtype = self.problem.batch_size, self.problem.dtype
@@ -201,22 +205,35 @@ class Products(Contestant):
         self.dW = [np.empty_like(matrix) for matrix in self.W]
 
     def train(self, epochs: int) -> None:
-        A, dA, dW = self.A, self.dA, self.dW
+        A, dA, dW, multiply = self.A, self.dA, self.dW, type(self).multiply
         forward = list(enumerate(self.W))
         backward = forward[::-1]
         for _ in range(epochs * self.problem.n_samples // self.problem.batch_size):
             for i, W in forward:
-                np.matmul(A[i], W, out=A[i + 1])
+                multiply(A[i], W, out=A[i + 1])
             for i, W in backward:
-                np.matmul(A[i].T, dA[i + 1], out=dW[i])
+                multiply(A[i].T, dA[i + 1], out=dW[i])
                 if i:
-                    np.matmul(dA[i + 1], W.T, out=dA[i])
+                    multiply(dA[i + 1], W.T, out=dA[i])
+
+
+class SharedProducts(Products):
+    """The same products, by the operation that xpnet multiplies with."""
+
+    settings = "the same products by xpnet's own ops.matmul: the same BLAS, xpnet's threads"
+
+    def start(self) -> None:
+        import xpnet
+
+        type(self).multiply = staticmethod(xpnet.device("cpu").ops.matmul)
+        super().start()
 
 
 class PlainNumpy(Contestant):
     """A training step as one writes it down in NumPy."""
 
-    settings = "expressions with temporary arrays, Adam parameter by parameter"
+    settings = "expressions with temporary arrays, Adam parameter by parameter; He initialisation, "
+    settings += "as PyTorch and JAX below"
 
     def start(self) -> None:
         weights = initial_weights(self.problem.widths, self.problem.dtype, self.seed)
@@ -289,7 +306,9 @@ class ScikitLearn(Contestant):
     """scikit-learn's MLPClassifier."""
 
     packages = ("numpy", "scikit-learn")
-    settings = "MLPClassifier.fit, alpha=0, tol=0; to an accuracy: partial_fit, an epoch a call"
+    _is_partial = False
+    settings = "MLPClassifier.fit, alpha=0, tol=0, its own Glorot initialisation; to an accuracy: "
+    settings += "partial_fit, an epoch a call"
 
     def start(self) -> None:
         from sklearn.neural_network import MLPClassifier
@@ -310,7 +329,7 @@ class ScikitLearn(Contestant):
             random_state=self.seed,
             **rules[problem.optimizer],
         )
-        self._is_new = True
+        self.classes = np.unique(self.y)
 
     def train(self, epochs: int) -> None:
         with warnings.catch_warnings():
@@ -319,9 +338,7 @@ class ScikitLearn(Contestant):
                 self.model.fit(self.X, self.y)
                 return
             for _ in range(epochs):
-                self.model.partial_fit(self.X, self.y, classes=np.unique(self.y))
-
-    _is_partial = False
+                self.model.partial_fit(self.X, self.y, classes=self.classes)
 
     def train_until(
         self, accuracy: Callable[[Callable[[npt.NDArray[Any]], Labels]], float], target: float
@@ -391,8 +408,8 @@ class Jax(Contestant):
     """JAX, a whole epoch in one compiled function."""
 
     packages = ("jax", "jaxlib")
-    settings = "an epoch as one jitted lax.scan, parameters donated; compilation not counted but "
-    settings += "in the time to an accuracy"
+    settings = "an epoch as one jitted lax.scan with unroll=4, parameters donated; compilation not "
+    settings += "counted but in the time to an accuracy"
 
     def start(self) -> None:
         jax: Any = importlib.import_module("jax")
@@ -403,7 +420,7 @@ class Jax(Contestant):
         zeros = jax.tree.map(jnp.zeros_like, weights)
         self.jax = jax
         self.state = (weights, zeros, jax.tree.map(jnp.zeros_like, weights), jnp.zeros(()))
-        self.X_, self.y_ = jnp.asarray(self.X), jnp.asarray(self.y)
+        self.X_, self.y_ = jax.device_put(self.X), jax.device_put(self.y)
         self.rng = np.random.default_rng(self.seed)
 
         def forward(weights: Any, X: Any) -> Any:
@@ -436,7 +453,7 @@ class Jax(Contestant):
             return (weights, m, v, t), loss
 
         def epoch(state: Any, order: Any, X: Any, y: Any) -> Any:
-            return jax.lax.scan(functools.partial(step, X, y), state, order)
+            return jax.lax.scan(functools.partial(step, X, y), state, order, unroll=4)
 
         self.epoch = jax.jit(epoch, donate_argnums=0)
         self.forward = jax.jit(forward)
@@ -457,6 +474,7 @@ CONTESTANTS: dict[str, type[Contestant]] = {
     OURS: Xpnet,
     "xpnet, reference": Reference,
     FLOOR: Products,
+    FLOORS[1]: SharedProducts,
     "plain NumPy": PlainNumpy,
     "scikit-learn": ScikitLearn,
     "PyTorch": PyTorch,

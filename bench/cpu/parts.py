@@ -18,9 +18,19 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from bench.cpu.contestants import CONTESTANTS, FLOOR, OURS
+from bench.cpu.contestants import CONTESTANTS, FLOOR, FLOORS, OURS
 from bench.cpu.problems import NETWORKS, TO_ACCURACY, Problem
-from bench.cpu.turns import ROOT, Failed, Process, Spread, environment, ratios, take_turns
+from bench.cpu.turns import (
+    REST,
+    ROOT,
+    Failed,
+    Process,
+    Spread,
+    environment,
+    processors,
+    ratios,
+    take_turns,
+)
 
 __all__ = ["PARTS", "Settings"]
 
@@ -66,7 +76,8 @@ def machine(settings: Settings) -> list[Row]:
         {"": "threads", "is": f"{settings.n_threads} for every contestant"},
         {"": "system", "is": f"{platform.system()} {platform.machine()}"},
         {"": "handing over", "is": _handover(settings)},
-        {"": "xpnet", "is": xpnet.__version__},
+        {"": "load before", "is": _load()},
+        {"": "xpnet", "is": f"{xpnet.__version__}, {_commit()}"},
         {"": "host kernels", "is": host.problem() or host.description()},
         {"": "BLAS", "is": versions()["blas"]},
         {"": "Python", "is": platform.python_version()},
@@ -77,6 +88,25 @@ def machine(settings: Settings) -> list[Row]:
         except importlib.metadata.PackageNotFoundError:
             rows.append({"": name, "is": "not installed"})
     return rows
+
+
+def _load() -> str:
+    """Tell how many processes were running in the last minute, where the system knows."""
+    return f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown"
+
+
+def _commit() -> str:
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return "commit unknown"
+    return f"commit {done.stdout.strip() or 'unknown'}"
 
 
 def _processor() -> str:
@@ -113,15 +143,13 @@ def _handover(settings: Settings) -> str:
         return "one thread: nothing is handed over"
     code = _HANDOVER.replace("THREADS", str(settings.n_threads))
     found = float(_run(code, OURS, settings.n_threads)[1])
-    return (
-        f"{max(found, 0.0):.1f} ns a cache line from one processor to another. A virtual machine's "
-        "processors may be close by in one minute (1 to 3 ns) and far apart in the next (10 ns), "
-        "and all threads' times change with it"
-    )
+    return f"{max(found, 0.0):.1f} ns for a cache line that another processor has just written"
 
 
 def _run(code: str, contestant: str, n_threads: int) -> tuple[float, str]:
     """Run a program; gives its seconds and what it printed."""
+    if hasattr(os, "sched_setaffinity"):
+        code = f"import os; os.sched_setaffinity(0, {processors(n_threads)})\n{code}"
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -133,7 +161,7 @@ def _run(code: str, contestant: str, n_threads: int) -> tuple[float, str]:
     )
     seconds = time.perf_counter() - start
     if done.returncode:
-        raise Failed(f"{contestant}: {done.stderr.strip().splitlines()[-1:]}")
+        raise Failed(f"{contestant}: {''.join(done.stderr.strip().splitlines()[-1:])}")
     return seconds, done.stdout
 
 
@@ -175,15 +203,27 @@ def _spread(us: list[float], other: dict[str, Any]) -> list[float] | None:
     return [found.median, found.low, found.high]
 
 
-def to_accuracy(settings: Settings) -> list[Row]:
+def one_thread(settings: Settings) -> list[Row]:
+    """Time training steps where everybody has one thread."""
+    rows: list[Row] = []
+    for problem in NETWORKS[:1] if settings.is_quick else NETWORKS[:3]:
+        settings.say(problem.name)
+        names = [name for name in CONTESTANTS if name not in (FLOORS[1], "plain NumPy")]
+        found = take_turns(problem, names, 1, min(settings.rounds, 5))
+        rows += [_step_row(problem, name, found, 1) for name in names]
+    return rows
+
+
+def accuracy(settings: Settings) -> list[Row]:
     """Time training on Fashion-MNIST until a test accuracy is reached."""
     rows: list[Row] = []
-    names = [name for name in CONTESTANTS if name != FLOOR]
+    names = [name for name in CONTESTANTS if name not in FLOORS]
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     errors: dict[str, str] = {}
-    for number in range(1 if settings.is_quick else 7):
-        settings.say(f"seed {number}")
-        for name in names:
+    for seed in range(1 if settings.is_quick else 7):
+        settings.say(f"seed {seed}")
+        shift = seed % len(names)
+        for name in names[shift:] + names[:shift]:
             if name in errors:
                 continue
             process = Process(name, settings.n_threads)
@@ -194,7 +234,8 @@ def to_accuracy(settings: Settings) -> list[Row]:
                     problem=replace(TO_ACCURACY, n_samples=128).as_dict(),
                     n_threads=settings.n_threads,
                 )
-                runs[name].append(process.ask("train_until", target=TARGET, seed=number))
+                time.sleep(REST)
+                runs[name].append(process.ask("train_until", target=TARGET, seed=seed))
             except Failed as error:
                 errors[name] = str(error)
             finally:
@@ -204,15 +245,20 @@ def to_accuracy(settings: Settings) -> list[Row]:
         if name in errors:
             rows.append({**row, "error": errors[name]})
             continue
-        for key in ("training_s", "whole_s", "epochs", "accuracy"):
-            row[key] = statistics.mean(run[key] for run in runs[name])
-        row["median_s"] = statistics.median(run["whole_s"] for run in runs[name])
         row["runs"] = runs[name]
+        row["n_not_reached"] = sum(run["accuracy"] < TARGET for run in runs[name])
+        row["whole_s"] = [run["whole_s"] for run in runs[name]]
+        row["training_s"] = [run["training_s"] for run in runs[name]]
+        row["epoch_s"] = [run["training_s"] / run["epochs"] for run in runs[name]]
+        if OURS not in errors:
+            ours = [run["whole_s"] for run in runs[OURS]]
+            paired = Spread.of(ratios(row["whole_s"], ours))
+            row["times_ours"] = [paired.median, paired.low, paired.high]
+            row["times_ours_in_all"] = sum(row["whole_s"]) / sum(ours)
+            epochs = [run["training_s"] / run["epochs"] for run in runs[OURS]]
+            per_epoch = Spread.of(ratios(row["epoch_s"], epochs))
+            row["times_ours_an_epoch"] = [per_epoch.median, per_epoch.low, per_epoch.high]
         rows.append(row)
-    ours = next((row for row in rows if row["contestant"] == OURS), {})
-    for row in rows:
-        if "whole_s" in row and "whole_s" in ours:
-            row["times_ours"] = row["whole_s"] / ours["whole_s"]
     return rows
 
 
@@ -222,7 +268,7 @@ def memory(settings: Settings) -> list[Row]:
     for problem in NETWORKS[:1] if settings.is_quick else NETWORKS[:4]:
         settings.say(problem.name)
         for name in CONTESTANTS:
-            if name == FLOOR:
+            if name in FLOORS:
                 continue
             row: Row = {"network": problem.name, "contestant": name}
             process = Process(name, settings.n_threads)
@@ -255,7 +301,7 @@ def memory(settings: Settings) -> list[Row]:
 
 
 _IMPORTS = {
-    "Python alone": "pass",
+    "Python": "pass",
     "NumPy": "import numpy",
     OURS: "from xpnet import nn, training",
     "scikit-learn": "from sklearn.neural_network import MLPClassifier",
@@ -274,7 +320,7 @@ def starting(settings: Settings) -> list[Row]:
     rounds = 2 if settings.is_quick else 7
     programs = {(name, "import"): code for name, code in _IMPORTS.items()}
     for name in CONTESTANTS:
-        if name in _IMPORTS:
+        if name not in FLOORS:
             programs[name, "first step"] = _FIRST.format(name=name, n_threads=settings.n_threads)
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in programs}
     errors: dict[tuple[str, str], str] = {}
@@ -338,14 +384,22 @@ def scaling(settings: Settings) -> list[Row]:
     for along in _series(settings):
         chosen = [row for row in rows if row["along"] == along and OURS in row]
         for before, row in pairwise(chosen):
-            row["slope"] = math.log(row[OURS] / before[OURS]) / math.log(row["x"] / before["x"])
+            for name in (OURS, FLOOR):
+                if name in row and name in before:
+                    growth = math.log(row[name] / before[name])
+                    row[f"slope of {name}"] = growth / math.log(row["x"] / before["x"])
+        if len(chosen) > 1:  # of a straight line through all of them
+            x, y = (np.log(np.array([row[key] for row in chosen], float)) for key in ("x", OURS))
+            line = np.polyfit(x, y, 1)
+            chosen[-1]["slope of all"] = float(line[0])
     return rows
 
 
 PARTS: dict[str, Callable[[Settings], list[Row]]] = {
     "machine": machine,
     "steps": steps,
-    "to accuracy": to_accuracy,
+    "one-thread": one_thread,
+    "accuracy": accuracy,
     "memory": memory,
     "starting": starting,
     "scaling": scaling,

@@ -29,10 +29,12 @@ def page(found: dict[str, Any], picture: str | None) -> str:
     lines = [f"# Training on the CPU, {found['date'][:10]}", ""]
     lines += [
         "A turn is a whole call that a user would make, one or more epochs; contestants take "
-        "turns, each in a process of its own. Times are medians of the rounds, ratios medians of "
-        "the ratios within a round, with quartiles in brackets. *times xpnet* says how many times "
-        "as long as xpnet's fused step one takes, *times floor* how many times as long as its "
-        "matrix products alone (NumPy's BLAS in its own threads, into buffers that are there).",
+        "turns, each in a process of its own. Times are medians of the rounds, in microseconds "
+        "(us), ratios medians of the ratios within a round, with quartiles in brackets. *Times "
+        "xpnet* says how many times as long as xpnet's fused step one takes, *times floor* how "
+        "many times as long as its matrix products alone: NumPy's BLAS in its own threads, into "
+        "buffers that are there. xpnet shares products out in its own way, which the line below "
+        "shows alone.",
         "",
     ]
     if picture:
@@ -71,8 +73,8 @@ def _steps(rows: list[Row]) -> list[str]:
         lines += [
             f"### {network}",
             "",
-            f"{first['dtype']}, {first['optimizer'].replace('_', ' ')}, {first['threads']} threads "
-            "each.",
+            f"{first['dtype']}, {first['optimizer'].replace('_', ' ')}, {first['threads']} "
+            f"thread{'s' * (first['threads'] > 1)} each.",
             "",
         ]
         table = []
@@ -103,32 +105,35 @@ def _accuracy(rows: list[Row]) -> list[str]:
     table = []
     for row in rows:
         if "error" in row:
-            table.append((row["contestant"], "", row["error"], "", "", "", ""))
+            table.append((row["contestant"], "", "", "", row["error"], "", ""))
             continue
+        missed = f"; {row['n_not_reached']} never" if row["n_not_reached"] else ""
+        in_all = row.get("times_ours_in_all")
         table.append(
             (
                 row["contestant"],
-                f"**{row['times_ours']:.2f}**" if "times_ours" in row else "",
-                f"{row['whole_s']:.2f}",
-                f"{row['training_s']:.2f}",
-                f"{row['median_s']:.2f}",
-                f"{row['epochs']:.1f} ({', '.join(str(run['epochs']) for run in row['runs'])})",
-                f"{row['accuracy']:.4f}",
+                f"**{in_all:.2f}**" if in_all else "",
+                _ratio(row.get("times_ours")),
+                _ratio(row.get("times_ours_an_epoch")),
+                f"{sum(row['whole_s']):.1f} ({sum(row['training_s']):.1f})",
+                f"{statistics.median(row['epoch_s']):.3f}",
+                ", ".join(str(run["epochs"]) for run in row["runs"]) + missed,
             )
         )
     titles = (
         "",
-        "times xpnet",
-        "seconds",
-        "of which training",
-        "median",
-        "epochs",
-        "test accuracy",
+        "times xpnet, all runs together",
+        "times xpnet, run by run",
+        "times xpnet, an epoch",
+        "seconds of all runs (of training)",
+        "seconds an epoch",
+        "epochs, run by run",
     )
     return [
-        "784-256-128-10, batch 128, Adam with learning rate 0.001, float32; test accuracy after "
-        "every epoch, which is not counted. Seconds go from the scaled images to the network, "
-        "without imports; means over seeds, of which some take many more epochs than others.",
+        "784-256-128-10, batch 128, Adam with learning rate 0.001, float32. The test accuracy is "
+        "measured after every epoch, which is not counted. Seconds go from images in memory (bytes "
+        "for xpnet, numbers in [0, 1] for the others) to a network that is that good, without "
+        "imports. Every run has a seed of its own, and how many epochs it takes is luck.",
         "",
         *_table(titles, table),
     ]
@@ -148,11 +153,11 @@ def _memory(rows: list[Row]) -> list[str]:
         )
         for row in rows
     ]
-    titles = ("network", "", "peak of training, MB", "budget, MB", "data, MB", "imports, MB")
+    titles = ("network", "", "peak of training, MB", "budget, MB", "data, MB", "before, MB")
     return [
-        "The most that the process held in memory during one epoch, over what it held after its "
-        "imports and a tiny training. The budget is data + 4 x parameters + 2 x activations of a "
-        "minibatch + 60 MB, xpnet's bound.",
+        "The most that the process held in memory during one epoch, over the most that it had held "
+        "after its imports and a tiny training (the last column). The budget is data + 4 x "
+        "parameters + 2 x activations of a minibatch + 60 MB, xpnet's bound.",
         "",
         *_table(titles, table),
     ]
@@ -175,7 +180,7 @@ def _starting(rows: list[Row]) -> list[str]:
 def _scaling(rows: list[Row]) -> list[str]:
     lines = [
         "*Slope* is that of the logarithm of the cost against the logarithm of the size, since the "
-        "row before: 1 where the cost grows in proportion.",
+        "row before: 1 where the cost grows in proportion, 0 where it does not grow.",
         "",
     ]
     for along in dict.fromkeys(row["along"] for row in rows):
@@ -183,25 +188,35 @@ def _scaling(rows: list[Row]) -> list[str]:
         has_floor = any(FLOOR in row for row in chosen)
         unit = "us an epoch" if along == "samples" else "us a step"
         titles = [along, "network", f"xpnet, {unit}", "slope"]
-        titles += [f"products, {unit}", "times floor"] if has_floor else []
+        titles += [f"products, {unit}", "slope", "times floor"] if has_floor else []
         table = []
         for row in chosen:
             if OURS not in row:
                 table.append([f"{row['x']}", row["network"], row["error"], *[""] * len(titles[3:])])
                 continue
             cells = [f"{row['x']}", row["network"], f"{row[OURS]:,.0f}"]
-            cells.append(f"{row['slope']:.2f}" if "slope" in row else "")
+            cells.append(_slope(row, OURS))
             if has_floor:
-                cells += [f"{row[FLOOR]:,.0f}", f"{row[OURS] / row[FLOOR]:.2f}"]
+                cells += [f"{row[FLOOR]:,.0f}", _slope(row, FLOOR)]
+                cells.append(f"{row[OURS] / row[FLOOR]:.2f}")
             table.append(cells)
         lines += [*_table(titles, table), ""]
+        if "slope of all" in chosen[-1]:
+            slope = chosen[-1]["slope of all"]
+            lines += [f"Slope of a straight line through all of xpnet's: {slope:.2f}.", ""]
     return lines
+
+
+def _slope(row: Row, name: str) -> str:
+    slope = row.get(f"slope of {name}")
+    return "" if slope is None else f"{slope:.2f}"
 
 
 _TITLES = {
     "machine": "The machine",
     "steps": "Steps",
-    "to accuracy": "Fashion-MNIST to a test accuracy of 0.88",
+    "one-thread": "Steps with one thread",
+    "accuracy": "Fashion-MNIST to a test accuracy of 0.88",
     "memory": "Memory",
     "starting": "Importing and starting",
     "scaling": "Cost against size",
@@ -209,7 +224,8 @@ _TITLES = {
 _TABLES: dict[str, Callable[[list[Row]], list[str]]] = {
     "machine": _machine,
     "steps": _steps,
-    "to accuracy": _accuracy,
+    "one-thread": _steps,
+    "accuracy": _accuracy,
     "memory": _memory,
     "starting": _starting,
     "scaling": _scaling,
@@ -228,7 +244,7 @@ def draw(parts: dict[str, list[Row]]) -> bytes | None:
         return None
     columns = max(len(networks), len(series))
     n_rows = bool(networks) + bool(series)
-    figure = figure_module.Figure(figsize=(3.3 * columns, 3.6 * n_rows), layout="constrained")
+    figure = figure_module.Figure(figsize=(3.6 * columns, 3.8 * n_rows), layout="constrained")
     axes = figure.subplots(n_rows, columns, squeeze=False)
     for row_of_axes in axes:
         for ax in row_of_axes:
@@ -239,6 +255,7 @@ def draw(parts: dict[str, list[Row]]) -> bytes | None:
         _curve(
             ax, [row for row in parts["scaling"] if row["along"] == along and OURS in row], along
         )
+    figure.suptitle("Training on the CPU: steps beside their products, and cost against size")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
@@ -247,18 +264,22 @@ def draw(parts: dict[str, list[Row]]) -> bytes | None:
 def _bars(ax: Any, rows: list[Row], network: str) -> None:
     ax.set_visible(True)
     names = [row["contestant"] for row in rows]
-    values = [statistics.median([row["times_floor"][0]]) for row in rows]
+    values = [row["times_floor"][0] for row in rows]
+    spread = [
+        [row["times_floor"][0] - row["times_floor"][1] for row in rows],
+        [row["times_floor"][2] - row["times_floor"][0] for row in rows],
+    ]
     colours = [_BLUE if name.startswith("xpnet") else _GREY for name in names]
     places = range(len(names))
-    ax.barh(places, values, color=colours)
+    ax.barh(places, values, color=colours, xerr=spread, error_kw={"linewidth": 0.8})
     ax.set_yticks(places, names, fontsize=8)
     ax.invert_yaxis()
     ax.axvline(1, color="black", linewidth=0.8)
-    ax.set_xlim(0, max(values) * 1.18)
-    for place, value in zip(places, values, strict=True):
-        ax.text(value, place, f" {value:.2f}", va="center", fontsize=8)
+    ax.set_xlim(0, max(values) * 1.25)
+    for place, value, over in zip(places, values, spread[1], strict=True):
+        ax.text(value + over, place, f" {value:.2f}", va="center", fontsize=8)
     ax.set_title(network.replace(", ", "\n"), fontsize=9)
-    ax.set_xlabel("step, in times of its products", fontsize=8)
+    ax.set_xlabel("time of a step / of its products (line: 1)", fontsize=8)
     ax.tick_params(axis="x", labelsize=8)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
@@ -271,8 +292,11 @@ def _curve(ax: Any, rows: list[Row], along: str) -> None:
     if all(FLOOR in row for row in rows):
         floor = [row[FLOOR] for row in rows]
         ax.loglog(x, floor, "o--", color=_GREY, markersize=3, label="products alone")
+    ax.set_xticks(x, [str(value) for value in x], rotation=45)
+    ax.set_xticks([], minor=True)
     ax.set_xlabel(along, fontsize=8)
-    ax.set_ylabel("us an epoch" if along == "samples" else "us a step", fontsize=8)
+    unit = "microseconds an epoch" if along == "samples" else "microseconds a step"
+    ax.set_ylabel(unit, fontsize=8)
     ax.tick_params(labelsize=8)
     ax.legend(fontsize=7, frameon=False)
     for side in ("top", "right"):

@@ -8,6 +8,8 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +18,26 @@ from typing import Any
 
 from bench.cpu.problems import Problem
 
-__all__ = ["Failed", "Process", "Spread", "environment", "ratios", "take_turns"]
+__all__ = [
+    "Failed",
+    "Process",
+    "Spread",
+    "environment",
+    "pin",
+    "processors",
+    "ratios",
+    "take_turns",
+]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REST = 0.1  # seconds before a turn, in which threads of the one before go to sleep
+PATIENCE = 900  # seconds for an answer
+# What sets a library by hand, where a measurement wants it as it is.
+BY_HAND = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "XLA_FLAGS", "GOMP_", "KMP_", "OMP_WAIT")
+_THREADS = (
+    *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"),
+    "VECLIB_MAXIMUM_THREADS",
+)
 
 
 class Failed(RuntimeError):  # noqa: N818  (an outcome)
@@ -49,9 +67,7 @@ def environment(contestant: str, n_threads: int) -> dict[str, str]:
     OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE choose a BLAS kernel by hand, and a measurement wants the
     one that fits the machine.
     """
-    threads = dict.fromkeys(
-        ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(n_threads)
-    )
+    threads = dict.fromkeys(_THREADS, str(n_threads))
     chosen = {
         **os.environ,
         **threads,
@@ -61,9 +77,18 @@ def environment(contestant: str, n_threads: int) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": "",
         "JAX_PLATFORMS": "cpu",
     }
-    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
-        chosen.pop(name, None)
-    return chosen
+    return {name: value for name, value in chosen.items() if not name.startswith(BY_HAND)}
+
+
+def pin(n_threads: int) -> None:
+    """Keep this process to so many processors, where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, processors(n_threads))
+
+
+def processors(n: int) -> set[int]:
+    """Choose so many of those that this process may use."""
+    return set(sorted(os.sched_getaffinity(0))[:n])
 
 
 class Process:
@@ -71,13 +96,15 @@ class Process:
 
     def __init__(self, contestant: str, n_threads: int) -> None:
         self.contestant = contestant
+        # A pipe that nobody reads would fill up.
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.cpu.worker"],
             cwd=ROOT,
             env=environment(contestant, n_threads),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._said,
             text=True,
             encoding="utf-8",
         )
@@ -87,15 +114,16 @@ class Process:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # then there is no answer
             process.stdin.write(json.dumps({"do": do, "arguments": arguments}) + "\n")
             process.stdin.flush()
-        except BrokenPipeError:
-            pass
+        too_long = threading.Timer(PATIENCE, process.kill)
+        too_long.start()
         line = process.stdout.readline()
+        too_long.cancel()
         if not line:
-            assert process.stderr is not None
-            said = process.stderr.read()[-500:]
+            self._said.seek(0)
+            said = self._said.read()[-500:].decode(errors="replace")
             raise Failed(f"{self.contestant}: its process ended, {process.wait()}: {said}")
         answer = json.loads(line)
         if "error" in answer:
@@ -106,6 +134,7 @@ class Process:
         """End the process."""
         self._process.kill()
         self._process.communicate()
+        self._said.close()
 
 
 @contextlib.contextmanager

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.cpu.turns import pin
+
 
 def main() -> int:
     """Answer requests until there are no more."""
@@ -34,8 +36,7 @@ def main() -> int:
 class _Worker:
     def prepare(self, contestant: str, problem: dict[str, Any], n_threads: int) -> dict[str, Any]:
         """Import, make data and network; and say what this is."""
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:n_threads]))
+        pin(n_threads)
         from bench.cpu.contestants import CONTESTANTS
         from bench.cpu.problems import Problem
 
@@ -70,6 +71,7 @@ class _Worker:
 
     def memory(self, contestant: str, problem: dict[str, Any], n_threads: int) -> dict[str, int]:
         """Train for a turn; gives the peak of memory in bytes, after the imports and in all."""
+        pin(n_threads)
         from bench.cpu import contestants
         from bench.cpu.problems import Problem
 
