@@ -1137,7 +1137,7 @@ bool is_apart(PyArrayObject* a, PyArrayObject* b) {
 bool read_product(PyObject* const* args, Product* p) {
     PyArrayObject* arrays[3];
     for (int i = 0; i < 3; ++i) {
-        if (!args[i] || !PyArray_Check(args[i])) return false;
+        if (!args[i] || !PyArray_CheckExact(args[i])) return false;  // subclasses may differ
         arrays[i] = reinterpret_cast<PyArrayObject*>(args[i]);
         if (PyArray_NDIM(arrays[i]) != 2 || !PyArray_ISBEHAVED_RO(arrays[i])) return false;
         if (PyArray_TYPE(arrays[i]) != PyArray_TYPE(arrays[0])) return false;

@@ -22,6 +22,8 @@ struct Blas {
     void (*set_threads)(int);
     int most;  // threads that this process may use
     std::mutex mutex;
+    std::condition_variable changed;
+    bool is_forking;
     int n_users, own;  // calls in progress, and the number of threads to return to
 };
 
@@ -45,7 +47,8 @@ int team_size() {
 struct SingleThreaded {
     SingleThreaded() {
         Blas& b = blas();
-        std::lock_guard<std::mutex> lock(b.mutex);
+        std::unique_lock<std::mutex> lock(b.mutex);
+        b.changed.wait(lock, [&b] { return !b.is_forking; });
         if (b.n_users++ == 0) {
             b.own = b.get_threads();
             if (b.own != 1) b.set_threads(1);
@@ -54,34 +57,44 @@ struct SingleThreaded {
     ~SingleThreaded() {
         Blas& b = blas();
         std::lock_guard<std::mutex> lock(b.mutex);
-        if (--b.n_users == 0 && b.own != 1 && b.get_threads() == 1) b.set_threads(b.own);
+        if (--b.n_users > 0) return;
+        if (b.own != 1 && b.get_threads() == 1) b.set_threads(b.own);
+        if (b.is_forking) b.changed.notify_all();
     }
 };
 
 #if defined(XPN_POSIX)
-// A fork takes only the thread that asks for it along.
+// A fork takes only the thread that asks for it along. It waits for products in progress: a child
+// would find the BLAS's locks held, for good, by threads that it does not have.
 void before_fork() {
+    Blas& b = blas();
+    std::unique_lock<std::mutex> lock(b.mutex);
+    b.changed.wait(lock, [&b] { return !b.is_forking; });
+    b.is_forking = true;
+    b.changed.wait(lock, [&b] { return b.n_users == 0; });
     team().pause();
-    blas().mutex.lock();
+    lock.release();  // it stays locked
 }
 
 void after_fork() {
-    blas().mutex.unlock();
+    Blas& b = blas();
+    b.is_forking = false;
+    b.mutex.unlock();
+    b.changed.notify_all();
     team().resume();
 }
 
 void after_fork_in_child() {
-    Blas& b = blas();
-    if (b.n_users) b.set_threads(b.own);  // calls that were in progress in other threads
-    b.n_users = 0;
+    new (&blas().changed) std::condition_variable;  // nobody waits for it here
     after_fork();
 }
 #endif
 
-// To be called once.
 void prepare_for_forks() {
 #if defined(XPN_POSIX)
-    pthread_atfork(before_fork, after_fork, after_fork_in_child);
+    static bool is_done = false;  // a module may be imported anew
+    if (!is_done) pthread_atfork(before_fork, after_fork, after_fork_in_child);
+    is_done = true;
 #endif
 }
 

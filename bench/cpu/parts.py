@@ -61,7 +61,7 @@ class Settings:
     @property
     def rounds(self) -> int:
         """How often everybody has a turn."""
-        return 2 if self.is_quick else 9
+        return 2 if self.is_quick else 7
 
 
 def machine(settings: Settings) -> list[Row]:
@@ -171,7 +171,7 @@ def steps(settings: Settings) -> list[Row]:
     for problem in NETWORKS[:1] if settings.is_quick else NETWORKS:
         settings.say(problem.name)
         is_slow = problem.n_parameters > 10**7
-        rounds = min(settings.rounds, 5) if is_slow else settings.rounds
+        rounds = min(settings.rounds, 3) if is_slow else settings.rounds
         found = take_turns(problem, list(CONTESTANTS), settings.n_threads, rounds)
         rows += [_step_row(problem, name, found, settings.n_threads) for name in CONTESTANTS]
     return rows
@@ -206,7 +206,7 @@ def _spread(us: list[float], other: dict[str, Any]) -> list[float] | None:
 def one_thread(settings: Settings) -> list[Row]:
     """Time training steps where everybody has one thread."""
     rows: list[Row] = []
-    for problem in NETWORKS[:1] if settings.is_quick else NETWORKS[:3]:
+    for problem in NETWORKS[:1] if settings.is_quick else NETWORKS[:2]:
         settings.say(problem.name)
         names = [name for name in CONTESTANTS if name not in (FLOORS[1], "plain NumPy")]
         found = take_turns(problem, names, 1, min(settings.rounds, 5))
@@ -220,7 +220,7 @@ def accuracy(settings: Settings) -> list[Row]:
     names = [name for name in CONTESTANTS if name not in FLOORS]
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     errors: dict[str, str] = {}
-    for seed in range(1 if settings.is_quick else 7):
+    for seed in range(1 if settings.is_quick else 5):
         settings.say(f"seed {seed}")
         shift = seed % len(names)
         for name in names[shift:] + names[:shift]:

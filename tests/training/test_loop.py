@@ -501,7 +501,12 @@ X_OK, Y_OK = problem()
         (
             {"divide_by": 1e300, "X": pixels(), "network": "float32"},
             ValueError,
-            r"divide_by=1e\+300 is inf in float32: out of its range",
+            r"divide_by=1e\+300 makes 0 of 255 in float32: out of its range",
+        ),
+        (
+            {"divide_by": 1e-40, "X": pixels(), "network": "float32"},
+            ValueError,
+            "divide_by=1e-40 makes inf of 255 in float32",
         ),
         ({"divide_by": 255}, ValueError, "divide_by is for bytes: X must be .* got float64"),
         (

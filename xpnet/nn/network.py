@@ -383,7 +383,7 @@ def check_divisor(divide_by: Any, X: Any, dtype: npt.DTypeLike, *, name: str = "
     Parameters
     ----------
     divide_by : float or None
-        Positive, and finite in ``dtype``.
+        Positive, and such that bytes divided by it are in the range of ``dtype``.
     X : array
         What is to be divided: of bytes, since numbers can be divided beforehand at no cost.
     dtype : {"float32", "float64"}
@@ -399,9 +399,12 @@ def check_divisor(divide_by: Any, X: Any, dtype: npt.DTypeLike, *, name: str = "
         return None
     number = check_positive("divide_by", divide_by)
     with np.errstate(all="ignore"):
-        rounded = float(np.asarray(number, dtype))
-    if not 0 < rounded < math.inf:
-        raise ValueError(f"divide_by={number:g} is {rounded:g} in {dtype}: out of its range")
+        rounded = np.asarray(number, dtype)
+        largest = float(np.divide(np.asarray(255, dtype), rounded))
+    if not (rounded < math.inf and 0 < largest < math.inf):
+        raise ValueError(
+            f"divide_by={number:g} makes {largest:g} of 255 in {np.dtype(dtype)}: out of its range"
+        )
     found = getattr(X, "dtype", type(X).__name__)
     if found != np.uint8:
         raise ValueError(
