@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
 import tracemalloc
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -394,6 +396,90 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     first = "import warnings; warnings.simplefilter('ignore' if BUSY else 'error')\n"
     assert run(f"BUSY = {busy}\n{first}{SETUP}{code}") == "0\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_forks_while_others_compute():
+    """Small products, which nobody shares, hold the BLAS's locks; a child must not inherit them."""
+    code = """
+import signal, threading
+small = np.ascontiguousarray(A[:24, :24])
+right = matmul(small, small, out=np.empty_like(small)).copy()
+def work():
+    other = np.empty_like(small)
+    while True:
+        matmul(small, small, out=other)
+for _ in range(4):
+    threading.Thread(target=work, daemon=True).start()
+for _ in range(40):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        mine = matmul(small, small, out=np.empty_like(small))
+        os._exit(0 if (mine == right).all() and host.count_threads() == 2 else 1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code == 0, code
+print("done", flush=True)
+os._exit(0)
+"""
+    first = "import warnings; warnings.simplefilter('ignore')\n"
+    assert run(first + SETUP + code) == "done\n"
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+def test_parts_are_done_exactly_once(tmp_path):
+    source = Path(__file__).with_name("team_stress.cpp")
+    program = tmp_path / "team_stress"
+    include = str(Path(host.__file__).resolve().parent)
+    command = ["c++", "-O1", "-std=c++17", "-pthread", f"-I{include}", str(source), "-o"]
+    subprocess.run([*command, str(program)], check=True, capture_output=True)
+    done = subprocess.run([str(program)], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads cannot be looked at")
+def test_signals_are_for_the_programs_own_threads():
+    code = """
+from pathlib import Path
+masks = [text.split("SigBlk:")[1].split()[0] for text in (
+    (task / "status").read_text() for task in Path("/proc/self/task").iterdir()
+)]
+print(sum(int(mask, 16).bit_count() > 50 for mask in masks) >= 1, masks)
+"""
+    assert run(SETUP + code).startswith("True")
+
+
+def test_no_more_threads_than_processors():
+    found = blas.numpy_blas()
+    assert found is not None
+    addresses = (found.sgemm, found.dgemm, found.get_threads, found.set_threads, found.is_64_bit)
+    with team_of(3):
+        host._module().use_blas(*addresses, 2)
+        assert host.count_threads() == 2
+
+
+def test_arrays_in_large_pages():
+    """Inside an active device, and again as before when it is left, by an error too."""
+    name = np._core.multiarray.get_handler_name
+    device, before = xpnet.device("cpu", "fused"), name()
+    with device.activate():
+        dirty = np.empty(6 << 20, np.uint8)
+        dirty.fill(255)
+        if name() != before:  # where the system has large pages
+            assert name(dirty) == "xpnet_large_pages"
+            assert dirty.ctypes.data % (2 << 20) == 0
+        del dirty
+        assert not np.zeros(6 << 20, np.uint8).any()  # of memory that has been used
+        grown = np.ones(3 << 20, np.uint8)
+        grown.resize(9 << 20, refcheck=False)
+        assert grown[: 3 << 20].all()
+        assert not grown[3 << 20 :].any()
+    assert name() == before
+    with pytest.raises(KeyError), device.activate():
+        raise KeyError
+    assert name() == before
+    with xpnet.device("cpu", "reference").activate():
+        assert name() == before
 
 
 def test_idle_threads_sleep():

@@ -98,8 +98,12 @@ def pixels(n=N, seed=0):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("divide_by", [None, 255, 1.0, np.float32(7.5)])
 @pytest.mark.parametrize("batch_size", [16, None])
-def test_bytes_train_as_the_numbers_that_they_stand_for(dev, dtype, divide_by, batch_size):
-    """To the bit, in training, in reports and in prediction."""
+def test_bytes_train_as_the_numbers_that_they_stand_for(
+    dev, monkeypatch, dtype, divide_by, batch_size
+):
+    """To the bit, in training, in reports (of some samples, piece by piece) and in prediction."""
+    monkeypatch.setattr(loop, "_SCORED", 20)
+    monkeypatch.setattr(loop, "_PIECE", 7)
     X, y = pixels(), np.arange(N) % 3
     numbers = X.astype(dtype) / np.dtype(dtype).type(1 if divide_by is None else divide_by)
     found = []
