@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import time
 import tracemalloc
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -460,7 +462,8 @@ def test_no_more_threads_than_processors():
 
 def test_arrays_in_large_pages():
     """Inside an active device, and again as before when it is left, by an error too."""
-    name = np._core.multiarray.get_handler_name
+    multiarray: Any = importlib.import_module("numpy._core.multiarray")
+    name = multiarray.get_handler_name
     device, before = xpnet.device("cpu", "fused"), name()
     with device.activate():
         dirty = np.empty(6 << 20, np.uint8)
