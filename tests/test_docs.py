@@ -23,7 +23,7 @@ PAGES = [
 ]
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # What is there to be typed elsewhere: into a fresh machine, a checkout, a machine with a GPU.
-ELSEWHERE = ("pip install ", "make ", "python -m pytest ", "XPNET_DEVICE=cuda ")
+ELSEWHERE = ("pip install ", "make ", "python -m pytest ", "python -m bench.", "XPNET_DEVICE=cuda ")
 # What takes more than a few seconds is cut short.
 LONG = ("xpnet train cats-", "xpnet train fashion-mnist")
 
