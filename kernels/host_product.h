@@ -8,6 +8,8 @@
 #pragma once
 
 #include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
 
 #include "host_team.h"
 
@@ -151,12 +153,47 @@ struct Division {
     }
 };
 
-// Whether a matrix is divided into rows: all that compute it or go through it do so, and find in the
-// cache of their processor what it has written. Rows, because each part is then in one piece: what
-// a processor fetches ahead of need is not in the middle of another one's. Few rows make products
-// slow; then it is columns.
-bool divides_rows(ptrdiff_t n_rows, ptrdiff_t n_columns) {
-    return n_rows >= n_columns || n_rows >= 32 * team_size();
+// Memory that a thread keeps for a part of a result; none if that is large, or there is no more.
+char* own_memory(size_t size) {
+    const size_t most = 1 << 22, cache_line = 64;
+    struct Memory {
+        char* data = nullptr;
+        size_t size = 0;
+        ~Memory() { free(data); }
+    };
+    static thread_local Memory memory;
+    if (size > most) return nullptr;
+    if (memory.size < size) {
+        free(memory.data);
+        memory.data = static_cast<char*>(malloc(size + cache_line));
+        memory.size = memory.data ? size : 0;
+    }
+    if (!memory.data) return nullptr;
+    return memory.data + (cache_line - (uintptr_t)memory.data % cache_line) % cache_line;
+}
+
+template <class T>
+void multiply_block(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t left,
+                    ptrdiff_t right) {
+    (blas().is_64_bit ? gemm<T, long long> : gemm<T, int>)(p, top, bottom, left, right);
+}
+
+// Columns where other threads compute the ones beside them. A processor fetches what follows in
+// memory ahead of need, and so takes from another one what that is writing. Where they are far, a
+// thread writes to memory of its own first: the BLAS goes over its result several times.
+template <class T> void multiply_columns(const Product& p, ptrdiff_t left, ptrdiff_t right) {
+    const ptrdiff_t n = right - left;
+    const size_t row_size = (size_t)n * sizeof(T);
+    char* own = team().is_far() ? own_memory((size_t)p.m * row_size) : nullptr;
+    if (!own) return multiply_block<T>(p, 0, p.m, left, right);
+    Product piece = p;
+    piece.B.data += sizeof(T) * left * (p.B.is_transposed ? p.B.leading : 1);
+    piece.out = {own, false, n};
+    multiply_block<T>(piece, 0, p.m, 0, n);
+    char* to = p.out.data + sizeof(T) * left;
+    for (ptrdiff_t i = 0; i < p.m; ++i) {
+        memcpy(to + sizeof(T) * i * p.out.leading, own + i * row_size, row_size);
+    }
 }
 
 struct SharedProduct {
@@ -164,33 +201,33 @@ struct SharedProduct {
     Division division;
 };
 
-void multiply_part(const void* job, int part, int n_parts) {
+template <class T> void multiply_part(const void* job, int part, int n_parts) {
     const SharedProduct& shared = *static_cast<const SharedProduct*>(job);
     const Product& p = shared.product;
     const ptrdiff_t begin = shared.division.bound(part, n_parts);
     const ptrdiff_t end = shared.division.bound(part + 1, n_parts);
     if (begin == end) return;
-    const bool by_rows = shared.division.by_rows;
-    const ptrdiff_t top = by_rows ? begin : 0, bottom = by_rows ? end : p.m;
-    const ptrdiff_t left = by_rows ? 0 : begin, right = by_rows ? p.n : end;
-    if (p.is_double) {
-        blas().is_64_bit ? gemm<double, long long>(p, top, bottom, left, right)
-                         : gemm<double, int>(p, top, bottom, left, right);
+    if (shared.division.by_rows) {
+        multiply_block<T>(p, begin, end, 0, p.n);
+    } else if (n_parts > 1) {
+        multiply_columns<T>(p, begin, end);
     } else {
-        blas().is_64_bit ? gemm<float, long long>(p, top, bottom, left, right)
-                         : gemm<float, int>(p, top, bottom, left, right);
+        multiply_block<T>(p, 0, p.m, begin, end);
     }
 }
 
 const double MULTIPLICATIONS = 1 << 18;      // a part of a product that is worth a thread,
 const double FAR_MULTIPLICATIONS = 1 << 21;  // and one that is far
 
+// The longer side of the result is divided: each part rearranges, for the BLAS, a part of one matrix
+// and all of the other one.
 void multiply(const Product& p) {
-    const SharedProduct shared = {p, Division(divides_rows(p.m, p.n), p.m, p.n)};
+    const SharedProduct shared = {p, Division(p.m > p.n, p.m, p.n)};
     const double amount = (double)p.m * (double)p.n * (double)p.k;
     const int n_parts = shared.division.parts(amount, MULTIPLICATIONS);
     const SingleThreaded guard;
-    team().share(multiply_part, shared, n_parts, amount < n_parts * FAR_MULTIPLICATIONS);
+    team().share(p.is_double ? multiply_part<double> : multiply_part<float>, shared, n_parts,
+                 amount < n_parts * FAR_MULTIPLICATIONS);
 }
 
 }  // namespace

@@ -71,7 +71,15 @@ def assert_product(out, A, B):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     ("m", "k", "n"),
-    [(128, 784, 256), (784, 128, 256), (2, 3000, 200), (997, 131, 61), (61, 131, 997), (512,) * 3],
+    [
+        (128, 784, 256),
+        (784, 128, 256),
+        (2, 3000, 200),
+        (997, 131, 61),
+        (61, 131, 997),
+        (512,) * 3,
+        (1200, 31, 3600),  # columns that are too many for memory of a thread's own
+    ],
 )
 def test_product(n_threads, far, dtype, m, k, n):
     rng = np.random.default_rng(m)
