@@ -784,12 +784,6 @@ void share_sums(Task* task, int n_parts) {
         sums, n_parts, block.n_columns, block.data[total]);
 }
 
-// Whether a matrix that a loop goes through is divided into rows, each part of which is in one piece.
-// Few rows are long ones: then it is columns.
-bool divides_rows(npy_intp n_rows, npy_intp n_columns) {
-    return n_rows >= n_columns || n_rows >= 32 * team_size();
-}
-
 // By the team where it is worth it. Rows whose elements are numbered, for random words, are divided
 // by rows, and a rowwise loop must see all of them.
 void run_shared(Task* task) {

@@ -3,13 +3,14 @@
 // A BLAS that runs a product in threads of its own shares it out as it sees fit, and its threads go
 // on looking for work for milliseconds, on the processors that other loops want. Here every thread
 // of the team calls it for a part of the result, and the BLAS keeps to the thread that calls it for
-// so long. The same threads then run the loops over what they have just computed.
+// so long. The same threads then run the loops over the result.
 
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "host_team.h"
 
@@ -153,6 +154,22 @@ struct Division {
     }
 };
 
+// Whether a matrix that threads write to, or go through, is divided into rows: each part is then in
+// one piece, and what a processor fetches ahead of need is not in the middle of another one's. Few
+// rows are long ones; then it is columns.
+bool divides_rows(ptrdiff_t n_rows, ptrdiff_t n_columns) {
+    return n_rows >= n_columns || n_rows >= 32 * team_size();
+}
+
+// The same for a product. Each part rearranges, for the BLAS, a part of one matrix and all of the
+// other one: it is the longer side that is divided, as far as that makes enough parts. Products of
+// few terms spend their time on writing the result instead.
+bool divides_rows(const Product& p) {
+    const ptrdiff_t few = 64;
+    if (p.k < few) return divides_rows(p.m, p.n);
+    return p.m > p.n || (p.n < 16 * team_size() && 4 * p.m > p.n);
+}
+
 // Memory that a thread keeps for a part of a result; none if that is large, or there is no more.
 char* own_memory(size_t size) {
     const size_t most = 1 << 22, cache_line = 64;
@@ -178,13 +195,22 @@ void multiply_block(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t
     (blas().is_64_bit ? gemm<T, long long> : gemm<T, int>)(p, top, bottom, left, right);
 }
 
-// Columns where other threads compute the ones beside them. A processor fetches what follows in
+struct SharedProduct {
+    Product product;
+    Division division;
+    bool is_short;  // so that no thread computes it that is far
+};
+
+// Columns, while other threads may compute the ones beside them. A processor fetches what follows in
 // memory ahead of need, and so takes from another one what that is writing. Where they are far, a
 // thread writes to memory of its own first: the BLAS goes over its result several times.
-template <class T> void multiply_columns(const Product& p, ptrdiff_t left, ptrdiff_t right) {
+template <class T>
+void multiply_columns(const SharedProduct& shared, ptrdiff_t left, ptrdiff_t right) {
+    const Product& p = shared.product;
     const ptrdiff_t n = right - left;
     const size_t row_size = (size_t)n * sizeof(T);
-    char* own = team().is_far() ? own_memory((size_t)p.m * row_size) : nullptr;
+    const bool is_apart = !shared.is_short && team().is_far();
+    char* own = is_apart ? own_memory((size_t)p.m * row_size) : nullptr;
     if (!own) return multiply_block<T>(p, 0, p.m, left, right);
     Product piece = p;
     piece.B.data += sizeof(T) * left * (p.B.is_transposed ? p.B.leading : 1);
@@ -196,11 +222,6 @@ template <class T> void multiply_columns(const Product& p, ptrdiff_t left, ptrdi
     }
 }
 
-struct SharedProduct {
-    Product product;
-    Division division;
-};
-
 template <class T> void multiply_part(const void* job, int part, int n_parts) {
     const SharedProduct& shared = *static_cast<const SharedProduct*>(job);
     const Product& p = shared.product;
@@ -209,25 +230,22 @@ template <class T> void multiply_part(const void* job, int part, int n_parts) {
     if (begin == end) return;
     if (shared.division.by_rows) {
         multiply_block<T>(p, begin, end, 0, p.n);
-    } else if (n_parts > 1) {
-        multiply_columns<T>(p, begin, end);
     } else {
-        multiply_block<T>(p, 0, p.m, begin, end);
+        multiply_columns<T>(shared, begin, end);
     }
 }
 
 const double MULTIPLICATIONS = 1 << 18;      // a part of a product that is worth a thread,
 const double FAR_MULTIPLICATIONS = 1 << 21;  // and one that is far
 
-// The longer side of the result is divided: each part rearranges, for the BLAS, a part of one matrix
-// and all of the other one.
 void multiply(const Product& p) {
-    const SharedProduct shared = {p, Division(p.m > p.n, p.m, p.n)};
+    SharedProduct shared = {p, Division(divides_rows(p), p.m, p.n), false};
     const double amount = (double)p.m * (double)p.n * (double)p.k;
     const int n_parts = shared.division.parts(amount, MULTIPLICATIONS);
+    shared.is_short = n_parts == 1 || amount < n_parts * FAR_MULTIPLICATIONS;
     const SingleThreaded guard;
     team().share(p.is_double ? multiply_part<double> : multiply_part<float>, shared, n_parts,
-                 amount < n_parts * FAR_MULTIPLICATIONS);
+                 shared.is_short);
 }
 
 }  // namespace

@@ -78,7 +78,9 @@ def assert_product(out, A, B):
         (997, 131, 61),
         (61, 131, 997),
         (512,) * 3,
-        (1200, 31, 3600),  # columns that are too many for memory of a thread's own
+        (1200, 80, 3600),  # two or three parts are too large for their own memory
+        (30, 5000, 30),
+        (1000, 10, 1000),
     ],
 )
 def test_product(n_threads, far, dtype, m, k, n):
