@@ -279,7 +279,7 @@ def _bars(ax: Any, rows: list[Row], network: str) -> None:
     for place, value, over in zip(places, values, spread[1], strict=True):
         ax.text(value + over, place, f" {value:.2f}", va="center", fontsize=8)
     ax.set_title(network.replace(", ", "\n"), fontsize=9)
-    ax.set_xlabel("time of a step / of its products (line: 1)", fontsize=8)
+    ax.set_xlabel("times its products", fontsize=8)
     ax.tick_params(axis="x", labelsize=8)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
