@@ -115,27 +115,38 @@ struct Product {
     Matrix A, B, out;
 };
 
+// A block of it, computed into `out`, which is as large as the block.
 template <class T, class Int>
-void gemm(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t left, ptrdiff_t right) {
+void gemm(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t left, ptrdiff_t right,
+          const Matrix& out) {
     typedef void (*Gemm)(int, int, int, Int, Int, Int, T, const T*, Int, const T*, Int, T, T*, Int);
     const int row_major = 101, as_it_is = 111, transposed = 112;  // the values of CBLAS's enums
     const T* A = reinterpret_cast<const T*>(p.A.data) + top * (p.A.is_transposed ? 1 : p.A.leading);
     const T* B = reinterpret_cast<const T*>(p.B.data) + left * (p.B.is_transposed ? p.B.leading : 1);
-    T* out = reinterpret_cast<T*>(p.out.data) + top * p.out.leading + left;
     reinterpret_cast<Gemm>(blas().gemm[p.is_double])(
         row_major, p.A.is_transposed ? transposed : as_it_is,
         p.B.is_transposed ? transposed : as_it_is, (Int)(bottom - top), (Int)(right - left),
-        (Int)p.k, T(1), A, (Int)p.A.leading, B, (Int)p.B.leading, T(0), out, (Int)p.out.leading);
+        (Int)p.k, T(1), A, (Int)p.A.leading, B, (Int)p.B.leading, T(0),
+        reinterpret_cast<T*>(out.data), (Int)out.leading);
 }
 
-// What is divided: rows, in fours as a BLAS takes them, or columns, by a cache line of float32.
+template <class T>
+void multiply_block(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t left,
+                    ptrdiff_t right, const Matrix& out) {
+    (blas().is_64_bit ? gemm<T, long long> : gemm<T, int>)(p, top, bottom, left, right, out);
+}
+
+const ptrdiff_t ROWS = 4;      // as many as a BLAS takes at once,
+const ptrdiff_t COLUMNS = 16;  // and those that share a cache line, in float32, stay together
+
+// What is divided: rows, or columns.
 struct Division {
     bool by_rows;
     ptrdiff_t length, grain;
 
     Division() = default;
     Division(bool by_rows, ptrdiff_t n_rows, ptrdiff_t n_columns)
-        : by_rows(by_rows), length(by_rows ? n_rows : n_columns), grain(by_rows ? 4 : 16) {}
+        : by_rows(by_rows), length(by_rows ? n_rows : n_columns), grain(by_rows ? ROWS : COLUMNS) {}
 
     // Where part k of n begins, and part k - 1 ends.
     ptrdiff_t bound(int k, int n) const {
@@ -167,7 +178,7 @@ bool divides_rows(ptrdiff_t n_rows, ptrdiff_t n_columns) {
 bool divides_rows(const Product& p) {
     const ptrdiff_t few = 64;
     if (p.k < few) return divides_rows(p.m, p.n);
-    return p.m > p.n || (p.n < 16 * team_size() && 4 * p.m > p.n);
+    return p.m > p.n || (p.n < COLUMNS * team_size() && COLUMNS * p.m > ROWS * p.n);
 }
 
 // Memory that a thread keeps for a part of a result; none if that is large, or there is no more.
@@ -189,16 +200,10 @@ char* own_memory(size_t size) {
     return memory.data + (cache_line - (uintptr_t)memory.data % cache_line) % cache_line;
 }
 
-template <class T>
-void multiply_block(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t left,
-                    ptrdiff_t right) {
-    (blas().is_64_bit ? gemm<T, long long> : gemm<T, int>)(p, top, bottom, left, right);
-}
-
 struct SharedProduct {
     Product product;
     Division division;
-    bool is_short;  // so that no thread computes it that is far
+    bool is_short;  // so that no thread that is far computes it
 };
 
 // Columns, while other threads may compute the ones beside them. A processor fetches what follows in
@@ -211,12 +216,9 @@ void multiply_columns(const SharedProduct& shared, ptrdiff_t left, ptrdiff_t rig
     const size_t row_size = (size_t)n * sizeof(T);
     const bool is_apart = !shared.is_short && team().is_far();
     char* own = is_apart ? own_memory((size_t)p.m * row_size) : nullptr;
-    if (!own) return multiply_block<T>(p, 0, p.m, left, right);
-    Product piece = p;
-    piece.B.data += sizeof(T) * left * (p.B.is_transposed ? p.B.leading : 1);
-    piece.out = {own, false, n};
-    multiply_block<T>(piece, 0, p.m, 0, n);
     char* to = p.out.data + sizeof(T) * left;
+    if (!own) return multiply_block<T>(p, 0, p.m, left, right, {to, false, p.out.leading});
+    multiply_block<T>(p, 0, p.m, left, right, {own, false, n});
     for (ptrdiff_t i = 0; i < p.m; ++i) {
         memcpy(to + sizeof(T) * i * p.out.leading, own + i * row_size, row_size);
     }
@@ -229,7 +231,8 @@ template <class T> void multiply_part(const void* job, int part, int n_parts) {
     const ptrdiff_t end = shared.division.bound(part + 1, n_parts);
     if (begin == end) return;
     if (shared.division.by_rows) {
-        multiply_block<T>(p, begin, end, 0, p.n);
+        char* to = p.out.data + sizeof(T) * begin * p.out.leading;
+        multiply_block<T>(p, begin, end, 0, p.n, {to, false, p.out.leading});
     } else {
         multiply_columns<T>(shared, begin, end);
     }
@@ -239,13 +242,14 @@ const double MULTIPLICATIONS = 1 << 18;      // a part of a product that is wort
 const double FAR_MULTIPLICATIONS = 1 << 21;  // and one that is far
 
 void multiply(const Product& p) {
-    SharedProduct shared = {p, Division(divides_rows(p), p.m, p.n), false};
+    const Division division(divides_rows(p), p.m, p.n);
     const double amount = (double)p.m * (double)p.n * (double)p.k;
-    const int n_parts = shared.division.parts(amount, MULTIPLICATIONS);
-    shared.is_short = n_parts == 1 || amount < n_parts * FAR_MULTIPLICATIONS;
+    const int n_parts = division.parts(amount, MULTIPLICATIONS);
+    const bool is_short = n_parts == 1 || amount < n_parts * FAR_MULTIPLICATIONS;
+    const SharedProduct shared = {p, division, is_short};
     const SingleThreaded guard;
     team().share(p.is_double ? multiply_part<double> : multiply_part<float>, shared, n_parts,
-                 shared.is_short);
+                 is_short);
 }
 
 }  // namespace
