@@ -14,7 +14,7 @@ the operand is laid out:
 ========== =================================================================================
 
 A ``?`` after a name marks an operand that may be None: an input is then 0, an output is not
-written.
+written. The expressions of a rowwise row may ask whether an input is there, ``has_<name>``.
 
 There are three kinds of rows. :class:`Elementwise`: every element by itself.
 :class:`ColumnReduce`: the same, and the sum of a result over the rows of each column.
@@ -143,14 +143,15 @@ class ColumnReduce(Row):
 class Rowwise(Row):
     """Reductions along each row, an expression for the row, and one for each of its elements.
 
-    The expressions see the column ``j``, an int, and the numbers ``n_rows`` and ``n_columns``.
+    The expressions see the column ``j``, an int, and the numbers ``n_rows`` and ``n_columns``. An
+    operand of layout ``column`` is an input.
 
     Attributes
     ----------
     reductions : tuple of (kind, variable, expression)
         In order, each may use the variables before it. Kinds are ``"max"`` and ``"sum"``.
     result : str
-        Computed once for each row.
+        Computed once for each row; the body may read it.
     """
 
     reductions: tuple[tuple[str, str, str], ...]
@@ -206,7 +207,18 @@ def _activation(
     )
 
 
-_DECAY = "const T g = decays ? grad + weight_decay * param : grad; "
+# A decoupled decay comes before the rest of an update.
+_DECAY = "param -= decays ? learning_rate * weight_decay * param : T(0); "
+
+
+def _share_of(gradient: str) -> str:
+    """Give a gradient's text times the sample's part in the mean; a division where all count."""
+    return f"const T d = {gradient}; dlogits = has_weights ? weights * d : d / T(n_rows);"
+
+
+# What softmax is to give for a class, 1 or 0 but for smoothing.
+_TARGET = "xpn::target(j == int(labels) ? T(1) : T(0), smoothing, T(n_columns))"
+
 
 CATALOGUE: tuple[Row, ...] = (
     # Sums, the bias and the gather of a minibatch.
@@ -214,10 +226,21 @@ CATALOGUE: tuple[Row, ...] = (
     ColumnReduce(name="bias_grad", reads="T dZ", writes="column T out", total="out", term="dZ"),
     Rowwise(
         name="mean",
-        reads="T values",
+        reads="T values, T weights?",
         writes="single T out",
-        reductions=(("sum", "total", "values"),),
-        result="out = total / T(n_columns);",
+        reductions=(("sum", "total", "has_weights ? weights * values : values"),),
+        result="out = has_weights ? total : total / T(n_columns);",
+    ),
+    Rowwise(
+        name="shares",
+        reads="T weights",
+        writes="T out",
+        reductions=(("sum", "total", "weights"),),
+        body="out = total > T(0) ? weights / total : T(0);",
+    ),
+    ColumnReduce(name="square_sum", reads="T X", writes="column T out", total="out", term="X * X"),
+    Elementwise(
+        name="scale", reads="T X, single T factor", writes="T out", body="out = factor * X;"
     ),
     Elementwise(
         name="gather",
@@ -252,6 +275,112 @@ CATALOGUE: tuple[Row, ...] = (
         body="out = xpn::dropout(X, word, threshold, scale);",
         words=True,
     ),
+    # Regularisation of the gradient and of the parameters.
+    ColumnReduce(
+        name="penalty_grad",
+        reads="T grad, T param",
+        writes="T out, column T penalty?",
+        constants="T l1, T l2",
+        body="out = grad + xpn::penalty_grad(param, l1, l2);",
+        total="penalty",
+        term="xpn::penalty(param, l1, l2)",
+    ),
+    Elementwise(
+        name="clip",
+        reads="T X",
+        writes="T out",
+        constants="T limit",
+        body="out = xpn::clip(X, limit);",
+    ),
+    Rowwise(
+        name="clip_factor",
+        reads="T squares",
+        writes="single T out",
+        constants="T max_norm",
+        reductions=(("sum", "total", "squares"),),
+        result="out = xpn::clip_factor(total, max_norm);",
+    ),
+    Elementwise(
+        name="limit_norms",
+        reads="T W, column T squares",
+        writes="T out",
+        constants="T max_norm",
+        body="out = xpn::limit_norm(W, squares, max_norm);",
+    ),
+    # Normalisation. A weight is a sample's part in the mean: together they are 1.
+    ColumnReduce(
+        name="column_mean",
+        reads="T X, single T weights",
+        writes="column T out",
+        total="out",
+        term="weights * X",
+    ),
+    ColumnReduce(
+        name="column_variance",
+        reads="T X, single T weights, column T mean",
+        writes="column T out",
+        total="out",
+        term="weights * ((X - mean) * (X - mean))",
+    ),
+    Elementwise(
+        name="batch_norm_tick",
+        reads="T mean, T variance, single T correction",
+        updates="T running_mean, T running_variance",
+        writes="T inverse_std",
+        constants="T momentum, T eps",
+        body="""
+            running_mean += momentum * (mean - running_mean);
+            running_variance +=
+                xpn::variance_step(variance, running_variance, correction, momentum);
+            inverse_std = T(1) / xpn::root(variance + eps);""",
+    ),
+    Elementwise(
+        name="batch_norm",
+        reads="T X, column T mean, column T inverse_std, column T gamma, column T beta",
+        writes="T normalized, T out",
+        body="""
+            normalized = (X - mean) * inverse_std;
+            out = gamma * normalized + beta;""",
+    ),
+    ColumnReduce(
+        name="scale_grad",
+        reads="T dA, T normalized",
+        writes="column T out",
+        total="out",
+        term="dA * normalized",
+    ),
+    Elementwise(
+        name="batch_norm_grad",
+        reads="T dA, T normalized, single T weights, column T inverse_std, column T gamma, "
+        "column T dgamma, column T dbeta",
+        writes="T out",
+        body="out = gamma * inverse_std * (dA - weights * (dbeta + normalized * dgamma));",
+    ),
+    Rowwise(
+        name="layer_norm",
+        reads="T X, column T gamma, column T beta",
+        writes="row T inverse_std, T normalized, T out",
+        constants="T eps",
+        reductions=(
+            ("sum", "total", "X"),
+            ("sum", "squares", "xpn::square(X - total / T(n_columns))"),
+        ),
+        result="inverse_std = T(1) / xpn::root(squares / T(n_columns) + eps);",
+        body="""
+            normalized = (X - total / T(n_columns)) * inverse_std;
+            out = gamma * normalized + beta;""",
+    ),
+    Rowwise(
+        name="layer_norm_grad",
+        reads="T dA, T normalized, row T inverse_std, column T gamma",
+        writes="T out",
+        reductions=(
+            ("sum", "total", "gamma * dA"),
+            ("sum", "along", "gamma * dA * normalized"),
+        ),
+        body="out = inverse_std * ((gamma * dA - total / T(n_columns)) "
+        "- normalized * (along / T(n_columns)));",
+    ),
     # Losses on logits.
     Rowwise(
         name="softmax",
@@ -265,24 +394,39 @@ CATALOGUE: tuple[Row, ...] = (
     ),
     Rowwise(
         name="sigmoid_cross_entropy",
-        reads="T logits, T labels",
+        reads="T logits, T labels, row T weights?",
         writes="row T losses, T dlogits?",
-        reductions=(("sum", "total", "xpn::sigmoid_cross_entropy(logits, labels)"),),
+        constants="T smoothing",
+        reductions=(
+            (
+                "sum",
+                "total",
+                "xpn::sigmoid_cross_entropy(logits, xpn::smoothed(labels, smoothing))",
+            ),
+        ),
         result="losses = total;",
-        body="dlogits = (xpn::sigmoid(logits) - labels) / T(n_rows);",
+        body=_share_of("xpn::sigmoid(logits) - xpn::smoothed(labels, smoothing)"),
     ),
     Rowwise(
         name="softmax_cross_entropy",
-        reads="T logits, row int64 labels",
+        reads="T logits, row int64 labels, row T weights?",
         writes="row T losses, T dlogits?",
+        constants="T smoothing",
         reductions=(
             ("max", "top", "logits"),
             ("sum", "total", "xpn::exponential(logits - top)"),
-            ("sum", "of_label", "j == int(labels) ? logits - top : T(0)"),
+            ("sum", "of_label", f"xpn::part({_TARGET}, logits - top)"),
         ),
         result="losses = xpn::logarithm(total) - of_label;",
-        body="dlogits = (xpn::exponential(logits - top) / total "
-        "- (j == int(labels) ? T(1) : T(0))) / T(n_rows);",
+        body=_share_of(f"xpn::exponential(logits - top) / total - {_TARGET}"),
+    ),
+    Rowwise(
+        name="squared_error",
+        reads="T predictions, T targets, row T weights?",
+        writes="row T losses, T dlogits?",
+        reductions=(("sum", "total", "xpn::square(predictions - targets)"),),
+        result="losses = total / T(n_columns);",
+        body=_share_of("T(2) * (predictions - targets) / T(n_columns)"),
     ),
     # Optimizers.
     Elementwise(
@@ -290,21 +434,28 @@ CATALOGUE: tuple[Row, ...] = (
         reads="T grad, single T learning_rate, single T weight_decay?",
         updates="T param",
         constants="int64 n_decay",
-        body=_DECAY + "xpn::gradient_descent(param, g, learning_rate);",
+        body=_DECAY + "xpn::gradient_descent(param, grad, learning_rate);",
     ),
     Elementwise(
         name="momentum_update",
         reads="T grad, single T learning_rate, single T weight_decay?",
         updates="T param, T velocity",
         constants="T beta, T weight, int64 n_decay",
-        body=_DECAY + "xpn::momentum(param, g, velocity, learning_rate, beta, weight);",
+        body=_DECAY + "xpn::momentum(param, grad, velocity, learning_rate, beta, weight);",
+    ),
+    Elementwise(
+        name="nesterov_update",
+        reads="T grad, single T learning_rate, single T weight_decay?",
+        updates="T param, T velocity",
+        constants="T beta, T weight, int64 n_decay",
+        body=_DECAY + "xpn::nesterov(param, grad, velocity, learning_rate, beta, weight);",
     ),
     Elementwise(
         name="rmsprop_update",
         reads="T grad, single T learning_rate, single T weight_decay?",
         updates="T param, T s",
         constants="T beta, T eps, int64 n_decay, T one_minus_beta = 1.0 - beta",
-        body=_DECAY + "xpn::rmsprop(param, g, s, learning_rate, eps, beta, one_minus_beta);",
+        body=_DECAY + "xpn::rmsprop(param, grad, s, learning_rate, eps, beta, one_minus_beta);",
     ),
     Elementwise(
         name="adam_tick",
@@ -327,7 +478,14 @@ CATALOGUE: tuple[Row, ...] = (
         "T one_minus_beta2 = 1.0 - beta2",
         body=_DECAY
         + """
-            xpn::adam(param, g, m, v, learning_rate, bias1, bias2, eps,
+            xpn::adam(param, grad, m, v, learning_rate, bias1, bias2, eps,
                       beta1, one_minus_beta1, beta2, one_minus_beta2);""",
+    ),
+    Elementwise(
+        name="average_update",
+        reads="T values",
+        updates="T average",
+        constants="T beta, T one_minus_beta = 1.0 - beta",
+        body="average = beta * average + one_minus_beta * values;",
     ),
 )

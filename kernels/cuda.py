@@ -240,10 +240,11 @@ class _ElementwiseOperation(_Operation):
         sizes = [outputs[0].shape[-1]] if decay else []
         # Where an operand is absent CuPy is given a number and compiles the same text for it.
         kernel = self.kernel("only", lambda: source.elementwise(self.row, frozenset()))
-        if outputs[0] is None:
+        if len(outputs) == 1 and outputs[0] is None:
             return kernel(*inputs, *numbers, *sizes)
-        kernel(*inputs, *numbers, *sizes, *outputs)
-        return given.get("out")
+        buffers = [self.cupy.empty_like(outputs[0]) if out is None else out for out in outputs]
+        kernel(*inputs, *numbers, *sizes, *buffers)
+        return buffers[-1] if "out" in given else None
 
     def _decay(self, given: Given, param: Array) -> dict[str, int]:
         self.check_count("parameters", param.size, _WORD)
@@ -312,12 +313,21 @@ class _RowwiseOperation(_Operation):
         first = next(operand for operand in self.inputs if operand.layout == "each")
         shape, dtype = given[first.name].shape, given[first.name].dtype
         absent = frozenset(
-            item.name for item in self.outputs if item.optional and given[item.name] is None
+            item.name
+            for item in (*self.inputs, *self.outputs)
+            if item.optional and given[item.name] is None
         )
         present = [item for item in self.outputs if item.name not in absent]
-        shapes = {"each": shape, "row": shape[:-1], "single": (*shape[:-1], 1)}
+        shapes = {
+            "each": shape,
+            "column": (*shape[:-2], shape[-1]),
+            "row": shape[:-1],
+            "single": (*shape[:-1], 1),
+        }
         inputs = []
         for operand in self.inputs:
+            if operand.name in absent:
+                continue
             array, expected = given[operand.name], shapes[operand.layout]
             if array.shape != expected:
                 raise ValueError(
@@ -335,7 +345,8 @@ class _RowwiseOperation(_Operation):
         stored = [
             _stored(buffer, given[item.name]) for item, buffer in zip(present, buffers, strict=True)
         ]
-        return stored[0] if "out" in self.parameters else None
+        of_name = dict(zip((item.name for item in present), stored, strict=True))
+        return of_name.get("out")
 
 
 def _launch_rows(
@@ -407,8 +418,9 @@ class _ColumnOperation(_Operation):
 
     def _input(self, operand: Operand, given: Given, shape: tuple[int, ...]) -> Array:
         array = given[operand.name]
-        if operand.layout == "column":
-            array = self.cupy.broadcast_to(array, (*shape[:-2], shape[-1]))
+        own = {"column": (*shape[:-2], shape[-1]), "single": (*shape[:-1], 1)}
+        if operand.layout in own:
+            array = self.cupy.broadcast_to(array, own[operand.layout])
         elif array.shape != shape:
             raise ValueError(
                 f"{self.row.name}: {operand.name} must have shape {shape}, got {array.shape}"

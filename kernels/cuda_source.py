@@ -322,10 +322,23 @@ const auto X = X_[ptrdiff_t(indices_[row]) * row_size + column];
 def rowwise(row: Rowwise, absent: frozenset[str]) -> KernelSpec:
     """Make the kernel of a rowwise row, without the operands that are absent."""
     inputs, outputs = by_use(row)
-    per_row = [_read(operand, "[row]") for operand in inputs if operand.layout != "each"]
-    each = _joined(_read(operand, "[start + j]") for operand in inputs if operand.layout == "each")
+    places = {
+        "each": "[start + j]",
+        "column": "[of_network + j]",
+        "row": "[row]",
+        "single": "[row]",
+    }
+    lines = [
+        f"const bool has_{operand.name} = {str(operand.name not in absent).lower()};"
+        for operand in inputs
+        if operand.optional
+    ]
+    if any(operand.layout == "column" for operand in inputs):
+        lines.append("const ptrdiff_t of_network = row / n_rows * n_columns;")
+    read = {operand: _read(operand, places[operand.layout], absent) for operand in inputs}
+    lines += [text for operand, text in read.items() if operand.layout in ("row", "single")]
+    each = _joined(text for operand, text in read.items() if operand.layout in ("each", "column"))
     loop = "for (int j = lane; j < n_columns; j += XPN_WARP) {\n" + each
-    lines = per_row
     for kind, name, expression in row.reductions:
         start = "xpn::minus_infinity<T>()" if kind == "max" else "T(0)"
         change = (
@@ -338,7 +351,10 @@ def rowwise(row: Rowwise, absent: frozenset[str]) -> KernelSpec:
     of_row = [operand for operand in outputs if operand.layout != "each"]
     of_element = [operand for operand in outputs if operand.layout == "each"]
     if row.result:
-        lines += ["if (lane == 0) {", _written(of_row, row.result, "[row]", absent), "}"]
+        lines += [f"{operand.type} {operand.name};" for operand in of_row]
+        lines += [row.result, "if (lane == 0) {"]
+        lines += [f"{operand.name}_[row] = {operand.name};" for operand in of_row]
+        lines.append("}")
     if any(operand.name not in absent for operand in of_element):
         lines += [loop, _written(of_element, row.body, "[start + j]", absent), "}"]
     # A host that gives each row one lane is called with threads to spare.
@@ -356,8 +372,9 @@ const ptrdiff_t start = row * n_columns;
 def columns(row: ColumnReduce, absent: frozenset[str]) -> KernelSpec:
     """Make the kernel of a column-reduce that goes down its share of the rows of a column."""
     inputs, outputs = by_use(without_total(row))
-    each = [operand for operand in inputs if operand.layout == "each"]
+    each = [operand for operand in inputs if operand.layout in ("each", "single")]
     of_column = [operand for operand in inputs if operand.layout == "column"]
+    places = {"each": "at", "single": "ptrdiff_t(network) * n_rows + row"}
     # Rows go to the threads in turn: where columns are few, the threads of a warp read one
     # stretch of memory. The loads of several rows come before the first is used, for the
     # compiler may not move them before a store by itself.
@@ -376,7 +393,7 @@ for (int turn = 0; turn < {ROWS_AT_ONCE}; ++turn) {{
 const unsigned row = first + turn * n_shares;
 const ptrdiff_t at = (ptrdiff_t(network) * n_rows + row) * n_columns + j;
 if (row < n_rows) {{
-{_joined(f"{item.name}_loaded[turn] = {item.name}_[at];" for item in each)}
+{_joined(f"{item.name}_loaded[turn] = {item.name}_[{places[item.layout]}];" for item in each)}
 }}
 }}
 #pragma unroll

@@ -163,6 +163,8 @@ template <class T> XPN_INLINE T hyperbolic_tangent(T x) {
 
 #endif
 
+template <class T> XPN_INLINE T square(T x) { return x * x; }
+
 // max(x, 0) and min(x, 0); nan stays nan.
 template <class T> XPN_INLINE T positive_part(T x) { return x < T(0) ? T(0) : x; }
 template <class T> XPN_INLINE T negative_part(T x) { return x > T(0) ? T(0) : x; }
@@ -229,6 +231,19 @@ template <class T> XPN_INLINE T softsign_grad(T dA, T Z) {
 // ---------------------------------------------------------------------------------------------
 // Losses.
 
+// A binary label, and a class's part of a sample, moved towards their middle.
+template <class T> XPN_INLINE T smoothed(T Y, T smoothing) {
+    return Y + smoothing * (T(0.5) - Y);
+}
+template <class T> XPN_INLINE T target(T Y, T smoothing, T n_classes) {
+    return Y + smoothing * (T(1) / n_classes - Y);
+}
+
+// A term of a cross-entropy; a class that is not asked for may have minus infinity.
+template <class T> XPN_INLINE T part(T target, T logarithm) {
+    return target > T(0) ? target * logarithm : T(0);
+}
+
 // softplus(Z) - Y Z, one output's share of the binary cross-entropy.
 template <class T> XPN_INLINE T sigmoid_cross_entropy(T Z, T Y) {
     return (positive_part(Z) - Y * Z) + log_1_plus(exponential(-absolute(Z)));
@@ -261,6 +276,35 @@ template <class T> XPN_INLINE T dropout(T X, word_t word, word_t threshold, T sc
 }
 
 // ---------------------------------------------------------------------------------------------
+// Regularisation and normalisation.
+
+template <class T> XPN_INLINE T penalty(T W, T l1, T l2) {
+    return l1 * absolute(W) + T(0.5) * l2 * (W * W);
+}
+template <class T> XPN_INLINE T penalty_grad(T W, T l1, T l2) {
+    const T sign = (W > T(0) ? T(1) : T(0)) - (W < T(0) ? T(1) : T(0));
+    return l1 * sign + l2 * W;
+}
+
+template <class T> XPN_INLINE T clip(T X, T limit) {
+    const T C = X > limit ? limit : X;
+    return C < -limit ? -limit : C;
+}
+template <class T> XPN_INLINE T clip_factor(T square, T max_norm) {
+    const T factor = max_norm / (root(square) + T(1e-6));
+    return factor > T(1) ? T(1) : factor;
+}
+template <class T> XPN_INLINE T limit_norm(T W, T square, T max_norm) {
+    const T norm = root(square);
+    return norm > max_norm ? W * (max_norm / norm) : W;
+}
+
+// A correction of 0 says that the batch tells nothing about the variance.
+template <class T> XPN_INLINE T variance_step(T variance, T running, T correction, T momentum) {
+    return correction > T(0) ? momentum * (correction * variance - running) : T(0);
+}
+
+// ---------------------------------------------------------------------------------------------
 // Optimizers. one_minus_beta is taken in double precision by the caller.
 
 template <class T> XPN_INLINE void gradient_descent(T& param, T grad, T learning_rate) {
@@ -271,6 +315,12 @@ template <class T>
 XPN_INLINE void momentum(T& param, T grad, T& velocity, T learning_rate, T beta, T weight) {
     velocity = beta * velocity + weight * grad;
     param -= learning_rate * velocity;
+}
+
+template <class T>
+XPN_INLINE void nesterov(T& param, T grad, T& velocity, T learning_rate, T beta, T weight) {
+    velocity = beta * velocity + weight * grad;
+    param -= learning_rate * (beta * velocity + weight * grad);
 }
 
 template <class T>

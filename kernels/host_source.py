@@ -184,8 +184,8 @@ def _rowwise(row: Rowwise) -> str:
 
 
 def _rowwise_wide(row: Rowwise) -> str:
-    each = [o for o in row.operands if o.layout == "each"]
-    results = [o for o in row.operands if o.use == "out" and o.layout != "each"]
+    each = [o for o in row.operands if o.layout in ("each", "column")]
+    results = [o for o in row.operands if o.use == "out" and o.layout in ("row", "single")]
     loads = " ".join(_load(o, "j") for o in each if o.use == "in")
     steps = []
     for kind, variable, expression in row.reductions:
@@ -225,8 +225,8 @@ def _rowwise_wide(row: Rowwise) -> str:
 
 def _rowwise_narrow(row: Rowwise) -> str:
     """Write the same with the rows along the lanes of a vector: element (l, j) at [j][l]."""
-    each = [o for o in row.operands if o.layout == "each"]
-    per_row = [o for o in row.operands if o.layout != "each"]
+    each = [o for o in row.operands if o.layout in ("each", "column")]
+    per_row = [o for o in row.operands if o.layout in ("row", "single")]
     inputs = [o for o in each if o.use == "in"]
     outs = [o for o in each if o.use == "out"]
     declared = [f"{C_TYPES[o.type]} {o.name}_[NARROW][LANES];" for o in each]
@@ -240,8 +240,13 @@ def _rowwise_narrow(row: Rowwise) -> str:
         name = operand.name
         source = f"row_of<const {type_}>(block, {k}, first + (l < n ? l : 0))"
         fetch.append(f"const {type_}* {name}_row = {source};")
-        if operand.layout == "each":
-            fetch.append(f"for (int j = 0; j < n_columns; ++j) {name}_[j][l] = {name}_row[j];")
+        if operand in each:
+            value = f"has_{name} ? {name}_row[j] : {type_}(0)" if operand.optional else ""
+            value = value or f"{name}_row[j]"
+            fetch.append(f"for (int j = 0; j < n_columns; ++j) {name}_[j][l] = {value};")
+        elif operand.optional:
+            declared.append(f"const bool has_{name} = block.data[{k}] != nullptr;")
+            fetch.append(f"{name}_[l] = has_{name} ? *{name}_row : {type_}(0);")
         else:
             fetch.append(f"{name}_[l] = *{name}_row;")
     seen = " ".join(
@@ -273,6 +278,7 @@ def _rowwise_narrow(row: Rowwise) -> str:
             {row.result}
             {" ".join(f"{o.name}_[l] = {o.name};" for o in results)}
         }}""")
+        seen += "".join(f" const T {o.name} = {o.name}_[l];" for o in results)
     store = []
     for k, operand in enumerate(row.operands):
         if operand.use != "out":
@@ -302,7 +308,7 @@ def _rowwise_narrow(row: Rowwise) -> str:
     newline = "\n"
     return f"""\
     const int n_rows = int(block.n_rows), n_columns = int(block.n_columns);
-    {newline.join(declared)}
+{_constants(row)}    {newline.join(declared)}
     for (index_t first = 0; first < n_rows; first += LANES) {{
         const int n = int(smaller(LANES, n_rows - first));
         for (int l = 0; l < LANES; ++l) {{
@@ -364,8 +370,15 @@ def _total(row: Row) -> str:
 
 
 def _flags(row: Row) -> list[str]:
-    """Name the template arguments that say which optional operands are there."""
-    return [f"has_{o.name}" for o in row.operands if o.optional and o.layout != "single"]
+    """Name the template arguments that say which optional operands are there.
+
+    One with a value for a whole row is asked for once in a row instead.
+    """
+    return [
+        f"has_{o.name}"
+        for o in row.operands
+        if o.optional and (o.use != "in" or o.layout in ("each", "column"))
+    ]
 
 
 def _template_of(flags: list[str]) -> str:
@@ -434,7 +447,8 @@ def _pointers(row: Row, skip: tuple[Operand, ...] = ()) -> str:
         if operand.layout in ("row", "single") and operand.use == "in":
             value = f"*{pointer}"
             if operand.optional:
-                value = f"block.data[{k}] ? {value} : {type_}(0)"
+                lines.append(f"const bool has_{name} = block.data[{k}] != nullptr;")
+                value = f"has_{name} ? {value} : {type_}(0)"
             lines.append(f"const {type_} {name} = {value};")
         else:
             lines.append(f"{const}{type_}* {name}_ = {pointer};")

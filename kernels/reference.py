@@ -121,9 +121,28 @@ class ReferenceOps:
         """
         return self.xp.sum(dZ, axis=-2, out=out)
 
-    def mean(self, values: Array, out: Array | None = None) -> Array:
-        """Mean over the last axis, which stays with length 1."""
+    def mean(self, values: Array, weights: Array | None = None, out: Array | None = None) -> Array:
+        """Mean over the last axis, which stays with length 1.
+
+        With ``weights``, which are :meth:`shares`, ``sum_i weights_i values_i``.
+        """
+        if weights is not None:
+            return self.xp.sum(weights * values, axis=-1, keepdims=True, out=out)
         return self.xp.mean(values, axis=-1, keepdims=True, out=out)
+
+    def shares(self, weights: Array, out: Array | None = None) -> Array:
+        """Share of each weight in the sum over the last axis; 0 where the sum is not positive."""
+        xp = self.xp
+        total = xp.sum(weights, axis=-1, keepdims=True)
+        return _store(xp.where(total > 0, weights / total, weights.dtype.type(0)), out)
+
+    def square_sum(self, X: Array, out: Array | None = None) -> Array:
+        """Sum of squares over the rows, ``s_j = sum_i X_ij^2``."""
+        return self.xp.sum(self.xp.square(X), axis=-2, out=out)
+
+    def scale(self, X: Array, factor: Array, out: Array | None = None) -> Array:
+        """``factor X``, with a factor (..., 1)."""
+        return self.xp.multiply(factor, X, out=out)
 
     # Activations and their gradients.
 
@@ -315,6 +334,239 @@ class ReferenceOps:
         dropped = words.reshape(X.shape) < xp.uint32(int(rate * 2**32))
         return _store(xp.where(dropped, X.dtype.type(0), (1 / (1 - rate)) * X), out)
 
+    def penalty_grad(
+        self,
+        grad: Array,
+        param: Array,
+        l1: float,
+        l2: float,
+        out: Array | None = None,
+        penalty: Array | None = None,
+    ) -> Array:
+        """Add the gradient of ``sum_ij l1 |W_ij| + l2 / 2 W_ij^2`` to another gradient.
+
+        ``out = grad + l1 sign(W) + l2 W``; the derivative of ``|W|`` at 0 is taken as 0.
+
+        Parameters
+        ----------
+        grad, param : arrays (..., n_rows, n_columns)
+        l1, l2 : float
+        out : array like grad, optional
+        penalty : array (..., n_columns), optional
+            Overwritten with the sum over the rows.
+        """
+        xp = self.xp
+        if penalty is not None:
+            xp.sum(l1 * xp.abs(param) + 0.5 * l2 * xp.square(param), axis=-2, out=penalty)
+        return xp.add(grad, l1 * xp.sign(param) + l2 * param, out=out)
+
+    def clip(self, X: Array, limit: float, out: Array | None = None) -> Array:
+        """``min(max(X, -limit), limit)``."""
+        return self.xp.clip(X, -limit, limit, out=out)
+
+    def clip_factor(self, squares: Array, max_norm: float, out: Array | None = None) -> Array:
+        """Factor that brings the norm of a vector down to ``max_norm``, 1 where it is less.
+
+        ``min(1, max_norm / (norm + 1e-6))`` with ``norm^2`` the sum of ``squares`` over the last
+        axis, which stays with length 1. The constant is PyTorch's.
+
+        References
+        ----------
+        Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks",
+        ICML 2013, algorithm 1.
+        """
+        xp = self.xp
+        norm = xp.sqrt(xp.sum(squares, axis=-1, keepdims=True))
+        return xp.minimum(max_norm / (norm + 1e-6), 1, out=out)
+
+    def limit_norms(
+        self, W: Array, squares: Array, max_norm: float, out: Array | None = None
+    ) -> Array:
+        """Shorten the columns of ``W`` that are longer than ``max_norm`` to that length.
+
+        Parameters
+        ----------
+        W : array (..., n_in, n_out)
+            A column holds the weights of one unit.
+        squares : array (..., n_out)
+            The columns' sums of squares; see :meth:`square_sum`.
+        max_norm : float
+        out : array like W, optional
+
+        References
+        ----------
+        Srivastava et al. 2014, section 5.1 (max-norm regularization).
+        """
+        xp = self.xp
+        norm = xp.sqrt(squares)[..., None, :]
+        return _store(xp.where(norm > max_norm, W * (max_norm / norm), W), out)
+
+    # Normalisation. A sample's weight is its part in the mean; together they are 1.
+
+    def column_mean(self, X: Array, weights: Array, out: Array | None = None) -> Array:
+        """Mean over the samples, ``mean_j = sum_i w_i X_ij``, with weights (..., n_samples, 1)."""
+        return self.xp.sum(weights * X, axis=-2, out=out)
+
+    def column_variance(
+        self, X: Array, weights: Array, mean: Array, out: Array | None = None
+    ) -> Array:
+        """Variance over the samples, ``sum_i w_i (X_ij - mean_j)^2``, given their mean."""
+        return self.xp.sum(weights * self.xp.square(X - mean[..., None, :]), axis=-2, out=out)
+
+    def batch_norm_tick(
+        self,
+        mean: Array,
+        variance: Array,
+        correction: Array,
+        running_mean: Array,
+        running_variance: Array,
+        inverse_std: Array,
+        momentum: float,
+        eps: float,
+    ) -> None:
+        """Let the running statistics follow those of a batch, and give ``1 / sqrt(var + eps)``.
+
+        ``running += momentum (statistic - running)``. What the running variance follows is the
+        variance times ``correction``, which makes up for the mean having been taken from the same
+        samples: ``n / (n - 1)`` for n samples. A correction of 0 leaves the running variance.
+
+        Parameters
+        ----------
+        mean, variance : arrays (..., n_features)
+        correction : array (..., 1)
+        running_mean, running_variance, inverse_std : arrays (..., n_features)
+            Overwritten.
+        momentum, eps : float
+        """
+        xp = self.xp
+        running_mean += momentum * (mean - running_mean)
+        follow = momentum * (correction * variance - running_variance)
+        running_variance += xp.where(correction > 0, follow, running_variance.dtype.type(0))
+        inverse_std[...] = 1 / xp.sqrt(variance + eps)
+
+    def batch_norm(
+        self,
+        X: Array,
+        mean: Array,
+        inverse_std: Array,
+        gamma: Array,
+        beta: Array,
+        normalized: Array,
+        out: Array | None = None,
+    ) -> Array:
+        """``out = gamma normalized + beta`` with ``normalized = (X - mean) inverse_std``.
+
+        Parameters
+        ----------
+        X : array (..., n_samples, n_features)
+        mean, inverse_std, gamma, beta : arrays (..., n_features)
+        normalized : array like X
+            Overwritten.
+        out : array like X, optional
+
+        References
+        ----------
+        Ioffe and Szegedy, "Batch normalization", ICML 2015, algorithm 1.
+        """
+        xp = self.xp
+        normalized[...] = (X - mean[..., None, :]) * inverse_std[..., None, :]
+        return xp.add(gamma[..., None, :] * normalized, beta[..., None, :], out=out)
+
+    def scale_grad(self, dA: Array, normalized: Array, out: Array | None = None) -> Array:
+        """Sum over the samples, ``dgamma_j = sum_i dA_ij normalized_ij``: a scale's gradient."""
+        return self.xp.sum(dA * normalized, axis=-2, out=out)
+
+    def batch_norm_grad(
+        self,
+        dA: Array,
+        normalized: Array,
+        weights: Array,
+        inverse_std: Array,
+        gamma: Array,
+        dgamma: Array,
+        dbeta: Array,
+        out: Array | None = None,
+    ) -> Array:
+        """Gradient of the input of :meth:`batch_norm`, whose statistics depend on it too.
+
+        ``dX_ij = gamma_j inverse_std_j (dA_ij - w_i (dbeta_j + normalized_ij dgamma_j))``, with
+        ``dgamma`` and ``dbeta`` the gradients of scale and shift; see
+        :class:`xpnet.nn.BatchNorm` for the derivation.
+
+        Parameters
+        ----------
+        dA, normalized : arrays (..., n_samples, n_features)
+        weights : array (..., n_samples, 1)
+        inverse_std, gamma, dgamma, dbeta : arrays (..., n_features)
+        out : array like dA, optional
+        """
+        along = dbeta[..., None, :] + normalized * dgamma[..., None, :]
+        factor = (gamma * inverse_std)[..., None, :]
+        return self.xp.multiply(factor, dA - weights * along, out=out)
+
+    def layer_norm(
+        self,
+        X: Array,
+        gamma: Array,
+        beta: Array,
+        inverse_std: Array,
+        normalized: Array,
+        eps: float,
+        out: Array | None = None,
+    ) -> Array:
+        """``out = gamma normalized + beta``, normalised over the features of each sample.
+
+        ``normalized_ij = (X_ij - mean_i) / sqrt(var_i + eps)`` with mean and (biased) variance of
+        row i.
+
+        Parameters
+        ----------
+        X : array (..., n_samples, n_features)
+        gamma, beta : arrays (..., n_features)
+        inverse_std : array (..., n_samples)
+            Overwritten with ``1 / sqrt(var_i + eps)``.
+        normalized : array like X
+            Overwritten.
+        eps : float
+        out : array like X, optional
+
+        References
+        ----------
+        Ba, Kiros and Hinton, "Layer normalization", arXiv 1607.06450, equation 3.
+        """
+        xp = self.xp
+        centred = X - xp.mean(X, axis=-1, keepdims=True)
+        inverse_std[...] = 1 / xp.sqrt(xp.mean(xp.square(centred), axis=-1) + eps)
+        normalized[...] = centred * inverse_std[..., None]
+        return xp.add(gamma[..., None, :] * normalized, beta[..., None, :], out=out)
+
+    def layer_norm_grad(
+        self,
+        dA: Array,
+        normalized: Array,
+        inverse_std: Array,
+        gamma: Array,
+        out: Array | None = None,
+    ) -> Array:
+        """Gradient of the input of :meth:`layer_norm`.
+
+        With ``G = gamma dA``: ``dX_ij = inverse_std_i (G_ij - mean_k G_ik - normalized_ij mean_k
+        G_ik normalized_ik)``, the means over the features; see :class:`xpnet.nn.LayerNorm` for the
+        derivation.
+
+        Parameters
+        ----------
+        dA, normalized : arrays (..., n_samples, n_features)
+        inverse_std : array (..., n_samples)
+        gamma : array (..., n_features)
+        out : array like dA, optional
+        """
+        xp = self.xp
+        G = gamma[..., None, :] * dA
+        mean = xp.mean(G, axis=-1, keepdims=True)
+        along = xp.mean(G * normalized, axis=-1, keepdims=True)
+        return xp.multiply(inverse_std[..., None], G - mean - normalized * along, out=out)
+
     # Losses on logits: the loss of every sample and the gradient of their mean, in one pass.
 
     def softmax(self, logits: Array, out: Array | None = None) -> Array:
@@ -328,7 +580,13 @@ class ReferenceOps:
         return xp.divide(E, xp.sum(E, axis=-1, keepdims=True), out=out)
 
     def sigmoid_cross_entropy(
-        self, logits: Array, labels: Array, losses: Array, dlogits: Array | None = None
+        self,
+        logits: Array,
+        labels: Array,
+        losses: Array,
+        dlogits: Array | None = None,
+        weights: Array | None = None,
+        smoothing: float = 0.0,
     ) -> None:
         """Binary cross-entropy of each sample, summed over its outputs.
 
@@ -345,22 +603,34 @@ class ReferenceOps:
         losses : array (..., n_samples)
             Overwritten with ``l``.
         dlogits : array like logits, optional
-            Overwritten with the gradient of the mean of ``l``, ``(A - Y) / n_samples``.
+            Overwritten with the gradient of the mean of ``l``, ``(A - Y) / n_samples``; with
+            weights, ``weights_i (A - Y)``.
+        weights : array (..., n_samples), optional
+            The samples' parts in the mean; see :meth:`shares`.
+        smoothing : float
+            In [0, 1): ``Y`` becomes ``(1 - smoothing) Y + smoothing / 2``.
         """
         xp = self.xp
+        labels = labels + smoothing * (0.5 - labels)
         linear = xp.maximum(logits, 0) - labels * logits
         xp.sum(linear + xp.log1p(xp.exp(-xp.abs(logits))), axis=-1, out=losses)
         if dlogits is not None:
             xp.subtract(self.sigmoid(logits), labels, out=dlogits)
-            xp.divide(dlogits, logits.shape[-2], out=dlogits)
+            self._average(dlogits, weights)
 
     def softmax_cross_entropy(
-        self, logits: Array, labels: Array, losses: Array, dlogits: Array | None = None
+        self,
+        logits: Array,
+        labels: Array,
+        losses: Array,
+        dlogits: Array | None = None,
+        weights: Array | None = None,
+        smoothing: float = 0.0,
     ) -> None:
         """Cross-entropy of each sample's softmax.
 
-        ``l_i = log sum_k exp(Z_ik) - Z_iy`` with ``y`` the sample's class; its derivative is
-        ``P - onehot(y)``.
+        ``l_i = log sum_k exp(Z_ik) - sum_k T_ik Z_ik``, where the targets ``T_i`` sum to 1: 1 for
+        the sample's class and 0 for the others, but for smoothing. Its derivative is ``P - T``.
 
         Parameters
         ----------
@@ -370,25 +640,75 @@ class ReferenceOps:
         losses : array (..., n_samples)
             Overwritten with ``l``.
         dlogits : array like logits, optional
-            Overwritten with the gradient of the mean of ``l``, ``(P - onehot) / n_samples``.
+            Overwritten with the gradient of the mean of ``l``, ``(P - T) / n_samples``; with
+            weights, ``weights_i (P - T)``.
+        weights : array (..., n_samples), optional
+            The samples' parts in the mean; see :meth:`shares`.
+        smoothing : float
+            In [0, 1): targets are ``(1 - smoothing) onehot + smoothing / n_classes``.
+
+        References
+        ----------
+        Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016,
+        section 7, for the smoothing.
         """
         xp = self.xp
+        n_classes = logits.shape[-1]
         shifted = logits - xp.max(logits, axis=-1, keepdims=True)
         E = xp.exp(shifted)
         total = xp.sum(E, axis=-1, keepdims=True)
-        of_label = xp.take_along_axis(shifted, labels[..., None], axis=-1)
-        losses[...] = (xp.log(total) - of_label)[..., 0]
+        onehot = (labels[..., None] == xp.arange(n_classes)).astype(logits.dtype)
+        targets = onehot + smoothing * (1 / n_classes - onehot)
+        # A class that is not asked for may have minus infinity.
+        terms = xp.where(targets > 0, targets * shifted, logits.dtype.type(0))
+        losses[...] = xp.log(total)[..., 0] - xp.sum(terms, axis=-1)
         if dlogits is not None:
-            onehot = labels[..., None] == xp.arange(logits.shape[-1])
             xp.divide(E, total, out=dlogits)
-            xp.subtract(dlogits, onehot, out=dlogits)
-            xp.divide(dlogits, logits.shape[-2], out=dlogits)
+            xp.subtract(dlogits, targets, out=dlogits)
+            self._average(dlogits, weights)
+
+    def squared_error(
+        self,
+        predictions: Array,
+        targets: Array,
+        losses: Array,
+        dlogits: Array | None = None,
+        weights: Array | None = None,
+    ) -> None:
+        """Squared error of each sample, the mean over its outputs.
+
+        ``l_i = 1/m sum_j (Z_ij - Y_ij)^2`` for m outputs; its derivative is ``2/m (Z - Y)``.
+
+        Parameters
+        ----------
+        predictions, targets : arrays (..., n_samples, n_outputs)
+        losses : array (..., n_samples)
+            Overwritten with ``l``.
+        dlogits : array like predictions, optional
+            Overwritten with the gradient of the mean of ``l``; with weights, of the weighted one.
+        weights : array (..., n_samples), optional
+            The samples' parts in the mean; see :meth:`shares`.
+        """
+        xp = self.xp
+        xp.mean(xp.square(predictions - targets), axis=-1, out=losses)
+        if dlogits is not None:
+            xp.subtract(predictions, targets, out=dlogits)
+            xp.multiply(dlogits, 2 / predictions.shape[-1], out=dlogits)
+            self._average(dlogits, weights)
+
+    def _average(self, gradient: Array, weights: Array | None) -> None:
+        """Turn the losses' gradients into that of their mean."""
+        if weights is not None:
+            self.xp.multiply(weights[..., None], gradient, out=gradient)
+        else:
+            self.xp.divide(gradient, gradient.shape[-2], out=gradient)
 
     # Optimizers. What changes from step to step comes as an array that broadcasts.
 
     # With weight_decay the first n_decay parameters of a network, its weights, are pulled towards
-    # 0: their gradient is grad + weight_decay param, which is that of the loss plus
-    # weight_decay / 2 times the sum of their squares.
+    # 0 before they are updated, param -= learning_rate weight_decay param: decoupled weight decay
+    # (Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2),
+    # which the moments of the gradient do not see.
 
     def gradient_descent_update(
         self,
@@ -409,7 +729,8 @@ class ReferenceOps:
         weight_decay : array (..., 1), optional
         n_decay : int
         """
-        param -= learning_rate * _decayed(grad, param, weight_decay, n_decay)
+        _decay(param, learning_rate, weight_decay, n_decay)
+        param -= learning_rate * grad
 
     def momentum_update(
         self,
@@ -441,9 +762,43 @@ class ReferenceOps:
         ----------
         Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
         """
+        _decay(param, learning_rate, weight_decay, n_decay)
         velocity *= beta
-        velocity += weight * _decayed(grad, param, weight_decay, n_decay)
+        velocity += weight * grad
         param -= learning_rate * velocity
+
+    def nesterov_update(
+        self,
+        param: Array,
+        grad: Array,
+        velocity: Array,
+        learning_rate: Array,
+        beta: float,
+        weight: float,
+        weight_decay: Array | None = None,
+        n_decay: int = 0,
+    ) -> None:
+        """Nesterov's momentum, as a step from where the velocity will have led.
+
+        ``velocity = beta velocity + weight grad``, ``param -= learning_rate (beta velocity +
+        weight grad)``. Here ``param`` is the point at which Sutskever et al. take the gradient.
+
+        Parameters
+        ----------
+        param, velocity, grad, learning_rate, beta, weight, weight_decay, n_decay
+            As for :meth:`momentum_update`.
+
+        References
+        ----------
+        Nesterov, "A method of solving a convex programming problem with convergence rate
+        O(1/k^2)", 1983; Sutskever, Martens, Dahl and Hinton, "On the importance of initialization
+        and momentum in deep learning", ICML 2013, equations 3 and 4; Bengio, Boulanger-Lewandowski
+        and Pascanu, "Advances in optimizing recurrent networks", 2013, equation 7, for this form.
+        """
+        _decay(param, learning_rate, weight_decay, n_decay)
+        velocity *= beta
+        velocity += weight * grad
+        param -= learning_rate * (beta * velocity + weight * grad)
 
     def rmsprop_update(
         self,
@@ -473,7 +828,7 @@ class ReferenceOps:
         Hinton, Srivastava and Swersky, "Neural networks for machine learning", lecture 6e, 2012.
         """
         xp = self.xp
-        grad = _decayed(grad, param, weight_decay, n_decay)
+        _decay(param, learning_rate, weight_decay, n_decay)
         s *= beta
         s += (1.0 - beta) * xp.square(grad)
         param -= learning_rate * grad / (xp.sqrt(s) + eps)
@@ -544,12 +899,25 @@ class ReferenceOps:
         Kingma and Ba 2015, Algorithm 1.
         """
         xp = self.xp
-        grad = _decayed(grad, param, weight_decay, n_decay)
+        _decay(param, learning_rate, weight_decay, n_decay)
         m *= beta1
         m += (1.0 - beta1) * grad
         v *= beta2
         v += (1.0 - beta2) * xp.square(grad)
         param -= learning_rate * (m / bias1) / (xp.sqrt(v / bias2) + eps)
+
+    def average_update(self, average: Array, values: Array, beta: float) -> None:
+        """Exponential moving average, ``average = beta average + (1 - beta) values``.
+
+        Parameters
+        ----------
+        average : array
+            Overwritten.
+        values : array like average
+        beta : float
+        """
+        average *= beta
+        average += (1.0 - beta) * values
 
 
 class NumpyOps(ReferenceOps):
@@ -594,13 +962,10 @@ class NumpyOps(ReferenceOps):
         return self.xp.take(X, indices, axis=0, out=out, mode="clip")
 
 
-def _decayed(grad: Array, param: Array, weight_decay: Array | None, n_decay: int) -> Array:
-    """Add the gradient of ``weight_decay / 2 ||param||^2`` over the first ``n_decay`` columns."""
-    if weight_decay is None or n_decay == 0:
-        return grad
-    decayed = grad.copy()
-    decayed[..., :n_decay] += weight_decay * param[..., :n_decay]
-    return decayed
+def _decay(param: Array, learning_rate: Array, weight_decay: Array | None, n_decay: int) -> None:
+    """Pull the first ``n_decay`` columns towards 0, as decoupled weight decay does."""
+    if weight_decay is not None and n_decay > 0:
+        param[..., :n_decay] -= learning_rate * weight_decay * param[..., :n_decay]
 
 
 def _store(result: Array, out: Array | None) -> Array:

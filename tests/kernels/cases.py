@@ -18,6 +18,29 @@ from xpnet.kernels.reference import NumpyOps
 
 ROWS = {row.name: row for row in CATALOGUE}
 
+# The reference has no maximum and no mean of nothing.
+NEEDS_COLUMNS = (
+    *("mean", "softmax", "softmax_cross_entropy", "squared_error"),
+    *("layer_norm", "layer_norm_grad"),
+)
+
+
+def is_defined(name: str, shape: tuple[int, ...]) -> bool:
+    """Tell whether the reference has a result for operands of this shape that units can measure.
+
+    Two normalised features are 1 and -1, whatever they were, so that a unit does not see how their
+    mean was rounded; of the gradient of a single one nothing but rounding is left.
+    """
+    if (name, shape[-1]) in (("layer_norm", 2), ("layer_norm_grad", 1)):
+        return False
+    return 0 not in shape or name not in NEEDS_COLUMNS
+
+
+def has_out(name: str, layout: str) -> bool:
+    """Tell whether an operation gives a result of this layout."""
+    return any(o.name == "out" and o.layout == layout for o in ROWS[name].operands)
+
+
 # How many units each operation may take, and why. A correctly rounded result is within half a unit.
 TOLERANCE: dict[str, tuple[float, str]] = {
     "add_bias": (0.5, "one addition, correctly rounded"),
@@ -40,14 +63,35 @@ TOLERANCE: dict[str, tuple[float, str]] = {
     "softsign_grad": (1.5, "an addition, a square and a quotient"),
     "bias_grad": (10, "a sum: up to 32 additions one after another, then one for every 32 rows"),
     "mean": (8, "a sum of up to 1031 terms, in as few as 2 lanes"),
+    "shares": (5, "a sum of up to 1031 terms, in as few as 2 lanes, and a quotient"),
+    "square_sum": (10, "a sum, as bias_grad"),
+    "scale": (0.5, "one product"),
+    "penalty_grad": (1.5, "two products and two sums"),
+    "clip": (0, "exact"),
+    "clip_factor": (5, "a sum of up to 1031 terms, its root and a quotient"),
+    "limit_norms": (1.5, "a root, a quotient and a product"),
+    "column_mean": (10, "a sum, as bias_grad"),
+    "column_variance": (10, "a sum, as bias_grad"),
+    "batch_norm_tick": (1.5, "a root and a quotient; a few products and sums"),
+    "batch_norm": (1, "two products and two sums"),
+    "scale_grad": (10, "a sum, as bias_grad"),
+    "batch_norm_grad": (1.5, "five products and two sums"),
+    "layer_norm": (8, "two sums of up to 1031 terms, a root and a quotient"),
+    "layer_norm_grad": (8, "two sums of up to 1031 terms"),
+    "squared_error": (5, "a sum of up to 1031 squares"),
     "dropout": (1, "the factor 1 / (1 - rate), and a product"),
     "softmax": (20, "a sum of up to 1031 exponentials, in as few as 2 lanes"),
     "sigmoid_cross_entropy": (8, "a sum of up to 1031 terms, each to 4 units"),
-    "softmax_cross_entropy": (5, "a sum of exponentials, of which INTERMEDIATE allows for most"),
+    "softmax_cross_entropy": (
+        8,
+        "a sum of exponentials, of which INTERMEDIATE allows for most, and one of logits",
+    ),
     "gradient_descent_update": (1, "two products and two sums"),
     "momentum_update": (1.5, "three products and three sums"),
     "rmsprop_update": (1.5, "the moment's rounding, halved by the root; a quotient"),
     "adam_tick": (0.5, "computed in float64, then rounded"),
+    "average_update": (1, "two products and a sum"),
+    "nesterov_update": (1.5, "as momentum_update, with two products more"),
     "adam_update": (1.5, "as rmsprop_update, with the bias corrections in two factors"),
 }
 
@@ -97,9 +141,23 @@ _CONSTANTS: dict[str, Any] = {
     "eps_const": 1e-8,
     "epsilon_hat": True,
     "divide_by": 255.0,
+    "l1": 0.3,
+    "l2": 0.2,
+    "limit": 1.0,
+    "max_norm": 1.5,
+    "momentum": 0.1,
+    "smoothing": 0.1,
 }
-_POSITIVE = ("v", "s")  # running means of squares
-_SCALES = {"learning_rate": 0.01, "bias1": 0.19, "bias2": 0.002, "eps": 1e-8, "weight_decay": 0.1}
+# Running means of squares, sums of squares, and weights of samples.
+_POSITIVE = ("v", "s", "squares", "variance", "running_variance", "weights")
+_SCALES = {
+    "learning_rate": 0.01,
+    "bias1": 0.19,
+    "bias2": 0.002,
+    "eps": 1e-8,
+    "weight_decay": 0.1,
+    "correction": 1.1,
+}
 
 
 def draw(rng: np.random.Generator, shape: tuple[int, ...], values: str, dtype: Any) -> Any:
@@ -309,9 +367,9 @@ def assert_near(name: str, written: dict[str, Any], arguments: dict[str, Any], d
 
 
 def tolerance(name: str, key: str) -> float:
-    """Look up how many units a result may be off; a gradient's ``db`` is a sum of them."""
+    """Look up how many units a result may be off, and what is summed over the rows beside it."""
     own = TOLERANCE.get(name, DEFAULT)[0]
-    return own + (TOLERANCE["bias_grad"][0] if key == "db" else 0)
+    return own + (TOLERANCE["bias_grad"][0] if key in ("db", "penalty") else 0)
 
 
 def _same(a: Any, b: Any) -> Any:

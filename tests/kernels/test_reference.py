@@ -278,7 +278,7 @@ def test_adam_scalars_are_exact(dev, dtype, epsilon_hat):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n_decay", [0, 3, 5])
-@pytest.mark.parametrize("name", ["gradient_descent", "momentum", "rmsprop", "adam"])
+@pytest.mark.parametrize("name", ["gradient_descent", "momentum", "nesterov", "rmsprop", "adam"])
 def test_update_rules(dev, name, n_decay, dtype):
     """Three steps, written as in the papers, in extended precision."""
     rng = np.random.default_rng(4)
@@ -286,12 +286,16 @@ def test_update_rules(dev, name, n_decay, dtype):
     rate, decay = LONG(dtype(0.05)), LONG(dtype(0.3))
     p, first, second = param.astype(LONG), np.zeros(5, LONG), np.zeros(5, LONG)
     for t, gradient in enumerate(grads, start=1):
-        g = gradient.astype(LONG) + decay * np.where(np.arange(5) < n_decay, p, 0)
+        g = gradient.astype(LONG)
+        p = p - rate * decay * np.where(np.arange(5) < n_decay, p, 0)
         if name == "gradient_descent":
             p = p - rate * g
         elif name == "momentum":
             first = LONG(0.9) * first + LONG(0.1) * g
             p = p - rate * first
+        elif name == "nesterov":
+            first = LONG(0.9) * first + LONG(0.1) * g
+            p = p - rate * (LONG(0.9) * first + LONG(0.1) * g)
         elif name == "rmsprop":
             second = LONG(0.9) * second + (1 - LONG(0.9)) * g**2
             p = p - rate * g / (np.sqrt(second) + LONG(1e-8))
@@ -315,6 +319,8 @@ def test_update_rules(dev, name, n_decay, dtype):
                 ops.gradient_descent_update(found, g, learning_rate, *decays)
             elif name == "momentum":
                 ops.momentum_update(found, g, m, learning_rate, 0.9, 0.1, *decays)
+            elif name == "nesterov":
+                ops.nesterov_update(found, g, m, learning_rate, 0.9, 0.1, *decays)
             elif name == "rmsprop":
                 ops.rmsprop_update(found, g, v, learning_rate, 0.9, 1e-8, *decays)
             else:

@@ -15,7 +15,17 @@ import pytest
 import xpnet
 from tests.devices import chosen
 from tests.emulation import kernels
-from tests.kernels.cases import ROWS, SHAPES, VALUES, assert_near, call_on, case, exact, tolerance
+from tests.kernels.cases import (
+    ROWS,
+    SHAPES,
+    VALUES,
+    assert_near,
+    call_on,
+    case,
+    exact,
+    is_defined,
+    tolerance,
+)
 from xpnet.kernels import host
 
 DTYPES = ["float32", "float64"]
@@ -25,7 +35,6 @@ IMPLEMENTATIONS = [
     pytest.param("emulated", marks=pytest.mark.emulated),
     pytest.param("cuda", marks=pytest.mark.gpu),
 ]
-REDUCED = ("mean", "softmax", "softmax_cross_entropy")  # the reference has no maximum of nothing
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -34,10 +43,6 @@ def device(request) -> xpnet.Device:
         pytest.skip(f"the host kernels are {host.problem()}")
     kernels = "reference" if request.param == "reference" else "fused"
     return xpnet.device(xpnet.device().name, kernels)
-
-
-def is_defined(name: str, shape: tuple[int, ...]) -> bool:
-    return 0 not in shape or name not in REDUCED
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -67,8 +72,14 @@ def flushed(array: Any) -> Any:
 
 
 TINY = float(np.finfo(np.float32).tiny)
-# A product on the way, learning_rate grad or m, that becomes zero would have been divided by eps.
-MAGNIFIED = {("rmsprop_update", "param"): 1 / 1e-8, ("adam_update", "param"): 1 / 1e-8}
+# A product on the way, learning_rate grad or m, that becomes zero would have been divided by eps;
+# a deviation from the mean, by its root.
+MAGNIFIED = {
+    ("rmsprop_update", "param"): 1 / 1e-8,
+    ("adam_update", "param"): 1 / 1e-8,
+    ("layer_norm", "normalized"): 1 / 1e-4,
+    ("layer_norm", "out"): 10 / 1e-4,  # times gamma
+}
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -93,3 +104,12 @@ def test_subnormal_numbers(device, name, request, monkeypatch):
             n_flushed = len(ROWS[name].operands) * 13  # at most so many terms of a sum
             absolute = n_flushed * TINY * MAGNIFIED.get((name, key), 1)
             assert (nearest <= relative * np.abs(kept[key]) + absolute).all(), (key, flushes)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_gradient_of_a_single_normalised_feature_is_rounding(device, dtype):
+    arguments = case("layer_norm_grad", (101, 1), "ordinary", dtype)
+    arguments["normalized"][...] = 0
+    written = call_on(device, device.ops.layer_norm_grad, ROWS["layer_norm_grad"], arguments)
+    size = np.abs(arguments["gamma"] * arguments["dA"] * arguments["inverse_std"][:, None])
+    assert (np.abs(written["out"]) <= np.finfo(dtype).eps * size).all()
