@@ -238,6 +238,13 @@ CATALOGUE: tuple[Row, ...] = (
         reductions=(("sum", "total", "weights"),),
         body="out = total > T(0) ? weights / total : T(0);",
     ),
+    Rowwise(
+        name="variance_correction",
+        reads="T weights",
+        writes="single T out",
+        reductions=(("sum", "total", "weights"), ("max", "largest", "weights")),
+        result="out = xpn::variance_correction(total, largest);",
+    ),
     ColumnReduce(name="square_sum", reads="T X", writes="column T out", total="out", term="X * X"),
     Elementwise(
         name="scale", reads="T X, single T factor", writes="T out", body="out = factor * X;"

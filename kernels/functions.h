@@ -299,6 +299,11 @@ template <class T> XPN_INLINE T limit_norm(T W, T square, T max_norm) {
     return norm > max_norm ? W * (max_norm / norm) : W;
 }
 
+template <class T> XPN_INLINE T variance_correction(T total, T largest) {
+    const T uncorrected = largest < total ? T(1) : T(0);
+    return total > T(1) ? total / (total - T(1)) : uncorrected;
+}
+
 // A correction of 0 says that the batch tells nothing about the variance.
 template <class T> XPN_INLINE T variance_step(T variance, T running, T correction, T momentum) {
     return correction > T(0) ? momentum * (correction * variance - running) : T(0);

@@ -136,6 +136,20 @@ class ReferenceOps:
         total = xp.sum(weights, axis=-1, keepdims=True)
         return _store(xp.where(total > 0, weights / total, weights.dtype.type(0)), out)
 
+    def variance_correction(self, weights: Array, out: Array | None = None) -> Array:
+        """Factor that makes the variance of weighted samples one without bias.
+
+        ``W / (W - 1)`` with ``W`` the sum of the weights over the last axis, which stays with
+        length 1: ``n / (n - 1)`` for n samples that count once each, so that a sample which counts
+        twice is the same as two. Weights that sum to 1 or less are no counts: 1, or 0, for "no
+        variance", where a single sample has all the weight.
+        """
+        xp = self.xp
+        total = xp.sum(weights, axis=-1, keepdims=True)
+        uncorrected = xp.max(weights, axis=-1, keepdims=True) < total
+        corrected = total / xp.where(total > 1, total - 1, weights.dtype.type(1))
+        return _store(xp.where(total > 1, corrected, uncorrected.astype(weights.dtype)), out)
+
     def square_sum(self, X: Array, out: Array | None = None) -> Array:
         """Sum of squares over the rows, ``s_j = sum_i X_ij^2``."""
         return self.xp.sum(self.xp.square(X), axis=-2, out=out)

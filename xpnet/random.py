@@ -14,7 +14,15 @@ import numpy.typing as npt
 
 from xpnet.kernels import philox
 
-__all__ = ["Purpose", "WeightStream", "check_seed", "shuffle", "subset", "weight_stream"]
+__all__ = [
+    "Purpose",
+    "WeightStream",
+    "check_seed",
+    "epoch_order",
+    "shuffle",
+    "subset",
+    "weight_stream",
+]
 
 
 class Purpose(IntEnum):
@@ -22,6 +30,7 @@ class Purpose(IntEnum):
 
     SHUFFLE = 1
     SUBSET = 2
+    DROPOUT = 3
 
 
 class WeightStream(Protocol):
@@ -113,6 +122,26 @@ def shuffle(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
         np, n, check_seed(seed), step=epoch, purpose=Purpose.SHUFFLE
     )
     return order
+
+
+def epoch_order(n: int, seed: int, epoch: int, rng: str = "numpy") -> npt.NDArray[np.int64]:
+    """Draw the order in which an epoch visits the samples, as a network's ``rng`` asks for.
+
+    Parameters
+    ----------
+    n, seed, epoch : int
+        As for :func:`shuffle`.
+    rng : {"numpy", "numpy-legacy"}
+        ``"numpy-legacy"`` is the course's: ``RandomState(seed + epoch).permutation(n)``.
+
+    Returns
+    -------
+    int64 array of shape (n,)
+    """
+    if rng != "numpy-legacy":
+        return shuffle(n, seed, epoch)
+    legacy = np.random.RandomState((check_seed(seed) + epoch) % 2**32)
+    return legacy.permutation(n).astype(np.int64, copy=False)
 
 
 def subset(n: int, size: int, seed: int) -> npt.NDArray[np.int64]:

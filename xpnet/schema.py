@@ -431,6 +431,8 @@ def reference_page() -> str:
 def _default(value: Any) -> str:
     if value is REQUIRED:
         return "required"
+    if value is None:
+        return "none"
     if isinstance(value, dict):
         return ", ".join(f"`{name}`: {_default(inner)}" for name, inner in value.items())
     if isinstance(value, bool):

@@ -21,7 +21,7 @@ ROWS = {row.name: row for row in CATALOGUE}
 # The reference has no maximum and no mean of nothing.
 NEEDS_COLUMNS = (
     *("mean", "softmax", "softmax_cross_entropy", "squared_error"),
-    *("layer_norm", "layer_norm_grad"),
+    *("layer_norm", "layer_norm_grad", "variance_correction"),
 )
 
 
@@ -64,6 +64,7 @@ TOLERANCE: dict[str, tuple[float, str]] = {
     "bias_grad": (10, "a sum: up to 32 additions one after another, then one for every 32 rows"),
     "mean": (8, "a sum of up to 1031 terms, in as few as 2 lanes"),
     "shares": (5, "a sum of up to 1031 terms, in as few as 2 lanes, and a quotient"),
+    "variance_correction": (5, "a sum of up to 1031 terms, in as few as 2 lanes, and a quotient"),
     "square_sum": (10, "a sum, as bias_grad"),
     "scale": (0.5, "one product"),
     "penalty_grad": (1.5, "two products and two sums"),

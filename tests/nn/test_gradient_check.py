@@ -92,8 +92,8 @@ def test_a_small_error_is_caught(dev):
 
 def test_an_error_behind_the_loss_is_caught(dev):
     class Summed(nn.SoftmaxCrossEntropy):
-        def forward(self, ops, logits, labels, losses, mean, dlogits=None):
-            super().forward(ops, logits, labels, losses, mean, dlogits)
+        def forward(self, ops, logits, labels, losses, mean, dlogits=None, weights=None):
+            super().forward(ops, logits, labels, losses, mean, dlogits, weights)
             if dlogits is not None:
                 dlogits *= len(losses)  # the gradient of the sum, not of the mean
 

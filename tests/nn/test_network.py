@@ -185,6 +185,7 @@ def test_configuration_rebuilds_the_network(dev):
         "activation": {"type": "elu", "alpha": 0.5},
         "init": "he_uniform",
         "bias": True,
+        "max_norm": None,
     }
     again = nn.Network(**config, device=dev)
     np.testing.assert_array_equal(dev.to_host(again.parameters), dev.to_host(network.parameters))
@@ -192,7 +193,7 @@ def test_configuration_rebuilds_the_network(dev):
 
 def test_repr_says_what_it_is(dev):
     text = repr(make(dev))
-    assert "Dense(units=5, activation='relu', init='auto', bias=True)" in text
+    assert "Dense(units=5, activation='relu', init='auto', bias=True, max_norm=None)" in text
     assert f"device='{dev.name}'" in text
 
 

@@ -99,7 +99,7 @@ def test_products_and_gather_allocate_nothing():
 def test_a_fused_step_allocates_nothing():
     if host.problem() is not None:
         pytest.skip(f"the host kernels are {host.problem()}")
-    batch_size = 128
+    batch_size = 256
     _, step = make_step(xpnet.device("cpu", kernels="fused"), batch_size)
     indices = np.random.default_rng(1).integers(0, N, (1000, batch_size))
     step(indices[0])

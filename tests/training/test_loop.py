@@ -249,7 +249,7 @@ def test_accuracy_on_training_samples_that_come_in_any_order(dev, order, n):
 
 
 def test_a_history_is_json_whatever_was_measured():
-    report = training.Report(0, 0, 1.0, 0.1, 1.0, 1.0, validation_cost=float("nan"))
+    report = training.Report(0, 0, 1.0, 1.0, 0.1, 1.0, 1.0, validation_cost=float("nan"))
     plain = training.History([report]).to_dict()
     assert plain["reports"][0]["validation_cost"] is None
     assert plain["cost"] == [[0, 1.0]]
@@ -418,8 +418,8 @@ def test_ctrl_c_in_the_middle_of_an_epoch(dev):
     calls = []
 
     class Interrupting(nn.GradientDescent):
-        def update(self, ops, params, grads, state):
-            super().update(ops, params, grads, state)
+        def update(self, ops, params, grads, state, n_decay=0):
+            super().update(ops, params, grads, state, n_decay)
             calls.append(1)
             if len(calls) == 6:
                 signal.raise_signal(signal.SIGINT)
@@ -433,8 +433,8 @@ def test_ctrl_c_in_the_middle_of_an_epoch(dev):
 
 def test_a_second_ctrl_c_stops_at_once(dev):
     class Impatient(nn.GradientDescent):
-        def update(self, ops, params, grads, state):
-            del ops, params, grads, state
+        def update(self, ops, params, grads, state, n_decay=0):
+            del ops, params, grads, state, n_decay
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 

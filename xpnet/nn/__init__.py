@@ -11,7 +11,17 @@ from xpnet.nn.activations import (
     Softsign,
     Tanh,
 )
-from xpnet.nn.base import Activation, Cache, Initializer, Layer, Loss, Optimizer
+from xpnet.nn.base import (
+    Activation,
+    Batch,
+    Cache,
+    Initializer,
+    Layer,
+    Loss,
+    Optimizer,
+    Schedule,
+)
+from xpnet.nn.dropout import Dropout
 from xpnet.nn.gradient_check import GradientCheck, gradient_check
 from xpnet.nn.initializers import (
     HeNormal,
@@ -26,17 +36,33 @@ from xpnet.nn.initializers import (
     Zeros,
 )
 from xpnet.nn.layers import Dense
-from xpnet.nn.losses import SigmoidCrossEntropy, SoftmaxCrossEntropy
+from xpnet.nn.losses import MeanSquaredError, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from xpnet.nn.network import Network
-from xpnet.nn.optimizers import Adam, GradientDescent
+from xpnet.nn.normalization import BatchNorm, LayerNorm
+from xpnet.nn.optimizers import Adam, AdamW, GradientDescent, Momentum, Nesterov, RMSprop
+from xpnet.nn.regularization import MovingAverage, Regularizer
+from xpnet.nn.schedules import (
+    CosineDecay,
+    ExponentialDecay,
+    InverseTimeDecay,
+    NoDecay,
+    ReduceOnPlateau,
+    StepDecay,
+)
 from xpnet.nn.step import TrainingStep
 
 __all__ = [
     "ELU",
     "Activation",
     "Adam",
+    "AdamW",
+    "Batch",
+    "BatchNorm",
     "Cache",
+    "CosineDecay",
     "Dense",
+    "Dropout",
+    "ExponentialDecay",
     "GELUTanh",
     "GradientCheck",
     "GradientDescent",
@@ -44,21 +70,33 @@ __all__ = [
     "HeUniform",
     "Identity",
     "Initializer",
+    "InverseTimeDecay",
     "Layer",
+    "LayerNorm",
     "LeCunNormal",
     "LeCunUniform",
     "LeakyReLU",
     "Loss",
+    "MeanSquaredError",
+    "Momentum",
+    "MovingAverage",
+    "Nesterov",
     "Network",
+    "NoDecay",
     "Normal",
     "Ones",
     "Optimizer",
+    "RMSprop",
     "ReLU",
+    "ReduceOnPlateau",
+    "Regularizer",
+    "Schedule",
     "Sigmoid",
     "SigmoidCrossEntropy",
     "SoftmaxCrossEntropy",
     "Softplus",
     "Softsign",
+    "StepDecay",
     "Tanh",
     "TrainingStep",
     "Uniform",

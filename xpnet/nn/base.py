@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -23,12 +24,14 @@ from xpnet.random import WeightStream
 
 __all__ = [
     "Activation",
+    "Batch",
     "Cache",
     "Configurable",
     "Initializer",
     "Layer",
     "Loss",
     "Optimizer",
+    "Schedule",
     "check_count",
     "check_positive",
 ]
@@ -151,6 +154,55 @@ def _is_ours(cls: type) -> bool:
     return cls.__module__.partition(".")[0] == "xpnet"
 
 
+@dataclass
+class Batch:
+    """What a minibatch is beside its samples; the caches of all layers share it.
+
+    Attributes
+    ----------
+    seed : int
+        Of whatever is drawn during training.
+    step : int64 device array (1,)
+        The number of the training step, which every random draw takes into account.
+    weights : device array (n_samples, 1)
+        Each sample's part in the mean over the batch; they sum to 1.
+    correction : device array (1,)
+        What makes the variance over the batch one without bias, n / (n - 1); see
+        :meth:`~xpnet.kernels.reference.ReferenceOps.variance_correction`.
+    """
+
+    seed: int
+    step: Array
+    weights: Array
+    correction: Array
+
+    @classmethod
+    def of(
+        cls, device: Device, size: int, dtype: npt.DTypeLike, *, seed: int = 0, step: Any = None
+    ) -> Self:
+        """Make the one of samples that all count the same, with the device active.
+
+        Parameters
+        ----------
+        device : Device
+        size : int
+            Number of samples.
+        dtype : dtype
+            The network's.
+        seed : int
+        step : int64 device array (1,), optional
+            By default one of its own, at 0.
+        """
+        xp = device.xp
+        correction = size / (size - 1) if size > 1 else 0.0
+        return cls(
+            seed,
+            xp.zeros(1, dtype=xp.int64) if step is None else step,
+            xp.full((size, 1), 1 / max(size, 1), dtype=dtype),
+            xp.full(1, correction, dtype=dtype),
+        )
+
+
 class Cache(SimpleNamespace):
     """What one layer keeps from its forward pass for its backward pass, for one batch size.
 
@@ -161,14 +213,21 @@ class Cache(SimpleNamespace):
     Attributes
     ----------
     training : bool
-        Whether a backward pass will follow.
+        Whether a backward pass will follow: dropout drops, and batch normalisation takes the
+        batch's own statistics.
     input_gradient : bool
         Whether the layer's ``backward`` must return ``dX``; the first layer of a network need
         not.
+    number : int
+        The layer's place in the network, from 0.
+    batch : Batch
+        Where ``training`` is true.
     """
 
     training: bool
     input_gradient: bool
+    number: int
+    batch: Batch
 
 
 class Layer(Configurable):
@@ -233,6 +292,7 @@ class Layer(Configurable):
             its gradient, or a length is not positive.
         """
         taken = {name for other in self._parameters for name in (other, f"d{other}")}
+        taken.update(self._statistics)
         for attribute in (name, f"d{name}"):
             if not str(name).isidentifier() or attribute in taken or hasattr(self, attribute):
                 raise ValueError(
@@ -242,6 +302,36 @@ class Layer(Configurable):
         given = shape if isinstance(shape, Sequence) else (shape,)
         lengths = tuple(check_count(f"shape of parameter {name!r}", length) for length in given)
         self._parameters[name] = (lengths, Initializer.resolve(init), decay)
+
+    def add_statistic(self, name: str, shape: int | Sequence[int], value: float) -> None:
+        """Declare an array that is learned without a gradient; called from :meth:`build`.
+
+        It is there as ``self.<name>``, which :meth:`forward` may change in place where
+        ``cache.training`` is true, and is kept and saved with the parameters.
+
+        Parameters
+        ----------
+        name : str
+            A Python identifier that is not taken.
+        shape : int or sequence of int
+        value : float
+            What all of it begins with.
+
+        Raises
+        ------
+        ValueError
+            If the name is no identifier or is taken, or a length is not positive.
+        """
+        taken = {name for other in self._parameters for name in (other, f"d{other}")}
+        taken.update(self._statistics)
+        if not str(name).isidentifier() or name in taken or hasattr(self, name):
+            raise ValueError(
+                f"statistic {name!r} of {type(self).__name__} needs a name of its own: it is not "
+                "an identifier or already taken"
+            )
+        given = shape if isinstance(shape, Sequence) else (shape,)
+        lengths = tuple(check_count(f"shape of statistic {name!r}", length) for length in given)
+        self._statistics[name] = (lengths, float(value))
 
     def build(self, n_in: int) -> int:
         """Declare the parameters for ``n_in`` input features and return the number of outputs.
@@ -299,6 +389,15 @@ class Layer(Configurable):
         """
         raise NotImplementedError(f"{type(self).__name__} must define backward(dA, cache)")
 
+    def constrain(self, cache: Cache) -> None:
+        """Bring parameters back to where they must be, after each update; the default does nothing.
+
+        Parameters
+        ----------
+        cache : Cache
+            For buffers.
+        """
+
     def _attach(self, device: Device, n_in: int) -> int:
         if getattr(self, "_device", None) is not None:
             raise ValueError(
@@ -306,6 +405,7 @@ class Layer(Configurable):
             )
         self._device: Device | None = device
         self._parameters: dict[str, tuple[tuple[int, ...], Initializer, bool]] = {}
+        self._statistics: dict[str, tuple[tuple[int, ...], float]] = {}
         try:
             n_out = self.build(n_in)
             return check_count(f"{type(self).__name__}.build's number of outputs", n_out)
@@ -318,6 +418,8 @@ class Layer(Configurable):
         for name in getattr(self, "_parameters", {}):
             self.__dict__.pop(name, None)
             self.__dict__.pop(f"d{name}", None)
+        for name in getattr(self, "_statistics", {}):
+            self.__dict__.pop(name, None)
         self._device = None
 
 
@@ -388,7 +490,15 @@ class Initializer(Configurable):
 
 
 class Loss(Configurable):
-    """A loss on logits: owns the mean over the batch and the output's meaning."""
+    """A loss on logits: owns the mean over the batch and the output's meaning.
+
+    Attributes
+    ----------
+    has_classes : bool
+        Whether labels are classes, and not numbers to be predicted.
+    """
+
+    has_classes: ClassVar[bool] = True
 
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
@@ -425,6 +535,7 @@ class Loss(Configurable):
         losses: Array,
         mean: Array,
         dlogits: Array | None = None,
+        weights: Array | None = None,
     ) -> None:
         """Compute the loss of every sample, their mean and, if asked, the mean's gradient.
 
@@ -440,6 +551,9 @@ class Loss(Configurable):
             Overwritten.
         dlogits : array like logits, optional
             Overwritten with the gradient of ``mean``.
+        weights : array (..., n_samples), optional
+            The samples' parts in the mean, which sum to 1; by default all count the same. A loss
+            that is trained without weights of samples or classes need not have it.
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward(...)")
 
@@ -451,6 +565,10 @@ class Loss(Configurable):
         """Turn logits into predicted labels, in the form of :meth:`labels`."""
         raise NotImplementedError(f"{type(self).__name__} must define decide(ops, logits)")
 
+    def score(self, ops: ReferenceOps, logits: Array, labels: Array) -> Array:
+        """Measure how good predictions are, 1 at best: by default the accuracy."""
+        return self.correct(ops, logits, labels).mean()
+
     def correct(self, ops: ReferenceOps, logits: Array, labels: Array) -> Array:
         """Tell which samples are predicted right: bool (n_samples,)."""
         right = self.decide(ops, logits) == labels
@@ -458,7 +576,13 @@ class Loss(Configurable):
 
 
 class Optimizer(Configurable):
-    """An update rule over one flat buffer of parameters; holds settings, no state."""
+    """An update rule over one flat buffer of parameters; holds settings, no state.
+
+    Attributes
+    ----------
+    learning_rate : float
+        Before any schedule.
+    """
 
     learning_rate: float
 
@@ -479,7 +603,12 @@ class Optimizer(Configurable):
         raise NotImplementedError(f"{type(self).__name__} must define init_state(device, params)")
 
     def update(
-        self, ops: ReferenceOps, params: Array, grads: Array, state: dict[str, Array]
+        self,
+        ops: ReferenceOps,
+        params: Array,
+        grads: Array,
+        state: dict[str, Array],
+        n_decay: int = 0,
     ) -> None:
         """Take one step, in place.
 
@@ -491,8 +620,55 @@ class Optimizer(Configurable):
         grads : array like params
         state : dict
             As :meth:`init_state` made it; overwritten.
+        n_decay : int
+            Length of the prefix of the parameters that weight decay applies to. It is given where
+            the state holds a ``"weight_decay"``; a rule that has none need not know it.
         """
         raise NotImplementedError(f"{type(self).__name__} must define update(...)")
+
+
+class Schedule(Configurable):
+    """How the learning rate changes as training goes on: a factor on the optimizer's.
+
+    A subclass gives :meth:`factor`. With ``warmup`` the factor rises in equal steps at first, from
+    ``1 / warmup`` to 1, and the schedule begins after that. An instance is used for one run;
+    :func:`xpnet.training.fit` clones the one that it is given.
+
+    Attributes
+    ----------
+    per : {"epoch", "step"}
+        What positions count.
+    warmup : int
+        How many of them the warm-up takes.
+
+    References
+    ----------
+    Goyal et al., "Accurate, large minibatch SGD: training ImageNet in 1 hour", 2017, section 2.2,
+    for the warm-up.
+    """
+
+    per: str = "epoch"
+    warmup: int = 0
+
+    def factor(self, t: int, n: int) -> float:
+        """Give the factor at position ``t = 0, 1, ..., n - 1`` after the warm-up."""
+        raise NotImplementedError(f"{type(self).__name__} must define factor(t, n)")
+
+    def at(self, t: int, n: int) -> float:
+        """Give the factor at position ``t`` of ``n`` in all, the warm-up included."""
+        n_left = max(n - self.warmup, 1)
+        if t < self.warmup:
+            return (t + 1) / self.warmup * self.factor(0, n_left)
+        return self.factor(t - self.warmup, n_left)
+
+    @property
+    def monitor(self) -> str | None:
+        """The number of a report that :meth:`observe` is to be given; None for none."""
+        return None
+
+    def observe(self, value: float) -> None:
+        """Take note of what a report says, after an epoch; the default does nothing."""
+        del value
 
 
 def check_positive(name: str, value: float, *, zero: bool = False) -> float:

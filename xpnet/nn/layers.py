@@ -7,7 +7,7 @@ from typing import Any
 import numpy.typing as npt
 
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Activation, Cache, Initializer, Layer, check_count
+from xpnet.nn.base import Activation, Cache, Initializer, Layer, check_count, check_positive
 
 __all__ = ["Dense"]
 
@@ -36,6 +36,9 @@ class Dense(Layer):
         Xavier for the rest.
     bias : bool
         Whether there is a ``b``; it starts at 0.
+    max_norm : float or None
+        Longest that a unit's vector of incoming weights, a column of ``W``, may be; one that is
+        longer after an update is shortened to it. None for no limit.
 
     Attributes
     ----------
@@ -48,6 +51,11 @@ class Dense(Layer):
     ------
     ValueError
         If an argument is out of range or a name is not known.
+
+    References
+    ----------
+    Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, "Dropout: a simple way to prevent
+    neural networks from overfitting", JMLR 15, 2014, section 5.1, for ``max_norm``.
     """
 
     name = "dense"
@@ -57,7 +65,13 @@ class Dense(Layer):
     db: Array
 
     def __init__(
-        self, units: int, activation: Any = "identity", *, init: Any = "auto", bias: bool = True
+        self,
+        units: int,
+        activation: Any = "identity",
+        *,
+        init: Any = "auto",
+        bias: bool = True,
+        max_norm: float | None = None,
     ) -> None:
         if not isinstance(bias, bool):
             raise ValueError(f"bias must be true or false, got {bias!r}")
@@ -65,6 +79,7 @@ class Dense(Layer):
         self.activation = activation
         self.init = init
         self.bias = bias
+        self.max_norm = None if max_norm is None else check_positive("max_norm", max_norm)
         is_auto = isinstance(init, str) and init == "auto"
         self._f = Activation.resolve(activation).clone()  # one instance may serve many layers
         self._init = Initializer.resolve(self._f.default_init if is_auto else init)
@@ -91,10 +106,12 @@ class Dense(Layer):
         xp = self.xp
         shape_out = (*shape[:-1], self.units)
         cache.Z = xp.empty(shape_out, dtype=dtype)
-        cache.f = Cache(training=cache.training, input_gradient=True)
+        cache.f = Cache(**{**vars(cache), "input_gradient": True})
         if self._f.gradient_from == "output":
             cache.f.A = cache.Z  # Z need not outlive A
         self._f.allocate(cache.f, shape_out, dtype)
+        if self.max_norm is not None and cache.training:
+            cache.squares = xp.empty(self.units, dtype=dtype)
         if cache.input_gradient:
             cache.dX = xp.empty(shape, dtype=dtype)
 
@@ -118,3 +135,9 @@ class Dense(Layer):
         if not cache.input_gradient:
             return None
         return ops.matmul(dZ, self.W.swapaxes(-1, -2), out=cache.dX)
+
+    def constrain(self, cache: Cache) -> None:
+        """Shorten the columns of ``W`` that are longer than ``max_norm``."""
+        if self.max_norm is not None:
+            squares = self.ops.square_sum(self.W, out=cache.squares)
+            self.ops.limit_norms(self.W, squares, self.max_norm, out=self.W)

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array, ReferenceOps
-from xpnet.nn.base import Loss
+from xpnet.nn.base import Loss, check_positive
 
-__all__ = ["SigmoidCrossEntropy", "SoftmaxCrossEntropy"]
+__all__ = ["MeanSquaredError", "SigmoidCrossEntropy", "SoftmaxCrossEntropy"]
 
 
 class SigmoidCrossEntropy(Loss):
@@ -25,10 +25,24 @@ class SigmoidCrossEntropy(Loss):
     With ``A = sigmoid(Z)`` the loss of a sample is ``-sum_j [Y_j log A_j + (1 - Y_j) log(1 -
     A_j)]``. Putting ``log A = -softplus(-Z)`` and ``log(1 - A) = -softplus(Z)`` in, and
     ``softplus(-Z) = softplus(Z) - Z``, leaves ``sum_j [softplus(Z_j) - Y_j Z_j]``. Since
-    ``softplus' = sigmoid``, the gradient is ``A - Y``; the mean over n samples divides it by n.
+    ``softplus' = sigmoid``, the gradient is ``A - Y``; the mean over n samples divides it by n,
+    a weighted one multiplies it by the sample's part.
+
+    Parameters
+    ----------
+    label_smoothing : float
+        In [0, 1): ``Y`` is replaced by ``(1 - label_smoothing) Y + label_smoothing / 2``.
+
+    Raises
+    ------
+    ValueError
+        If it is out of range.
     """
 
     name = "sigmoid_cross_entropy"
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = _check_smoothing(label_smoothing)
 
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
@@ -58,10 +72,11 @@ class SigmoidCrossEntropy(Loss):
         losses: Array,
         mean: Array,
         dlogits: Array | None = None,
+        weights: Array | None = None,
     ) -> None:
         """Compute the losses, their mean and its gradient."""
-        ops.sigmoid_cross_entropy(logits, labels, losses, dlogits)
-        ops.mean(losses, out=mean)
+        ops.sigmoid_cross_entropy(logits, labels, losses, dlogits, weights, self.label_smoothing)
+        ops.mean(losses, weights, out=mean)
 
     def probabilities(self, ops: ReferenceOps, logits: Array) -> Array:
         """Compute ``A = sigmoid(Z)``, of shape (n_samples, n_outputs)."""
@@ -83,10 +98,32 @@ class SoftmaxCrossEntropy(Loss):
     With ``P = softmax(Z)`` and ``y`` the sample's class, the loss is ``-log P_y = log sum_k
     exp(Z_k) - Z_y``. The first term's derivative with respect to ``Z_k`` is ``P_k``, the second's
     is 1 for ``k = y``, so the gradient is ``P - onehot(y)``; the mean over n samples divides it
-    by n.
+    by n, a weighted one multiplies it by the sample's part.
+
+    With label smoothing the class is replaced by a distribution over all K of them, ``T = (1 -
+    label_smoothing) onehot(y) + label_smoothing / K``; then the loss is ``log sum_k exp(Z_k) -
+    sum_k T_k Z_k`` and its gradient ``P - T``.
+
+    Parameters
+    ----------
+    label_smoothing : float
+        In [0, 1).
+
+    Raises
+    ------
+    ValueError
+        If it is out of range.
+
+    References
+    ----------
+    Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016, section
+    7, for label smoothing.
     """
 
     name = "softmax_cross_entropy"
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = _check_smoothing(label_smoothing)
 
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
@@ -114,10 +151,11 @@ class SoftmaxCrossEntropy(Loss):
         losses: Array,
         mean: Array,
         dlogits: Array | None = None,
+        weights: Array | None = None,
     ) -> None:
         """Compute the losses, their mean and its gradient."""
-        ops.softmax_cross_entropy(logits, labels, losses, dlogits)
-        ops.mean(losses, out=mean)
+        ops.softmax_cross_entropy(logits, labels, losses, dlogits, weights, self.label_smoothing)
+        ops.mean(losses, weights, out=mean)
 
     def probabilities(self, ops: ReferenceOps, logits: Array) -> Array:
         """Compute ``P = softmax(Z)``, of shape (n_samples, n_classes)."""
@@ -126,3 +164,69 @@ class SoftmaxCrossEntropy(Loss):
     def decide(self, ops: ReferenceOps, logits: Array) -> Array:
         """Return the class with the largest logit, int64 (n_samples,)."""
         return ops.xp.argmax(logits, axis=-1)
+
+
+class MeanSquaredError(Loss):
+    """Mean squared error, for regression: the network's outputs are its predictions.
+
+    The loss of a sample with m outputs is ``1/m sum_j (Z_j - Y_j)^2``, so that the mean over the
+    samples is that over all numbers; the gradient is ``2/m (Z - Y)``.
+    """
+
+    name = "mean_squared_error"
+    has_classes = False
+
+    def labels(
+        self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
+    ) -> Array:
+        """Check targets and shape them (n_samples, n_outputs), in the network's dtype."""
+        targets = device.asarray(y, dtype, name=name)
+        if targets.ndim == 1 and n_outputs == 1:
+            targets = targets.reshape(-1, 1)
+        if targets.ndim != 2 or targets.shape[1] != n_outputs:
+            raise ValueError(
+                f"{name} must have shape (n_samples, {n_outputs}), one column for each output, "
+                f"got {targets.shape}"
+            )
+        with device.activate():
+            if not bool(device.xp.isfinite(targets).all()):
+                raise ValueError(f"{name} must be finite")
+        return targets
+
+    def forward(
+        self,
+        ops: ReferenceOps,
+        logits: Array,
+        labels: Array,
+        losses: Array,
+        mean: Array,
+        dlogits: Array | None = None,
+        weights: Array | None = None,
+    ) -> None:
+        """Compute the losses, their mean and its gradient."""
+        ops.squared_error(logits, labels, losses, dlogits, weights)
+        ops.mean(losses, weights, out=mean)
+
+    def decide(self, ops: ReferenceOps, logits: Array) -> Array:
+        """Return the predictions themselves."""
+        del ops
+        return logits
+
+    def score(self, ops: ReferenceOps, logits: Array, labels: Array) -> Array:
+        """Coefficient of determination, ``R^2 = 1 - SS_residual / SS_total``, the outputs' mean.
+
+        An output whose target is constant scores 1 where it is met and else 0, as in scikit-learn.
+        """
+        xp = ops.xp
+        residual = xp.square(logits - labels).sum(axis=0)
+        total = xp.square(labels - labels.mean(axis=0)).sum(axis=0)
+        is_constant = total == 0
+        of_constant = xp.where(residual == 0, 1.0, 0.0)
+        R2 = 1 - residual / xp.where(is_constant, 1.0, total)
+        return xp.where(is_constant, of_constant, R2).mean()
+
+
+def _check_smoothing(value: float) -> float:
+    if not 0 <= check_positive("label_smoothing", value, zero=True) < 1:
+        raise ValueError(f"label_smoothing must lie in [0, 1), got {value!r}")
+    return float(value)

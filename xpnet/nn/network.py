@@ -13,12 +13,13 @@ import numpy.typing as npt
 from xpnet.device import Device, host_array
 from xpnet.device import device as make_device
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Cache, Layer, check_count, check_positive
+from xpnet.nn.base import Batch, Cache, Layer, check_count, check_positive
 from xpnet.random import WeightStream, check_seed, weight_stream
 
 __all__ = ["Network", "check_divisor", "check_samples"]
 
 _ALIGNMENT = 16  # elements: every parameter starts on a 64-byte boundary of a float32 buffer
+LINE = 256  # elements: what decays, and the whole, is as many rows of so many
 
 
 class Network:
@@ -45,7 +46,8 @@ class Network:
     rng : {"numpy", "numpy-legacy"}
         See :func:`xpnet.random.weight_stream`.
     values : mapping of str to array_like, optional
-        The parameters' first values by name, ``layers.<i>.<name>``, instead of draws.
+        The first values of parameters and statistics by name, ``layers.<i>.<name>``, instead of
+        draws.
 
     Attributes
     ----------
@@ -53,8 +55,11 @@ class Network:
     n_features, n_outputs : int
     parameters, gradients : arrays (n,)
         The flat buffers. They include a few elements of padding that stay 0.
+    statistics : array (n_statistics,)
+        What layers learn without gradients, such as the running means of batch normalisation.
     n_decayed : int
-        Length of the prefix that weight decay applies to.
+        Length of the prefix that weight decay and penalties apply to, a multiple of 256, as the
+        whole is: both are seen as rows of 256 where they are summed.
     n_parameters : int
         Number of parameters, padding not counted.
     device, dtype, seed, rng
@@ -98,8 +103,10 @@ class Network:
                 self._widths.append(n_out)
             self.n_outputs = self._widths[-1]
             self._spans, self.n_decayed, size = self._lay_out()
+            self._statistic_spans = self._lay_out_statistics()
             with self.device.activate():
                 self._bind(self._first_values(size, stream, values))
+                self._bind_statistics(values)
                 self._try_out()
         except BaseException:
             for layer in attached:
@@ -111,6 +118,9 @@ class Network:
     ) -> npt.NDArray[Any]:
         """Lay the given values, or else fresh draws, out in one host array."""
         shapes = {key: layer._parameters[name][0] for key, layer, name, _ in self._entries()}
+        shapes |= {
+            key: layer._statistics[name][0] for key, layer, name in self._statistic_entries()
+        }
         if values is not None:
             found = {name: np.shape(array) for name, array in values.items()}
             if found != shapes:
@@ -139,6 +149,21 @@ class Network:
             shape = layer._parameters[name][0]
             setattr(layer, name, self.parameters[span].reshape(shape))
             setattr(layer, f"d{name}", self.gradients[span].reshape(shape))
+
+    def _bind_statistics(self, values: Mapping[str, Any] | None) -> None:
+        """Make the statistics' flat buffer and give the layers their views."""
+        flat = np.zeros(
+            max((s.stop for s in self._statistic_spans.values()), default=0), self.dtype
+        )
+        for key, layer, name in self._statistic_entries():
+            first: Any = layer._statistics[name][1]
+            if values is not None:
+                first = host_array(values[key], self.dtype, name=key).reshape(-1)
+            flat[self._statistic_spans[key]] = first
+        self.statistics = self.device.asarray(flat, self.dtype, name="statistics")
+        for key, layer, name in self._statistic_entries():
+            view = self.statistics[self._statistic_spans[key]]
+            setattr(layer, name, view.reshape(layer._statistics[name][0]))
 
     def _try_out(self) -> None:
         """Send two samples through, and hold each layer to the shape and dtype that it promised."""
@@ -172,15 +197,31 @@ class Network:
                         stop = start + int(np.prod(shape))
                         spans[number, name] = slice(start, stop)
                         start = -(-stop // _ALIGNMENT) * _ALIGNMENT
+            start = -(-start // LINE) * LINE
             if decay:
                 n_decayed = start
         return spans, n_decayed, start
+
+    def _lay_out_statistics(self) -> dict[str, slice]:
+        """Give each statistic its place."""
+        spans: dict[str, slice] = {}
+        start = 0
+        for key, layer, name in self._statistic_entries():
+            spans[key] = slice(start, start + int(np.prod(layer._statistics[name][0])))
+            start = -(-spans[key].stop // _ALIGNMENT) * _ALIGNMENT
+        return spans
 
     def _entries(self) -> Iterator[tuple[str, Layer, str, slice]]:
         """Go through the parameters in layer order: full name, layer, name there, place."""
         for number, layer in enumerate(self.layers):
             for name in layer._parameters:
                 yield f"layers.{number}.{name}", layer, name, self._spans[number, name]
+
+    def _statistic_entries(self) -> Iterator[tuple[str, Layer, str]]:
+        """Go through the statistics in layer order: full name, layer, name there."""
+        for number, layer in enumerate(self.layers):
+            for name in layer._statistics:
+                yield f"layers.{number}.{name}", layer, name
 
     @property
     def n_parameters(self) -> int:
@@ -199,6 +240,10 @@ class Network:
     def named_gradients(self) -> dict[str, Array]:
         """Give every parameter's gradient under the parameter's name, as a view."""
         return {key: getattr(layer, f"d{name}") for key, layer, name, _ in self._entries()}
+
+    def named_statistics(self) -> dict[str, Array]:
+        """Give what layers learn without gradients, by names like those of parameters, as views."""
+        return {key: getattr(layer, name) for key, layer, name in self._statistic_entries()}
 
     def get_config(self) -> dict[str, Any]:
         """Give what rebuilds the network but for its parameters' values: plain tables."""
@@ -239,10 +284,16 @@ class Network:
         return _restore, (layers, self.get_config(), self.device, self._host_values())
 
     def _host_values(self) -> dict[str, npt.NDArray[Any]]:
-        return {name: self.device.to_host(view) for name, view in self.named_parameters().items()}
+        named = {**self.named_parameters(), **self.named_statistics()}
+        return {name: self.device.to_host(view) for name, view in named.items()}
 
     def allocate(
-        self, batch_size: int, *, training: bool, input_gradient: bool = False
+        self,
+        batch_size: int,
+        *,
+        training: bool,
+        input_gradient: bool = False,
+        batch: Batch | None = None,
     ) -> list[Cache]:
         """Make the layers' buffers for one batch size; to be called with the device active.
 
@@ -253,16 +304,24 @@ class Network:
             Whether a backward pass will follow the forward pass.
         input_gradient : bool
             Whether the first layer, too, must give the gradient of its input.
+        batch : Batch, optional
+            What training is told of a minibatch; by default samples count the same, and whatever
+            is random is that of the network's seed at step 0.
 
         Returns
         -------
         list of Cache
             One for each layer.
         """
+        if training and batch is None:
+            batch = Batch.of(self.device, batch_size, self.dtype, seed=self.seed)
         caches = []
         for number, layer in enumerate(self.layers):
             cache = Cache(
-                training=training, input_gradient=training and (input_gradient or number > 0)
+                training=training,
+                input_gradient=training and (input_gradient or number > 0),
+                number=number,
+                batch=batch,
             )
             layer.allocate(cache, (batch_size, self._widths[number]), self.dtype)
             caches.append(cache)
@@ -312,6 +371,11 @@ class Network:
             if gradient is not None:  # a mask of float64, say, must not widen what follows
                 gradient = gradient.astype(self.dtype, copy=False)
         return gradient
+
+    def constrain(self, caches: list[Cache]) -> None:
+        """Let the layers bring their parameters back to where they must be, after an update."""
+        for layer, cache in zip(self.layers, caches, strict=True):
+            layer.constrain(cache)
 
     def predict(self, X: Any, *, batch_size: int = 1024, divide_by: float | None = None) -> Any:
         """Compute the output for any number of samples.

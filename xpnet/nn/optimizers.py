@@ -6,16 +6,33 @@ that one set of settings serves many runs and a checkpoint holds everything that
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array, ReferenceOps
 from xpnet.nn.base import Optimizer, check_positive
 
-__all__ = ["Adam", "GradientDescent"]
+__all__ = ["Adam", "AdamW", "GradientDescent", "Momentum", "Nesterov", "RMSprop"]
 
 
-class GradientDescent(Optimizer):
+class _Rule(Optimizer, abstract=True):
+    """What the update rules share: the learning rate and decoupled weight decay."""
+
+    def _set(self, learning_rate: float, weight_decay: float) -> None:
+        self.learning_rate = check_positive("learning_rate", learning_rate)
+        self.weight_decay = check_positive("weight_decay", weight_decay, zero=True)
+
+    def init_state(self, device: Device, params: Array) -> dict[str, Array]:
+        """Make the state: the learning rate, the weight decay if any, and the rule's own."""
+        state = {"learning_rate": _scalar(device, params, "learning_rate", self.learning_rate)}
+        if self.weight_decay:
+            state["weight_decay"] = _scalar(device, params, "weight_decay", self.weight_decay)
+        return state
+
+
+class GradientDescent(_Rule):
     """Gradient descent, ``p <- p - learning_rate dp``.
 
     On a full batch this is the classical method, on minibatches stochastic gradient descent.
@@ -24,25 +41,193 @@ class GradientDescent(Optimizer):
     ----------
     learning_rate : float
         Length of the step in units of the gradient, positive.
+    weight_decay : float
+        Decoupled weight decay, at least 0: in each step the weights, but not biases and scales,
+        also lose ``learning_rate weight_decay`` times themselves.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
     """
 
     name = "gradient_descent"
 
-    def __init__(self, learning_rate: float = 0.01) -> None:
-        self.learning_rate = check_positive("learning_rate", learning_rate)
-
-    def init_state(self, device: Device, params: Array) -> dict[str, Array]:
-        """Make the state: the learning rate alone."""
-        return {"learning_rate": _scalar(device, params, "learning_rate", self.learning_rate)}
+    def __init__(self, learning_rate: float = 0.01, *, weight_decay: float = 0.0) -> None:
+        self._set(learning_rate, weight_decay)
 
     def update(
-        self, ops: ReferenceOps, params: Array, grads: Array, state: dict[str, Array]
+        self,
+        ops: ReferenceOps,
+        params: Array,
+        grads: Array,
+        state: dict[str, Array],
+        n_decay: int = 0,
     ) -> None:
         """Take one step."""
-        ops.gradient_descent_update(params, grads, state["learning_rate"])
+        rate, decay = state["learning_rate"], state.get("weight_decay")
+        ops.gradient_descent_update(params, grads, rate, decay, n_decay)
 
 
-class Adam(Optimizer):
+class Momentum(_Rule):
+    """Gradient descent with momentum, in the classical or in the course's form.
+
+    Classical (``averaged=False``): ``v <- beta v + dp``, ``p <- p - learning_rate v``. Gradients
+    that agree add up to a step ``1 / (1 - beta)`` times as long.
+
+    The course's (``averaged=True``): ``v <- beta v + (1 - beta) dp``, a running average of the
+    gradients, so that steps are about as long as without momentum. The two are the same for
+    learning rates that differ by the factor ``1 - beta``.
+
+    Parameters
+    ----------
+    learning_rate : float
+        Positive.
+    beta : float
+        What is left of the velocity after a step, in [0, 1).
+    averaged : bool
+        Which form.
+    weight_decay : float
+        Decoupled weight decay, at least 0: in each step the weights, but not biases and scales,
+        also lose ``learning_rate weight_decay`` times themselves.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
+    """
+
+    name = "momentum"
+    op: ClassVar[str] = "momentum_update"
+
+    def __init__(
+        self,
+        learning_rate: float = 0.01,
+        *,
+        beta: float = 0.9,
+        averaged: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self._set(learning_rate, weight_decay)
+        self.beta = _check_beta("beta", beta)
+        self.averaged = _check_flag("averaged", averaged)
+
+    def init_state(self, device: Device, params: Array) -> dict[str, Array]:
+        """Make the state: the velocity, 0 at first."""
+        return super().init_state(device, params) | {"velocity": device.xp.zeros_like(params)}
+
+    def update(
+        self,
+        ops: ReferenceOps,
+        params: Array,
+        grads: Array,
+        state: dict[str, Array],
+        n_decay: int = 0,
+    ) -> None:
+        """Take one step."""
+        weight = 1 - self.beta if self.averaged else 1.0
+        rate, decay = state["learning_rate"], state.get("weight_decay")
+        update = getattr(ops, self.op)
+        update(params, grads, state["velocity"], rate, self.beta, weight, decay, n_decay)
+
+
+class Nesterov(Momentum):
+    """Nesterov's momentum, which looks ahead to where the velocity leads.
+
+    With the velocity of :class:`Momentum`, ``p <- p - learning_rate (beta v + dp)``; in the
+    averaged form ``p <- p - learning_rate (beta v + (1 - beta) dp)``. The parameters are kept at
+    the point from which the look-ahead has been taken, as PyTorch keeps them.
+
+    Parameters
+    ----------
+    learning_rate : float
+        Positive.
+    beta : float
+        What is left of the velocity after a step, in [0, 1).
+    averaged : bool
+        Whether the velocity is a running average of the gradients.
+    weight_decay : float
+        Decoupled weight decay, at least 0: in each step the weights, but not biases and scales,
+        also lose ``learning_rate weight_decay`` times themselves.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Sutskever, Martens, Dahl and Hinton, "On the importance of initialization and momentum in deep
+    learning", ICML 2013, equations 3 and 4; Bengio, Boulanger-Lewandowski and Pascanu, "Advances in
+    optimizing recurrent networks", 2013, equation 7.
+    """
+
+    name = "nesterov"
+    op = "nesterov_update"
+
+
+class RMSprop(_Rule):
+    """RMSprop, ``s <- beta s + (1 - beta) dp^2``, ``p <- p - learning_rate dp / (sqrt(s) + eps)``.
+
+    Parameters
+    ----------
+    learning_rate : float
+        About the length of a parameter's step, positive.
+    beta : float
+        Decay rate of the running mean of squares ``s``, in [0, 1).
+    eps : float
+        Keeps the denominator from 0, positive.
+    weight_decay : float
+        Decoupled weight decay, at least 0: in each step the weights, but not biases and scales,
+        also lose ``learning_rate weight_decay`` times themselves.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Hinton, Srivastava and Swersky, "Neural networks for machine learning", lecture 6e, 2012.
+    """
+
+    name = "rmsprop"
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        *,
+        beta: float = 0.9,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self._set(learning_rate, weight_decay)
+        self.beta = _check_beta("beta", beta)
+        self.eps = check_positive("eps", eps)
+
+    def init_state(self, device: Device, params: Array) -> dict[str, Array]:
+        """Make the state: the running mean of squares, 0 at first."""
+        _scalar(device, params, "eps", self.eps)  # must be a number of the dtype
+        return super().init_state(device, params) | {"s": device.xp.zeros_like(params)}
+
+    def update(
+        self,
+        ops: ReferenceOps,
+        params: Array,
+        grads: Array,
+        state: dict[str, Array],
+        n_decay: int = 0,
+    ) -> None:
+        """Take one step."""
+        rate, decay = state["learning_rate"], state.get("weight_decay")
+        ops.rmsprop_update(params, grads, state["s"], rate, self.beta, self.eps, decay, n_decay)
+
+
+class Adam(_Rule):
     """Adam, Algorithm 1 of the paper.
 
     At step ``t = 1, 2, ...``::
@@ -68,6 +253,9 @@ class Adam(Optimizer):
         Keeps the denominator from 0, positive.
     epsilon_hat : bool
         Whether to use the form of the paper's section 2 instead of Algorithm 1.
+    weight_decay : float
+        Decoupled weight decay, at least 0: in each step the weights, but not biases and scales,
+        also lose ``learning_rate weight_decay`` times themselves. See :class:`AdamW`.
 
     Raises
     ------
@@ -90,23 +278,18 @@ class Adam(Optimizer):
         beta2: float = 0.999,
         eps: float = 1e-8,
         epsilon_hat: bool = False,
+        weight_decay: float = 0.0,
     ) -> None:
-        self.learning_rate = check_positive("learning_rate", learning_rate)
-        for name, beta in (("beta1", beta1), ("beta2", beta2)):
-            if not 0 <= check_positive(name, beta, zero=True) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {beta!r}")
-        if not isinstance(epsilon_hat, bool):
-            raise ValueError(f"epsilon_hat must be true or false, got {epsilon_hat!r}")
-        self.beta1 = float(beta1)
-        self.beta2 = float(beta2)
+        self._set(learning_rate, weight_decay)
+        self.beta1 = _check_beta("beta1", beta1)
+        self.beta2 = _check_beta("beta2", beta2)
         self.eps = check_positive("eps", eps)
-        self.epsilon_hat = epsilon_hat
+        self.epsilon_hat = _check_flag("epsilon_hat", epsilon_hat)
 
     def init_state(self, device: Device, params: Array) -> dict[str, Array]:
         """Make the state: moments ``m`` and ``v``, the step count and what follows from it."""
         xp = device.xp
-        return {
-            "learning_rate": _scalar(device, params, "learning_rate", self.learning_rate),
+        return super().init_state(device, params) | {
             "bias1": _scalar(device, params, "bias1", 0.0),
             "bias2": _scalar(device, params, "bias2", 0.0),
             "eps": _scalar(device, params, "eps", self.eps),
@@ -116,7 +299,12 @@ class Adam(Optimizer):
         }
 
     def update(
-        self, ops: ReferenceOps, params: Array, grads: Array, state: dict[str, Array]
+        self,
+        ops: ReferenceOps,
+        params: Array,
+        grads: Array,
+        state: dict[str, Array],
+        n_decay: int = 0,
     ) -> None:
         """Take one step."""
         ops.adam_tick(
@@ -140,7 +328,74 @@ class Adam(Optimizer):
             state["eps"],
             self.beta1,
             self.beta2,
+            state.get("weight_decay"),
+            n_decay,
         )
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay.
+
+    Before each step of :class:`Adam`, ``W <- W - learning_rate weight_decay W``, for weights, not
+    for biases and scales. An L2 penalty in the cost would go through the moments, which divide it
+    by the size of the gradient: weights with large gradients would be decayed less.
+
+    Parameters
+    ----------
+    learning_rate : float
+        About the length of a parameter's step, positive.
+    beta1, beta2 : float
+        Decay rates of the first moment ``m`` and of the second, ``v``, in [0, 1).
+    eps : float
+        Keeps the denominator from 0, positive.
+    epsilon_hat : bool
+        Whether to use the form of the Adam paper's section 2 instead of its Algorithm 1.
+    weight_decay : float
+        At least 0.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2, with the
+    decay multiplied by the learning rate as in PyTorch.
+    """
+
+    name = "adamw"
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        *,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        epsilon_hat: bool = False,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(
+            learning_rate,
+            beta1=beta1,
+            beta2=beta2,
+            eps=eps,
+            epsilon_hat=epsilon_hat,
+            weight_decay=weight_decay,
+        )
+
+
+def _check_beta(name: str, value: float) -> float:
+    if not 0 <= check_positive(name, value, zero=True) < 1:
+        raise ValueError(f"{name} must lie in [0, 1), got {value!r}")
+    return float(value)
+
+
+def _check_flag(name: str, value: bool) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {value!r}")
+    return value
 
 
 def _scalar(device: Device, params: Array, name: str, value: float) -> Array:

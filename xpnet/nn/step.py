@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Loss, Optimizer
+from xpnet.nn.base import Batch, Loss, Optimizer
 from xpnet.nn.network import Network
+from xpnet.nn.regularization import MovingAverage, Regularizer
 
 __all__ = ["TrainingStep"]
 
 
 class TrainingStep:
-    """Gather, forward, loss, backward and update, all into buffers made once.
+    """Gather, forward, loss, backward, regularise and update, all into buffers made once.
 
     Steps for different batch sizes share the network's parameters and gradients and the
     optimizer's state; each has activations of its own. The device must be active when a step is
@@ -32,11 +33,22 @@ class TrainingStep:
         None trains on the whole data set where it lies, without gathering.
     divide_by : float or None
         What bytes are divided by; see :func:`check_divisor`.
+    weights : device array (n_samples,), optional
+        How much each sample counts, in the network's dtype: the loss of a batch becomes ``sum_i w_i
+        l_i / sum_i w_i``. By default all count the same.
+    regularizer : Regularizer, optional
+    average : MovingAverage, optional
+        Takes the parameters in after each step.
+    seed : int or None
+        Of what is drawn in training, such as dropout masks; None takes the network's.
+    counter : int64 device array (1,), optional
+        The number of steps taken, by all steps that share it; what is drawn depends on it. By
+        default one of its own, at 0.
 
     Attributes
     ----------
     loss_value : device array (1,)
-        The mean loss of the last batch, taken before the update.
+        The mean loss of the last batch and the penalties, taken before the update.
     """
 
     def __init__(
@@ -49,6 +61,12 @@ class TrainingStep:
         y: Array,
         batch_size: int | None = None,
         divide_by: float | None = None,
+        *,
+        weights: Array | None = None,
+        regularizer: Regularizer | None = None,
+        average: MovingAverage | None = None,
+        seed: int | None = None,
+        counter: Array | None = None,
     ) -> None:
         xp = network.device.xp
         self._network = network
@@ -68,7 +86,21 @@ class TrainingStep:
             self.y = xp.empty((self.batch_size, *y.shape[1:]), dtype=y.dtype)
         elif X.dtype != network.dtype:
             self._ops.gather(X, xp.arange(len(X)), out=self.X, divide_by=divide_by)
-        self._caches = network.allocate(self.batch_size, training=True)
+        self._batch = Batch.of(
+            network.device,
+            self.batch_size,
+            network.dtype,
+            seed=network.seed if seed is None else seed,
+            step=counter,
+        )
+        self._weights, self._of_batch = weights, weights
+        if weights is not None and self._gathers:
+            self._of_batch = xp.empty(self.batch_size, dtype=network.dtype)
+        self._caches = network.allocate(self.batch_size, training=True, batch=self._batch)
+        self._regularizer = Regularizer() if regularizer is None else regularizer
+        self._buffers = self._regularizer.allocate(network)
+        self._average = average
+        self._n_decay = (network.n_decayed,) if "weight_decay" in state else ()
         self._losses = xp.empty(self.batch_size, dtype=network.dtype)
         self._dlogits = xp.empty((self.batch_size, network.n_outputs), dtype=network.dtype)
         self.loss_value = xp.empty(1, dtype=network.dtype)
@@ -86,14 +118,32 @@ class TrainingStep:
         device array (1,)
             :attr:`loss_value`.
         """
-        ops = self._ops
+        ops, network, batch = self._ops, self._network, self._batch
         if self._gathers:
             if indices is None:
                 raise TypeError(f"a step of batch size {self.batch_size} needs indices, got None")
             ops.gather(self._data, indices, out=self.X, divide_by=self._divide_by)
             ops.gather(self._labels, indices, out=self.y)
-        logits = self._network.forward(self.X, self._caches)
-        self._loss.forward(ops, logits, self.y, self._losses, self.loss_value, self._dlogits)
-        self._network.backward(self._dlogits, self._caches)
-        self._optimizer.update(ops, self._network.parameters, self._network.gradients, self._state)
+            if self._weights is not None:
+                ops.gather(self._weights, indices, out=self._of_batch)
+        batch.step += 1
+        weighted = {} if self._weights is None else {"weights": self._weigh()}
+        logits = network.forward(self.X, self._caches)
+        self._loss.forward(
+            ops, logits, self.y, self._losses, self.loss_value, self._dlogits, **weighted
+        )
+        network.backward(self._dlogits, self._caches)
+        self._regularizer.apply(ops, network, self.loss_value, self._buffers)
+        self._optimizer.update(
+            ops, network.parameters, network.gradients, self._state, *self._n_decay
+        )
+        network.constrain(self._caches)
+        if self._average is not None:
+            self._average.update(ops)
         return self.loss_value
+
+    def _weigh(self) -> Array:
+        """Give the samples' parts in the mean, and tell the layers."""
+        weights, batch = self._of_batch, self._batch
+        self._ops.variance_correction(weights, out=batch.correction)
+        return self._ops.shares(weights, out=batch.weights[..., 0])

@@ -7,9 +7,11 @@ from xpnet.training.history import History, Report
 from xpnet.training.interruption import Interruption
 from xpnet.training.loop import DivergenceError, evaluate, fit
 from xpnet.training.model import Model, load_model, save_model
+from xpnet.training.stopping import EarlyStopping
 
 __all__ = [
     "DivergenceError",
+    "EarlyStopping",
     "History",
     "Interruption",
     "Model",

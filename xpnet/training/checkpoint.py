@@ -23,7 +23,7 @@ _FORMAT = "xpnet-network/2"
 
 
 def save_network(network: Network, path: str | os.PathLike[str]) -> None:
-    """Save a network's configuration and parameters.
+    """Save a network's configuration, parameters and statistics.
 
     Parameters
     ----------
@@ -41,8 +41,9 @@ def save_network(network: Network, path: str | os.PathLike[str]) -> None:
 
     Notes
     -----
-    Each parameter is a tensor under its name, ``layers.<i>.<name>``, so that other programs can
-    read the file. Nothing is pickled. The header carries a SHA-256 of all the rest, which tells a
+    Each parameter, and each statistic, is a tensor under its name, ``layers.<i>.<name>``, so that
+    other programs can read the file. Nothing is pickled. The header carries a SHA-256 of all the
+    rest, which tells a
     file that was damaged or edited; it is no signature.
     """
     write_whole(path, pack_network(network))
@@ -107,7 +108,7 @@ def pack_network(
         raise TypeError(f"the network's configuration is not plain data: {error}") from error
     values = {
         name: np.ascontiguousarray(network.device.to_host(array))
-        for name, array in network.named_parameters().items()
+        for name, array in (network.named_parameters() | network.named_statistics()).items()
     }
     values.update({name: np.ascontiguousarray(array) for name, array in (tensors or {}).items()})
     metadata["sha256"] = _digest(metadata, values)

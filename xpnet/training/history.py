@@ -21,8 +21,11 @@ class Report:
         Number of the epoch's first update, counted from 0. On a full batch, where an epoch is
         one update, the cost is that of the parameters before update ``iteration``.
     cost : float
-        Mean loss over the epoch's samples, each batch's taken before its update.
+        Mean loss over the epoch's samples, with the penalties, each batch's before its update.
+    last_cost : float
+        That of the epoch's last batch alone, which is what the course prints.
     learning_rate : float
+        Of the last step.
     seconds : float
         Training time since the start, evaluation not counted.
     samples_per_second : float
@@ -37,6 +40,7 @@ class Report:
     epoch: int
     iteration: int
     cost: float
+    last_cost: float
     learning_rate: float
     seconds: float
     samples_per_second: float
@@ -58,6 +62,10 @@ class History:
         Training time, evaluation not counted.
     interrupted : bool
         Whether the run was stopped by Ctrl-C; the weights are those after its last whole step.
+    stopped_early : bool
+        Whether early stopping ended the run before its last epoch.
+    best_epoch : int or None
+        The best reported epoch by what early stopping watches; None without.
     """
 
     reports: list[Report] = field(default_factory=list)
@@ -65,6 +73,8 @@ class History:
     n_samples: int = 0
     seconds: float = 0.0
     interrupted: bool = False
+    stopped_early: bool = False
+    best_epoch: int | None = None
 
     @property
     def cost(self) -> list[tuple[int, float]]:
@@ -90,6 +100,8 @@ class History:
                 "seconds": self.seconds,
                 "samples_per_second": self.samples_per_second,
                 "interrupted": self.interrupted,
+                "stopped_early": self.stopped_early,
+                "best_epoch": self.best_epoch,
             }
         )
         return plain

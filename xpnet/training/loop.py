@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,13 +13,16 @@ import numpy.typing as npt
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Loss, Optimizer, check_count
+from xpnet.nn.base import Loss, Optimizer, Schedule, check_count
 from xpnet.nn.network import Network, check_divisor, check_samples
+from xpnet.nn.regularization import MovingAverage, Regularizer
 from xpnet.nn.step import TrainingStep
-from xpnet.random import check_seed, subset
-from xpnet.random import shuffle as shuffled
+from xpnet.random import check_seed, epoch_order, subset
 from xpnet.training.history import History, Report
 from xpnet.training.interruption import Interruption
+from xpnet.training.rates import Rates
+from xpnet.training.stopping import Best, EarlyStopping
+from xpnet.training.weights import sample_weights
 
 __all__ = ["DivergenceError", "OnReport", "evaluate", "fit"]
 
@@ -66,6 +70,16 @@ def fit(
     divide_by: float | None = None,
     shuffle: bool = True,
     seed: int | None = None,
+    schedule: str | dict[str, Any] | Schedule = "constant",
+    sample_weight: Any = None,
+    class_weight: str | Sequence[float] | Mapping[int, float] | None = None,
+    l1: float = 0.0,
+    l2: float = 0.0,
+    penalty: str = "mean",
+    clip_value: float | None = None,
+    clip_norm: float | None = None,
+    average: float | None = None,
+    early_stopping: EarlyStopping | None = None,
     validation: tuple[Any, Any] | None = None,
     train_accuracy: bool = False,
     report_every: int = 1,
@@ -96,9 +110,31 @@ def fit(
         Whether each epoch visits the samples in a new random order. On a full batch there is no
         order.
     seed : int or None
-        Seed of the order; None takes the network's seed.
+        Seed of the order, and of what layers draw; None takes the network's seed. A network with
+        ``rng="numpy-legacy"`` visits the samples as the course does: in epoch k, from 0, in the
+        order of ``RandomState(seed + k).permutation``.
+    schedule : str, dict or Schedule
+        What becomes of the optimizer's learning rate.
+    sample_weight : array_like (n_samples,), optional
+        How much each sample counts, at least 0: a batch's loss is ``sum_i w_i l_i / sum_i w_i``.
+    class_weight : "balanced", list or dict, optional
+        Factors on the samples' weights, by class: one for each, or those that are not 1. Balanced
+        is ``n / (n_classes n_of_the_class)``, so that all classes weigh the same.
+    l1, l2 : float
+        Coefficients of penalties on the weights; see :class:`xpnet.nn.Regularizer`.
+    penalty : {"mean", "sum"}
+        What the penalties are added to: the mean of the losses, or, as the course and scikit-learn
+        have it, their sum over the training samples, before it is divided by their number.
+    clip_value, clip_norm : float or None
+        Bounds of the gradient; see :class:`xpnet.nn.Regularizer`.
+    average : float or None
+        Decay of a moving average of the parameters, in [0, 1), which is what is evaluated, and what
+        the network has in the end; see :class:`xpnet.nn.MovingAverage`.
+    early_stopping : EarlyStopping, optional
+        When to stop before the last epoch.
     validation : tuple (X, y) or None
-        Evaluated at every report. It has no influence on the training.
+        Evaluated at every report. It has no influence on the training but through
+        ``early_stopping`` and a schedule that watches it.
     train_accuracy : bool
         Whether every report also measures the accuracy on the training data, or on some of them;
         see :class:`Report`.
@@ -129,6 +165,7 @@ def fit(
     """
     loss = Loss.resolve(loss)
     optimizer = Optimizer.resolve(optimizer)
+    schedule = Schedule.resolve(schedule).clone()
     epochs = check_count("epochs", epochs)
     report_every = check_count("report_every", report_every)
     if batch_size is not None:
@@ -140,8 +177,21 @@ def fit(
         raise ValueError(f"shuffle must be true or false, got {shuffle!r}")
     if not isinstance(train_accuracy, bool):
         raise ValueError(f"train_accuracy must be true or false, got {train_accuracy!r}")
+    if penalty not in ("mean", "sum"):
+        raise ValueError(f"penalty must be 'mean' or 'sum', got {penalty!r}")
     device = network.device
     X_data, y_data = _samples(network, loss, X, y, "")
+    regularizer = Regularizer(l1=l1, l2=l2, clip_value=clip_value, clip_norm=clip_norm)
+    if penalty == "sum":
+        regularizer = Regularizer(
+            l1=regularizer.l1 / len(X_data),
+            l2=regularizer.l2 / len(X_data),
+            clip_value=clip_value,
+            clip_norm=clip_norm,
+        )
+    weights = sample_weights(
+        sample_weight, class_weight, device.to_host(y_data), len(X_data), loss=loss
+    )
     divide_by = check_divisor(divide_by, X_data, network.dtype)
     held_out = None
     if validation is not None:
@@ -152,37 +202,72 @@ def fit(
     n = len(X_data)
     if batch_size is not None and batch_size >= n:
         batch_size = None
+    for name, watched in (
+        ("schedule", schedule.monitor),
+        ("early_stopping", early_stopping and early_stopping.monitor),
+    ):
+        if watched and watched.startswith("validation") and held_out is None:
+            raise ValueError(f"{name} watches {watched}: pass validation data as well")
+        if watched == "train_accuracy" and not train_accuracy:
+            raise ValueError(f"{name} watches train_accuracy: pass train_accuracy=True as well")
     callers_errstate = np.geterr()
     with device.activate(), Interruption() as interruption:
         state = optimizer.init_state(device, network.parameters)
+        averaged = None if average is None else MovingAverage(network, average)
         bind = functools.partial(
-            TrainingStep, network, loss, optimizer, state, X_data, y_data, divide_by=divide_by
+            TrainingStep,
+            network,
+            loss,
+            optimizer,
+            state,
+            X_data,
+            y_data,
+            divide_by=divide_by,
+            weights=None if weights is None else device.asarray(weights, network.dtype),
+            regularizer=regularizer,
+            average=averaged,
+            seed=seed,
+            counter=device.xp.zeros(1, dtype=np.int64),
         )
         steps = _bind_steps(bind, n, batch_size)
+        rates = Rates(schedule, optimizer.learning_rate, state, epochs, len(steps), network)
+        best = None if early_stopping is None else Best(early_stopping, network, averaged)
         recorder = _Recorder(network, state, min(report_every, epochs) * len(steps))
-        order = device.asarray(np.arange(n), name="order")
+        order, visited = device.asarray(np.arange(n), name="order"), np.arange(n)
         scored = _scored(device, n, seed) if train_accuracy else None
         for epoch in range(epochs):
             if shuffle and batch_size is not None:
-                order = device.asarray(shuffled(n, seed, epoch), name="order")
+                visited = epoch_order(n, seed, epoch, network.rng)
+                order = device.asarray(visited, name="order")
             recorder.begin_epoch()
+            rates.begin_epoch(epoch)
             start = 0
-            for step in steps:
+            for number, step in enumerate(steps):
                 stop = start + step.batch_size
-                recorder.record(step(order[start:stop]), step.batch_size)
+                rates.begin_step(number)
+                cost = step(order[start:stop])
+                recorder.record(
+                    cost,
+                    step.batch_size,
+                    None if weights is None else float(weights[visited[start:stop]].sum()),
+                )
                 start = stop
                 if interruption.is_requested():
                     break
             is_cut_short = start < n
             is_last = epoch == epochs - 1 or interruption.is_requested()
             if epoch % report_every == 0 or is_last:
-                cost = recorder.read()
+                cost_of_epoch = recorder.read()
                 scores = fitted = None
-                if held_out is not None:
-                    scores = _evaluate(network, loss, *held_out, divide_by)
-                if train_accuracy:
-                    fitted = _evaluate(network, loss, X_data, y_data, divide_by, scored)[1]
-                report = recorder.report(epoch, cost, scores, fitted)
+                with nullcontext() if averaged is None else averaged.in_place():
+                    if held_out is not None:
+                        scores = _evaluate(network, loss, *held_out, divide_by)
+                    if train_accuracy:
+                        fitted = _evaluate(network, loss, X_data, y_data, divide_by, scored)[1]
+                report = recorder.report(epoch, cost_of_epoch, scores, fitted)
+                if schedule.monitor is not None:
+                    schedule.observe(getattr(report, schedule.monitor))
+                stops = best is not None and best.is_time_to_stop(report)
                 if on_report is not None:
                     with np.errstate(**callers_errstate):
                         on_report(report)
@@ -190,6 +275,14 @@ def fit(
                 if interruption.is_requested():
                     recorder.history.interrupted = is_cut_short or epoch < epochs - 1
                     break
+                if stops:
+                    recorder.history.stopped_early = epoch < epochs - 1
+                    break
+        if averaged is not None:
+            averaged.keep()
+        if best is not None:
+            recorder.history.best_epoch = best.epoch
+            best.restore()
         recorder.check_parameters()
         return recorder.history
 
@@ -221,7 +314,7 @@ def evaluate(
         Mean loss.
     accuracy : float
         Fraction of the samples whose prediction is right, in every output where there are
-        several.
+        several; with a loss for regression, the coefficient of determination.
 
     Raises
     ------
@@ -271,17 +364,19 @@ class _Recorder:
         """Start an interval, and its clock."""
         self._losses: list[npt.NDArray[np.float64]] = []
         self._sizes: list[int] = []
+        self._weights: list[float] = []
         self._resumed = time.perf_counter()
 
     def begin_epoch(self) -> None:
         self._epoch_start = len(self._sizes)
 
-    def record(self, loss_value: Array, batch_size: int) -> None:
+    def record(self, loss_value: Array, batch_size: int, weight: float | None) -> None:
         if self._filled == len(self._on_device):
             self._fetch()
         self._on_device[self._filled : self._filled + 1] = loss_value
         self._filled += 1
         self._sizes.append(batch_size)
+        self._weights.append(batch_size if weight is None else weight)
 
     def _fetch(self) -> None:
         filled = self._device.to_host(self._on_device[: self._filled])
@@ -289,7 +384,7 @@ class _Recorder:
         self._filled = 0
 
     def read(self) -> float:
-        """Read the losses back and give the mean over the epoch's samples."""
+        """Read the costs back and give the mean over the epoch's samples."""
         history = self.history
         self._fetch()
         losses = np.concatenate(self._losses)
@@ -301,7 +396,9 @@ class _Recorder:
         history.n_steps += len(losses)
         history.n_samples += sum(self._sizes)
         of_epoch = slice(self._epoch_start, None)
-        return float(np.average(losses[of_epoch], weights=self._sizes[of_epoch]))
+        self._last = float(losses[-1])
+        weights = np.array(self._weights[of_epoch])
+        return float(np.average(losses[of_epoch], weights=weights if weights.any() else None))
 
     def report(
         self,
@@ -318,6 +415,7 @@ class _Recorder:
                 epoch=epoch,
                 iteration=history.n_steps - (len(self._sizes) - self._epoch_start),
                 cost=cost,
+                last_cost=self._last,
                 learning_rate=self._learning_rate(),
                 seconds=history.seconds,
                 samples_per_second=sum(self._sizes) / max(self._elapsed, 1e-9),
@@ -360,8 +458,8 @@ def _evaluate(
         losses = device.xp.empty(len(logits), dtype=network.dtype)
         mean = device.xp.empty(1, dtype=network.dtype)
         loss.forward(device.ops, logits, y, losses, mean)
-        right = loss.correct(device.ops, logits, y)
-        return float(device.to_host(mean)[0]), float(device.to_host(right.mean()))
+        score = loss.score(device.ops, logits, y)
+        return float(device.to_host(mean)[0]), float(device.to_host(score))
 
 
 def _samples(network: Network, loss: Loss, X: Any, y: Any, prefix: str) -> tuple[Array, Array]:

@@ -1,0 +1,200 @@
+"""Normalisation between layers: over the batch, and over the features of each sample."""
+
+from __future__ import annotations
+
+import numpy.typing as npt
+
+from xpnet.kernels.reference import Array
+from xpnet.nn.base import Cache, Layer, check_positive
+
+__all__ = ["BatchNorm", "LayerNorm"]
+
+
+class BatchNorm(Layer):
+    """Batch normalisation, ``A = gamma N + beta`` with ``N = (X - mean) / sqrt(var + eps)``.
+
+    In training mean and variance of each feature are those of the batch, ``mean_j = sum_i w_i
+    X_ij`` and ``var_j = sum_i w_i (X_ij - mean_j)^2``, where ``w_i`` is sample i's part in the mean
+    over the batch, 1/n where all count the same. In prediction they are running averages of these,
+    so that a sample's output does not depend on the others.
+
+    The backward pass. With ``s_j = 1 / sqrt(var_j + eps)`` and ``dN_ij = gamma_j dA_ij`` (one
+    feature from here on), a change of ``X_i`` moves ``N_k`` in three ways: itself, through the
+    mean and through the variance, ``dN_k/dX_i = s [k = i] - s w_i - N_k w_i N_i s``. (The last:
+    ``dvar/dX_i = 2 w_i (X_i - mean)``, ``ds/dvar = -s^3 / 2``, and ``X - mean = N / s``.) Hence
+
+    - ``dbeta = sum_i dA_i`` and ``dgamma = sum_i dA_i N_i``;
+    - ``dX_i = sum_k dN_k dN_k/dX_i = gamma s (dA_i - w_i (dbeta + N_i dgamma))``.
+
+    A batch of one sample has the variance 0: its output is ``beta``, whatever the sample, no
+    gradient reaches the input, and the running variance stays as it is.
+
+    A bias in front of this layer is taken off with the mean: ``Dense(..., bias=False)``.
+
+    Parameters
+    ----------
+    momentum : float
+        How much of the way to a batch's statistics the running ones move in a step, in (0, 1].
+        What Keras calls momentum is 1 minus this.
+    eps : float
+        Added to the variance, positive.
+
+    Attributes
+    ----------
+    gamma, beta : arrays (n_features,)
+        Scale and shift, 1 and 0 at first. Weight decay and penalties leave them alone.
+    running_mean, running_variance : arrays (n_features,)
+        0 and 1 at first. The variance is that without bias, ``n / (n - 1)`` times the batch's;
+        with sample weights, one that counts weights as so many samples.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Ioffe and Szegedy, "Batch normalization: accelerating deep network training by reducing internal
+    covariate shift", ICML 2015, algorithms 1 and 2.
+    """
+
+    name = "batch_norm"
+    gamma: Array
+    beta: Array
+    dgamma: Array
+    dbeta: Array
+    running_mean: Array
+    running_variance: Array
+
+    def __init__(self, momentum: float = 0.1, *, eps: float = 1e-5) -> None:
+        self.momentum = check_positive("momentum", momentum)
+        if self.momentum > 1:
+            raise ValueError(f"momentum must lie in (0, 1], got {momentum!r}")
+        self.eps = check_positive("eps", eps)
+
+    def build(self, n_in: int) -> int:
+        """Declare scale, shift and running statistics."""
+        self.add_parameter("gamma", (n_in,), "ones", decay=False)
+        self.add_parameter("beta", (n_in,), "zeros", decay=False)
+        self.add_statistic("running_mean", (n_in,), 0.0)
+        self.add_statistic("running_variance", (n_in,), 1.0)
+        return n_in
+
+    def allocate(self, cache: Cache, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        """Make ``N``, ``A`` and the batch's statistics."""
+        xp = self.xp
+        cache.normalized, cache.A = xp.empty(shape, dtype=dtype), xp.empty(shape, dtype=dtype)
+        of_features = (*shape[:-2], shape[-1])
+        for name in ("mean", "variance", "inverse_std"):
+            setattr(cache, name, xp.empty(of_features, dtype=dtype))
+
+    def forward(self, X: Array, cache: Cache) -> Array:
+        """Compute ``A``; in training also let the running statistics follow."""
+        ops = self.ops
+        mean, inverse_std = cache.mean, cache.inverse_std
+        if cache.training:
+            batch = cache.batch
+            ops.column_mean(X, batch.weights, out=mean)
+            ops.column_variance(X, batch.weights, mean, out=cache.variance)
+            ops.batch_norm_tick(
+                mean,
+                cache.variance,
+                batch.correction,
+                self.running_mean,
+                self.running_variance,
+                inverse_std,
+                self.momentum,
+                self.eps,
+            )
+        else:
+            mean = self.running_mean
+            inverse_std[...] = 1 / self.xp.sqrt(self.running_variance + self.eps)
+        return ops.batch_norm(
+            X, mean, inverse_std, self.gamma, self.beta, cache.normalized, out=cache.A
+        )
+
+    def backward(self, dA: Array, cache: Cache) -> Array | None:
+        """Write ``dgamma`` and ``dbeta``, and return ``dX``."""
+        ops = self.ops
+        ops.scale_grad(dA, cache.normalized, out=self.dgamma)
+        ops.bias_grad(dA, out=self.dbeta)
+        if not cache.input_gradient:
+            return None
+        return ops.batch_norm_grad(
+            dA,
+            cache.normalized,
+            cache.batch.weights,
+            cache.inverse_std,
+            self.gamma,
+            self.dgamma,
+            self.dbeta,
+            out=dA,
+        )
+
+
+class LayerNorm(Layer):
+    """Layer normalisation, ``A = gamma N + beta``, ``N_ij = (X_ij - mean_i) / sqrt(var_i + eps)``.
+
+    Mean and variance are taken over the m features of each sample, in training as in prediction.
+
+    The backward pass is that of :class:`BatchNorm` with samples and features exchanged and ``w =
+    1/m``, but for ``gamma``, which now differs along the sum. With ``G_ij = gamma_j dA_ij``:
+    ``dX_ij = (G_ij - mean_k G_ik - N_ij mean_k (G_ik N_ik)) / sqrt(var_i + eps)``, the means over
+    the features. Scale and shift belong to features as there: ``dgamma_j = sum_i dA_ij N_ij``,
+    ``dbeta_j = sum_i dA_ij``.
+
+    Parameters
+    ----------
+    eps : float
+        Added to the variance, positive.
+
+    Attributes
+    ----------
+    gamma, beta : arrays (n_features,)
+        Scale and shift, 1 and 0 at first. Weight decay and penalties leave them alone.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Ba, Kiros and Hinton, "Layer normalization", arXiv 1607.06450, equations 3 and 4.
+    """
+
+    name = "layer_norm"
+    gamma: Array
+    beta: Array
+    dgamma: Array
+    dbeta: Array
+
+    def __init__(self, *, eps: float = 1e-5) -> None:
+        self.eps = check_positive("eps", eps)
+
+    def build(self, n_in: int) -> int:
+        """Declare scale and shift."""
+        self.add_parameter("gamma", (n_in,), "ones", decay=False)
+        self.add_parameter("beta", (n_in,), "zeros", decay=False)
+        return n_in
+
+    def allocate(self, cache: Cache, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        """Make ``N``, ``A`` and one over the standard deviation of each sample."""
+        xp = self.xp
+        cache.normalized, cache.A = xp.empty(shape, dtype=dtype), xp.empty(shape, dtype=dtype)
+        cache.inverse_std = xp.empty(shape[:-1], dtype=dtype)
+
+    def forward(self, X: Array, cache: Cache) -> Array:
+        """Compute ``A``."""
+        return self.ops.layer_norm(
+            X, self.gamma, self.beta, cache.inverse_std, cache.normalized, self.eps, out=cache.A
+        )
+
+    def backward(self, dA: Array, cache: Cache) -> Array | None:
+        """Write ``dgamma`` and ``dbeta``, and return ``dX``."""
+        ops = self.ops
+        ops.scale_grad(dA, cache.normalized, out=self.dgamma)
+        ops.bias_grad(dA, out=self.dbeta)
+        if not cache.input_gradient:
+            return None
+        return ops.layer_norm_grad(dA, cache.normalized, cache.inverse_std, self.gamma, out=dA)

@@ -1,0 +1,163 @@
+"""What is done to the gradient before an update, and to the parameters after it.
+
+Both work on the network's flat buffers, whatever its layers: penalties and clipping of the gradient
+(:class:`Regularizer`), and a moving average of the parameters (:class:`MovingAverage`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from xpnet.kernels.reference import Array, ReferenceOps
+from xpnet.nn.base import Cache, check_positive
+from xpnet.nn.network import LINE, Network
+
+__all__ = ["MovingAverage", "Regularizer"]
+
+
+class Regularizer:
+    """Penalties on the weights, then clipping of the gradient.
+
+    The cost becomes ``J = mean loss + l1 sum |W| + l2 / 2 sum W^2``, summed over all weights, not
+    over biases and scales; its gradient is ``dW + l1 sign(W) + l2 W``, where the derivative of
+    ``|W|`` at 0 is taken as 0. The course writes the second term ``lambda / (2 m) sum W^2``, hence
+    ``l2 = lambda / m`` for m training samples.
+
+    Then every element of the gradient is brought into ``[-clip_value, clip_value]``, and the whole
+    gradient, if its norm is more than ``clip_norm``, to that norm.
+
+    Parameters
+    ----------
+    l1, l2 : float
+        Coefficients of the penalties, at least 0.
+    clip_value, clip_norm : float or None
+        Positive; None for no clipping.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Weight decay, which acts on the parameters and not through the gradient, is the optimizers': see
+    :class:`xpnet.nn.AdamW`.
+
+    References
+    ----------
+    Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks", ICML
+    2013, algorithm 1, for clipping by norm; its scale is ``clip_norm / (norm + 1e-6)``, as in
+    PyTorch.
+    """
+
+    def __init__(
+        self,
+        *,
+        l1: float = 0.0,
+        l2: float = 0.0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+    ) -> None:
+        self.l1 = check_positive("l1", l1, zero=True)
+        self.l2 = check_positive("l2", l2, zero=True)
+        self.clip_value = None if clip_value is None else check_positive("clip_value", clip_value)
+        self.clip_norm = None if clip_norm is None else check_positive("clip_norm", clip_norm)
+
+    @property
+    def has_penalty(self) -> bool:
+        """Whether there is anything to add to the cost."""
+        return self.l1 > 0 or self.l2 > 0
+
+    def allocate(self, network: Network) -> Cache:
+        """Make the buffers for a network, with its device active."""
+        xp, dtype = network.device.xp, network.dtype
+        cache = Cache(
+            sums=xp.empty(LINE, dtype=dtype),
+            ones=xp.ones(LINE, dtype=dtype),
+            penalty=xp.zeros(1, dtype=dtype),
+            factor=xp.empty(1, dtype=dtype),
+        )
+        cache.weights = _rows(network.parameters[: network.n_decayed])
+        cache.dW = _rows(network.gradients[: network.n_decayed])
+        cache.gradient = _rows(network.gradients)
+        return cache
+
+    def apply(self, ops: ReferenceOps, network: Network, cost: Array, cache: Cache) -> None:
+        """Change the network's gradients, and add the penalty to the cost, in place.
+
+        Parameters
+        ----------
+        ops : ReferenceOps
+        network : Network
+        cost : array (1,)
+        cache : Cache
+            From :meth:`allocate`.
+        """
+        if self.has_penalty and network.n_decayed:
+            ops.penalty_grad(
+                cache.dW, cache.weights, self.l1, self.l2, out=cache.dW, penalty=cache.sums
+            )
+            ops.mean(cache.sums, cache.ones, out=cache.penalty)  # with weights 1: the sum
+            ops.xp.add(cost, cache.penalty, out=cost)
+        if self.clip_value is not None:
+            ops.clip(network.gradients, self.clip_value, out=network.gradients)
+        if self.clip_norm is not None:
+            ops.square_sum(cache.gradient, out=cache.sums)
+            ops.clip_factor(cache.sums, self.clip_norm, out=cache.factor)
+            ops.scale(network.gradients, cache.factor, out=network.gradients)
+
+
+def _rows(flat: Array) -> Array:
+    return flat.reshape(-1, LINE)
+
+
+class MovingAverage:
+    """Exponential moving average of a network's parameters, to evaluate and to keep.
+
+    It begins as the parameters are when it is made, and after each step ``average <- beta average
+    + (1 - beta) parameters``. Statistics such as batch normalisation's are averages already.
+
+    Parameters
+    ----------
+    network : Network
+        With its device active.
+    beta : float
+        In [0, 1): the average is over about ``1 / (1 - beta)`` steps.
+
+    Raises
+    ------
+    ValueError
+        If ``beta`` is out of range.
+
+    References
+    ----------
+    Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992, for the
+    average of all steps; with exponential weights, Szegedy et al., CVPR 2016, section 8.
+    """
+
+    def __init__(self, network: Network, beta: float) -> None:
+        if check_positive("beta", beta, zero=True) >= 1:
+            raise ValueError(f"beta must lie in [0, 1), got {beta!r}")
+        self.beta = float(beta)
+        self._network = network
+        self.average = network.parameters.copy()
+        self._aside = network.device.xp.empty_like(self.average)
+
+    def update(self, ops: ReferenceOps) -> None:
+        """Take the parameters in."""
+        ops.average_update(self.average, self._network.parameters, self.beta)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Let the network have the average for its parameters inside the ``with`` block."""
+        self._aside[...] = self._network.parameters
+        self.keep()
+        try:
+            yield
+        finally:
+            self._network.parameters[...] = self._aside
+
+    def keep(self) -> None:
+        """Let the network have the average from now on."""
+        self._network.parameters[...] = self.average

@@ -1,0 +1,295 @@
+"""Learning-rate schedules: factors on the optimizer's learning rate, epoch by epoch or by step.
+
+``t`` counts epochs or steps from 0, the warm-up not counted, ``n`` says how many there are in all.
+The first epoch always has the full rate, but for a warm-up.
+"""
+
+from __future__ import annotations
+
+import math
+
+from xpnet.nn.base import Schedule, check_count, check_positive
+
+__all__ = [
+    "CosineDecay",
+    "ExponentialDecay",
+    "InverseTimeDecay",
+    "NoDecay",
+    "ReduceOnPlateau",
+    "StepDecay",
+]
+
+MONITORS = ("cost", "train_accuracy", "validation_cost", "validation_accuracy")
+
+
+class NoDecay(Schedule):
+    """Constant: the factor is 1.
+
+    Parameters
+    ----------
+    per : {"epoch", "step"}
+        What the warm-up counts.
+    warmup : int
+        How many of them the rate takes to rise, in equal steps; 0 for none.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+    """
+
+    name = "constant"
+
+    def __init__(self, *, per: str = "epoch", warmup: int = 0) -> None:
+        self.per, self.warmup = _check_course(per, warmup)
+
+    def factor(self, t: int, n: int) -> float:
+        """Return 1."""
+        del t, n
+        return 1.0
+
+
+class InverseTimeDecay(Schedule):
+    """``1 / (1 + decay floor(t / interval))``.
+
+    With the interval 1 this is the course's decay by ``1 / (1 + decay epoch)``, with a longer one
+    the course's rate that is held for fixed intervals.
+
+    Parameters
+    ----------
+    decay : float
+        At least 0.
+    interval : int
+        For how many epochs or steps the rate is held.
+    per : {"epoch", "step"}
+        What ``t``, ``interval`` and ``warmup`` count.
+    warmup : int
+        How many of them the rate takes to rise at first, in equal steps; 0 for none.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+    """
+
+    name = "inverse_time"
+
+    def __init__(
+        self, decay: float = 1.0, *, interval: int = 1, per: str = "epoch", warmup: int = 0
+    ) -> None:
+        self.decay = check_positive("decay", decay, zero=True)
+        self.interval = check_count("interval", interval)
+        self.per, self.warmup = _check_course(per, warmup)
+
+    def factor(self, t: int, n: int) -> float:
+        """Return ``1 / (1 + decay floor(t / interval))``."""
+        del n
+        return 1 / (1 + self.decay * (t // self.interval))
+
+
+class ExponentialDecay(Schedule):
+    """``gamma^t``.
+
+    Parameters
+    ----------
+    gamma : float
+        In (0, 1].
+    per : {"epoch", "step"}
+        What ``t`` and ``warmup`` count.
+    warmup : int
+        How many of them the rate takes to rise at first, in equal steps; 0 for none.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+    """
+
+    name = "exponential"
+
+    def __init__(self, gamma: float = 0.95, *, per: str = "epoch", warmup: int = 0) -> None:
+        self.gamma = _check_gamma("gamma", gamma)
+        self.per, self.warmup = _check_course(per, warmup)
+
+    def factor(self, t: int, n: int) -> float:
+        """Return ``gamma^t``."""
+        del n
+        return self.gamma**t
+
+
+class StepDecay(Schedule):
+    """``gamma^floor(t / interval)``.
+
+    Parameters
+    ----------
+    interval : int
+        For how many epochs or steps the rate is held.
+    gamma : float
+        In (0, 1].
+    per : {"epoch", "step"}
+        What ``t``, ``interval`` and ``warmup`` count.
+    warmup : int
+        How many of them the rate takes to rise at first, in equal steps; 0 for none.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+    """
+
+    name = "step"
+
+    def __init__(
+        self, interval: int = 10, gamma: float = 0.1, *, per: str = "epoch", warmup: int = 0
+    ) -> None:
+        self.interval = check_count("interval", interval)
+        self.gamma = _check_gamma("gamma", gamma)
+        self.per, self.warmup = _check_course(per, warmup)
+
+    def factor(self, t: int, n: int) -> float:
+        """Return ``gamma^floor(t / interval)``."""
+        del n
+        return self.gamma ** (t // self.interval)
+
+
+class CosineDecay(Schedule):
+    """Half a cosine from 1 down to ``final``: ``final + (1 - final) (1 + cos(pi t / n)) / 2``.
+
+    ``n`` is what the run has after the warm-up.
+
+    Parameters
+    ----------
+    final : float
+        What the factor would be at ``t = n``, in [0, 1].
+    per : {"epoch", "step"}
+        What ``t``, ``n`` and ``warmup`` count.
+    warmup : int
+        How many of them the rate takes to rise at first, in equal steps; 0 for none.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017,
+    equation 5, without restarts.
+    """
+
+    name = "cosine"
+
+    def __init__(self, final: float = 0.0, *, per: str = "epoch", warmup: int = 0) -> None:
+        if check_positive("final", final, zero=True) > 1:
+            raise ValueError(f"final must lie in [0, 1], got {final!r}")
+        self.final = float(final)
+        self.per, self.warmup = _check_course(per, warmup)
+
+    def factor(self, t: int, n: int) -> float:
+        """Return the cosine at ``t`` of ``n``."""
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * t / n)) / 2
+
+
+class ReduceOnPlateau(Schedule):
+    """Multiply the rate by ``gamma`` when a number that is watched has stopped improving.
+
+    After each epoch that is reported, the number is compared with the best so far; it is better
+    where a cost is under ``best (1 - threshold)``, an accuracy over ``best (1 + threshold)``. Once
+    more than ``patience`` reports in a row are not, the rate is reduced; then ``cooldown`` reports
+    are not counted.
+
+    Parameters
+    ----------
+    monitoring : {"cost", "train_accuracy", "validation_cost", "validation_accuracy"}
+        Which number of a report.
+    gamma : float
+        In (0, 1).
+    patience, cooldown : int
+        In reports, at least 0.
+    threshold : float
+        Relative, at least 0.
+    min_factor : float
+        The least that the factor becomes, in [0, 1].
+    warmup : int
+        How many epochs the rate takes to rise at first, in equal steps; 0 for none.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+    """
+
+    name = "reduce_on_plateau"
+
+    def __init__(
+        self,
+        monitoring: str = "validation_cost",
+        *,
+        gamma: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        cooldown: int = 0,
+        min_factor: float = 0.0,
+        warmup: int = 0,
+    ) -> None:
+        if monitoring not in MONITORS:
+            known = ", ".join(map(repr, MONITORS))
+            raise ValueError(f"monitoring must be one of {known}, got {monitoring!r}")
+        self.monitoring = monitoring
+        self.gamma = _check_gamma("gamma", gamma)
+        if self.gamma == 1:
+            raise ValueError(f"gamma must lie in (0, 1), got {gamma!r}")
+        self.patience = _check_whole("patience", patience)
+        self.threshold = check_positive("threshold", threshold, zero=True)
+        self.cooldown = _check_whole("cooldown", cooldown)
+        if check_positive("min_factor", min_factor, zero=True) > 1:
+            raise ValueError(f"min_factor must lie in [0, 1], got {min_factor!r}")
+        self.min_factor = float(min_factor)
+        self.per, self.warmup = _check_course("epoch", warmup)
+        self._factor = 1.0
+        self._best: float | None = None
+        self._n_bad = self._n_left = 0
+
+    @property
+    def monitor(self) -> str:
+        """The number of a report that is watched."""
+        return self.monitoring
+
+    def factor(self, t: int, n: int) -> float:
+        """Return what has been reached so far."""
+        del t, n
+        return self._factor
+
+    def observe(self, value: float) -> None:
+        """Compare a number with the best so far, and reduce the rate where it is time."""
+        if self._best is None or self._is_better(value, self._best):
+            self._best, self._n_bad = value, 0
+        else:
+            self._n_bad += 1
+        if self._n_left > 0:
+            self._n_left -= 1
+            self._n_bad = 0
+        if self._n_bad > self.patience:
+            self._factor = max(self._factor * self.gamma, self.min_factor)
+            self._n_left, self._n_bad = self.cooldown, 0
+
+    def _is_better(self, value: float, best: float) -> bool:
+        if self.monitoring.endswith("accuracy"):
+            return value > best + self.threshold * abs(best)
+        return value < best - self.threshold * abs(best)
+
+
+def _check_course(per: str, warmup: int) -> tuple[str, int]:
+    if per not in ("epoch", "step"):
+        raise ValueError(f"per must be 'epoch' or 'step', got {per!r}")
+    return per, _check_whole("warmup", warmup)
+
+
+def _check_whole(name: str, value: int) -> int:
+    return 0 if value == 0 and not isinstance(value, bool) else check_count(name, value)
+
+
+def _check_gamma(name: str, value: float) -> float:
+    if check_positive(name, value) > 1:
+        raise ValueError(f"{name} must lie in (0, 1], got {value!r}")
+    return float(value)

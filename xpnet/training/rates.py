@@ -1,0 +1,70 @@
+"""The learning rate of each step, brought to where the optimizer reads it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xpnet.kernels.reference import Array
+from xpnet.nn.base import Schedule
+from xpnet.nn.network import Network
+
+__all__ = ["Rates"]
+
+
+class Rates:
+    """Sets an optimizer's learning rate as a schedule says, without waiting for the device.
+
+    A schedule by the epoch writes one number an epoch. One by the step sends the rates of a whole
+    epoch to the device, and a step takes the next of them.
+
+    Parameters
+    ----------
+    schedule : Schedule
+    learning_rate : float
+        The optimizer's, which factors multiply.
+    state : dict of str to device array
+        The optimizer's.
+    n_epochs, n_steps : int
+        Epochs, and steps in each.
+    network : Network
+        With its device active.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        learning_rate: float,
+        state: dict[str, Array],
+        n_epochs: int,
+        n_steps: int,
+        network: Network,
+    ) -> None:
+        self._schedule = schedule
+        self._learning_rate = learning_rate
+        self._rate = state["learning_rate"]
+        self._n_epochs, self._n_steps = n_epochs, n_steps
+        self._device, self._dtype = network.device, network.dtype
+        self._by_step: Array | None = None
+        self._current = 1.0
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the rate of an epoch, or get those of its steps ready."""
+        schedule, n = self._schedule, self._n_epochs
+        if schedule.per == "step":
+            first, total = epoch * self._n_steps, n * self._n_steps
+            factors = [schedule.at(first + i, total) for i in range(self._n_steps)]
+            self._by_step = self._send(factors)
+            return
+        factor = schedule.at(epoch, n)
+        if factor != self._current:
+            self._current = factor
+            self._rate[...] = self._send([factor])
+
+    def begin_step(self, number: int) -> None:
+        """Set the rate of one of the epoch's steps."""
+        if self._by_step is not None:
+            self._rate[...] = self._by_step[number : number + 1]
+
+    def _send(self, factors: list[float]) -> Array:
+        rates = self._learning_rate * np.array(factors)
+        return self._device.asarray(rates, self._dtype, name="learning rates")

@@ -1,0 +1,106 @@
+"""Early stopping: when a run ends, and with which parameters."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from xpnet.nn.base import check_positive
+from xpnet.nn.network import Network
+from xpnet.nn.regularization import MovingAverage
+from xpnet.nn.schedules import MONITORS
+from xpnet.training.history import Report
+
+__all__ = ["Best", "EarlyStopping"]
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when a number that is watched has not improved for some epochs.
+
+    Attributes
+    ----------
+    monitor : {"cost", "train_accuracy", "validation_cost", "validation_accuracy"}
+        Which number of a report. A cost is to fall, an accuracy to rise.
+    patience : int
+        Epochs without an improvement after which training stops, at least 1. They are noticed at
+        the next report.
+    min_delta : float
+        By how much a number must be better than the best so far to count, at least 0.
+    restore_best : bool
+        Whether the network then has the parameters of the best reported epoch, also where all
+        epochs were run; else it keeps the last ones.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    Prechelt, "Early stopping - but when?", 1998, section 2.1, "UP" being the criterion.
+    """
+
+    monitor: str = "validation_cost"
+    patience: int = 10
+    min_delta: float = 0.0
+    restore_best: bool = True
+
+    def __post_init__(self) -> None:
+        if self.monitor not in MONITORS:
+            known = ", ".join(map(repr, MONITORS))
+            raise ValueError(f"monitor must be one of {known}, got {self.monitor!r}")
+        if isinstance(self.patience, bool) or not isinstance(self.patience, int):
+            raise ValueError(f"patience must be a positive integer, got {self.patience!r}")
+        if self.patience < 1:
+            raise ValueError(f"patience must be a positive integer, got {self.patience!r}")
+        check_positive("min_delta", self.min_delta, zero=True)
+        if not isinstance(self.restore_best, bool):
+            raise ValueError(f"restore_best must be true or false, got {self.restore_best!r}")
+
+
+class Best:
+    """The best epoch so far, and its parameters.
+
+    Parameters
+    ----------
+    settings : EarlyStopping
+    network : Network
+        With its device active.
+    averaged : MovingAverage or None
+        What is evaluated in place of the network's parameters.
+
+    Attributes
+    ----------
+    epoch : int or None
+        The best reported epoch.
+    """
+
+    def __init__(
+        self, settings: EarlyStopping, network: Network, averaged: MovingAverage | None
+    ) -> None:
+        self.epoch: int | None = None
+        self._settings, self._network, self._averaged = settings, network, averaged
+        self._sign = 1.0 if settings.monitor.endswith("accuracy") else -1.0
+        self._value = -math.inf
+        if settings.restore_best:
+            self._parameters = network.parameters.copy()
+            self._statistics = network.statistics.copy()
+
+    def is_time_to_stop(self, report: Report) -> bool:
+        """Take note of a report, and of the parameters where it is the best."""
+        settings, network = self._settings, self._network
+        value = self._sign * getattr(report, settings.monitor)
+        if self.epoch is None or value > self._value + settings.min_delta:
+            self.epoch, self._value = report.epoch, value
+            if settings.restore_best:
+                averaged = self._averaged
+                self._parameters[...] = network.parameters if averaged is None else averaged.average
+                self._statistics[...] = network.statistics
+        return report.epoch - self.epoch >= settings.patience
+
+    def restore(self) -> None:
+        """Give the network the parameters of the best epoch, where that is wanted."""
+        if self._settings.restore_best and self.epoch is not None:
+            self._network.parameters[...] = self._parameters
+            self._network.statistics[...] = self._statistics
