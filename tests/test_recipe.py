@@ -10,10 +10,11 @@ import pytest
 
 from tests.conftest import require_file
 from xpnet.data import Contents, DataError, Part, load_dataset, make_dataset
+from xpnet.data.preprocessing import NORMALISATIONS
 from xpnet.data.store import DEBIAN
 from xpnet.recipe import RecipeError, load_recipe, parse_recipe, recipe_names
 from xpnet.report import plotting_problem
-from xpnet.training import Report, evaluate, load_model
+from xpnet.training import Report, evaluate, fit, load_model
 
 GOOD = """
 loss = "softmax_cross_entropy"
@@ -176,14 +177,14 @@ def test_what_the_data_decide_is_written_down(dev, tmp_path, X, divisor):
 
 
 @pytest.mark.parametrize("divide_by", [255, 254.9, 3])
-@pytest.mark.parametrize("standardise", [False, True])
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
 def test_bytes_become_the_numbers_that_preprocessing_makes_of_them(
-    dev, tmp_path, monkeypatch, divide_by, standardise
+    dev, tmp_path, monkeypatch, divide_by, normalise
 ):
     """Whether they are divided before the training or in it is nothing that a result shows."""
     np.savez(tmp_path / "mine.npz", X=pixels(np.uint8), y=np.arange(100) % 10)
     changes = [f"data.dataset={tmp_path / 'mine.npz'}", f"data.divide_by={divide_by}"]
-    changes += [f"data.standardise={str(standardise).lower()}"]
+    changes += [f"data.normalise={normalise}"]
     recipe = parse_recipe("mine", GOOD, changes=changes)
     trained = []
     for beforehand in (False, True):
@@ -233,16 +234,60 @@ def test_two_classes_take_one_output_or_two(dev):
         parse_recipe("two", GOOD, changes=[*changes, sigmoid[0]]).run(device=dev)
 
 
-def test_statistics_are_those_of_the_training_samples(dev):
-    changes = ["data.standardise=true", "data.divide_by=16", "data.validation_fraction=0.2"]
-    result = parse_recipe("small", GOOD, changes=changes).run(device=dev)
-    X, found = result.dataset.X_train / 16, result.model.preprocessing
-    assert len(X) < 1797 * 0.8 * 0.8 + 1
-    assert found.mean is not None
-    assert found.std is not None
-    np.testing.assert_allclose(found.mean, X.mean(axis=0), rtol=1e-12)
-    varies = X.std(axis=0) > 0
-    np.testing.assert_allclose(found.std[varies], X.std(axis=0)[varies], rtol=1e-12)
+def normalised(choice, train, X):
+    """Do what the reference of keys says."""
+    if choice == "standardise":
+        std = train.std(axis=0)
+        return (X - train.mean(axis=0)) / np.where(std > 0, std, 1)
+    if choice == "min-max":
+        span = train.max(axis=0) - train.min(axis=0)
+        return (X - train.min(axis=0)) / np.where(span > 0, span, 1)
+    if choice == "per-image":
+        return (X - X.mean(axis=1, keepdims=True)) / X.std(axis=1, keepdims=True)
+    return X
+
+
+@pytest.mark.parametrize("choice", NORMALISATIONS)
+def test_what_the_network_is_given(dev, monkeypatch, choice):
+    seen = {}
+
+    def spy(network, X, y, *, divide_by, validation, **more):
+        parts = {"train": X, "validation": validation[0]}
+        seen.update({k: v / (divide_by or 1) for k, v in parts.items()})
+        return fit(network, X, y, divide_by=divide_by, validation=validation, **more)
+
+    monkeypatch.setattr("xpnet.recipe.fit", spy)
+    changes = [f"data.normalise={choice}", "data.divide_by=16", "data.validation_fraction=0.2"]
+    result = parse_recipe("small", GOOD, changes=[*changes, "dtype=float64"]).run(device=dev)
+    dataset, model = result.dataset, result.model
+    assert dataset.X_validation is not None
+    train = dataset.X_train / 16
+    assert len(train) < 1797 * 0.8 * 0.8 + 1
+    for part, X in (("train", dataset.X_train), ("validation", dataset.X_validation)):
+        expected = normalised(choice, train, X / 16)
+        np.testing.assert_allclose(seen[part], expected, rtol=1e-9, atol=1e-12)
+    expected = normalised(choice, train, dataset.X_test / 16)
+    found = model.preprocessing(dataset.X_test, "float64")
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    Z = model.network.predict(expected)
+    assert (model.predict(dataset.X_test) == Z.argmax(axis=1)).all()
+    assert result.test_accuracy == (Z.argmax(axis=1) == dataset.y_test).mean()
+    assert result.recipe.values["data"]["normalise"] == choice
+
+
+def test_only_what_is_not_normalised_stays_bytes(dev, tmp_path, monkeypatch):
+    np.savez(tmp_path / "mine.npz", X=pixels(np.uint8), y=np.arange(100) % 10)
+    dtypes = []
+
+    def spy(network, X, y, **more):
+        dtypes.append(X.dtype)
+        return fit(network, X, y, **more)
+
+    monkeypatch.setattr("xpnet.recipe.fit", spy)
+    for choice in NORMALISATIONS:
+        changes = [f"data.dataset={tmp_path / 'mine.npz'}", f"data.normalise={choice}"]
+        parse_recipe("mine", GOOD, changes=changes).run(device=dev)
+    assert dtypes == ["uint8", "float32", "float32", "float32"]
 
 
 def test_another_data_set_than_the_recipes(dev, tmp_path):
@@ -293,8 +338,9 @@ def test_recipes_that_cannot_be_read(tmp_path):
 def test_data_that_cannot_be_standardised(dev, tmp_path):
     X = np.full((400, 2), 1e308)
     np.savez(tmp_path / "large.npz", X=X, y=np.arange(400) % 10)
-    changes = [f"data.dataset={tmp_path / 'large.npz'}", "data.standardise=true"]
-    with pytest.raises(DataError, match="sums are finite"):
+    changes = [f"data.dataset={tmp_path / 'large.npz'}", "data.normalise=standardise"]
+    said = "large.npz, train samples, with data.divide_by = auto, data.normalise = standardise: .*"
+    with pytest.raises(DataError, match=f"{said} sums are finite"):
         parse_recipe("large", GOOD, changes=changes).run(device=dev)
     with pytest.raises(DataError, match=r"train samples, .* = auto: .* got inf for 1e\+308 in"):
         parse_recipe("large", GOOD, changes=changes[:1]).run(device=dev)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import tomllib
 
@@ -11,6 +12,7 @@ import pytest
 from tests.conftest import ROOT
 from xpnet import nn
 from xpnet.data import DataError
+from xpnet.data.preprocessing import NORMALISATIONS
 from xpnet.kinds import REQUIRED, Component, options
 from xpnet.recipe import parse_recipe
 from xpnet.schema import KEYS, RecipeError, reference_page, resolve
@@ -54,7 +56,7 @@ def test_everything_is_filled_in():
             "n_samples": 60,
             "noise": 0.2,
             "divide_by": "auto",
-            "standardise": False,
+            "normalise": "none",
             "test_fraction": 0.2,
             "validation_fraction": 0.2,
             "seed": 0,
@@ -130,6 +132,18 @@ def test_options_that_toml_has_no_word_for():
             "you mean network.layers.0.units?",
         ),
         ("learning_rate", "learning_rat", "did you mean optimizer.learning_rate?"),
+        # values that were taken for keys
+        (
+            "n_samples = 60",
+            "standardise = true",
+            "data.standardise (got True) is not a key of a recipe; did you mean data.normalise?",
+        ),
+        (
+            "n_samples = 60",
+            "standardize = true",
+            "data.standardize (got True) is not a key of a recipe; did you mean data.normalise?",
+        ),
+        ("[data]", "float64 = true\n[data]", "float64 (got True) is not a key of a recipe; did "),
         # values of the wrong type
         ("epochs = 3", "epochs = 3.5", "training.epochs must be an integer in [1, 10^9], got 3.5"),
         ("epochs = 3", "epochs = true", "training.epochs must be an integer in"),
@@ -206,6 +220,13 @@ def test_options_that_toml_has_no_word_for():
             "divide_by = inf",
             'data.divide_by must be "auto" or a finite number > 0, got inf',
         ),
+        (
+            "n_samples = 60",
+            'normalise = "minmax"',
+            'data.normalise must be "none", "standardise", "min-max" or "per-image", got '
+            "'minmax'; did you mean 'min-max'?",
+        ),
+        ("n_samples = 60", "normalise = true", '"min-max" or "per-image", got True'),
         (
             "n_samples = 60",
             "test_fraction = 1",
@@ -314,7 +335,7 @@ CHANGES = {
     "data.n_samples": "100",
     "data.noise": "0.1",
     "data.divide_by": "2",
-    "data.standardise": "true",
+    "data.normalise": '"standardise"',
     "data.test_fraction": "0.5",
     "data.validation_fraction": "0.0",
     "data.seed": "1",
@@ -350,6 +371,12 @@ def test_a_key_that_nobody_reads_fails_here(path):
         changes.append("network.layers.1.units=1")
     assert outcome(*changes) != outcome()
     assert outcome(*changes) == outcome(*changes)
+
+
+def test_every_normalisation_is_another():
+    outcomes = [outcome(f"data.normalise={choice}") for choice in NORMALISATIONS]
+    assert all(one != other for one, other in itertools.combinations(outcomes, 2))
+    assert outcomes[0] == outcome()
 
 
 def test_the_device_is_read(monkeypatch):

@@ -158,7 +158,8 @@ class Choice:
     @property
     def name(self) -> str:
         """The strings, quoted."""
-        return " or ".join(f'"{choice}"' for choice in self.choices)
+        *others, last = (f'"{choice}"' for choice in self.choices)
+        return f"{', '.join(others)} or {last}"
 
     def check(self, path: str, value: Any) -> str:
         """Return the value."""
@@ -335,8 +336,13 @@ def _with_article(noun: str) -> str:
     return f"{before}{word}{article.get(after.partition(' ')[0], '')}{after}"
 
 
-def unknown(path: str, came: Any, known: tuple[str, ...]) -> RecipeError:
-    """Name the nearest key: in the same table, or by its last word in any, or by its path."""
+def unknown(
+    path: str, came: Any, known: tuple[str, ...], by_choice: Mapping[str, str] | None = None
+) -> RecipeError:
+    """Name the nearest key: in the same table, or by its last word in any, or by its path.
+
+    Or else the one that ``by_choice`` gives for the nearest of the values that keys have.
+    """
     table, _, word = path.rpartition(".")
     siblings = _by_last_word(key for key in known if key.rpartition(".")[0] == table)
     anywhere = _by_last_word(known)
@@ -345,6 +351,8 @@ def unknown(path: str, came: Any, known: tuple[str, ...]) -> RecipeError:
     )
     if near is None and not siblings:
         near = nearest(path, known)
+    if near is None and by_choice is not None:
+        near = by_choice.get(nearest(word, by_choice) or "")
     hint = f"did you mean {near}?" if near else f"known here: {', '.join(siblings.values())}"
     where = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in path)
     return RecipeError(f"{where} (got {shown(came)}) is not a key of a recipe; {hint}")

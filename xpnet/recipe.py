@@ -146,7 +146,7 @@ class Recipe:
         ----------
         dataset : Dataset, optional
             By default :meth:`load_data` loads it. A data set of your own is trained on whatever
-            the recipe's table ``[data]`` says, except for ``divide_by`` and ``standardise``.
+            the recipe's table ``[data]`` says, except for ``divide_by`` and ``normalise``.
         device : str, Device or None
             See :meth:`build`.
         on_report : callable, optional
@@ -246,7 +246,7 @@ class Recipe:
             preprocessing = Preprocessing.fit(
                 dataset.X_train,
                 divide_by=_divisor(self.values["data"]["divide_by"], dataset),
-                standardise=self.values["data"]["standardise"],
+                normalise=self.values["data"]["normalise"],
             )
             if _only_divides(preprocessing, raw, dtype):
                 return preprocessing, raw, preprocessing.divide_by
@@ -254,10 +254,11 @@ class Recipe:
             for part, features in raw.items():
                 X[part] = preprocessing(features, dtype)
         except DataError as error:
-            divisor = self.values["data"]["divide_by"]
-            raise DataError(
-                f"{dataset.name}, {part} samples, with data.divide_by = {divisor}: {error}"
-            ) from error
+            data = self.values["data"]
+            said = f"data.divide_by = {data['divide_by']}"
+            if data["normalise"] != "none":
+                said += f", data.normalise = {data['normalise']}"
+            raise DataError(f"{dataset.name}, {part} samples, with {said}: {error}") from error
         return preprocessing, X, None
 
     def _as_run(self, network: Network, preprocessing: Preprocessing) -> Recipe:
@@ -276,10 +277,10 @@ def _only_divides(
     with np.errstate(all="ignore"):
         is_exact = float(np.asarray(preprocessing.divide_by, dtype)) == preprocessing.divide_by
     are_bytes = all(features.dtype == np.uint8 for features in raw.values())
-    return preprocessing.mean is None and are_bytes and is_exact
+    return preprocessing.normalise == "none" and are_bytes and is_exact
 
 
-_OF_PREPROCESSING = ("divide_by", "standardise")
+_OF_PREPROCESSING = ("divide_by", "normalise")
 
 
 def _divisor(divide_by: float | str, dataset: Dataset) -> float:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xpnet.data.named import GENERATED, NAMES, is_file_name
+from xpnet.data.preprocessing import NORMALISATIONS
 from xpnet.kinds import (
     REQUIRED,
     Boolean,
@@ -182,12 +183,14 @@ KEYS = (
         "else 1.",
     ),
     Key(
-        "data.standardise",
-        Boolean(),
-        False,
+        "data.normalise",
+        Choice(NORMALISATIONS),
+        "none",
         "-",
-        "Whether each feature then loses its mean and is divided by its standard deviation, both "
-        "of the training samples.",
+        "What is done after the division. `standardise`: each feature loses its mean and is "
+        "divided by its standard deviation; `min-max`: each feature is mapped linearly, so that "
+        "the training samples span [0, 1]; both as the training samples say. `per-image`: each "
+        "sample loses the mean of its own features and is divided by their standard deviation.",
     ),
     Key(
         "data.test_fraction",
@@ -258,6 +261,8 @@ KEYS = (
 )
 
 _BY_PATH = {key.path: key for key in KEYS}
+# A value that is taken for a key, as in ``standardise = true``, leads to its key.
+_BY_CHOICE = {c: key.path for key in KEYS if isinstance(key.kind, Choice) for c in key.kind.choices}
 _TABLES = tuple(dict.fromkeys(key.path.partition(".")[0] for key in KEYS if "." in key.path))
 
 
@@ -283,7 +288,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     flat = dict(_flatten(given))
     for path, value in flat.items():
         if path not in _BY_PATH:
-            raise unknown(path, value, (*_options(), *_BY_PATH, *_TABLES))
+            raise unknown(path, value, (*_options(), *_BY_PATH, *_TABLES), _BY_CHOICE)
     dataset = _BY_PATH["data.dataset"]
     if dataset.path not in flat:
         raise missing(dataset.path, dataset.kind.name, dataset.meaning)

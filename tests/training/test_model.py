@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -15,7 +16,10 @@ from tests import devices
 from tests.training.test_checkpoint import forge
 from xpnet import nn, training
 from xpnet.data import Preprocessing
+from xpnet.data.preprocessing import NORMALISATIONS
 from xpnet.training import Model, load_model, save_model
+
+STATISTICS = ("shift", "scale")
 
 
 def make(dev, loss="softmax_cross_entropy", n_outputs=3, dtype="float32", **more):
@@ -24,7 +28,7 @@ def make(dev, loss="softmax_cross_entropy", n_outputs=3, dtype="float32", **more
         [nn.Dense(7, "tanh"), nn.Dense(n_outputs)], 12, device=dev, dtype=dtype, seed=3
     )
     raw = np.random.default_rng(0).integers(0, 256, (40, 12)).astype(np.uint8)
-    scaling = Preprocessing.fit(raw, divide_by=255, standardise=True)
+    scaling = Preprocessing.fit(raw, divide_by=255, normalise="standardise")
     names = ("cat", "dog", "élan")[:n_classes]
     return Model(network, nn.Loss.resolve(loss), scaling, names, **more), raw
 
@@ -117,11 +121,13 @@ print(model.class_names, model.image_shape, model.feature_names)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("standardise", [True, False])
-def test_the_same_bits_in_another_process(dev, tmp_path, dtype, standardise):
+@pytest.mark.parametrize("normalise", NORMALISATIONS)
+def test_the_same_bits_in_another_process(dev, tmp_path, dtype, normalise):
     model, raw = make(dev, dtype=dtype, image_shape=(3, 4), feature_names=tuple("abcdefghijkl"))
-    if not standardise:
-        model = Model(model.network, model.loss, Preprocessing(16.0), model.class_names, (3, 4))
+    scaling = Preprocessing.fit(raw[:30], divide_by=16, normalise=normalise)
+    model = dataclasses.replace(model, preprocessing=scaling)
+    if normalise == "none":
+        model = dataclasses.replace(model, feature_names=None)
     save_model(model, tmp_path / "model")
     np.save(tmp_path / "X.npy", raw)
     done = subprocess.run(
@@ -175,23 +181,47 @@ def test_the_network_alone_can_be_taken_from_it(dev, tmp_path):
         (lambda described, tensors: described.update(divide_by=0), "divide_by must be a finite"),
         (lambda described, tensors: described.update(divide_by=True), "divide_by must be a finite"),
         (
-            lambda described, tensors: tensors.update({"preprocessing.std": np.zeros(12)}),
-            "std must be positive, got 0.0",
+            lambda described, tensors: tensors.update({"preprocessing.scale": np.zeros(12)}),
+            "scale must be positive, got 0.0",
         ),
         (
-            lambda described, tensors: tensors.update({"preprocessing.mean": np.full(12, np.nan)}),
-            "mean and std must be finite",
+            lambda described, tensors: tensors.update({"preprocessing.shift": np.full(12, np.nan)}),
+            "shift and scale must be finite",
         ),
         (lambda described, tensors: described.update(class_names=3), "got 3"),
         (lambda described, tensors: described.update(divide_by="x"), "got 'x'"),
-        (lambda described, tensors: tensors.pop("preprocessing.std"), "must come together"),
+        (lambda described, tensors: tensors.pop("preprocessing.scale"), "must come together"),
+        (lambda described, tensors: described.pop("normalise"), "'normalise'"),
         (
-            lambda described, tensors: tensors.update({"preprocessing.std": np.ones(3)}),
-            r"mean and std must have one shape, \(n_features,\), got \(12,\) and \(3,\)",
+            lambda described, tensors: described.update(normalise="zscore"),
+            "normalise must be one of 'none', 'standardise', 'min-max', 'per-image', got 'zscore'",
+        ),
+        (lambda described, tensors: described.update(normalise=["none"]), r"got \['none'\]"),
+        (
+            lambda described, tensors: described.update(normalise="none"),
+            "shift and scale must not be given with 'none'",
+        ),
+        (
+            lambda described, tensors: described.update(normalise="per-image"),
+            "shift and scale must not be given with 'per-image'",
+        ),
+        (
+            lambda described, tensors: [tensors.pop(f"preprocessing.{s}") for s in STATISTICS],
+            "shift and scale must be given with 'standardise'",
         ),
         (
             lambda described, tensors: tensors.update(
-                {f"preprocessing.{which}": np.ones(3) for which in ("mean", "std")}
+                {"preprocessing.shift": np.zeros(12, dtype=np.float32)}
+            ),
+            "shift and scale must be float64 arrays",
+        ),
+        (
+            lambda described, tensors: tensors.update({"preprocessing.scale": np.ones(3)}),
+            r"shift and scale must have one shape, \(n_features,\), got \(12,\) and \(3,\)",
+        ),
+        (
+            lambda described, tensors: tensors.update(
+                {f"preprocessing.{which}": np.ones(3) for which in STATISTICS}
             ),
             r"must have shape \(12,\), got \(3,\)",
         ),

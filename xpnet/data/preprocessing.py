@@ -12,36 +12,66 @@ import numpy.typing as npt
 
 from xpnet.data.dataset import DataError
 
-__all__ = ["Preprocessing"]
+__all__ = ["NORMALISATIONS", "Preprocessing"]
+
+NORMALISATIONS = ("none", "standardise", "min-max", "per-image")
+_LEARNT = ("standardise", "min-max")  # from the training samples
 
 _CHUNK = 1 << 22  # numbers that are brought to float64 at a time
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare to one bool
 class Preprocessing:
-    """Scaling of the features, ``(X / divide_by - mean) / std``.
+    """A division of all features and then a normalisation, ``(X / divide_by - shift) / scale``.
 
-    Without ``mean`` and ``std`` it is the division alone. The statistics are those of the
-    training samples, whatever is preprocessed, so that one sample gives the same features
-    alone and among others.
+    ============= ================================ ======================================
+    normalise     shift                            scale
+    ============= ================================ ======================================
+    "none"        0                                1
+    "standardise" each feature's mean              each feature's standard deviation
+    "min-max"     each feature's minimum           each feature's maximum minus minimum
+    "per-image"   the mean of the sample's own     the standard deviation of the sample's
+                  features, all of them together   own features
+    ============= ================================ ======================================
+
+    Means, deviations, minima and maxima of features are those of the training samples, whatever
+    is preprocessed, and those of a sample are its own: one sample gives the same features alone
+    and among others.
 
     Attributes
     ----------
     divide_by : float
         Positive; 255 brings 8-bit pixels to [0, 1].
-    mean, std : float64 arrays (n_features,) or None
-        Of the training samples after the division, each feature on its own. A feature that is
-        constant there has ``std`` 1.
+    normalise : {"none", "standardise", "min-max", "per-image"}
+    shift, scale : float64 arrays (n_features,) or None
+        Of the training samples after the division, under "standardise" and "min-max"; else None.
+        A feature that is constant there has ``scale`` 1.
 
     Raises
     ------
     ValueError
-        If one of these is out of its range.
+        If one of these is out of its range, or they do not fit each other.
+
+    Notes
+    -----
+    - Under "min-max" the training samples span [0, 1]. Other samples may lie outside: nothing is
+      clipped.
+    - "per-image" is for images, to which it gives one brightness and one contrast. It needs
+      nothing of an image, though: it is done to samples of any shape, pixels and channels
+      together. A sample whose features are all the same, up to rounding, becomes zeros.
+
+    References
+    ----------
+    - "standardise": Y. LeCun, L. Bottou, G. B. Orr and K.-R. Mueller, "Efficient BackProp", 1998,
+      section 4.3.
+    - "per-image": I. Goodfellow, Y. Bengio and A. Courville, "Deep Learning", 2016, equation 12.3
+      with ``s = 1`` and ``lambda = 0``: global contrast normalisation.
     """
 
     divide_by: float = 1.0
-    mean: npt.NDArray[np.float64] | None = None
-    std: npt.NDArray[np.float64] | None = None
+    normalise: str = "none"
+    shift: npt.NDArray[np.float64] | None = None
+    scale: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         numbers = (int, float, np.integer, np.floating)
@@ -53,21 +83,33 @@ class Preprocessing:
         if not 0 < divide_by < math.inf:
             raise ValueError(f"divide_by must be a finite number > 0, got {self.divide_by!r:.40}")
         object.__setattr__(self, "divide_by", divide_by)  # of NumPy's scalars too
-        if self.mean is None or self.std is None:
-            if self.mean is not self.std:
-                raise ValueError("mean and std must come together")
-        elif not (np.isfinite(self.mean).all() and np.isfinite(self.std).all()):
-            raise ValueError("mean and std must be finite")
-        elif self.mean.ndim != 1 or self.mean.shape != self.std.shape:
+        if not isinstance(self.normalise, str) or self.normalise not in NORMALISATIONS:
+            known = ", ".join(map(repr, NORMALISATIONS))
+            raise ValueError(f"normalise must be one of {known}, got {self.normalise!r:.40}")
+        if self.shift is None or self.scale is None:
+            if self.shift is not self.scale:
+                raise ValueError("shift and scale must come together")
+            if self.normalise in _LEARNT:
+                raise ValueError(f"shift and scale must be given with {self.normalise!r}")
+        elif self.normalise not in _LEARNT:
+            raise ValueError(f"shift and scale must not be given with {self.normalise!r}")
+        elif not all(
+            isinstance(statistic, np.ndarray) and statistic.dtype == np.float64
+            for statistic in (self.shift, self.scale)
+        ):
+            raise ValueError("shift and scale must be float64 arrays")
+        elif not (np.isfinite(self.shift).all() and np.isfinite(self.scale).all()):
+            raise ValueError("shift and scale must be finite")
+        elif self.shift.ndim != 1 or self.shift.shape != self.scale.shape:
             raise ValueError(
-                "mean and std must have one shape, (n_features,), got "
-                f"{self.mean.shape} and {self.std.shape}"
+                "shift and scale must have one shape, (n_features,), got "
+                f"{self.shift.shape} and {self.scale.shape}"
             )
-        elif not (self.std > 0).all():
-            raise ValueError(f"std must be positive, got {self.std.min()}")
+        elif not (self.scale > 0).all():
+            raise ValueError(f"scale must be positive, got {self.scale.min()}")
 
     @classmethod
-    def fit(cls, X: npt.NDArray[Any], *, divide_by: float = 1.0, standardise: bool = False) -> Self:
+    def fit(cls, X: npt.NDArray[Any], *, divide_by: float = 1.0, normalise: str = "none") -> Self:
         """Learn the statistics from training samples.
 
         Parameters
@@ -75,11 +117,9 @@ class Preprocessing:
         X : array (n_samples, n_features)
             A memory-mapped array is read chunk by chunk.
         divide_by : float
-        standardise : bool
-            Whether to subtract the mean and divide by the standard deviation,
-            ``sqrt(mean((x - mean)^2))``, in two passes over the data in float64. Before they are
-            squared, a feature's deviations are divided by a power of two near its largest value:
-            squares neither overflow nor vanish.
+        normalise : {"none", "standardise", "min-max", "per-image"}
+            What is done after the division; see the class. Only "standardise" and "min-max" learn
+            from ``X``.
 
         Returns
         -------
@@ -88,37 +128,26 @@ class Preprocessing:
         Raises
         ------
         ValueError
-            If ``divide_by`` is out of its range, or ``X`` is not of that shape.
+            If ``divide_by`` or ``normalise`` is out of its range, ``X`` is not of that shape, or
+            has no samples to learn from.
         DataError
-            If the statistics are not finite: the features are too large to be summed.
+            If a feature's statistics are not finite: because it is not, or is too large for its
+            values to be summed, or its minimum to be subtracted from its maximum.
+
+        Notes
+        -----
+        The standard deviation is ``sqrt(mean((x - mean)^2))``, in two passes over the data in
+        float64. Before they are squared, a feature's deviations are divided by a power of two near
+        its largest value: squares neither overflow nor vanish.
         """
-        scaling = cls(divide_by)
+        divide_by = cls(divide_by).divide_by
         _check_samples(X)
-        if not standardise:
-            return scaling
+        if normalise not in _LEARNT:
+            return cls(divide_by, normalise)
         if not len(X):
-            raise ValueError("standardising needs a sample at least, got none")
-        n, total, largest = len(X), np.zeros(X.shape[1]), np.zeros(X.shape[1])
-        with np.errstate(over="ignore", invalid="ignore"):
-            for rows in _chunks(X):
-                chunk = _scaled(X[rows], scaling.divide_by)
-                total += chunk.sum(axis=0)
-                np.maximum(largest, np.abs(chunk, out=chunk).max(axis=0), out=largest)
-            mean, power = total / n, np.frexp(largest)[1]
-            squares = np.zeros(X.shape[1])
-            for rows in _chunks(X):
-                chunk = _scaled(X[rows], scaling.divide_by)
-                chunk -= mean
-                squares += (np.ldexp(chunk, -power, out=chunk) ** 2).sum(axis=0)
-            std = np.ldexp(np.sqrt(squares / n), power)
-        if not (np.isfinite(mean).all() and np.isfinite(std).all()):
-            raise DataError(
-                "standardising needs features whose sums are finite, got values up to "
-                f"{max(float(np.abs(X[rows]).max()) for rows in _chunks(X)):g}"
-            )
-        # What rounding leaves of a constant feature's deviation is not worth blowing up.
-        is_constant = std <= n * np.finfo(np.float64).eps * np.abs(mean)
-        return cls(scaling.divide_by, mean, np.where(is_constant, 1.0, std))
+            raise ValueError(f"{normalise!r} needs a sample at least to learn from, got none")
+        learn = _mean_and_deviation if normalise == "standardise" else _minimum_and_range
+        return cls(divide_by, normalise, *learn(X, divide_by))
 
     def __call__(self, X: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """Preprocess samples.
@@ -148,16 +177,18 @@ class Preprocessing:
         dtype = np.dtype(dtype)
         if dtype.name not in ("float32", "float64"):
             raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype.name!r}")
-        _check_samples(X, None if self.mean is None else len(self.mean))
-        is_done = self.divide_by == 1 and self.mean is None and X.dtype == dtype
+        _check_samples(X, None if self.shift is None else len(self.shift))
+        is_done = self.divide_by == 1 and self.normalise == "none" and X.dtype == dtype
         result = X if is_done else np.empty(X.shape, dtype)
         for rows in _chunks(X):
             if not is_done:
                 with np.errstate(over="ignore", invalid="ignore"):  # looked at below
                     chunk = _scaled(X[rows], self.divide_by)
-                    if self.mean is not None and self.std is not None:
-                        chunk -= self.mean
-                        chunk /= self.std
+                    if self.shift is not None and self.scale is not None:
+                        chunk -= self.shift
+                        chunk /= self.scale
+                    elif self.normalise == "per-image":
+                        _normalise_each(chunk)
                     result[rows] = chunk
             is_finite = np.isfinite(result[rows])
             if not is_finite.all():
@@ -169,6 +200,78 @@ class Preprocessing:
         return result
 
 
+_Statistics = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
+
+def _mean_and_deviation(X: npt.NDArray[Any], divide_by: float) -> _Statistics:
+    """Give ``shift`` and ``scale`` of "standardise"."""
+    n, total, largest = len(X), np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        for rows in _chunks(X):
+            chunk = _scaled(X[rows], divide_by)
+            total += chunk.sum(axis=0)
+            np.maximum(largest, np.abs(chunk, out=chunk).max(axis=0), out=largest)
+        mean, power = total / n, np.frexp(largest)[1]
+        squares = np.zeros(X.shape[1])
+        for rows in _chunks(X):
+            chunk = _scaled(X[rows], divide_by)
+            chunk -= mean
+            squares += (np.ldexp(chunk, -power, out=chunk) ** 2).sum(axis=0)
+        std = np.ldexp(np.sqrt(squares / n), power)
+    is_finite = np.isfinite(mean) & np.isfinite(std)
+    if not is_finite.all():
+        at = int(np.argmin(is_finite))
+        raise DataError(
+            "standardising needs features whose sums are finite, got values up to "
+            f"{np.max([np.abs(X[rows, at]).max() for rows in _chunks(X)]):g} in feature {at}"
+        )
+    # What rounding leaves of a constant feature's deviation is not worth blowing up.
+    is_constant = std <= n * np.finfo(np.float64).eps * np.abs(mean)
+    return mean, np.where(is_constant, 1.0, std)
+
+
+def _minimum_and_range(X: npt.NDArray[Any], divide_by: float) -> _Statistics:
+    """Give ``shift`` and ``scale`` of "min-max".
+
+    No care is taken of rounding here: values that were the same are still so after the division,
+    and so is the order of the others. For the same reason no training sample leaves [0, 1].
+    """
+    low, high = np.full(X.shape[1], math.inf), np.full(X.shape[1], -math.inf)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for rows in _chunks(X):
+            chunk = _scaled(X[rows], divide_by)
+            np.minimum(low, chunk.min(axis=0), out=low)
+            np.maximum(high, chunk.max(axis=0), out=high)
+        span = high - low
+    is_finite = np.isfinite(span)
+    if not is_finite.all():
+        at = int(np.argmin(is_finite))
+        raise DataError(
+            "min-max needs features whose maximum minus minimum is finite, got "
+            f"{high[at]:g} and {low[at]:g} in feature {at}"
+        )
+    return low, np.where(span == 0, 1.0, span)
+
+
+def _normalise_each(X: npt.NDArray[np.float64]) -> None:
+    """Normalise every sample by itself, in place: "per-image".
+
+    Mean and deviation go with the sample's size, which is brought near 1 first, by a power of two:
+    neither sums nor squares overflow or vanish. Features that are not finite stay so, and leave the
+    sample's others finite.
+    """
+    n = max(1, X.shape[1])
+    largest = np.abs(X).max(axis=1, keepdims=True, initial=0.0)
+    is_finite = np.isfinite(largest)
+    np.ldexp(X, -np.frexp(np.where(is_finite, largest, 0.0))[1], out=X)
+    mean = np.where(is_finite, X.sum(axis=1, keepdims=True) / n, 0.0)
+    X -= mean
+    std = np.where(is_finite, np.sqrt((X**2).sum(axis=1, keepdims=True) / n), 1.0)
+    is_constant = std <= n * np.finfo(np.float64).eps * np.abs(mean)
+    np.copyto(X, 0.0, where=is_constant)
+    X /= np.where(is_constant, 1.0, std)
+
+
 def _check_samples(X: npt.NDArray[Any], n_features: int | None = None) -> None:
     if X.ndim != 2 or n_features not in (None, X.shape[1]):
         columns = "n_features" if n_features is None else n_features
@@ -178,8 +281,11 @@ def _check_samples(X: npt.NDArray[Any], n_features: int | None = None) -> None:
 
 
 def _scaled(X: npt.NDArray[Any], divide_by: float) -> npt.NDArray[np.float64]:
-    """Give a new float64 array."""
-    scaled: npt.NDArray[np.float64] = np.divide(X, divide_by, dtype=np.float64)
+    """Give a new float64 array, sample after sample whatever the order of ``X`` in memory.
+
+    In another order a sample's features would be summed in another order, too.
+    """
+    scaled: npt.NDArray[np.float64] = np.divide(X, divide_by, dtype=np.float64, order="C")
     return scaled
 
 

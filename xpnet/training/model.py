@@ -22,7 +22,7 @@ from xpnet.training.checkpoint import pack_network, read_network
 
 __all__ = ["Model", "load_model", "pack_model", "save_model"]
 
-_STATISTICS = ("preprocessing.mean", "preprocessing.std")
+_STATISTICS = ("preprocessing.shift", "preprocessing.scale")
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Model:
                     f"image_shape must be the shape of an image of {n_features} features, got "
                     f"{shape!r}"
                 )
-        for statistic in (self.preprocessing.mean, self.preprocessing.std):
+        for statistic in (self.preprocessing.shift, self.preprocessing.scale):
             if statistic is not None and statistic.shape != (n_features,):
                 raise ValueError(
                     f"statistics of the features must have shape ({n_features},), got "
@@ -173,12 +173,13 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
 
 def pack_model(model: Model) -> bytes:
     """Give the file of a model; see :func:`save_model`."""
-    statistics = (model.preprocessing.mean, model.preprocessing.std)
+    statistics = (model.preprocessing.shift, model.preprocessing.scale)
     return pack_network(
         model.network,
         model={
             "loss": model.loss.get_config(),
             "divide_by": model.preprocessing.divide_by,
+            "normalise": model.preprocessing.normalise,
             "class_names": list(model.class_names),
             "image_shape": None if model.image_shape is None else list(model.image_shape),
             "feature_names": None if model.feature_names is None else list(model.feature_names),
@@ -230,7 +231,7 @@ def load_model(path: str | os.PathLike[str], *, device: str | Device | None = No
 def _make_model(
     network: Network, described: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]
 ) -> Model:
-    mean, std = (tensors.get(name) for name in _STATISTICS)
+    shift, scale = (tensors.get(name) for name in _STATISTICS)
     class_names, image_shape, feature_names = (
         tuple(value) if isinstance(value, list) else value  # as JSON has no tuples
         for value in map(described.__getitem__, ("class_names", "image_shape", "feature_names"))
@@ -238,7 +239,7 @@ def _make_model(
     return Model(
         network,
         Loss.resolve(described["loss"]),
-        Preprocessing(described["divide_by"], mean, std),
+        Preprocessing(described["divide_by"], described["normalise"], shift, scale),
         class_names,
         image_shape,
         feature_names,
