@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import xpnet
-from tests.kernels.cases import ROWS, case
+from tests.kernels.cases import ELSEWHERE, ROWS, case
 from xpnet.kernels.reference import NumpyOps, ReferenceOps
 
 COLD_BYTES = 128 * 2**20  # several times the last cache of this and most machines
@@ -37,7 +37,7 @@ def shapes_of(name: str) -> tuple[tuple[int, ...], ...]:
         return ((1,),)
     if name == "mean":
         return ((128,), (8192,))
-    if name == "gather":
+    if name in (*ELSEWHERE, "brightness_contrast", "gaussian_noise"):
         return (IMAGES,)
     if name in ("softmax", "sigmoid_cross_entropy", "softmax_cross_entropy"):
         return (LOGITS, MANY_LOGITS)

@@ -16,9 +16,10 @@ the operand is laid out:
 A ``?`` after a name marks an operand that may be None: an input is then 0, an output is not
 written. The expressions of a rowwise row may ask whether an input is there, ``has_<name>``.
 
-There are three kinds of rows. :class:`Elementwise`: every element by itself.
+There are four kinds of rows. :class:`Elementwise`: every element by itself.
 :class:`ColumnReduce`: the same, and the sum of a result over the rows of each column.
 :class:`Rowwise`: reductions along each row, then an expression for each of its elements.
+:class:`Resampled`: rows are images, and an element comes from any pixels of its own image.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ __all__ = [
     "Constant",
     "Elementwise",
     "Operand",
+    "Resampled",
     "Row",
     "Rowwise",
 ]
@@ -66,7 +68,7 @@ class Constant:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What the three kinds share.
+    """What the four kinds share.
 
     Attributes
     ----------
@@ -144,7 +146,7 @@ class Rowwise(Row):
     """Reductions along each row, an expression for the row, and one for each of its elements.
 
     The expressions see the column ``j``, an int, and the numbers ``n_rows`` and ``n_columns``. An
-    operand of layout ``column`` is an input.
+    operand of layout ``column`` is an input; an input of layout ``single`` has one element.
 
     Attributes
     ----------
@@ -152,10 +154,34 @@ class Rowwise(Row):
         In order, each may use the variables before it. Kinds are ``"max"`` and ``"sum"``.
     result : str
         Computed once for each row; the body may read it.
+    drawn : tuple of (type, variable, expression)
+        Numbers drawn for each row; see :class:`Resampled`.
     """
 
     reductions: tuple[tuple[str, str, str], ...]
     result: str = ""
+    drawn: tuple[tuple[str, str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resampled(Row):
+    """Rows are images, and every element comes from pixels of its own.
+
+    A row holds ``height`` times ``width`` pixels, two of the constants, in C order, each of as many
+    channels as make up the row. The operand ``X`` is read and ``out`` written, which must be
+    another array. The body sees its element's place ``y`` and ``x``, ints, and ``pixel(y, x)``, the
+    number at any place in the same image and channel: outside of it the constant ``fill``, or 0
+    where there is none.
+
+    Attributes
+    ----------
+    drawn : tuple of (type, variable, expression)
+        Computed once for each row, each from ``words[0]`` to ``words[3]`` and the constants. Row i,
+        counted through all networks of a stack, has the words 4 i to 4 i + 3 of Philox under
+        ``seed``, ``layer``, ``step`` and ``purpose``. Types are ``"T"`` and ``"int"``.
+    """
+
+    drawn: tuple[tuple[str, str, str], ...]
 
 
 def _split(text: str) -> list[str]:
@@ -206,6 +232,9 @@ def _activation(
         ),
     )
 
+
+# What a draw is for, the last of the constants of rows that draw.
+_DRAW = "uint64 seed, uint32 layer, uint32 purpose"
 
 # A decoupled decay comes before the rest of an update.
 _DECAY = "param -= decays ? learning_rate * weight_decay * param : T(0); "
@@ -280,6 +309,66 @@ CATALOGUE: tuple[Row, ...] = (
         constants="fraction rate, uint64 seed, uint32 layer, uint32 purpose, "
         "uint32 threshold = rate * 4294967296.0, T scale = 1.0 / (1.0 - rate)",
         body="out = xpn::dropout(X, word, threshold, scale);",
+        words=True,
+    ),
+    # Augmentation.
+    Resampled(
+        name="flip",
+        reads="T X, single int64 step",
+        writes="T out",
+        constants=f"uint32 height, uint32 width, T probability, {_DRAW}, "
+        "uint64 threshold = probability * 4294967296.0",
+        drawn=(("int", "is_flipped", "words[0] < threshold"),),
+        body="out = pixel(y, is_flipped ? int(width) - 1 - x : x);",
+    ),
+    Resampled(
+        name="shift",
+        reads="T X, single int64 step",
+        writes="T out",
+        constants=f"uint32 height, uint32 width, uint32 pixels, T fill, {_DRAW}",
+        drawn=(
+            ("int", "down", "xpn::whole(words[0], 2 * pixels + 1) - int(pixels)"),
+            ("int", "right", "xpn::whole(words[1], 2 * pixels + 1) - int(pixels)"),
+        ),
+        body="out = pixel(y - down, x - right);",
+    ),
+    Resampled(
+        name="rotate",
+        reads="T X, single int64 step",
+        writes="T out",
+        constants=f"uint32 height, uint32 width, T degrees, T fill, {_DRAW}, "
+        "T radians = degrees * 0.017453292519943295",
+        drawn=(
+            ("T", "sine", "xpn::sine(radians * xpn::symmetric<T>(words[0]))"),
+            ("T", "cosine", "xpn::cosine(radians * xpn::symmetric<T>(words[0]))"),
+            ("T", "middle", "T(0.5) * (T(height) - T(1))"),
+            ("T", "center", "T(0.5) * (T(width) - T(1))"),
+        ),
+        body="""
+            const T v = middle + (cosine * (T(y) - middle) + sine * (T(x) - center));
+            const T u = center + (cosine * (T(x) - center) - sine * (T(y) - middle));
+            const int top = xpn::floor_of(v), left = xpn::floor_of(u);
+            out = xpn::bilinear(pixel(top, left), pixel(top, left + 1), pixel(top + 1, left),
+                                pixel(top + 1, left + 1), v - T(top), u - T(left));""",
+    ),
+    Rowwise(
+        name="brightness_contrast",
+        reads="T X, single int64 step",
+        writes="T out",
+        constants=f"T brightness, T contrast, {_DRAW}",
+        drawn=(
+            ("T", "offset", "brightness * xpn::symmetric<T>(words[0])"),
+            ("T", "factor", "contrast * xpn::symmetric<T>(words[1])"),
+        ),
+        reductions=(("sum", "total", "X"),),
+        body="out = X + (offset + factor * (X - total / T(n_columns)));",
+    ),
+    Elementwise(
+        name="gaussian_noise",
+        reads="T X, single int64 step",
+        writes="T out",
+        constants=f"T std, {_DRAW}",
+        body="out = X + std * xpn::normal<T>(word);",
         words=True,
     ),
     # Regularisation of the gradient and of the parameters.

@@ -5,6 +5,7 @@ elementwise     a thread for each element; what broadcasts is left to CuPy
 dropout         a thread for each block of four random words, so for up to four elements
 gather          a thread for each element of the result
 rowwise         a warp for each row
+resampled       a thread for each element of the result, which draws what its row is drawn
 column-reduce   without the sum elementwise; with it the rows are split: a thread goes down its
                 share of the rows of one column, and a second kernel adds the shares up. There are
                 no atomic operations, so that two runs give the same bits
@@ -22,7 +23,15 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 from xpnet.kernels import cuda_source as source
-from xpnet.kernels.catalogue import CATALOGUE, ColumnReduce, Constant, Operand, Row, Rowwise
+from xpnet.kernels.catalogue import (
+    CATALOGUE,
+    ColumnReduce,
+    Constant,
+    Operand,
+    Resampled,
+    Row,
+    Rowwise,
+)
 from xpnet.kernels.cuda_source import KernelSpec
 from xpnet.kernels.reference import Array, ReferenceOps
 
@@ -89,6 +98,8 @@ def _operation(cupy: ModuleType, row: Row, reference: ReferenceOps) -> _Operatio
         return _RowwiseOperation(cupy, row, reference)
     if isinstance(row, ColumnReduce):
         return _ColumnOperation(cupy, row, reference)
+    if isinstance(row, Resampled):
+        return _ResampledOperation(cupy, row, reference)
     if source.is_plain(row):
         return _ElementwiseOperation(cupy, row, reference)
     kind = _WordsOperation if source.uses_words(row) else _GatherOperation
@@ -214,6 +225,15 @@ class _Operation:
                 return array
         return self.cupy.empty(shape, dtype)
 
+    def check_singles(self, given: Given) -> None:
+        """Raise ValueError where what must be a single number is not."""
+        for operand in self.inputs:
+            if operand.layout == "single" and given[operand.name].size != 1:
+                raise ValueError(
+                    f"{self.row.name}: {operand.name} must have one element, "
+                    f"got shape {given[operand.name].shape}"
+                )
+
     def check_count(self, what: str, n: int, limit: int) -> None:
         """Raise ValueError where the kernel's integers would overflow."""
         if n >= limit:
@@ -266,12 +286,7 @@ class _WordsOperation(_Operation):
     def run(self, given: Given) -> Array:
         self.check_arrays(given)
         X, out = given["X"], given["out"]
-        for operand in self.inputs:
-            if operand.layout == "single" and given[operand.name].size != 1:
-                raise ValueError(
-                    f"{self.row.name}: {operand.name} must have one element, "
-                    f"got shape {given[operand.name].shape}"
-                )
+        self.check_singles(given)
         self.check_count("elements", X.size, 4 * _WORD + 1)
         buffer = self.writable("out", out, X.shape, X.dtype)
         inputs = [self.readable(operand, given[operand.name]) for operand in self.inputs]
@@ -303,6 +318,35 @@ class _GatherOperation(_Operation):
         return X.dtype == "uint8" and out.dtype.char in "fd" and out.size < _WORD
 
 
+class _ResampledOperation(_Operation):
+    """Images, each element from pixels of its own."""
+
+    row: Resampled
+
+    def run(self, given: Given) -> Array:
+        self.check_arrays(given)
+        self.check_singles(given)
+        X, out = given["X"], given["out"]
+        n_columns = X.shape[-1] if X.ndim else 1
+        height, width = int(given["height"]), int(given["width"])
+        if height < 1 or width < 1 or n_columns % (height * width):
+            raise ValueError(
+                f"{self.row.name}: X must have a multiple of {height} x {width} columns, "
+                f"got {n_columns}"
+            )
+        self.check_count("columns", n_columns, _WORD // 2)
+        self.check_count("elements", X.size, _WORD)
+        if out is not None and X.size and out.data.ptr == X.data.ptr:
+            raise ValueError(
+                f"{self.row.name}: out and X are one array: what is changed must be apart"
+            )
+        buffer = self.writable("out", out, X.shape, X.dtype)
+        inputs = [self.readable(operand, given[operand.name]) for operand in self.inputs]
+        kernel = self.kernel("only", lambda: source.resampled(self.row))
+        kernel(*inputs, *self.numbers(given), n_columns, buffer, size=X.size)
+        return _stored(buffer, out)
+
+
 class _RowwiseOperation(_Operation):
     """A warp for each row."""
 
@@ -310,6 +354,7 @@ class _RowwiseOperation(_Operation):
 
     def run(self, given: Given) -> Any:
         self.check_arrays(given)
+        self.check_singles(given)
         first = next(operand for operand in self.inputs if operand.layout == "each")
         shape, dtype = given[first.name].shape, given[first.name].dtype
         absent = frozenset(
@@ -329,7 +374,7 @@ class _RowwiseOperation(_Operation):
             if operand.name in absent:
                 continue
             array, expected = given[operand.name], shapes[operand.layout]
-            if array.shape != expected:
+            if operand.layout != "single" and array.shape != expected:
                 raise ValueError(
                     f"{self.row.name}: {operand.name} must have shape {expected}, got {array.shape}"
                 )

@@ -22,6 +22,7 @@ from xpnet.kernels.catalogue import (
     Constant,
     Elementwise,
     Operand,
+    Resampled,
     Row,
     Rowwise,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "is_plain",
     "kernels",
     "passed_constants",
+    "resampled",
     "rowwise",
     "uses_words",
     "without_total",
@@ -131,6 +133,8 @@ def kernels() -> Iterator[KernelSpec]:
     for row in CATALOGUE:
         if isinstance(row, Rowwise):
             yield from (rowwise(row, absent) for absent in _absences(row.operands))
+        elif isinstance(row, Resampled):
+            yield resampled(row)
         elif isinstance(row, ColumnReduce):
             each = without_total(row)
             if each.writes:
@@ -319,15 +323,44 @@ const auto X = X_[ptrdiff_t(indices_[row]) * row_size + column];
     return _spec(row, operation, raw={"X", "indices"}, sizes="uint32 row_size")
 
 
+def _draws(row: Rowwise | Resampled) -> list[str]:
+    """Write how the numbers of a row are drawn; every thread draws them anew."""
+    if not row.drawn:
+        return []
+    return [
+        "xpn::word_t words[4] = {xpn::word_t(row), layer, xpn::word_t(step), purpose};",
+        "xpn::philox4x32(words[0], words[1], words[2], words[3],",
+        "xpn::word_t(seed), xpn::word_t(seed >> 32));",
+        *(f"const {type_} {name} = {value};" for type_, name, value in row.drawn),
+    ]
+
+
+def resampled(row: Resampled) -> KernelSpec:
+    """Make the kernel of a row of images: a thread for each element."""
+    fill = "fill" if any(item.name == "fill" for item in row.numbers) else "T(0)"
+    singles = [item for item in row.operands if item.layout == "single"]
+    operation = f"""
+const unsigned row = unsigned(i) / n_columns;
+const unsigned within = unsigned(i) - row * n_columns;
+const unsigned n_channels = n_columns / height / width;
+const unsigned channel = within % n_channels;
+const int y = int(within / n_channels / width);
+const int x = int(within / n_channels % width);
+const ptrdiff_t start = ptrdiff_t(row) * n_columns;
+{_joined(_read(operand, "[0]") for operand in singles)}
+{_joined(_draws(row))}
+const auto pixel = [&](int y, int x) -> T {{
+const bool is_inside = unsigned(y) < height && unsigned(x) < width;
+return is_inside ? X_[start + (ptrdiff_t(y) * width + x) * n_channels + channel] : {fill};
+}};
+{_written(by_use(row)[1], row.body, "[i]", frozenset())}"""
+    return _spec(row, operation, sizes="uint32 n_columns")
+
+
 def rowwise(row: Rowwise, absent: frozenset[str]) -> KernelSpec:
     """Make the kernel of a rowwise row, without the operands that are absent."""
     inputs, outputs = by_use(row)
-    places = {
-        "each": "[start + j]",
-        "column": "[of_network + j]",
-        "row": "[row]",
-        "single": "[row]",
-    }
+    places = {"each": "[start + j]", "column": "[of_network + j]", "row": "[row]", "single": "[0]"}
     lines = [
         f"const bool has_{operand.name} = {str(operand.name not in absent).lower()};"
         for operand in inputs
@@ -337,6 +370,7 @@ def rowwise(row: Rowwise, absent: frozenset[str]) -> KernelSpec:
         lines.append("const ptrdiff_t of_network = row / n_rows * n_columns;")
     read = {operand: _read(operand, places[operand.layout], absent) for operand in inputs}
     lines += [text for operand, text in read.items() if operand.layout in ("row", "single")]
+    lines += _draws(row)
     each = _joined(text for operand, text in read.items() if operand.layout in ("each", "column"))
     loop = "for (int j = lane; j < n_columns; j += XPN_WARP) {\n" + each
     for kind, name, expression in row.reductions:

@@ -37,6 +37,7 @@ template <class T> XPN_INLINE T exponential(T x) { return ::exp(x); }
 template <class T> XPN_INLINE T exponential_minus_1(T x) { return ::expm1(x); }  // for x <= 0
 template <class T> XPN_INLINE T log_1_plus(T x) { return ::log1p(x); }           // for 0 <= x <= 1
 template <class T> XPN_INLINE T logarithm(T x) { return ::log(x); }
+template <class T> XPN_INLINE T logarithm_of_normal(T x) { return ::log(x); }    // for x > 0
 template <class T> XPN_INLINE T hyperbolic_tangent(T x) { return ::tanh(x); }
 
 #else
@@ -116,6 +117,24 @@ template <class T> XPN_INLINE T power_of_2(T n) {
     T power;
     XPN_C(memcpy)(&power, &bits, sizeof power);
     return power;
+}
+
+// log(x) for a normal number x > 0: with x = 2^n f and 1 <= f < 2, n log(2) + log(f). The exponent
+// becomes a number as power_of_2 turns one into an exponent, the other way round.
+template <class T> XPN_INLINE T log_1_plus(T x);
+template <class T> XPN_INLINE T logarithm_of_normal(T x) {
+    typedef Format<T> F;
+    const T rounder = F::rounder;
+    typename F::bits_t bits, exponent;
+    XPN_C(memcpy)(&bits, &x, sizeof bits);
+    XPN_C(memcpy)(&exponent, &rounder, sizeof exponent);
+    exponent += bits >> F::mantissa;
+    bits = (bits & ((typename F::bits_t(1) << F::mantissa) - 1)) | (F::bias << F::mantissa);
+    T n, f;
+    XPN_C(memcpy)(&n, &exponent, sizeof n);
+    XPN_C(memcpy)(&f, &bits, sizeof f);
+    n = (n - F::rounder) - T(F::bias);
+    return n * F::ln2_high + (n * F::ln2_low + log_1_plus(f - T(1)));
 }
 
 // x = n log(2) + r with an integer n and |r| <= log(2) / 2; gives exp(r) - 1. Cody and Waite,
@@ -273,6 +292,86 @@ XPN_INLINE void philox4x32(W& c0, W& c1, W& c2, W& c3, word_t k0, word_t k1) {
 
 template <class T> XPN_INLINE T dropout(T X, word_t word, word_t threshold, T scale) {
     return word < threshold ? T(0) : scale * X;
+}
+
+// A number from -1 to 1, in steps of 2^-31, which float rounds.
+template <class T> XPN_INLINE T symmetric(word_t word) {
+    return (T(int(word ^ 0x80000000u)) + T(0.5)) * T(4.656612873077393e-10);
+}
+
+// A whole number from 0 to n - 1: floor(word n / 2^32). Of n numbers one may be likelier than
+// another by n / 2^32 of its probability.
+XPN_INLINE int whole(word_t word, word_t n) { return int(product_of(word, n) >> 32); }
+
+// The quantile of the standard normal distribution at p = 1/2 - q for 0 <= q <= 0.425, from r =
+// 0.180625 - q^2, is -q times this; for smaller p it is minus the other, of sqrt(-log p) - 1.6.
+// Wichura's PPND7, to 1e-7, and PPND16, to 1e-16.
+XPN_INLINE float central_quantile(float r) {
+    return (((59.109374720f * r + 159.29113202f) * r + 50.434271938f) * r + 3.3871327179f)
+        / (((67.187563600f * r + 78.757757664f) * r + 17.895169469f) * r + 1.0f);
+}
+XPN_INLINE float outer_quantile(float r) {
+    return (((0.17023821103f * r + 1.3067284816f) * r + 2.7568153900f) * r + 1.4234372777f)
+        / ((0.12021132975f * r + 0.73700164250f) * r + 1.0f);
+}
+XPN_INLINE double central_quantile(double r) {
+    return (((((((2509.0809287301226727 * r + 33430.575583588128105) * r
+        + 67265.770927008700853) * r + 45921.953931549871457) * r + 13731.693765509461125) * r
+        + 1971.5909503065514427) * r + 133.14166789178437745) * r + 3.3871328727963666080)
+        / (((((((5226.4952788528545610 * r + 28729.085735721942674) * r
+        + 39307.895800092710610) * r + 21213.794301586595867) * r + 5394.1960214247511077) * r
+        + 687.18700749205790830) * r + 42.313330701600911252) * r + 1.0);
+}
+XPN_INLINE double outer_quantile(double r) {
+    return (((((((7.74545014278341407640e-4 * r + 0.0227238449892691845833) * r
+        + 0.241780725177450611770) * r + 1.27045825245236838258) * r
+        + 3.64784832476320460504) * r + 5.76949722146069140550) * r
+        + 4.63033784615654529590) * r + 1.42343711074968357734)
+        / (((((((1.05075007164441684324e-9 * r + 5.47593808499534494600e-4) * r
+        + 0.0151986665636164571966) * r + 0.148103976427480074590) * r
+        + 0.689767334985100004550) * r + 1.67638483018380384940) * r
+        + 2.05319162663775882187) * r + 1.0);
+}
+
+// The quantile at (word + 1/2) / 2^32. Both p and q are had from whole numbers, so that neither
+// loses digits; p is at least 2^-33, where sqrt(-log p) is 4.8: the table's third part, from 5 on,
+// is not needed.
+template <class T> XPN_INLINE T normal(word_t word) {
+    const int is_upper = int(word >> 31), below = int(is_upper ? ~word : word);
+    const T p = (T(below) + T(0.5)) * T(2.3283064365386963e-10);
+    const T q = (T(0x7fffffff - below) + T(0.5)) * T(2.3283064365386963e-10);
+    const T near = q * central_quantile(T(0.180625) - q * q);
+    const T far = outer_quantile(root(-logarithm_of_normal(p)) - T(1.6));
+    const T size = q > T(0.425) ? far : near;
+    return is_upper ? size : -size;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Images.
+
+// Taylor's series, nested: sin x = x (1 - x^2 / (2 3) (1 - x^2 / (4 5) (...))), for |x| <= pi, where
+// what is left out is below 1e-16.
+template <class T> XPN_INLINE T sine(T x) {
+    T nested = T(1);
+    for (int k = 26; k > 0; k -= 2) nested = T(1) - x * x * (T(1) / T(k * (k + 1))) * nested;
+    return x * nested;
+}
+template <class T> XPN_INLINE T cosine(T x) {
+    T nested = T(1);
+    for (int k = 27; k > 0; k -= 2) nested = T(1) - x * x * (T(1) / T(k * (k + 1))) * nested;
+    return nested;
+}
+
+template <class T> XPN_INLINE int floor_of(T x) {
+    const int nearest_to_0 = int(x);
+    return nearest_to_0 - int(x < T(nearest_to_0));
+}
+
+template <class T>
+XPN_INLINE T bilinear(T top_left, T top_right, T low_left, T low_right, T down, T right) {
+    const T top = (T(1) - right) * top_left + right * top_right;
+    const T low = (T(1) - right) * low_left + right * low_right;
+    return (T(1) - down) * top + down * low;
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xpnet.kernels.blas import available_cpus, numpy_blas
-from xpnet.kernels.catalogue import CATALOGUE, ColumnReduce, Elementwise, Row, Rowwise
+from xpnet.kernels.catalogue import CATALOGUE, ColumnReduce, Elementwise, Resampled, Row, Rowwise
 from xpnet.kernels.host_source import digest
 from xpnet.kernels.reference import NumpyOps, ReferenceOps
 
@@ -36,7 +36,7 @@ __all__ = [
 _LAYOUTS = ("each", "column", "row", "single")
 _USES = ("in", "inout", "out")
 _CONSTANTS = {"T": 0, "double": 0, "fraction": 1, "uint32": 32, "int64": 63, "uint64": 64}
-_KINDS: dict[type[Row], int] = {Elementwise: 0, ColumnReduce: 1, Rowwise: 2}
+_KINDS: dict[type[Row], int] = {Elementwise: 0, ColumnReduce: 1, Rowwise: 2, Resampled: 4}
 _GATHER = 3
 
 

@@ -56,7 +56,7 @@ const npy_intp PREFETCHED = 4096;      // and how many bytes of each
 const npy_intp GATHER_BYTES = 1 << 15;      // a part of a minibatch that is worth a thread,
 const npy_intp FAR_GATHER_BYTES = 1 << 17;  // and one that is far
 
-enum Kind { ELEMENTWISE, COLUMN_REDUCE, ROWWISE, GATHER };
+enum Kind { ELEMENTWISE, COLUMN_REDUCE, ROWWISE, GATHER, RESAMPLED };
 enum Layout { EACH, COLUMN, ROW, SINGLE };
 enum Use { IN, INOUT, OUT };
 
@@ -116,6 +116,7 @@ struct Operation {
     bool reads_columns;  // whether the index of a column matters, so that rows cannot be merged
     bool has_columns;    // whether an operand has a value for each column
     int total;           // the operand that receives the sum of each column
+    int height, width;   // constants: the size of an image
     Parameter parameters[MAX_PARAMETERS];
     OperandSpec operands[XPN_MAX_OPERANDS];
     ConstantSpec constants[XPN_MAX_CONSTANTS];
@@ -502,7 +503,7 @@ int check_overlap(const Operation* self, const View* views) {
             const bool is_same = is_same_array(written, other) &&
                                  self->operands[w].layout == self->operands[k].layout &&
                                  self->kind != GATHER;
-            const bool is_updated = self->operands[w].use == INOUT;
+            const bool is_updated = self->operands[w].use == INOUT || self->kind == RESAMPLED;
             if (is_same && !other_is_written && !is_updated) continue;
             const int shared = is_same ? 1 : shares_memory(written, other);
             if (shared < 0) return -1;
@@ -785,7 +786,7 @@ void share_sums(Task* task, int n_parts) {
 }
 
 // By the team where it is worth it. Rows whose elements are numbered, for random words, are divided
-// by rows, and a rowwise loop must see all of them.
+// by rows, a rowwise loop must see all of them, and an image is not divided.
 void run_shared(Task* task) {
     const Operation* self = task->self;
     const XpnBlock& block = task->block;
@@ -795,7 +796,9 @@ void run_shared(Task* task) {
     task->division = Division(!by_columns, block.n_rows, block.n_columns);
     task->sums = nullptr;
     const double size = (double)block.n_rows * (double)block.n_columns;
-    int n_parts = self->kind == ROWWISE ? 1 : task->division.parts(size, TEAM_ELEMENTS);
+    const bool is_whole =
+        self->kind == ROWWISE || (self->kind == RESAMPLED && block.n_rows == 1);
+    int n_parts = is_whole ? 1 : task->division.parts(size, TEAM_ELEMENTS);
     if (n_parts == 1) return run_rows(*task, block);
     if (sums_up && !by_columns) {
         if (n_parts * block.n_columns * task->itemsize[self->total] <= SUMS) {
@@ -909,7 +912,7 @@ int prepare_outputs(const Operation* self, View* views, const npy_intp* shape, i
     return 0;
 }
 
-// Rowwise loops count in int, and take operands of one shape.
+// Rowwise loops count in int, and take operands of one shape, or a single element.
 int check_rows(const Operation* self, const View* views, const npy_intp* shape, int n) {
     for (int i = n > 1 ? n - 2 : 0; i < n; ++i) {
         if (shape[i] > INT32_MAX) {
@@ -921,10 +924,20 @@ int check_rows(const Operation* self, const View* views, const npy_intp* shape, 
     for (int k = 0; k < self->n_operands; ++k) {
         if (!views[k].array || self->operands[k].use != IN) continue;
         npy_intp wanted[MAX_DIMENSIONS + 1];
-        const int m = reduced_shape(self->operands[k].layout, shape, n, wanted);
+        int m = reduced_shape(self->operands[k].layout, shape, n, wanted);
+        if (self->operands[k].layout == SINGLE) wanted[0] = m = 1;
         if (check_shape(self, k, views[k].array, wanted, m) < 0) return -1;
     }
     return 0;
+}
+
+int check_images(const Operation* self, const XpnConstant* constants, npy_intp n_columns) {
+    const unsigned long long height = constants[self->height].integer;
+    const unsigned long long width = constants[self->width].integer;
+    if (height != 0 && width != 0 && (unsigned long long)n_columns % (height * width) == 0) return 0;
+    PyErr_Format(PyExc_ValueError, "%U: X must have a multiple of %llu x %llu columns, got %zd",
+                 self->name, height, width, n_columns);
+    return -1;
 }
 
 bool is_elementwise(const Operation* self, const View* views) {
@@ -952,12 +965,16 @@ PyObject* run_operation(const Operation* self, PyObject** given, const XpnConsta
     const int n = plan.n = result_shape(self, views, plan.shape);
     if (n < 0) return nullptr;
     const bool elementwise = is_elementwise(self, views);
-    if (!elementwise && n < (self->kind == ROWWISE ? 1 : 2)) {
+    const bool in_rows = self->kind == ROWWISE || self->kind == RESAMPLED;
+    if (!elementwise && n < (in_rows ? 1 : 2)) {
         PyErr_Format(PyExc_ValueError, "%U: %U must have at least %d dimensions, got %d",
-                     self->name, self->operands[0].name, self->kind == ROWWISE ? 1 : 2, n);
+                     self->name, self->operands[0].name, in_rows ? 1 : 2, n);
         return nullptr;
     }
-    if (self->kind == ROWWISE && check_rows(self, views, plan.shape, n) < 0) return nullptr;
+    if (in_rows && check_rows(self, views, plan.shape, n) < 0) return nullptr;
+    if (self->kind == RESAMPLED && check_images(self, constants, plan.shape[n - 1]) < 0) {
+        return nullptr;
+    }
     if (prepare_outputs(self, views, plan.shape, n, T, &call) < 0) return nullptr;
     if (check_overlap(self, views) < 0) return nullptr;
     PyObject* result = result_of(self, views);
@@ -1328,6 +1345,8 @@ int read_constants(Operation* self, PyObject* constants) {
         Py_INCREF(spec.name);
         ++self->n_constants;
         if (PyUnicode_CompareWithASCIIString(spec.name, "n_decay") == 0) self->reads_columns = true;
+        if (PyUnicode_CompareWithASCIIString(spec.name, "height") == 0) self->height = (int)i;
+        if (PyUnicode_CompareWithASCIIString(spec.name, "width") == 0) self->width = (int)i;
     }
     return 0;
 }

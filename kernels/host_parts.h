@@ -117,6 +117,19 @@ XPN_INLINE const unsigned int* draw(unsigned int* buffer, unsigned long long fir
     return buffer + skip;
 }
 
+// Words 4 i to 4 i + 3, where row r of a block is row i of the whole array.
+XPN_INLINE void draw_for_row(unsigned int* words, const XpnBlock& block, index_t r,
+                             unsigned long long seed, unsigned int layer, unsigned int step,
+                             unsigned int purpose) {
+    const unsigned long long n = block.n_columns ? (unsigned long long)block.n_columns : 1;
+    words[0] = (unsigned int)(block.first / n + (unsigned long long)r);
+    words[1] = layer;
+    words[2] = step;
+    words[3] = purpose;
+    xpn::philox4x32(words[0], words[1], words[2], words[3], (unsigned int)seed,
+                    (unsigned int)(seed >> 32));
+}
+
 }  // namespace
 
 // As XpnWords.

@@ -20,6 +20,7 @@ from xpnet.kernels.catalogue import (
     Constant,
     Elementwise,
     Operand,
+    Resampled,
     Row,
     Rowwise,
 )
@@ -85,6 +86,8 @@ def loops(catalogue: Iterable[Row] = CATALOGUE) -> str:
 def _loop(row: Row) -> str:
     if isinstance(row, Rowwise):
         return _rowwise(row)
+    if isinstance(row, Resampled):
+        return _resampled(row)
     if isinstance(row, ColumnReduce):
         return _column_reduce(row)
     if isinstance(row, Elementwise):
@@ -187,7 +190,7 @@ def _rowwise_wide(row: Rowwise) -> str:
     each = [o for o in row.operands if o.layout in ("each", "column")]
     results = [o for o in row.operands if o.use == "out" and o.layout in ("row", "single")]
     loads = " ".join(_load(o, "j") for o in each if o.use == "in")
-    steps = []
+    steps = _draws(row)
     for kind, variable, expression in row.reductions:
         # Sums are kept in double precision: a row may be long, and a lane takes its terms in turn.
         type_, operator = ("T", "max") if kind == "max" else ("double", "+")
@@ -232,6 +235,7 @@ def _rowwise_narrow(row: Rowwise) -> str:
     declared = [f"{C_TYPES[o.type]} {o.name}_[NARROW][LANES];" for o in each]
     declared += [f"{C_TYPES[o.type]} {o.name}_[LANES];" for o in per_row]
     declared += [f"T {variable}_[LANES];" for _, variable, _ in row.reductions]
+    declared += [f"{type_} {variable}_[LANES];" for type_, variable, _ in row.drawn]
     fetch = []
     for k, operand in enumerate(row.operands):
         if operand.use != "in":
@@ -252,6 +256,10 @@ def _rowwise_narrow(row: Rowwise) -> str:
     seen = " ".join(
         f"const {C_TYPES[o.type]} {o.name} = {o.name}_[l];" for o in per_row if o.use == "in"
     )
+    if row.drawn:
+        drawn = " ".join(f"{variable}_[l] = {variable};" for _, variable, _ in row.drawn)
+        fetch.append("\n".join([seen, *_draws(row, "first + l"), drawn]))
+        seen += "".join(f" const {t} {name} = {name}_[l];" for t, name, _ in row.drawn)
     loads = " ".join(f"const {C_TYPES[o.type]} {o.name} = {o.name}_[j][l];" for o in inputs)
     steps = []
     for kind, variable, expression in row.reductions:
@@ -319,6 +327,63 @@ def _rowwise_narrow(row: Rowwise) -> str:
             {newline.join(store)}
         }}
     }}"""
+
+
+def _resampled(row: Resampled) -> str:
+    """Image by image; one of a single channel by itself, for the compiler to go along x."""
+    fill = "fill" if any(constant.name == "fill" for constant in row.numbers) else "T(0)"
+    steps = "\n".join(_draws(row))
+    return f"""
+template <class T, bool has_channels> void {row.name}_images(const XpnBlock& block) {{
+{_constants(row)}    const index_t n_pixels = index_t(height) * width;
+    const int n_channels = has_channels ? int(block.n_columns / n_pixels) : 1;
+    for (index_t r = 0; r < block.n_rows; ++r) {{
+{_pointers(row)}{steps}
+        for (int channel = 0; channel < n_channels; ++channel) {{
+            const T* image = X_ + channel;
+            const auto pixel = [=](int y, int x) -> T {{
+                const bool is_inside = (unsigned(y) < height) & (unsigned(x) < width);
+                const int at = int((unsigned(y) * width + unsigned(x)) * unsigned(n_channels));
+                const T value = image[at & -int(is_inside)];  // no branch, nor is it made one
+                return is_inside ? value : {fill};
+            }};
+            for (int y = 0; y < int(height); ++y) {{
+                T* to = out_ + y * int(width) * n_channels + channel;
+#pragma omp simd
+                for (int x = 0; x < int(width); ++x) {{
+                    T out;
+                    {row.body}
+                    to[x * n_channels] = out;
+                }}
+            }}
+        }}
+    }}
+}}
+
+template <class T> void {row.name}_(const XpnBlock* block) {{
+    const unsigned long long height = block->constants[{_place(row, "height")}].integer;
+    const unsigned long long width = block->constants[{_place(row, "width")}].integer;
+    const bool has_channels = (unsigned long long)block->n_columns != height * width;
+    (has_channels ? {row.name}_images<T, true> : {row.name}_images<T, false>)(*block);
+}}
+"""
+
+
+def _place(row: Row, name: str) -> int:
+    """Give the position of a constant among those that a call is given."""
+    return next(k for k, constant in enumerate(_given(row)) if constant.name == name)
+
+
+def _draws(row: Rowwise | Resampled, number: str = "r") -> list[str]:
+    """Write how the numbers of a row are drawn."""
+    if not row.drawn:
+        return []
+    return [
+        f"""\
+        unsigned int words[4];
+        draw_for_row(words, block, {number}, seed, layer, (unsigned int)step, purpose);""",
+        *(f"        const {type_} {name} = {value};" for type_, name, value in row.drawn),
+    ]
 
 
 _START = {"max": "-T(HUGE_VAL)", "sum": "T(0)"}

@@ -30,7 +30,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, TypeAlias
 
-from xpnet.kernels.philox import random_words
+from xpnet.kernels.philox import philox4x32, random_words
 
 __all__ = ["Array", "NumpyOps", "ReferenceOps"]
 
@@ -40,6 +40,32 @@ Array: TypeAlias = Any
 _SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
 _GELU_CUBIC = 0.044715
 _BLOCK = 32_768  # parameters that NumPy updates at a time
+
+# Wichura's PPND16: coefficients of numerators and denominators, from the highest power down.
+_CENTRAL_QUANTILE = (
+    (
+        *(2509.0809287301226727, 33430.575583588128105, 67265.770927008700853),
+        *(45921.953931549871457, 13731.693765509461125, 1971.5909503065514427),
+        *(133.14166789178437745, 3.3871328727963666080),
+    ),
+    (
+        *(5226.4952788528545610, 28729.085735721942674, 39307.895800092710610),
+        *(21213.794301586595867, 5394.1960214247511077, 687.18700749205790830),
+        *(42.313330701600911252, 1.0),
+    ),
+)
+_OUTER_QUANTILE = (
+    (
+        *(7.74545014278341407640e-4, 0.0227238449892691845833, 0.241780725177450611770),
+        *(1.27045825245236838258, 3.64784832476320460504, 5.76949722146069140550),
+        *(4.63033784615654529590, 1.42343711074968357734),
+    ),
+    (
+        *(1.05075007164441684324e-9, 5.47593808499534494600e-4, 0.0151986665636164571966),
+        *(0.148103976427480074590, 0.689767334985100004550, 1.67638483018380384940),
+        *(2.05319162663775882187, 1.0),
+    ),
+)
 
 
 class ReferenceOps:
@@ -304,6 +330,248 @@ class ReferenceOps:
         if db is not None:
             self.bias_grad(dZ, out=db)
         return dZ
+
+    # Augmentation: samples are changed at random, each by words of its own.
+
+    def flip(
+        self,
+        X: Array,
+        height: int,
+        width: int,
+        probability: float,
+        seed: int,
+        layer: int,
+        step: Array,
+        purpose: int,
+        out: Array | None = None,
+    ) -> Array:
+        """Turn images left to right, each with a probability.
+
+        ``out[y, x] = X[y, width - 1 - x]`` where the first word of the sample is below ``floor(2^32
+        probability)``, else ``X[y, x]``. Sample i has the words 4 i to 4 i + 3 of
+        :func:`~xpnet.kernels.philox.random_words`, in this operation and the next three.
+
+        Parameters
+        ----------
+        X : array (..., n_samples, n_features)
+            Images in C order, ``(height, width)`` or ``(height, width, channels)``: the number of
+            features must be a multiple of ``height width``, or a ValueError is raised.
+        height, width : int
+            At least 1.
+        probability : float
+            In [0, 1].
+        seed, layer, purpose : int
+            What the draw is for; see :func:`~xpnet.kernels.philox.random_words`.
+        step : int64 array (1,)
+            Changes from step to step.
+        out : array like X, optional
+            Another array than X.
+        """
+        words = self._words_of_samples(X, seed, layer, step, purpose)
+        is_flipped = words[0].astype(self.xp.uint64)[:, None] < int(probability * 2**32)
+        x = self.xp.arange(width)
+        y = self.xp.arange(height)[None, :, None]
+        x = self.xp.where(is_flipped, width - 1 - x, x)[:, None, :]
+        return _store(self._pixels(X, height, width, y, x, 0.0).reshape(X.shape), out)
+
+    def shift(
+        self,
+        X: Array,
+        height: int,
+        width: int,
+        pixels: int,
+        fill: float,
+        seed: int,
+        layer: int,
+        step: Array,
+        purpose: int,
+        out: Array | None = None,
+    ) -> Array:
+        """Move images by whole pixels, each by numbers of its own along both axes.
+
+        ``out[y, x] = X[y - down, x - right]``, and ``fill`` where that lies outside of the image.
+        Both numbers are uniform in [-pixels, pixels]: ``floor(word (2 pixels + 1) / 2^32) -
+        pixels``, of the sample's first and second word. One may be likelier than another by ``(2
+        pixels + 1) / 2^32`` of its probability.
+
+        Parameters
+        ----------
+        pixels : int
+            At least 0.
+        fill : float
+        X, height, width, seed, layer, step, purpose, out
+            As for :meth:`flip`.
+        """
+        xp = self.xp
+        words = self._words_of_samples(X, seed, layer, step, purpose)
+        down, right = (
+            (word.astype(xp.uint64) * (2 * pixels + 1) >> 32).astype(xp.int64) - pixels
+            for word in words[:2]
+        )
+        y = xp.arange(height)[None, :, None] - down[:, None, None]
+        x = xp.arange(width)[None, None, :] - right[:, None, None]
+        return _store(self._pixels(X, height, width, y, x, fill).reshape(X.shape), out)
+
+    def rotate(
+        self,
+        X: Array,
+        height: int,
+        width: int,
+        degrees: float,
+        fill: float,
+        seed: int,
+        layer: int,
+        step: Array,
+        purpose: int,
+        out: Array | None = None,
+    ) -> Array:
+        """Turn images about their centre, each by an angle of its own.
+
+        With the centre ``(c, d) = ((height - 1) / 2, (width - 1) / 2)``, ``out[y, x]`` is the image
+        at ``v = c + cos(a) (y - c) + sin(a) (x - d)``, ``u = d + cos(a) (x - d) - sin(a) (y - c)``:
+        seen with y downwards, what it shows turns anticlockwise by a. Between pixels it is
+        interpolated linearly along both axes, and every pixel outside of it is ``fill``. The angle
+        is uniform in [-degrees, degrees]: ``degrees (2 (word + 1/2) / 2^32 - 1)``, of the sample's
+        first word. Places are computed in the dtype of X, each to a few roundings of the image's
+        size.
+
+        Parameters
+        ----------
+        degrees : float
+            In [0, 180].
+        fill : float
+        X, height, width, seed, layer, step, purpose, out
+            As for :meth:`flip`.
+        """
+        xp = self.xp
+        words = self._words_of_samples(X, seed, layer, step, purpose)
+        angle = math.radians(degrees) * self._symmetric(words[0])[:, None, None]
+        sine, cosine = xp.sin(angle).astype(X.dtype), xp.cos(angle).astype(X.dtype)
+        middle, center = (height - 1) / 2, (width - 1) / 2
+        down = (xp.arange(height) - middle).astype(X.dtype)[None, :, None]
+        right = (xp.arange(width) - center).astype(X.dtype)[None, None, :]
+        v = middle + (cosine * down + sine * right)
+        u = center + (cosine * right - sine * down)
+        top, left = xp.floor(v), xp.floor(u)
+        y, x = top.astype(xp.int64), left.astype(xp.int64)
+        down, right = (v - top)[..., None], (u - left)[..., None]
+
+        def row(y: Array) -> Array:
+            start = self._pixels(X, height, width, y, x, fill)
+            return (1 - right) * start + right * self._pixels(X, height, width, y, x + 1, fill)
+
+        turned = (1 - down) * row(y) + down * row(y + 1)
+        return _store(turned.reshape(X.shape), out)
+
+    def brightness_contrast(
+        self,
+        X: Array,
+        brightness: float,
+        contrast: float,
+        seed: int,
+        layer: int,
+        step: Array,
+        purpose: int,
+        out: Array | None = None,
+    ) -> Array:
+        """Make samples brighter or darker, and of more or less contrast.
+
+        ``out = X + b + c (X - m)`` with m the mean of the sample's own features. Of each sample b
+        is uniform in [-brightness, brightness] and c in [-contrast, contrast], of its first and
+        second word as in :meth:`rotate`. Nothing is clipped.
+
+        Parameters
+        ----------
+        X : array (..., n_samples, n_features)
+        brightness, contrast : float
+        seed, layer, step, purpose
+            As for :meth:`flip`.
+        out : array like X, optional
+        """
+        xp = self.xp
+        words = self._words_of_samples(X, seed, layer, step, purpose)
+        shape = (*X.shape[:-1], 1)
+        b, c = (
+            (amount * self._symmetric(word)).astype(X.dtype).reshape(shape)
+            for amount, word in zip((brightness, contrast), words[:2], strict=True)
+        )
+        return xp.add(X, b + c * (X - xp.mean(X, axis=-1, keepdims=True)), out=out)
+
+    def gaussian_noise(
+        self,
+        X: Array,
+        std: float,
+        seed: int,
+        layer: int,
+        step: Array,
+        purpose: int,
+        out: Array | None = None,
+    ) -> Array:
+        """Add normal noise, ``out = X + std N`` with N standard normal, element by element.
+
+        Element i, in C order, takes word i of :func:`~xpnet.kernels.philox.random_words`: N is the
+        quantile of the standard normal distribution at ``(word + 1/2) / 2^32``, which is finite for
+        every word: at most 6.34 in magnitude. Fused, in float32, it is right to a few roundings
+        and 1e-7 of its value.
+
+        Parameters
+        ----------
+        X : array
+            At most ``2**34`` elements.
+        std : float
+        seed, layer, step, purpose
+            As for :meth:`flip`.
+        out : array like X, optional
+
+        References
+        ----------
+        Wichura, "Algorithm AS 241: the percentage points of the normal distribution", Applied
+        Statistics 37, 1988: PPND16 and, for float32, PPND7.
+        """
+        words = random_words(self.xp, X.size, seed, layer=layer, step=step, purpose=purpose)
+        noise = self._normal(words).reshape(X.shape).astype(X.dtype)
+        return self.xp.add(X, std * noise, out=out)
+
+    def _words_of_samples(
+        self, X: Array, seed: int, layer: int, step: Array, purpose: int
+    ) -> tuple[Array, Array, Array, Array]:
+        """Draw four words for every sample, through all networks of a stack."""
+        xp = self.xp
+        numbers = xp.arange(math.prod(X.shape[:-1]), dtype=xp.uint64)
+        key = (seed & 0xFFFFFFFF, seed >> 32)
+        return philox4x32(xp, (numbers, layer, step, purpose), key)
+
+    def _symmetric(self, word: Array) -> Array:
+        """Turn words into numbers from -1 to 1, in float64."""
+        return (word.astype(self.xp.float64) + (0.5 - 2**31)) * 2.0**-31
+
+    def _pixels(self, X: Array, height: int, width: int, y: Array, x: Array, fill: float) -> Array:
+        """Give the pixels at (y, x) of every image, (n_images, height, width, n_channels)."""
+        xp = self.xp
+        n_columns = X.shape[-1]
+        if height < 1 or width < 1 or n_columns % (height * width):
+            raise ValueError(
+                f"X must have a multiple of {height} x {width} columns, got {n_columns}"
+            )
+        n_images, n_channels = math.prod(X.shape[:-1]), n_columns // (height * width)
+        image = xp.arange(n_images)[:, None, None]
+        is_inside = ((y >= 0) & (y < height) & (x >= 0) & (x < width))[..., None]
+        place = (image * height + xp.clip(y, 0, height - 1)) * width + xp.clip(x, 0, width - 1)
+        pixels = xp.take(X.reshape(n_images * height * width, n_channels), place, axis=0)
+        return xp.where(is_inside, pixels, X.dtype.type(fill))
+
+    def _normal(self, words: Array) -> Array:
+        """Give the standard normal quantiles at ``(word + 1/2) / 2^32``, in float64.
+
+        The table's third part, for ``sqrt(-log p) > 5``, is not needed: p is at least 2^-33.
+        """
+        xp = self.xp
+        q = (words.astype(xp.float64) + (0.5 - 2**31)) * 2.0**-32
+        distance = xp.abs(q)
+        p = 0.5 - distance
+        near = distance * _quotient(_CENTRAL_QUANTILE, 0.180625 - distance * distance)
+        far = _quotient(_OUTER_QUANTILE, xp.sqrt(-xp.log(p)) - 1.6)
+        return xp.where(distance > 0.425, far, near) * xp.sign(q)
 
     # Regularisation.
 
@@ -980,6 +1248,17 @@ def _decay(param: Array, learning_rate: Array, weight_decay: Array | None, n_dec
     """Pull the first ``n_decay`` columns towards 0, as decoupled weight decay does."""
     if weight_decay is not None and n_decay > 0:
         param[..., :n_decay] -= learning_rate * weight_decay * param[..., :n_decay]
+
+
+def _quotient(coefficients: Any, x: Array) -> Array:
+    """Divide two polynomials, each of them by Horner's rule."""
+    values = []
+    for polynomial in coefficients:
+        value = polynomial[0]
+        for coefficient in polynomial[1:]:
+            value = value * x + coefficient
+        values.append(value)
+    return values[0] / values[1]
 
 
 def _store(result: Array, out: Array | None) -> Array:

@@ -13,15 +13,19 @@ from typing import Any
 import numpy as np
 
 from xpnet import Device
-from xpnet.kernels.catalogue import CATALOGUE, Row
+from xpnet.kernels.catalogue import CATALOGUE, Elementwise, Resampled, Row
 from xpnet.kernels.reference import NumpyOps
 
 ROWS = {row.name: row for row in CATALOGUE}
+# Whose elements have a random word each.
+WITH_WORDS = [r.name for r in CATALOGUE if isinstance(r, Elementwise) and r.words]
+# Which write elsewhere than where they read.
+ELSEWHERE = ["gather", *(r.name for r in CATALOGUE if isinstance(r, Resampled))]
 
 # The reference has no maximum and no mean of nothing.
 NEEDS_COLUMNS = (
     *("mean", "softmax", "softmax_cross_entropy", "squared_error"),
-    *("layer_norm", "layer_norm_grad", "variance_correction"),
+    *("layer_norm", "layer_norm_grad", "variance_correction", "brightness_contrast"),
 )
 
 
@@ -81,6 +85,11 @@ TOLERANCE: dict[str, tuple[float, str]] = {
     "layer_norm_grad": (8, "two sums of up to 1031 terms"),
     "squared_error": (5, "a sum of up to 1031 squares"),
     "dropout": (1, "the factor 1 / (1 - rate), and a product"),
+    "flip": (0, "exact"),
+    "shift": (0, "exact"),
+    "rotate": (2, "a sine, a cosine and a few products; of places, which units() allows for"),
+    "brightness_contrast": (8, "a sum of up to 1031 terms, in as few as 2 lanes; two products"),
+    "gaussian_noise": (4, "a logarithm, a root and a quotient of polynomials, in float to 1e-7"),
     "softmax": (20, "a sum of up to 1031 exponentials, in as few as 2 lanes"),
     "sigmoid_cross_entropy": (8, "a sum of up to 1031 terms, each to 4 units"),
     "softmax_cross_entropy": (
@@ -148,6 +157,13 @@ _CONSTANTS: dict[str, Any] = {
     "max_norm": 1.5,
     "momentum": 0.1,
     "smoothing": 0.1,
+    "probability": 0.5,
+    "pixels": 2,
+    "degrees": 30.0,
+    "fill": -0.5,
+    "brightness": 0.2,
+    "contrast": 0.3,
+    "std": 0.4,
 }
 # Running means of squares, sums of squares, and weights of samples.
 _POSITIVE = ("v", "s", "squares", "variance", "running_variance", "weights")
@@ -240,12 +256,22 @@ def case(
             arguments["n_decay"] = 2 * shape[-1] // 3 if optional else 0
         elif constant.formula is None:
             arguments[constant.name] = _CONSTANTS.get(constant.name, 0.5)
+    if "height" in arguments:
+        arguments["height"], arguments["width"] = image_size(shape[-1])
     if name == "gather":
         n = 50
         arguments["X"] = rng.integers(0, 256, (n, *shape[1:])).astype(np.uint8)
         arguments["indices"] = rng.integers(0, n, shape[0])
         arguments["out"] = np.zeros(shape, dtype)
     return arguments
+
+
+def image_size(n_features: int) -> tuple[int, int]:
+    """Take features for an image of 3, 2 or 1 channels that is not higher than wide."""
+    n_channels = next(n for n in (3, 2, 1) if n_features % n == 0)
+    n_pixels = max(n_features // n_channels, 1)
+    height = max(n for n in range(1, n_pixels + 1) if n_pixels % n == 0 and n * n <= n_pixels)
+    return height, n_pixels // height
 
 
 def call(operation: Any, row: Row, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -297,8 +323,9 @@ def units(name: str, arguments: dict[str, Any], dtype: Any) -> dict[str, Any]:
     """Measure, for every element written, what one rounding of each input does to it.
 
     Each floating-point input is moved alone, and for the sake of sums all of them with random
-    signs. To this come one rounding of the result, and those of :data:`INTERMEDIATE` and
-    :data:`IN_DOUBLE`.
+    signs. To this come one rounding of the result, those of :data:`INTERMEDIATE` and
+    :data:`IN_DOUBLE`, and where a sample is read between its pixels one of their places, along both
+    axes of the image.
     """
     operation, row = getattr(NumpyOps(np), name), ROWS[name]
     eps, tiny = float(np.finfo(dtype).eps), float(np.finfo(dtype).tiny)
@@ -323,10 +350,21 @@ def units(name: str, arguments: dict[str, Any], dtype: Any) -> dict[str, Any]:
         return {
             key: eps * (np.abs(value) + INTERMEDIATE.get((name, key), 0.0))
             + np.maximum(alone[key], together[key])
+            + eps * _per_place(name, wide)
             + float(np.finfo(np.float64).eps) * IN_DOUBLE.get((name, key), 0.0)
             + tiny
             for key, value in center.items()
         }
+
+
+def _per_place(name: str, arguments: dict[str, Any]) -> Any:
+    """Bound what a sample changes by, where it is read elsewhere by a part of the image's size."""
+    if name != "rotate":
+        return 0.0
+    pixels = np.abs(arguments["X"])
+    pixels = np.where(np.isfinite(pixels), pixels, 0).max(axis=-1, initial=0, keepdims=True)
+    size = arguments["height"] + arguments["width"]
+    return 2 * size * np.maximum(pixels, abs(arguments["fill"]))
 
 
 def ratios(

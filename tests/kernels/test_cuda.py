@@ -18,7 +18,9 @@ import xpnet
 from tests import devices
 from tests.emulation import kernels
 from tests.kernels.cases import (
+    ELSEWHERE,
     ROWS,
+    WITH_WORDS,
     assert_near,
     call,
     call_on,
@@ -40,15 +42,13 @@ SUMS = [row.name for row in ROWS.values() if isinstance(row, ColumnReduce)]
 ROWWISE = [row.name for row in ROWS.values() if isinstance(row, Rowwise)]
 OPTIMIZERS = [row.name for row in ROWS.values() if cuda_source.has_decay(row)]
 WITH_OUT = [
-    row.name
-    for row in ROWS.values()
-    if any(o.name == "out" and o.layout == "each" for o in row.operands) and row.name != "gather"
+    row.name for row in ROWS.values() if has_out(row.name, "each") and row.name not in ELSEWHERE
 ]
 BROADCASTING = [
     row.name
     for row in ROWS.values()
     if isinstance(row, (Elementwise, ColumnReduce))
-    and row.name not in ("gather", "dropout")  # their arrays are raw
+    and row.name not in ("gather", *WITH_WORDS)  # their arrays are raw
     and not has_out(row.name, "column")
     and sum(o.use == "out" and not o.optional for o in row.operands) <= 1  # given their shape
 ]

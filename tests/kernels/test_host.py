@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.kernels.cases import (
+    ELSEWHERE,
     ROWS,
     SHAPES,
     TOLERANCE,
@@ -28,7 +29,7 @@ from xpnet.kernels.reference import NumpyOps, ReferenceOps
 
 REFERENCE = NumpyOps(np)
 DTYPES = [np.float32, np.float64]
-WITH_OUT = [name for name in ROWS if has_out(name, "each") and name != "gather"]
+WITH_OUT = [name for name in ROWS if has_out(name, "each") and name not in ELSEWHERE]
 ELEMENTWISE = [
     row.name
     for row in ROWS.values()
