@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     SHUFFLE = 1
     SUBSET = 2
     DROPOUT = 3
+    AUGMENTATION = 4
 
 
 class WeightStream(Protocol):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Batch, Loss, Optimizer
+from xpnet.nn.base import Augmentation, Batch, Loss, Optimizer
 from xpnet.nn.network import Network
 from xpnet.nn.regularization import MovingAverage, Regularizer
 
@@ -11,7 +13,7 @@ __all__ = ["TrainingStep"]
 
 
 class TrainingStep:
-    """Gather, forward, loss, backward, regularise and update, all into buffers made once.
+    """Gather, augment, forward, loss, backward, regularise and update, into buffers made once.
 
     Steps for different batch sizes share the network's parameters and gradients and the
     optimizer's state; each has activations of its own. The device must be active when a step is
@@ -39,6 +41,10 @@ class TrainingStep:
     regularizer : Regularizer, optional
     average : MovingAverage, optional
         Takes the parameters in after each step.
+    augmentations : sequence of Augmentation
+        What is done to the samples of each step, one after another. The data set stays as it is.
+    image_shape : tuple of int or None
+        ``(height, width)`` or ``(height, width, channels)`` where samples are images.
     seed : int or None
         Of what is drawn in training, such as dropout masks; None takes the network's.
     counter : int64 device array (1,), optional
@@ -49,6 +55,11 @@ class TrainingStep:
     ----------
     loss_value : device array (1,)
         The mean loss of the last batch and the penalties, taken before the update.
+
+    Raises
+    ------
+    ValueError
+        If an augmentation does not fit the samples.
     """
 
     def __init__(
@@ -65,6 +76,8 @@ class TrainingStep:
         weights: Array | None = None,
         regularizer: Regularizer | None = None,
         average: MovingAverage | None = None,
+        augmentations: Sequence[Augmentation] = (),
+        image_shape: tuple[int, ...] | None = None,
         seed: int | None = None,
         counter: Array | None = None,
     ) -> None:
@@ -86,6 +99,8 @@ class TrainingStep:
             self.y = xp.empty((self.batch_size, *y.shape[1:]), dtype=y.dtype)
         elif X.dtype != network.dtype:
             self._ops.gather(X, xp.arange(len(X)), out=self.X, divide_by=divide_by)
+        self._image_shape = None if image_shape is None else tuple(image_shape)
+        self._augmentations = self._with_buffers(augmentations)
         self._batch = Batch.of(
             network.device,
             self.batch_size,
@@ -128,7 +143,7 @@ class TrainingStep:
                 ops.gather(self._weights, indices, out=self._of_batch)
         batch.step += 1
         weighted = {} if self._weights is None else {"weights": self._weigh()}
-        logits = network.forward(self.X, self._caches)
+        logits = network.forward(self._augment(), self._caches)
         self._loss.forward(
             ops, logits, self.y, self._losses, self.loss_value, self._dlogits, **weighted
         )
@@ -141,6 +156,35 @@ class TrainingStep:
         if self._average is not None:
             self._average.update(ops)
         return self.loss_value
+
+    def _with_buffers(
+        self, augmentations: Sequence[Augmentation]
+    ) -> list[tuple[Augmentation, Array, Array]]:
+        """Give each augmentation what it reads and what it writes.
+
+        A gathered batch may be written over, and one more buffer is enough; the data set itself, or
+        all of its numbers, may not.
+        """
+        source, buffers = self.X, [self.X] if self._gathers else []
+        found = []
+        for augmentation in augmentations:
+            augmentation.check(self._image_shape, self.X.shape[-1])
+            usable = [
+                buffer for buffer in buffers if (buffer is source) == augmentation.works_in_place
+            ]
+            if not usable:
+                usable = [self._network.device.xp.empty_like(self.X)]
+                buffers += usable
+            found.append((augmentation, source, usable[0]))
+            source = usable[0]
+        return found
+
+    def _augment(self) -> Array:
+        """Give the samples as this step trains on them."""
+        out = self.X
+        for number, (augmentation, source, out) in enumerate(self._augmentations):
+            augmentation.apply(self._ops, source, self._batch, number, self._image_shape, out)
+        return out
 
     def _weigh(self) -> Array:
         """Give the samples' parts in the mean, and tell the layers."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Loss, Optimizer, Schedule, check_count
+from xpnet.nn.base import Augmentation, Loss, Optimizer, Schedule, check_count
 from xpnet.nn.network import Network, check_divisor, check_samples
 from xpnet.nn.regularization import MovingAverage, Regularizer
 from xpnet.nn.step import TrainingStep
@@ -79,6 +79,8 @@ def fit(
     clip_value: float | None = None,
     clip_norm: float | None = None,
     average: float | None = None,
+    augmentation: Sequence[str | dict[str, Any] | Augmentation] = (),
+    image_shape: tuple[int, ...] | None = None,
     early_stopping: EarlyStopping | None = None,
     validation: tuple[Any, Any] | None = None,
     train_accuracy: bool = False,
@@ -130,6 +132,12 @@ def fit(
     average : float or None
         Decay of a moving average of the parameters, in [0, 1), which is what is evaluated, and what
         the network has in the end; see :class:`xpnet.nn.MovingAverage`.
+    augmentation : sequence of str, dict or Augmentation
+        What is done to the samples of every step at random, one after another. What is evaluated
+        is the data as they are.
+    image_shape : tuple of int or None
+        ``(height, width)`` or ``(height, width, channels)``, in whose C order the features of a
+        sample lie; augmentations of images need it.
     early_stopping : EarlyStopping, optional
         When to stop before the last epoch.
     validation : tuple (X, y) or None
@@ -179,6 +187,9 @@ def fit(
         raise ValueError(f"train_accuracy must be true or false, got {train_accuracy!r}")
     if penalty not in ("mean", "sum"):
         raise ValueError(f"penalty must be 'mean' or 'sum', got {penalty!r}")
+    if isinstance(augmentation, (str, dict, Augmentation)):
+        raise ValueError(f"augmentation must be a sequence of them, got {augmentation!r}")
+    augmentations = [Augmentation.resolve(item) for item in augmentation]
     device = network.device
     X_data, y_data = _samples(network, loss, X, y, "")
     regularizer = Regularizer(l1=l1, l2=l2, clip_value=clip_value, clip_norm=clip_norm)
@@ -226,6 +237,8 @@ def fit(
             weights=None if weights is None else device.asarray(weights, network.dtype),
             regularizer=regularizer,
             average=averaged,
+            augmentations=augmentations,
+            image_shape=image_shape,
             seed=seed,
             counter=device.xp.zeros(1, dtype=np.int64),
         )

@@ -1,0 +1,341 @@
+"""Augmentation: samples of a minibatch are changed at random, in training only.
+
+What a sample is changed by is drawn from Philox, keyed by the seed of the training, the
+augmentation's place in the list and the number of the step: sample i of the batch has the words 4 i
+to 4 i + 3, the same on every device. Whole numbers that are made of them, and hence flips and
+shifts, are the same everywhere; angles and other numbers are equal but for rounding.
+
+Images lie in the network's input as rows of features, in C order, ``(height, width)`` or ``(height,
+width, channels)``, after whatever normalisation there is. Nothing is clipped, for no range is
+known.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from xpnet.kernels.reference import Array, ReferenceOps
+from xpnet.nn.base import Augmentation, Batch, check_positive
+from xpnet.random import Purpose
+
+__all__ = [
+    "BrightnessContrast",
+    "Flip",
+    "GaussianNoise",
+    "ImageAugmentation",
+    "RandomCrop",
+    "Rotate",
+    "Shift",
+]
+
+_MOST_PIXELS = 65_535
+
+
+class ImageAugmentation(Augmentation, abstract=True):
+    """An augmentation that needs to know the samples as images."""
+
+    def check(self, image_shape: tuple[int, ...] | None, n_features: int) -> None:
+        """Raise a ValueError where samples are no images, or not of that shape."""
+        if image_shape is None:
+            raise ValueError(
+                f"augmentation {self.name!r} is for images: image_shape must be (height, width) or "
+                "(height, width, channels), got None"
+            )
+        shape = tuple(image_shape)
+        are_lengths = all(
+            isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n > 0 for n in shape
+        )
+        if len(shape) not in (2, 3) or not are_lengths or math.prod(shape) != n_features:
+            raise ValueError(
+                "image_shape must be (height, width) or (height, width, channels) with "
+                f"{n_features} features in all, got {image_shape!r}"
+            )
+
+
+class Flip(ImageAugmentation):
+    """Each image is turned left to right with a probability.
+
+    ``out[y, x] = X[y, width - 1 - x]``.
+
+    Parameters
+    ----------
+    probability : float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If it is out of range.
+    """
+
+    name = "flip"
+
+    def __init__(self, probability: float = 0.5) -> None:
+        self.probability = check_positive("probability", probability, zero=True)
+        if self.probability > 1:
+            raise ValueError(f"probability must lie in [0, 1], got {probability!r}")
+
+    def apply(
+        self,
+        ops: ReferenceOps,
+        X: Array,
+        batch: Batch,
+        number: int,
+        image_shape: tuple[int, ...] | None,
+        out: Array,
+    ) -> Array:
+        """Turn images; see :meth:`xpnet.kernels.reference.ReferenceOps.flip`."""
+        return ops.flip(X, *_size(image_shape), self.probability, *_draw(batch, number), out=out)
+
+
+class Shift(ImageAugmentation):
+    """Each image is moved by whole pixels along both axes.
+
+    ``out[y, x] = X[y - down, x - right]`` with ``down`` and ``right`` independent and uniform in
+    [-pixels, pixels]; what comes in from outside is ``fill``.
+
+    Parameters
+    ----------
+    pixels : int
+        In [0, 65535].
+    fill : float
+        In the units of the network's input.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+    """
+
+    name = "shift"
+
+    def __init__(self, pixels: int = 2, fill: float = 0.0) -> None:
+        self.pixels = _check_pixels("pixels", pixels)
+        self.fill = _check_number("fill", fill)
+
+    def apply(
+        self,
+        ops: ReferenceOps,
+        X: Array,
+        batch: Batch,
+        number: int,
+        image_shape: tuple[int, ...] | None,
+        out: Array,
+    ) -> Array:
+        """Move images; see :meth:`xpnet.kernels.reference.ReferenceOps.shift`."""
+        return _shift(self.pixels, self.fill, ops, X, batch, number, image_shape, out)
+
+
+class RandomCrop(ImageAugmentation):
+    """Each image gets a margin on all sides, and a window of its own size is cut out anywhere.
+
+    With a margin of ``padding`` pixels there are ``2 padding + 1`` places of the window along each
+    axis, all as likely. That is a :class:`Shift` by up to ``padding`` pixels, and the same
+    operation: at the same place in a list both draw the same.
+
+    Parameters
+    ----------
+    padding : int
+        In [0, 65535].
+    fill : float
+        Value of the margin, in the units of the network's input.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    References
+    ----------
+    He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016, section 4.2.
+    """
+
+    name = "random_crop"
+
+    def __init__(self, padding: int = 4, fill: float = 0.0) -> None:
+        self.padding = _check_pixels("padding", padding)
+        self.fill = _check_number("fill", fill)
+
+    def apply(
+        self,
+        ops: ReferenceOps,
+        X: Array,
+        batch: Batch,
+        number: int,
+        image_shape: tuple[int, ...] | None,
+        out: Array,
+    ) -> Array:
+        """Crop images; see :meth:`xpnet.kernels.reference.ReferenceOps.shift`."""
+        return _shift(self.padding, self.fill, ops, X, batch, number, image_shape, out)
+
+
+class Rotate(ImageAugmentation):
+    """Each image is turned about its centre, by an angle uniform in [-degrees, degrees].
+
+    Between pixels it is interpolated linearly along both axes; every pixel outside of the image is
+    ``fill``, so that its edge fades into that over the width of a pixel.
+
+    Parameters
+    ----------
+    degrees : float
+        In [0, 180].
+    fill : float
+        In the units of the network's input.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+    """
+
+    name = "rotate"
+
+    def __init__(self, degrees: float = 10.0, fill: float = 0.0) -> None:
+        self.degrees = check_positive("degrees", degrees, zero=True)
+        if self.degrees > 180:
+            raise ValueError(f"degrees must lie in [0, 180], got {degrees!r}")
+        self.fill = _check_number("fill", fill)
+
+    def apply(
+        self,
+        ops: ReferenceOps,
+        X: Array,
+        batch: Batch,
+        number: int,
+        image_shape: tuple[int, ...] | None,
+        out: Array,
+    ) -> Array:
+        """Turn images; see :meth:`xpnet.kernels.reference.ReferenceOps.rotate`."""
+        return ops.rotate(
+            X, *_size(image_shape), self.degrees, self.fill, *_draw(batch, number), out=out
+        )
+
+
+class BrightnessContrast(ImageAugmentation):
+    """Each image becomes brighter or darker, and of more or less contrast.
+
+    ``out = X + b + c (X - m)`` with m the mean of the image's own features, b uniform in
+    [-brightness, brightness] and c in [-contrast, contrast], independent. Nothing is clipped.
+
+    Parameters
+    ----------
+    brightness : float
+        At least 0, in the units of the network's input.
+    contrast : float
+        At least 0: 0.2 lets distances from the mean be between 0.8 and 1.2 of what they were.
+
+    Raises
+    ------
+    ValueError
+        If an argument is negative or not finite.
+    """
+
+    name = "brightness_contrast"
+    works_in_place = True
+
+    def __init__(self, brightness: float = 0.1, contrast: float = 0.1) -> None:
+        self.brightness = check_positive("brightness", brightness, zero=True)
+        self.contrast = check_positive("contrast", contrast, zero=True)
+
+    def apply(
+        self,
+        ops: ReferenceOps,
+        X: Array,
+        batch: Batch,
+        number: int,
+        image_shape: tuple[int, ...] | None,
+        out: Array,
+    ) -> Array:
+        """Change images; see :meth:`xpnet.kernels.reference.ReferenceOps.brightness_contrast`."""
+        del image_shape
+        return ops.brightness_contrast(
+            X, self.brightness, self.contrast, *_draw(batch, number), out=out
+        )
+
+
+class GaussianNoise(Augmentation):
+    """Every feature gets normal noise of its own, ``out = X + std N``; also for tables.
+
+    Element i of the batch, in C order, is drawn from word i.
+
+    Parameters
+    ----------
+    std : float
+        Standard deviation of the noise, at least 0, in the units of the network's input.
+
+    Raises
+    ------
+    ValueError
+        If it is negative or not finite.
+
+    References
+    ----------
+    Bishop, "Training with noise is equivalent to Tikhonov regularization", Neural Computation 7,
+    1995.
+    """
+
+    name = "gaussian_noise"
+    works_in_place = True
+
+    def __init__(self, std: float = 0.1) -> None:
+        self.std = check_positive("std", std, zero=True)
+
+    def apply(
+        self,
+        ops: ReferenceOps,
+        X: Array,
+        batch: Batch,
+        number: int,
+        image_shape: tuple[int, ...] | None,
+        out: Array,
+    ) -> Array:
+        """Add noise; see :meth:`xpnet.kernels.reference.ReferenceOps.gaussian_noise`."""
+        del image_shape
+        return ops.gaussian_noise(X, self.std, *_draw(batch, number), out=out)
+
+
+def _shift(
+    pixels: int,
+    fill: float,
+    ops: ReferenceOps,
+    X: Array,
+    batch: Batch,
+    number: int,
+    image_shape: tuple[int, ...] | None,
+    out: Array,
+) -> Array:
+    draw = _draw(batch, number)
+    return ops.shift(X, *_size(image_shape), pixels, fill, *draw, out=out)
+
+
+def _size(image_shape: tuple[int, ...] | None) -> tuple[int, int]:
+    """Give height and width of what :meth:`ImageAugmentation.check` has let pass."""
+    if image_shape is None:
+        raise TypeError("an augmentation of images needs their shape, got None")
+    return image_shape[0], image_shape[1]
+
+
+def _draw(batch: Batch, number: int) -> tuple[int, int, Array, int]:
+    """Give seed, layer, step and purpose of the draws at one place in the list."""
+    return batch.seed, number, batch.step, int(Purpose.AUGMENTATION)
+
+
+def _check_pixels(name: str, value: Any) -> int:
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not is_integer or not 0 <= value <= _MOST_PIXELS:
+        raise ValueError(f"{name} must be an integer in [0, {_MOST_PIXELS}], got {value!r}")
+    return int(value)
+
+
+def _check_number(name: str, value: Any) -> float:
+    is_number = isinstance(value, (int, float, np.integer, np.floating))
+    try:
+        number = float(value) if is_number and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    return number
