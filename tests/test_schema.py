@@ -68,7 +68,13 @@ def test_everything_is_filled_in():
                 {"type": "dense", "units": 2, "activation": "identity", "bias": True},
             ],
         },
-        "training": {"epochs": 3, "batch_size": 16, "shuffle": True, "report_every": 1},
+        "training": {
+            "epochs": 3,
+            "batch_size": 16,
+            "shuffle": True,
+            "augmentation": [],
+            "report_every": 1,
+        },
     }
 
 
@@ -344,6 +350,7 @@ CHANGES = {
     "training.epochs": "4",
     "training.batch_size": '"full"',
     "training.shuffle": "false",
+    "training.augmentation": '["gaussian_noise"]',
     "training.report_every": "2",
 }
 
@@ -405,7 +412,10 @@ def test_the_target_is_read(tmp_path):
         parse_recipe("csv", text, changes=["data.target=u"]).load_data()
 
 
-@pytest.mark.parametrize("kind", [nn.Layer, nn.Activation, nn.Initializer, nn.Loss, nn.Optimizer])
+@pytest.mark.parametrize(
+    "kind",
+    [nn.Layer, nn.Activation, nn.Initializer, nn.Loss, nn.Optimizer, nn.Augmentation],
+)
 def test_every_option_is_described(kind):
     for component in kind.known().values():
         if component.__module__.partition(".")[0] == "xpnet":
@@ -454,6 +464,89 @@ def test_an_option_that_nobody_reads_fails_here(path):
     assert outcome(*base, change) != plain
 
 
+# Augmentations are of images, and what each option of theirs is changed to.
+OF_IMAGES = (
+    GOOD.replace('"moons"\nn_samples = 60', '"digits"')
+    .replace("units = 2 ", "units = 10 ")
+    .replace("epochs = 3", "epochs = 1")
+)
+OPTIONS_OF_AUGMENTATIONS = {
+    "flip.probability": 0.3,
+    "shift.pixels": 1,
+    "shift.fill": 0.3,
+    "random_crop.padding": 1,
+    "random_crop.fill": 0.3,
+    "rotate.degrees": 5.0,
+    "rotate.fill": 0.3,
+    "brightness_contrast.brightness": 0.3,
+    "brightness_contrast.contrast": 0.3,
+    "gaussian_noise.std": 0.3,
+}
+
+
+def test_every_option_of_an_augmentation_is_tried():
+    assert set(OPTIONS_OF_AUGMENTATIONS) == {
+        f"{name}.{option.name}"
+        for name, component in nn.Augmentation.known().items()
+        if component.__module__.partition(".")[0] == "xpnet"
+        for option in options(component)
+    }
+
+
+@pytest.mark.parametrize("path", OPTIONS_OF_AUGMENTATIONS)
+def test_an_option_of_an_augmentation_that_nobody_reads_fails_here(path):
+    name, option = path.split(".")
+    changed = f"training.augmentation.0.{option}={OPTIONS_OF_AUGMENTATIONS[path]}"
+    costs = {
+        tuple(parse_recipe("images", OF_IMAGES, changes=changes).run(device="cpu").history.cost)
+        for changes in (
+            [],
+            [f'training.augmentation=["{name}"]'],
+            [f'training.augmentation=["{name}"]', changed],
+        )
+    }
+    assert len(costs) == 3
+
+
+def test_augmentations_of_images_need_images():
+    changes = ['training.augmentation=["gaussian_noise", { type = "shift", pixels = 1 }]']
+    recipe = parse_recipe("good", GOOD, changes=changes)
+    said = "good: training.augmentation.1 does not fit moons: augmentation 'shift' is for images"
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        recipe.run(device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("training.augmentation=3", "training.augmentation must be a list of augmentations, got 3"),
+        ("training.augmentation=flip", "training.augmentation must be a list of augmentations, g"),
+        ('training.augmentation=["flp"]', "training.augmentation.0 must be the name of a known "),
+        ('training.augmentation=["flp"]', "got 'flp'; did you mean 'flip'?"),
+        (
+            'training.augmentation=[{ type = "shift", pixels = -1 }]',
+            "training.augmentation.0.pixels must be an integer in [0, 65535], got -1",
+        ),
+        (
+            'training.augmentation=[{ type = "shift", pixel = 1 }]',
+            "did you mean training.augmentation.0.pixels?",
+        ),
+        ("training.augmentatoin=[]", "did you mean training.augmentation?"),
+    ],
+)
+def test_wrong_augmentations(change, said):
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        parse_recipe("good", GOOD, changes=[change])
+
+
+def test_a_list_of_augmentations_may_be_empty():
+    recipe = parse_recipe("good", GOOD, changes=["training.augmentation=[]"])
+    assert recipe == parse_recipe("good", GOOD)
+    changes = ["training.augmentation=[]", "training.augmentation.0=flip"]
+    with pytest.raises(RecipeError, match=r"0 is not a key of a recipe: the list has no members"):
+        parse_recipe("good", GOOD, changes=changes)
+
+
 def test_options_that_docstrings_leave_out_are_still_known():
     class Undescribed(nn.Layer):
         def __init__(self, width, *, depth=2):
@@ -475,7 +568,7 @@ def test_the_reference_page_is_up_to_date_and_complete():
     for key in KEYS:
         assert all(cell.strip() for cell in listed[key.path]), key.path
         assert key.meaning in listed[key.path][4]
-    for kind in (nn.Layer, nn.Initializer, nn.Loss, nn.Optimizer):
+    for kind in (nn.Layer, nn.Initializer, nn.Loss, nn.Optimizer, nn.Augmentation):
         for name, component in kind.known().items():
             if component.__module__.partition(".")[0] == "xpnet":
                 assert f"| `{name}` |" in page

@@ -237,9 +237,10 @@ class Component:
 
 @dataclass(frozen=True)
 class Components:
-    """A list of them, in order."""
+    """A list of them, in order; of at least one unless it may be empty."""
 
     kind: type[Configurable]
+    may_be_empty: bool = False
 
     @property
     def name(self) -> str:
@@ -248,8 +249,9 @@ class Components:
 
     def check(self, path: str, value: Any) -> list[Any]:
         """Return the list with every member checked."""
-        if not isinstance(value, list) or not value:
-            raise wrong(path, f"{self.name}, at least one", value)
+        if not isinstance(value, list) or not (value or self.may_be_empty):
+            at_least = "" if self.may_be_empty else ", at least one"
+            raise wrong(path, f"{self.name}{at_least}", value)
         return [
             Component(self.kind).check(f"{path}.{number}", member)
             for number, member in enumerate(value)

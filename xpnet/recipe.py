@@ -23,7 +23,7 @@ from xpnet.device import device as make_device
 from xpnet.environment import versions
 from xpnet.files import write_folder
 from xpnet.kinds import nearest
-from xpnet.nn import Loss, Network, Optimizer
+from xpnet.nn import Augmentation, Loss, Network, Optimizer
 from xpnet.report import draw_confusion, draw_curves, draw_mistakes, plotting_problem
 from xpnet.schema import RecipeError, layers_with_init, resolve
 from xpnet.training import History, Interruption, Model, Report, evaluate, fit
@@ -128,6 +128,16 @@ class Recipe:
                 f"for the {n_classes} classes of {dataset.name}, got {network.n_outputs}"
             )
 
+    def _check_augmentation(self, dataset: Dataset) -> None:
+        for number, spec in enumerate(self.values["training"]["augmentation"]):
+            try:
+                Augmentation.resolve(spec).check(dataset.image_shape, dataset.n_features)
+            except ValueError as error:
+                raise RecipeError(
+                    f"{self.name}: training.augmentation.{number} does not fit {dataset.name}: "
+                    f"{error}"
+                ) from error
+
     def _device(self, device: str | Device | None) -> Device:
         if device is None and not os.environ.get("XPNET_DEVICE"):
             device = str(self.values["device"])
@@ -160,7 +170,8 @@ class Recipe:
         Raises
         ------
         RecipeError
-            See :meth:`build`; or if a number is out of the dtype's range.
+            See :meth:`build`; or if an augmentation does not fit the data, or a number is out of
+            the dtype's range.
         DataError
             If the data cannot be had or preprocessed.
         ValueError
@@ -171,6 +182,7 @@ class Recipe:
         values = self.values
         dataset = self.load_data() if dataset is None else dataset
         network = self.build(dataset, device)
+        self._check_augmentation(dataset)
         with Interruption():
             preprocessing, X, divide_by = self._preprocess(dataset, network.dtype)
             validation = None
@@ -207,6 +219,7 @@ class Recipe:
                     optimizer=Optimizer.resolve(values["optimizer"]),
                     validation=validation,
                     train_accuracy=True,
+                    image_shape=dataset.image_shape,
                     on_report=count,
                     **training,
                 )
@@ -532,7 +545,8 @@ def _slot(within: dict[str, Any] | list[Any], word: str, path: str) -> Any:
     if isinstance(within, dict):
         return word
     if not re.fullmatch("[0-9]{1,9}", word) or int(word) >= len(within):
+        counted = f"members are counted from 0 to {len(within) - 1}"
         raise RecipeError(
-            f"{path} is not a key of a recipe: members are counted from 0 to {len(within) - 1}"
+            f"{path} is not a key of a recipe: {counted if within else 'the list has no members'}"
         )
     return int(word)

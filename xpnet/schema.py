@@ -34,7 +34,15 @@ from xpnet.kinds import (
     unknown,
     wrong,
 )
-from xpnet.nn.base import Activation, Initializer, Layer, Loss, Optimizer
+from xpnet.nn.base import (
+    Activation,
+    Augmentation,
+    Configurable,
+    Initializer,
+    Layer,
+    Loss,
+    Optimizer,
+)
 
 __all__ = ["KEYS", "Key", "RecipeError", "layers_with_init", "reference_page", "resolve"]
 
@@ -252,6 +260,14 @@ KEYS = (
         "Whether each epoch visits the samples in a new random order.",
     ),
     Key(
+        "training.augmentation",
+        Components(Augmentation, may_be_empty=True),
+        [],
+        "-",
+        "What is done to the samples of every step at random, one after another; what is evaluated "
+        "is the data as they are.",
+    ),
+    Key(
         "training.report_every",
         Number(1, 10**9, whole=True),
         1,
@@ -319,7 +335,13 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _options() -> Iterator[str]:
     """Give the paths of the components' options, such as ``optimizer.learning_rate``."""
-    for path, kind in (("network.layers.N", Layer), ("loss", Loss), ("optimizer", Optimizer)):
+    kinds: dict[str, type[Configurable]] = {
+        "network.layers.N": Layer,
+        "loss": Loss,
+        "optimizer": Optimizer,
+        "training.augmentation.N": Augmentation,
+    }
+    for path, kind in kinds.items():
         for component in kind.known().values():
             yield from (f"{path}.{option.name}" for option in options(component))
 
@@ -381,7 +403,18 @@ def _flatten(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 # Units of components' options, where they have one.
-_UNITS = {"units": "outputs", "std": "weights", "limit": "weights", "eps": "nats per weight"}
+_UNITS = {
+    "units": "outputs",
+    "std": "weights",
+    "limit": "weights",
+    "eps": "nats per weight",
+    "pixels": "pixels",
+    "padding": "pixels",
+    "degrees": "degrees",
+    "fill": "features",
+    "brightness": "features",
+    "gaussian_noise.std": "features",
+}
 
 
 def reference_page() -> str:
@@ -406,13 +439,13 @@ def reference_page() -> str:
         ]
     lines += [
         "",
-        "## Layers, activations, initializers, losses, optimizers",
+        "## Layers, activations, initializers, losses, optimizers, augmentations",
         "",
         'Each is given by name, `"adam"`, or as a table with its options,',
         '`{ type = "adam", learning_rate = 0.01 }`. Those that you define in Python are known by',
         "their names as soon as they are defined.",
     ]
-    for kind in (Layer, Activation, Initializer, Loss, Optimizer):
+    for kind in (Layer, Activation, Initializer, Loss, Optimizer, Augmentation):
         lines += ["", f"### {kind.__name__}", ""]
         lines += ["| type | option | type of option | default | unit | meaning |"]
         lines += ["|---|---|---|---|---|---|"]
@@ -425,7 +458,7 @@ def reference_page() -> str:
             lines.append(f"| `{name}` | | | | | {_cell(summary)} |")
             lines += [
                 f"| | `{option.name}` | {_type(option.type)} | {_cell(_default(option.default))} | "
-                f"{_UNITS.get(option.name, '-')} | {_cell(option.meaning)} |"
+                f"{_unit(name, option.name)} | {_cell(option.meaning)} |"
                 for option in options(component)
             ]
         if kind is Layer:
@@ -433,10 +466,14 @@ def reference_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _unit(component: str, option: str) -> str:
+    return _UNITS.get(f"{component}.{option}", _UNITS.get(option, "-"))
+
+
 def _default(value: Any) -> str:
     if value is REQUIRED:
         return "required"
-    if value is None:
+    if value is None or value == []:
         return "none"
     if isinstance(value, dict):
         return ", ".join(f"`{name}`: {_default(inner)}" for name, inner in value.items())

@@ -63,7 +63,7 @@ class Flip(ImageAugmentation):
     Parameters
     ----------
     probability : float
-        In [0, 1].
+        That an image is turned, in [0, 1].
 
     Raises
     ------
@@ -100,9 +100,9 @@ class Shift(ImageAugmentation):
     Parameters
     ----------
     pixels : int
-        In [0, 65535].
+        How far at most, in [0, 65535].
     fill : float
-        In the units of the network's input.
+        What comes in from outside, in the units of the network's input.
 
     Raises
     ------
@@ -139,7 +139,7 @@ class RandomCrop(ImageAugmentation):
     Parameters
     ----------
     padding : int
-        In [0, 65535].
+        Width of the margin, in [0, 65535].
     fill : float
         Value of the margin, in the units of the network's input.
 
@@ -181,9 +181,9 @@ class Rotate(ImageAugmentation):
     Parameters
     ----------
     degrees : float
-        In [0, 180].
+        Largest angle, in [0, 180].
     fill : float
-        In the units of the network's input.
+        What comes in from outside, in the units of the network's input.
 
     Raises
     ------
@@ -223,9 +223,10 @@ class BrightnessContrast(ImageAugmentation):
     Parameters
     ----------
     brightness : float
-        At least 0, in the units of the network's input.
+        Largest change of the mean, at least 0, in the units of the network's input.
     contrast : float
-        At least 0: 0.2 lets distances from the mean be between 0.8 and 1.2 of what they were.
+        Largest change of distances from the mean, as a part of them, at least 0: 0.2 brings them to
+        between 0.8 and 1.2 of what they were.
 
     Raises
     ------
