@@ -22,6 +22,7 @@ __all__ = [
     "REQUIRED",
     "Boolean",
     "Choice",
+    "ClassWeight",
     "Component",
     "Components",
     "Initialization",
@@ -166,6 +167,21 @@ class Choice:
         if value not in self.choices or not isinstance(value, str):
             raise wrong(path, self.name, value, near=nearest(value, self.choices))
         return value
+
+
+@dataclass(frozen=True)
+class ClassWeight:
+    """Weights of classes: a list of numbers, or a word."""
+
+    name: str = '"none", "balanced" or list of numbers'
+
+    def check(self, path: str, value: Any) -> Any:
+        """Return the word, or the numbers as floats."""
+        if value in ("none", "balanced") and isinstance(value, str):
+            return value
+        if not isinstance(value, list) or not value:
+            raise wrong(path, self.name, value, near=nearest(value, ("none", "balanced")))
+        return [Number(0).check(f"{path}.{number}", one) for number, one in enumerate(value)]
 
 
 @dataclass(frozen=True)
@@ -329,7 +345,7 @@ def _with_article(noun: str) -> str:
     """Write ``"full" or integer >= 1`` as ``"full" or an integer >= 1``."""
     before, word, after = noun.rpartition('" or ')
     article = {
-        **dict.fromkeys(("finite", "list", "loss", "number", "string"), "a "),
+        **dict.fromkeys(("finite", "list", "loss", "number", "schedule", "string"), "a "),
         **dict.fromkeys(("initializer", "integer", "optimizer"), "an "),
         "name": "the ",
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,9 @@ from xpnet.random import Purpose
 
 def mask_of(seed, layer, step, shape, rate):
     """Which elements stay, from the generator itself."""
-    words = random_words(np, int(np.prod(shape)), seed, layer=layer, step=step, purpose=3)
+    words = random_words(
+        np, int(np.prod(shape)), seed, layer=layer, step=step, purpose=Purpose.DROPOUT
+    )
     return words.reshape(shape) >= np.uint32(int(rate * 2**32))
 
 
@@ -36,7 +40,6 @@ def forward(dev, rate, X, *, seed=5, step=0, number=0, training=True):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("seed", "step", "number"), [(5, 0, 0), (2**63, 7, 0), (5, 2**31, 2)])
 def test_the_mask_is_that_of_seed_place_and_step(dev, dtype, seed, step, number):
-    assert Purpose.DROPOUT == 3
     X = np.random.default_rng(0).standard_normal((9, 13)).astype(dtype)
     output, dX = forward(dev, 0.3, X, seed=seed, step=step, number=number)
     kept = mask_of(seed, number, step, X.shape, 0.3)
@@ -80,7 +83,11 @@ def test_every_step_of_a_run_has_a_mask_of_its_own(dev):
         [nn.Dense(40), Watching(0.5), Watching(0.3), nn.Dense(2)], 3, device=dev, seed=2
     )
     X = np.random.default_rng(1).standard_normal((50, 3))
-    arguments = {"loss": "softmax_cross_entropy", "optimizer": "adam", "batch_size": 20}
+    arguments: dict[str, Any] = {
+        "loss": "softmax_cross_entropy",
+        "optimizer": "adam",
+        "batch_size": 20,
+    }
     training.fit(network, X, np.arange(50) % 2, epochs=3, **arguments)
     assert [size for size, _ in seen] == [20, 20, 20, 20, 10, 10] * 3
     assert len(set(seen)) == len(seen)

@@ -139,7 +139,7 @@ def labels_for(rng, loss, n, n_outputs):
 @pytest.mark.parametrize("norm", [None, *NORMS], ids=str)
 def test_tools(dev, norm, loss, weighted):
     rng = np.random.default_rng(8)
-    layers = [nn.Dense(6, "tanh"), nn.Dense(3)]
+    layers: list[nn.Layer] = [nn.Dense(6, "tanh"), nn.Dense(3)]
     if norm is not None:
         layers.insert(1, nn.Layer.resolve(norm))
     network = nn.Network(layers, 4, seed=5, device=dev)

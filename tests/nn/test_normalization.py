@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -48,7 +50,7 @@ def trajectory(dev, norm, batch_sizes, n_steps=50):
 
 def pytorchs(initial, norm, batch_sizes, n_steps=50):
     X, y = samples()
-    net = torch.nn.Sequential(
+    net: Any = torch.nn.Sequential(
         torch.nn.Linear(D, 8, bias=False), norm, torch.nn.Tanh(), torch.nn.Linear(8, K)
     ).double()
     given = {
@@ -78,8 +80,9 @@ def pytorchs(initial, norm, batch_sizes, n_steps=50):
         for name, (p, is_transposed) in given.items()
     }
     if isinstance(norm, torch.nn.BatchNorm1d):
-        found["layers.1.running_mean"] = norm.running_mean.numpy()
-        found["layers.1.running_variance"] = norm.running_var.numpy()
+        statistics = norm.state_dict()
+        found["layers.1.running_mean"] = statistics["running_mean"].numpy()
+        found["layers.1.running_variance"] = statistics["running_var"].numpy()
     net.eval()
     return losses, found, net(torch.tensor(X)).detach().numpy()
 
@@ -88,6 +91,8 @@ def pytorchs(initial, norm, batch_sizes, n_steps=50):
 @pytest.mark.parametrize("kind", ["batch", "layer"])
 def test_pytorchs_trajectory(dev, kind, batch_sizes):
     """Forward, backward, running statistics and prediction; with a short last batch."""
+    ours: nn.Layer
+    theirs: Any
     if kind == "batch":
         ours, theirs = nn.BatchNorm(0.3, eps=1e-3), torch.nn.BatchNorm1d(8, eps=1e-3, momentum=0.3)
     else:
@@ -127,7 +132,7 @@ def test_a_batch_of_one_sample(dev):
 def test_training_where_the_last_batch_is_one_sample(dev):
     X, y = samples(33)
     network = nn.Network([nn.Dense(8), "batch_norm", "relu", nn.Dense(K)], D, device=dev)
-    arguments = {"loss": "softmax_cross_entropy", "optimizer": nn.Adam(0.01)}
+    arguments: dict[str, Any] = {"loss": "softmax_cross_entropy", "optimizer": nn.Adam(0.01)}
     history = training.fit(network, X, y, epochs=30, batch_size=16, **arguments)
     assert history.reports[-1].cost < 0.8 * history.reports[0].cost
     variance = dev.to_host(network.layers[1].running_variance)
@@ -138,7 +143,7 @@ def test_training_where_the_last_batch_is_one_sample(dev):
 def test_prediction_does_not_depend_on_the_other_samples(dev):
     X, y = samples()
     network = nn.Network([nn.Dense(8), "batch_norm", "relu", nn.Dense(K)], D, device=dev)
-    arguments = {"loss": "softmax_cross_entropy", "optimizer": nn.Adam(0.01)}
+    arguments: dict[str, Any] = {"loss": "softmax_cross_entropy", "optimizer": nn.Adam(0.01)}
     training.fit(network, X, y, epochs=3, batch_size=16, **arguments)
     before = dev.to_host(network.statistics).copy()
     together = network.predict(X)
@@ -225,7 +230,7 @@ def test_gradients(dev, layer, n):
 def test_a_network_with_statistics_is_saved_and_copied_whole(dev, tmp_path):
     X, y = samples()
     network = nn.Network([nn.Dense(8), "batch_norm", "relu", nn.Dense(K)], D, device=dev)
-    arguments = {"loss": "softmax_cross_entropy", "optimizer": nn.Adam(0.01)}
+    arguments: dict[str, Any] = {"loss": "softmax_cross_entropy", "optimizer": nn.Adam(0.01)}
     training.fit(network, X, y, epochs=3, batch_size=16, **arguments)
     training.save_network(network, tmp_path / "net.safetensors")
     for again in (

@@ -5,6 +5,8 @@ What PyTorch lacks is written out here, from the papers, in NumPy.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -31,7 +33,7 @@ class Transcribed:
 
     def __init__(self, parameters, rule):
         self.parameters, self.rule, self.t = list(parameters), rule, 0
-        self.memory = [{} for _ in self.parameters]
+        self.memory: list[dict[str, Any]] = [{} for _ in self.parameters]
 
     def zero_grad(self):
         for p in self.parameters:
@@ -291,6 +293,8 @@ def test_class_weights(dev):
 def test_sample_weights(dev, kind):
     """The weighted mean, sum w l / sum w, of losses that PyTorch gives sample by sample."""
     rng = np.random.default_rng(16)
+    y: Any
+    loss: nn.Loss
     weights = rng.random(N_SAMPLES) * 3 * (rng.random(N_SAMPLES) < 0.8)
 
     def mean(losses, weights):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,7 +25,11 @@ def make(dev, layers=None, dtype="float64"):
 
 def train(network, epochs=1, **options):
     X, y = samples()
-    arguments = {"loss": "softmax_cross_entropy", "optimizer": nn.GradientDescent(0.1), **options}
+    arguments: dict[str, Any] = {
+        "loss": "softmax_cross_entropy",
+        "optimizer": nn.GradientDescent(0.1),
+        **options,
+    }
     return training.fit(network, X, y, epochs=epochs, **arguments)
 
 
@@ -58,7 +64,11 @@ def test_biases_and_scales_are_not_penalised(dev):
                 array[...] = 1.0
     before = host(dev, network)
     X = np.zeros((6, D))
-    options = {"loss": "softmax_cross_entropy", "optimizer": nn.GradientDescent(1e-3), "epochs": 1}
+    options: dict[str, Any] = {
+        "loss": "softmax_cross_entropy",
+        "optimizer": nn.GradientDescent(1e-3),
+        "epochs": 1,
+    }
     training.fit(network, X, np.arange(6) % K, l2=100.0, **options)
     for name, array in host(dev, network).items():
         ratio = np.linalg.norm(array) / np.linalg.norm(before[name])
@@ -91,7 +101,11 @@ def test_gradients_of_penalties(dev, penalty):
     rng = np.random.default_rng(3)
     X, y = rng.standard_normal((7, D)), rng.integers(0, K, 7)
     network = make(dev)
-    options = {"loss": "softmax_cross_entropy", "sample_weight": rng.random(7), **penalty}
+    options: dict[str, Any] = {
+        "loss": "softmax_cross_entropy",
+        "sample_weight": rng.random(7),
+        **penalty,
+    }
     result = gradient_check(network, X, y, **options)
     assert result.passed, str(result)
     without = gradient_check(network, X, **penalty)  # a random upstream gradient
@@ -145,7 +159,7 @@ def test_clipping_by_value(dev):
 
 def test_clipping_lets_a_run_survive(dev):
     """Without it the same run diverges."""
-    options = {"optimizer": nn.GradientDescent(50.0), "loss": "mean_squared_error"}
+    options: dict[str, Any] = {"optimizer": nn.GradientDescent(50.0), "loss": "mean_squared_error"}
     X, y = samples()
     y = np.eye(K)[y]
     layers = [nn.Dense(8, "relu"), nn.Dense(K)]

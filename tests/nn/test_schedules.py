@@ -61,9 +61,7 @@ def test_pytorchs_schedules(name):
 @pytest.mark.parametrize("name", ["exponential", "step", "constant"])
 def test_pytorchs_warm_up(name):
     ours, theirs = CASES[name]
-    config = ours.get_config()
-    config = {"type": config} if isinstance(config, str) else config
-    ours = nn.Schedule.resolve({**config, "warmup": 5})
+    ours = nn.Schedule.resolve({**ours.get_config(), "warmup": 5})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch warns of its own order of calls
         expected = pytorchs(warmed_up(theirs, 5), 30)
@@ -166,10 +164,10 @@ def test_every_step_has_its_rate(dev, schedule, optimizer, monkeypatch):
         expected = [schedule.at(t, 18) for t in range(18)]
     else:
         expected = [schedule.at(t // 3, 6) for t in range(18)]
-    rates = np.array([float(dev.to_host(rate)[0]) for rate in rates])
-    np.testing.assert_allclose(rates, 0.1 * np.array(expected), rtol=1e-15)
+    used = np.array([float(dev.to_host(rate)[0]) for rate in rates])
+    np.testing.assert_allclose(used, 0.1 * np.array(expected), rtol=1e-15)
     reported = [report.learning_rate for report in history.reports]
-    np.testing.assert_array_equal(reported, rates[2::3])
+    np.testing.assert_array_equal(reported, used[2::3])
 
 
 def test_a_plateau_reduces_the_rate_of_a_run(dev):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -44,7 +46,7 @@ def measured(network):
 @pytest.mark.parametrize("patience", [1, 5, 20])
 @pytest.mark.parametrize("monitor", ["validation_cost", "validation_accuracy", "train_accuracy"])
 def test_it_stops_and_the_best_is_restored(dev, monitor, patience):
-    options = {"train_accuracy": monitor == "train_accuracy"}
+    options: dict[str, Any] = {"train_accuracy": monitor == "train_accuracy"}
     _, whole = train(dev, None, **options)
     network, history = train(dev, EarlyStopping(monitor, patience), **options)
     values = [getattr(report, monitor) for report in whole.reports]
@@ -90,7 +92,7 @@ def test_a_smaller_improvement_than_min_delta_does_not_count(dev):
 def test_with_batch_norm_and_an_average(dev):
     """The statistics of the best epoch, too, and the average that was evaluated then."""
     layers = [nn.Dense(32), "batch_norm", "relu", nn.Dense(K)]
-    options = {"batch_size": 20, "average": 0.9, "layers": layers}
+    options: dict[str, Any] = {"batch_size": 20, "average": 0.9, "layers": layers}
     network, history = train(dev, EarlyStopping(patience=8), **options)
     assert history.stopped_early
     cost, _ = measured(network)
@@ -105,7 +107,7 @@ def test_reports_are_what_is_looked_at(dev):
 
 def test_what_is_not_there_cannot_be_watched(dev):
     network = nn.Network([nn.Dense(K)], D, device=dev)
-    arguments = {"loss": "softmax_cross_entropy", "optimizer": "adam", "epochs": 1}
+    arguments: dict[str, Any] = {"loss": "softmax_cross_entropy", "optimizer": "adam", "epochs": 1}
     for options, said in (
         ({"early_stopping": EarlyStopping()}, "early_stopping watches validation_cost: pass val"),
         ({"schedule": "reduce_on_plateau"}, "schedule watches validation_cost: pass validation"),
@@ -115,7 +117,7 @@ def test_what_is_not_there_cannot_be_watched(dev):
         ),
     ):
         with pytest.raises(ValueError, match=said):
-            training.fit(network, *data(10, 0), **arguments, **options)
+            training.fit(network, *data(10, 0), **{**arguments, **options})
 
 
 @pytest.mark.parametrize(
