@@ -24,12 +24,14 @@ from xpnet.nn.base import (
 from xpnet.nn.dropout import Dropout
 from xpnet.nn.gradient_check import GradientCheck, gradient_check
 from xpnet.nn.initializers import (
+    Constant,
     HeNormal,
     HeUniform,
     LeCunNormal,
     LeCunUniform,
     Normal,
     Ones,
+    Orthogonal,
     Uniform,
     XavierNormal,
     XavierUniform,
@@ -59,6 +61,7 @@ __all__ = [
     "Batch",
     "BatchNorm",
     "Cache",
+    "Constant",
     "CosineDecay",
     "Dense",
     "Dropout",
@@ -86,6 +89,7 @@ __all__ = [
     "Normal",
     "Ones",
     "Optimizer",
+    "Orthogonal",
     "RMSprop",
     "ReLU",
     "ReduceOnPlateau",
