@@ -21,6 +21,7 @@ from xpnet.nn.base import (
     Optimizer,
     Schedule,
 )
+from xpnet.nn.diagnosis import Diagnosis, LayerDiagnosis, diagnose
 from xpnet.nn.dropout import Dropout
 from xpnet.nn.gradient_check import GradientCheck, gradient_check
 from xpnet.nn.initializers import (
@@ -64,6 +65,7 @@ __all__ = [
     "Constant",
     "CosineDecay",
     "Dense",
+    "Diagnosis",
     "Dropout",
     "ExponentialDecay",
     "GELUTanh",
@@ -75,6 +77,7 @@ __all__ = [
     "Initializer",
     "InverseTimeDecay",
     "Layer",
+    "LayerDiagnosis",
     "LayerNorm",
     "LeCunNormal",
     "LeCunUniform",
@@ -107,5 +110,6 @@ __all__ = [
     "XavierNormal",
     "XavierUniform",
     "Zeros",
+    "diagnose",
     "gradient_check",
 ]
