@@ -213,7 +213,7 @@ def test_bytes_become_the_numbers_that_preprocessing_makes_of_them(
             r"network.layers: .*Normal\(std=1e\+39\) must draw finite float32 numbers",
         ),
         (
-            ["network.layers.0.init=orthogonal"],
+            ["network.layers.0.init=sparse"],
             'network.layers.0.init must be "auto" or the name of a known',
         ),
     ],

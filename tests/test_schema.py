@@ -67,8 +67,20 @@ def test_everything_is_filled_in():
         "network": {
             "init": "auto",
             "layers": [
-                {"type": "dense", "units": 4, "activation": "tanh", "bias": True},
-                {"type": "dense", "units": 2, "activation": "identity", "bias": True},
+                {
+                    "type": "dense",
+                    "units": 4,
+                    "activation": "tanh",
+                    "bias": True,
+                    "bias_init": "zeros",
+                },
+                {
+                    "type": "dense",
+                    "units": 2,
+                    "activation": "identity",
+                    "bias": True,
+                    "bias_init": "zeros",
+                },
             ],
         },
         "training": {
@@ -109,6 +121,25 @@ def test_what_is_written_out_can_still_be_changed():
     recipe = parse_recipe("written", written)
     network = recipe.build(recipe.load_data(), "cpu")
     assert [layer.get_config()["init"] for layer in network.layers] == ["auto", "zeros"]
+
+
+def test_ways_to_draw_are_written_out_and_read_back():
+    init = {"type": "orthogonal", "gain": "activation"}
+    changes = [
+        'network.init={type="orthogonal", gain="activation"}',
+        'network.layers.0.bias_init={type="constant", value=-1}',
+    ]
+    recipe = parse_recipe("good", GOOD, changes=changes)
+    again = parse_recipe("again", recipe.to_toml())
+    assert again.values == recipe.values
+    assert again.values["network"]["init"] == init
+    network = again.build(again.load_data(), "cpu")
+    first, last = (layer.get_config() for layer in network.layers)
+    assert (first["init"], last["init"]) == (init, init)
+    assert (first["bias_init"], last["bias_init"]) == ({"type": "constant", "value": -1}, "zeros")
+    W, b = (network.named_parameters()[f"layers.0.{name}"] for name in ("W", "b"))
+    np.testing.assert_allclose(W @ W.T, (5 / 3) ** 2 * np.eye(2), atol=1e-6)
+    assert (b == -1).all()
 
 
 def test_options_that_toml_has_no_word_for():
@@ -314,6 +345,26 @@ def test_options_that_toml_has_no_word_for():
         ),
         ("[network]", '[network]\ninit = "he_norma"', "did you mean 'he_normal'?"),
         ("[network]", '[network]\ninit = { type = "normal", std = 0 }', "network.init.std must be"),
+        (
+            "[network]",
+            '[network]\ninit = { type = "he_normal", gain = "activatio" }',
+            "network.init.gain must be a positive number or \"activation\", got 'activatio'",
+        ),
+        (
+            'activation = "tanh"',
+            'activation = "tanh", bias_init = { type = "constant" }',
+            "network.layers.0.bias_init.value is missing: Any finite number.",
+        ),
+        (
+            'activation = "tanh"',
+            'activation = "tanh", bias = false, bias_init = "ones"',
+            "network.layers.0.bias_init must be left out with bias=False, got 'ones'",
+        ),
+        (
+            'activation = "tanh"',
+            'activation = "tanh", bias_init = "auto"',
+            "network.layers.0.bias_init must be the name of a known initializer (",
+        ),
         # keys of other data sets
         ("n_samples = 60", 'target = "y"', "data.target (got 'y') is not for moons, only for .csv"),
         ('"moons"', '"digits"', "data.n_samples (got 60) is not for digits, only for moons, circ"),
@@ -507,6 +558,7 @@ OPTIONS: dict[str, Any] = {
     "dense.activation": 'network.layers.0.activation="relu"',
     "dense.init": 'network.layers.0.init="ones"',
     "dense.bias": "network.layers.0.bias=false",
+    "dense.bias_init": 'network.layers.0.bias_init="ones"',
     "dense.max_norm": "network.layers.0.max_norm=0.1",
     "dropout.rate": (HIDDEN.format('"dropout"'), "network.layers.1.rate=0.1"),
     "batch_norm.momentum": (HIDDEN.format('"batch_norm"'), "network.layers.1.momentum=0.5"),
@@ -517,6 +569,17 @@ OPTIONS: dict[str, Any] = {
         "network.layers.0.activation.slope=0.3",
     ),
     "elu.alpha": ("network.layers.0.activation=elu", "network.layers.0.activation.alpha=0.3"),
+    "constant.value": (
+        'network.layers.0.bias_init={type="constant", value=0.1}',
+        "network.layers.0.bias_init.value=0.3",
+    ),
+    **{
+        f"{init}.gain": (f"network.init={init}", "network.init.gain=0.3")
+        for init in (
+            *("he_normal", "he_uniform", "lecun_normal", "lecun_uniform", "orthogonal"),
+            *("xavier_normal", "xavier_uniform"),
+        )
+    },
     "normal.std": ("network.init=normal", "network.init.std=0.3"),
     "uniform.limit": ("network.init=uniform", "network.init.limit=0.3"),
     "softmax_cross_entropy.label_smoothing": "loss.label_smoothing=0.3",

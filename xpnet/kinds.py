@@ -274,7 +274,11 @@ class Components:
 
 # Options of layers that are components themselves.
 Initialization = Component(Initializer, "auto")
-_NESTED: dict[str, Kind] = {"activation": Component(Activation), "init": Initialization}
+_NESTED: dict[str, Kind] = {
+    "activation": Component(Activation),
+    "init": Initialization,
+    "bias_init": Component(Initializer),
+}
 
 
 @dataclass(frozen=True)

@@ -482,7 +482,13 @@ def _flatten(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 # Units of components' options, where they have one.
-_UNITS = {"units": "outputs", "std": "weights", "limit": "weights", "eps": "nats per weight"}
+_UNITS = {
+    "units": "outputs",
+    "std": "weights",
+    "limit": "weights",
+    "value": "weights",
+    "eps": "nats per weight",
+}
 
 
 def reference_page() -> str:
@@ -554,7 +560,9 @@ def _type(text: str) -> str:
     """Translate what Python calls a type into TOML's words."""
     words = {"int": "integer", "float": "number", "bool": "boolean"}
     component = re.fullmatch(r"str, dict or (\w+)", text)
-    return component[1].lower() if component else words.get(text, text)
+    if component:
+        return component[1].lower()
+    return re.sub(r"^\w+", lambda found: words.get(found[0], found[0]), text)
 
 
 def _cell(text: str) -> str:

@@ -21,15 +21,18 @@ from xpnet.nn.base import (
     Optimizer,
     Schedule,
 )
+from xpnet.nn.diagnosis import Diagnosis, LayerDiagnosis, diagnose
 from xpnet.nn.dropout import Dropout
 from xpnet.nn.gradient_check import GradientCheck, gradient_check
 from xpnet.nn.initializers import (
+    Constant,
     HeNormal,
     HeUniform,
     LeCunNormal,
     LeCunUniform,
     Normal,
     Ones,
+    Orthogonal,
     Uniform,
     XavierNormal,
     XavierUniform,
@@ -59,8 +62,10 @@ __all__ = [
     "Batch",
     "BatchNorm",
     "Cache",
+    "Constant",
     "CosineDecay",
     "Dense",
+    "Diagnosis",
     "Dropout",
     "ExponentialDecay",
     "GELUTanh",
@@ -72,6 +77,7 @@ __all__ = [
     "Initializer",
     "InverseTimeDecay",
     "Layer",
+    "LayerDiagnosis",
     "LayerNorm",
     "LeCunNormal",
     "LeCunUniform",
@@ -86,6 +92,7 @@ __all__ = [
     "Normal",
     "Ones",
     "Optimizer",
+    "Orthogonal",
     "RMSprop",
     "ReLU",
     "ReduceOnPlateau",
@@ -103,5 +110,6 @@ __all__ = [
     "XavierNormal",
     "XavierUniform",
     "Zeros",
+    "diagnose",
     "gradient_check",
 ]

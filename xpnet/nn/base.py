@@ -436,10 +436,14 @@ class Activation(Layer, abstract=True):
         lets ``A`` take the place of ``Z``.
     default_init : str
         The initializer that suits weights in front of this activation.
+    gain : float or None
+        What an initializer with ``gain="activation"`` multiplies the standard deviation of these
+        weights by; None where the class states none.
     """
 
     gradient_from: ClassVar[str] = "both"
     default_init: ClassVar[str] = "xavier_normal"
+    gain: float | None = None
 
     def function(self, Z: Array) -> Array:
         """Compute ``A`` from ``Z``."""
@@ -487,6 +491,11 @@ class Initializer(Configurable):
         float64 array of that shape
         """
         raise NotImplementedError(f"{type(self).__name__} must define draw(stream, shape)")
+
+    def for_activation(self, activation: Activation) -> Initializer:
+        """Give the initializer of weights in front of this activation; the default is itself."""
+        del activation
+        return self
 
 
 class Loss(Configurable):
