@@ -216,8 +216,8 @@ class Cache(SimpleNamespace):
         Whether a backward pass will follow: dropout drops, and batch normalisation takes the
         batch's own statistics.
     input_gradient : bool
-        Whether the layer's ``backward`` must return ``dX``; the first layer of a network need
-        not.
+        Whether the layer's ``backward`` must return ``dX``; the first layer with parameters need
+        not, and those before it are not asked to go back at all.
     number : int
         The layer's place in the network, from 0.
     batch : Batch
