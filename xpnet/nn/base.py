@@ -389,6 +389,11 @@ class Layer(Configurable):
         """
         raise NotImplementedError(f"{type(self).__name__} must define backward(dA, cache)")
 
+    @property
+    def has_constraint(self) -> bool:
+        """Whether :meth:`constrain` does anything; by default, where a subclass defines it."""
+        return type(self).constrain is not Layer.constrain
+
     def constrain(self, cache: Cache) -> None:
         """Bring parameters back to where they must be, after each update; the default does nothing.
 

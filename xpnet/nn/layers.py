@@ -144,6 +144,11 @@ class Dense(Layer):
             return None
         return ops.matmul(dZ, self.W.swapaxes(-1, -2), out=cache.dX)
 
+    @property
+    def has_constraint(self) -> bool:
+        """Whether there is a ``max_norm``."""
+        return self.max_norm is not None
+
     def constrain(self, cache: Cache) -> None:
         """Shorten the columns of ``W`` that are longer than ``max_norm``."""
         if self.max_norm is not None:
