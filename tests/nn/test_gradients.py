@@ -184,7 +184,7 @@ def test_random_compositions_of_tools(dev, data):
         sample_weight=rng.random(n) + 0.1 if draw(st.booleans(), label="weighted") else None,
         l1=draw(st.sampled_from([0.0, 0.01])),
         l2=draw(st.sampled_from([0.0, 0.3])),
-        max_elements=40,
+        max_elements=12,
         seed=seed,
     )
     assume(not any(result.skipped.values()))
