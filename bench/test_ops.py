@@ -24,6 +24,8 @@ COLD_BYTES = 128 * 2**20  # several times the last cache of this and most machin
 ROUNDS = 41
 
 PARAMETERS = (235_146,)  # of 784-256-128-10
+LINES = (919, 256)  # the same, as rows that are summed
+WEIGHTS = (784, 256)
 HIDDEN, LARGE = (128, 256), (1024, 1024)
 LOGITS, MANY_LOGITS = (128, 10), (1024, 1000)
 IMAGES = (128, 784)
@@ -31,15 +33,23 @@ IMAGES = (128, 784)
 
 def shapes_of(name: str) -> tuple[tuple[int, ...], ...]:
     """Give the shapes that an operation meets in training."""
-    if name.endswith("_update"):
+    if name.endswith("_update") or name in ("scale", "clip"):
         return (PARAMETERS,)
+    if name in ("square_sum", "penalty_grad"):
+        return (LINES,)
+    if name == "limit_norms":
+        return (WEIGHTS,)
+    if name in ("shares", "variance_correction", "clip_factor"):
+        return ((128,),)
+    if name == "batch_norm_tick":
+        return ((256,),)
     if name == "adam_tick":
         return ((1,),)
     if name == "mean":
         return ((128,), (8192,))
     if name in (*ELSEWHERE, "brightness_contrast", "gaussian_noise"):
         return (IMAGES,)
-    if name in ("softmax", "sigmoid_cross_entropy", "softmax_cross_entropy"):
+    if name in ("softmax", "sigmoid_cross_entropy", "softmax_cross_entropy", "squared_error"):
         return (LOGITS, MANY_LOGITS)
     return (HIDDEN, LARGE)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import require_file
+from tests.devices import chosen
 from xpnet.data import Contents, DataError, Part, load_dataset, make_dataset
 from xpnet.data.preprocessing import NORMALISATIONS
 from xpnet.data.store import DEBIAN
@@ -213,7 +214,7 @@ def test_bytes_become_the_numbers_that_preprocessing_makes_of_them(
             r"network.layers: .*Normal\(std=1e\+39\) must draw finite float32 numbers",
         ),
         (
-            ["network.layers.0.init=orthogonal"],
+            ["network.layers.0.init=sparse"],
             'network.layers.0.init must be "auto" or the name of a known',
         ),
     ],
@@ -347,10 +348,12 @@ def test_data_that_cannot_be_standardised(dev, tmp_path):
 
 
 @pytest.mark.slow
-def test_fashion_mnist(dev):
+def test_fashion_mnist(dev, request):
     require_file(DEBIAN / "fashion-mnist", "train-images-idx3-ubyte.gz")
-    recipe = load_recipe("fashion-mnist")
+    is_emulated = request.config.stash[chosen] == "emulated"  # and slow
+    recipe = load_recipe("fashion-mnist", changes=["training.epochs=1"] if is_emulated else [])
     result = recipe.run(recipe.load_data(), dev)
     assert len(result.dataset.X_train) == 54_000
     assert result.dataset.n_classes == 10
-    assert result.test_accuracy >= 0.88
+    assert result.history.reports[-1].epoch == recipe.values["training"]["epochs"] - 1 <= 19
+    assert result.test_accuracy >= (0.8 if is_emulated else 0.89)

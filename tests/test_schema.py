@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import tomllib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def test_everything_is_filled_in():
         "rng": "numpy",
         "dtype": "float32",
         "device": "cpu",
-        "loss": "softmax_cross_entropy",
+        "loss": {"type": "softmax_cross_entropy", "label_smoothing": 0.0},
         "optimizer": {
             "type": "adam",
             "learning_rate": 0.01,
@@ -50,7 +51,9 @@ def test_everything_is_filled_in():
             "beta2": 0.999,
             "eps": 1e-8,
             "epsilon_hat": False,
+            "weight_decay": 0.0,
         },
+        "schedule": {"type": "constant", "per": "epoch", "warmup": 0},
         "data": {
             "dataset": "moons",
             "n_samples": 60,
@@ -64,8 +67,20 @@ def test_everything_is_filled_in():
         "network": {
             "init": "auto",
             "layers": [
-                {"type": "dense", "units": 4, "activation": "tanh", "bias": True},
-                {"type": "dense", "units": 2, "activation": "identity", "bias": True},
+                {
+                    "type": "dense",
+                    "units": 4,
+                    "activation": "tanh",
+                    "bias": True,
+                    "bias_init": "zeros",
+                },
+                {
+                    "type": "dense",
+                    "units": 2,
+                    "activation": "identity",
+                    "bias": True,
+                    "bias_init": "zeros",
+                },
             ],
         },
         "training": {
@@ -73,7 +88,21 @@ def test_everything_is_filled_in():
             "batch_size": 16,
             "shuffle": True,
             "augmentation": [],
+            "seed": "auto",
+            "class_weight": "none",
+            "l1": 0.0,
+            "l2": 0.0,
+            "penalty": "mean",
+            "clip_value": "none",
+            "clip_norm": "none",
+            "average": "none",
             "report_every": 1,
+        },
+        "early_stopping": {
+            "patience": "never",
+            "monitor": "validation_cost",
+            "min_delta": 0.0,
+            "restore_best": True,
         },
     }
 
@@ -93,6 +122,25 @@ def test_what_is_written_out_can_still_be_changed():
     recipe = parse_recipe("written", written)
     network = recipe.build(recipe.load_data(), "cpu")
     assert [layer.get_config()["init"] for layer in network.layers] == ["auto", "zeros"]
+
+
+def test_ways_to_draw_are_written_out_and_read_back():
+    init = {"type": "orthogonal", "gain": "activation"}
+    changes = [
+        'network.init={type="orthogonal", gain="activation"}',
+        'network.layers.0.bias_init={type="constant", value=-1}',
+    ]
+    recipe = parse_recipe("good", GOOD, changes=changes)
+    again = parse_recipe("again", recipe.to_toml())
+    assert again.values == recipe.values
+    assert again.values["network"]["init"] == init
+    network = again.build(again.load_data(), "cpu")
+    first, last = (layer.get_config() for layer in network.layers)
+    assert (first["init"], last["init"]) == (init, init)
+    assert (first["bias_init"], last["bias_init"]) == ({"type": "constant", "value": -1}, "zeros")
+    W, b = (network.named_parameters()[f"layers.0.{name}"] for name in ("W", "b"))
+    np.testing.assert_allclose(W @ W.T, (5 / 3) ** 2 * np.eye(2), atol=1e-6)
+    assert (b == -1).all()
 
 
 def test_options_that_toml_has_no_word_for():
@@ -261,7 +309,7 @@ def test_options_that_toml_has_no_word_for():
             '"adan"',
             "optimizer.type must be the name of a known optimizer (",  # others' tests define more
         ),
-        ('"adam"', '"adan"', "adam, gradient_descent), got 'adan'; did you mean 'adam'?"),
+        ('"adam"', '"adan"', "rmsprop), got 'adan'; did you mean 'adam'?"),
         (
             "[network]",
             "[network]\ninit = 3",
@@ -298,6 +346,26 @@ def test_options_that_toml_has_no_word_for():
         ),
         ("[network]", '[network]\ninit = "he_norma"', "did you mean 'he_normal'?"),
         ("[network]", '[network]\ninit = { type = "normal", std = 0 }', "network.init.std must be"),
+        (
+            "[network]",
+            '[network]\ninit = { type = "he_normal", gain = "activatio" }',
+            "network.init.gain must be a positive number or \"activation\", got 'activatio'",
+        ),
+        (
+            'activation = "tanh"',
+            'activation = "tanh", bias_init = { type = "constant" }',
+            "network.layers.0.bias_init.value is missing: Any finite number.",
+        ),
+        (
+            'activation = "tanh"',
+            'activation = "tanh", bias = false, bias_init = "ones"',
+            "network.layers.0.bias_init must be left out with bias=False, got 'ones'",
+        ),
+        (
+            'activation = "tanh"',
+            'activation = "tanh", bias_init = "auto"',
+            "network.layers.0.bias_init must be the name of a known initializer (",
+        ),
         # keys of other data sets
         ("n_samples = 60", 'target = "y"', "data.target (got 'y') is not for moons, only for .csv"),
         ('"moons"', '"digits"', "data.n_samples (got 60) is not for digits, only for moons, circ"),
@@ -336,6 +404,7 @@ CHANGES = {
     "device": '"cuda:99"',
     "loss": '"sigmoid_cross_entropy"',
     "optimizer": '"gradient_descent"',
+    "schedule": '"exponential"',
     "data.dataset": '"circles"',
     "data.target": '"y"',
     "data.n_samples": "100",
@@ -351,7 +420,36 @@ CHANGES = {
     "training.batch_size": '"full"',
     "training.shuffle": "false",
     "training.augmentation": '["gaussian_noise"]',
+    "training.seed": "1",
+    "training.class_weight": "[1.0, 2.0]",
+    "training.l1": "0.1",
+    "training.l2": "0.1",
+    "training.penalty": '"sum"',
+    "training.clip_value": "1e-3",
+    "training.clip_norm": "1e-3",
+    "training.average": "0.5",
     "training.report_every": "2",
+    "early_stopping.patience": "1",
+    "early_stopping.monitor": '"cost"',
+    "early_stopping.min_delta": "0.01",
+    "early_stopping.restore_best": "false",
+}
+# What must be said besides, for a key to matter.
+WITH = {
+    "loss": ("network.layers.1.units=1",),
+    "training.clip_value": ("optimizer=gradient_descent",),  # Adam divides a scale out
+    "training.clip_norm": ("optimizer=gradient_descent",),
+    "training.penalty": ("training.l2=0.1",),
+    **dict.fromkeys(
+        ("early_stopping.monitor", "early_stopping.restore_best"),
+        (
+            "early_stopping.patience=2",
+            "training.epochs=30",
+            "optimizer.learning_rate=1.0",
+        ),
+    ),
+    "early_stopping.patience": ("training.epochs=30", "optimizer.learning_rate=1.0"),
+    "early_stopping.min_delta": ("early_stopping.patience=2", "training.epochs=30"),
 }
 
 
@@ -373,10 +471,9 @@ def test_every_key_is_tried():
 
 @pytest.mark.parametrize("path", sorted(set(CHANGES) - {"description", "device", "data.target"}))
 def test_a_key_that_nobody_reads_fails_here(path):
-    changes = [f"{path}={CHANGES[path]}"]
-    if path == "loss":
-        changes.append("network.layers.1.units=1")
-    assert outcome(*changes) != outcome()
+    base = () if path == "loss" else WITH.get(path, ())
+    changes = (*WITH.get(path, ()), f"{path}={CHANGES[path]}")
+    assert outcome(*changes) != outcome(*base)
     assert outcome(*changes) == outcome(*changes)
 
 
@@ -414,7 +511,7 @@ def test_the_target_is_read(tmp_path):
 
 @pytest.mark.parametrize(
     "kind",
-    [nn.Layer, nn.Activation, nn.Initializer, nn.Loss, nn.Optimizer, nn.Augmentation],
+    [nn.Layer, nn.Activation, nn.Initializer, nn.Loss, nn.Optimizer, nn.Schedule, nn.Augmentation],
 )
 def test_every_option_is_described(kind):
     for component in kind.known().values():
@@ -424,29 +521,123 @@ def test_every_option_is_described(kind):
                 assert option.meaning, f"{component.name}.{option.name}"
 
 
+HIDDEN = (
+    'network.layers=[{{type="dense", units=4}}, {{type={}}}, "tanh", {{type="dense", units=2}}]'
+)
+MOMENTUM: dict[str, Any] = {
+    "learning_rate": 0.3,
+    "beta": 0.3,
+    "averaged": "true",
+    "weight_decay": 0.3,
+}
+ADAM: dict[str, Any] = {
+    "learning_rate": 0.3,
+    "beta1": 0.3,
+    "beta2": 0.3,
+    "eps": 0.3,
+    "weight_decay": 0.3,
+}
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "constant": {"warmup": 2},
+    "inverse_time": {"decay": 0.1, "interval": 2, "per": "step", "warmup": 2},
+    "exponential": {"gamma": 0.3, "per": "step", "warmup": 2},
+    "step": {"interval": 1, "warmup": 2},
+    "cosine": {"final": 0.5, "per": "step", "warmup": 2},
+    "reduce_on_plateau": {"warmup": 2},
+}
+# A rate that is too high, so that the validation cost goes up and down.
+PLATEAU = (
+    "training.epochs=12",
+    "optimizer.learning_rate=1.0",
+    "schedule=reduce_on_plateau",
+    "schedule.patience=0",
+)
+
+
 # What each option of a component is changed to, and where it is tried.
-OPTIONS = {
+# Where a change comes to something only beside others, those come before it.
+OPTIONS: dict[str, Any] = {
     "dense.units": "network.layers.0.units=5",
     "dense.activation": 'network.layers.0.activation="relu"',
     "dense.init": 'network.layers.0.init="ones"',
     "dense.bias": "network.layers.0.bias=false",
-    "leaky_relu.slope": 'network.layers.0.activation={type="leaky_relu", slope=0.3}',
-    "elu.alpha": 'network.layers.0.activation={type="elu", alpha=0.3}',
-    "normal.std": 'network.init={type="normal", std=0.3}',
-    "uniform.limit": 'network.init={type="uniform", limit=0.3}',
-    "gradient_descent.learning_rate": 'optimizer={type="gradient_descent", learning_rate=0.3}',
-    "adam.learning_rate": "optimizer.learning_rate=0.3",
-    "adam.beta1": "optimizer.beta1=0.3",
-    "adam.beta2": "optimizer.beta2=0.3",
-    "adam.eps": "optimizer.eps=0.3",
-    "adam.epsilon_hat": "optimizer.epsilon_hat=true",
+    "dense.bias_init": 'network.layers.0.bias_init="ones"',
+    "dense.max_norm": "network.layers.0.max_norm=0.1",
+    "dropout.rate": (HIDDEN.format('"dropout"'), "network.layers.1.rate=0.1"),
+    "batch_norm.momentum": (HIDDEN.format('"batch_norm"'), "network.layers.1.momentum=0.5"),
+    "batch_norm.eps": (HIDDEN.format('"batch_norm"'), "network.layers.1.eps=0.5"),
+    "layer_norm.eps": (HIDDEN.format('"layer_norm"'), "network.layers.1.eps=0.5"),
+    "leaky_relu.slope": (
+        "network.layers.0.activation=leaky_relu",
+        "network.layers.0.activation.slope=0.3",
+    ),
+    "elu.alpha": ("network.layers.0.activation=elu", "network.layers.0.activation.alpha=0.3"),
+    "constant.value": (
+        'network.layers.0.bias_init={type="constant", value=0.1}',
+        "network.layers.0.bias_init.value=0.3",
+    ),
+    **{
+        f"{init}.gain": (f"network.init={init}", "network.init.gain=0.3")
+        for init in (
+            *("he_normal", "he_uniform", "lecun_normal", "lecun_uniform", "orthogonal"),
+            *("xavier_normal", "xavier_uniform"),
+        )
+    },
+    "normal.std": ("network.init=normal", "network.init.std=0.3"),
+    "uniform.limit": ("network.init=uniform", "network.init.limit=0.3"),
+    "softmax_cross_entropy.label_smoothing": "loss.label_smoothing=0.3",
+    "sigmoid_cross_entropy.label_smoothing": (
+        "network.layers.1.units=1",
+        "loss=sigmoid_cross_entropy",
+        "loss.label_smoothing=0.3",
+    ),
+    **{
+        f"{optimizer}.{option}": (f"optimizer={optimizer}", f"optimizer.{option}={value}")
+        for optimizer, changes in {
+            "gradient_descent": {"learning_rate": 0.3, "weight_decay": 0.3},
+            "momentum": MOMENTUM,
+            "nesterov": MOMENTUM,
+            "rmsprop": {"learning_rate": 0.3, "beta": 0.3, "eps": 0.3, "weight_decay": 0.3},
+            "adam": ADAM,
+            "adamw": ADAM,
+        }.items()
+        for option, value in changes.items()
+    },
+    # eps shows only where it is not lost beside a gradient
+    **{
+        f"{adam}.epsilon_hat": (
+            f"optimizer={adam}",
+            "optimizer.eps=0.01",
+            "dtype=float64",
+            "optimizer.epsilon_hat=true",
+        )
+        for adam in ("adam", "adamw")
+    },
+    **{
+        f"{schedule}.{option}": (f"schedule={schedule}", f"schedule.{option}={value}")
+        for schedule, changes in SCHEDULES.items()
+        for option, value in changes.items()
+    },
+    "constant.per": ("schedule=constant", "schedule.warmup=2", "schedule.per=step"),
+    "step.gamma": ("schedule=step", "schedule.interval=1", "schedule.gamma=0.5"),
+    "step.per": ("schedule=step", "schedule.interval=2", "schedule.per=step"),
+    "reduce_on_plateau.monitoring": (*PLATEAU, "schedule.monitoring=cost"),
+    "reduce_on_plateau.gamma": (*PLATEAU, "schedule.gamma=0.5"),
+    "reduce_on_plateau.patience": (*PLATEAU, "schedule.patience=2"),
+    "reduce_on_plateau.threshold": (
+        *PLATEAU,
+        "optimizer.learning_rate=0.01",  # the cost falls, slowly
+        "schedule.threshold=0.5",
+    ),
+    "reduce_on_plateau.cooldown": (*PLATEAU, "schedule.cooldown=2"),
+    "reduce_on_plateau.min_factor": (*PLATEAU, "schedule.min_factor=0.5"),
 }
 
 
 def test_every_option_is_tried():
     found = {
         f"{name}.{option.name}"
-        for kind in (nn.Layer, nn.Initializer, nn.Loss, nn.Optimizer)
+        for kind in (nn.Layer, nn.Initializer, nn.Loss, nn.Optimizer, nn.Schedule)
         for name, component in kind.known().items()
         if component.__module__.partition(".")[0] == "xpnet"
         for option in options(component)
@@ -456,12 +647,9 @@ def test_every_option_is_tried():
 
 @pytest.mark.parametrize("path", sorted(OPTIONS))
 def test_an_option_that_nobody_reads_fails_here(path):
-    change = OPTIONS[path]
-    without = re.sub(r", \w+=[\d.]+}", "}", change)
-    # eps shows only where it is not lost beside a gradient
-    base = ["optimizer.eps=0.01", "dtype=float64"] if path.startswith("adam") else []
-    plain = outcome(*base) if without == change else outcome(*base, without)
-    assert outcome(*base, change) != plain
+    said = OPTIONS[path]
+    *base, change = [said] if isinstance(said, str) else said
+    assert outcome(*base, change) != outcome(*base)
 
 
 # Augmentations are of images, and what each option of theirs is changed to.
@@ -568,7 +756,7 @@ def test_the_reference_page_is_up_to_date_and_complete():
     for key in KEYS:
         assert all(cell.strip() for cell in listed[key.path]), key.path
         assert key.meaning in listed[key.path][4]
-    for kind in (nn.Layer, nn.Initializer, nn.Loss, nn.Optimizer, nn.Augmentation):
+    for kind in (nn.Layer, nn.Initializer, nn.Loss, nn.Optimizer, nn.Schedule, nn.Augmentation):
         for name, component in kind.known().items():
             if component.__module__.partition(".")[0] == "xpnet":
                 assert f"| `{name}` |" in page

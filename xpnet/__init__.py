@@ -13,6 +13,7 @@ from xpnet.device import Device, DeviceUnavailableError, device
 if TYPE_CHECKING:
     from xpnet import data, nn, training
     from xpnet.environment import show_config
+    from xpnet.nn.diagnosis import diagnose
     from xpnet.nn.gradient_check import gradient_check
     from xpnet.recipe import load_recipe
     from xpnet.training.model import load_model
@@ -25,6 +26,7 @@ __all__ = [
     "__version__",
     "data",
     "device",
+    "diagnose",
     "gradient_check",
     "load_model",
     "load_recipe",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 _FROM = {
+    "diagnose": "xpnet.nn.diagnosis",
     "gradient_check": "xpnet.nn.gradient_check",
     "load_model": "xpnet.training.model",
     "load_recipe": "xpnet.recipe",

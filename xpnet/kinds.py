@@ -22,6 +22,7 @@ __all__ = [
     "REQUIRED",
     "Boolean",
     "Choice",
+    "ClassWeight",
     "Component",
     "Components",
     "Initialization",
@@ -169,6 +170,21 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class ClassWeight:
+    """Weights of classes: a list of numbers, or a word."""
+
+    name: str = '"none", "balanced" or list of numbers'
+
+    def check(self, path: str, value: Any) -> Any:
+        """Return the word, or the numbers as floats."""
+        if value in ("none", "balanced") and isinstance(value, str):
+            return value
+        if not isinstance(value, list) or not value:
+            raise wrong(path, self.name, value, near=nearest(value, ("none", "balanced")))
+        return [Number(0).check(f"{path}.{number}", one) for number, one in enumerate(value)]
+
+
+@dataclass(frozen=True)
 class Component:
     """A layer, loss, optimizer, ...: its name, or a table with its ``type`` and options.
 
@@ -260,7 +276,11 @@ class Components:
 
 # Options of layers that are components themselves.
 Initialization = Component(Initializer, "auto")
-_NESTED: dict[str, Kind] = {"activation": Component(Activation), "init": Initialization}
+_NESTED: dict[str, Kind] = {
+    "activation": Component(Activation),
+    "init": Initialization,
+    "bias_init": Component(Initializer),
+}
 
 
 @dataclass(frozen=True)
@@ -331,7 +351,7 @@ def _with_article(noun: str) -> str:
     """Write ``"full" or integer >= 1`` as ``"full" or an integer >= 1``."""
     before, word, after = noun.rpartition('" or ')
     article = {
-        **dict.fromkeys(("finite", "list", "loss", "number", "string"), "a "),
+        **dict.fromkeys(("finite", "list", "loss", "number", "schedule", "string"), "a "),
         **dict.fromkeys(("initializer", "integer", "optimizer"), "an "),
         "name": "the ",
     }

@@ -26,7 +26,15 @@ from xpnet.kinds import nearest
 from xpnet.nn import Augmentation, Loss, Network, Optimizer
 from xpnet.report import draw_confusion, draw_curves, draw_mistakes, plotting_problem
 from xpnet.schema import RecipeError, layers_with_init, resolve
-from xpnet.training import History, Interruption, Model, Report, evaluate, fit
+from xpnet.training import (
+    EarlyStopping,
+    History,
+    Interruption,
+    Model,
+    Report,
+    evaluate,
+    fit,
+)
 from xpnet.training.history import finite_or_none
 from xpnet.training.loop import OnReport
 from xpnet.training.model import pack_model
@@ -114,7 +122,13 @@ class Recipe:
         return network
 
     def _check_outputs(self, network: Network, dataset: Dataset) -> None:
-        loss, n_classes = Loss.resolve(self.values["loss"]).name, dataset.n_classes
+        resolved, n_classes = Loss.resolve(self.values["loss"]), dataset.n_classes
+        loss = resolved.name
+        if not resolved.has_classes:
+            raise RecipeError(
+                f"{self.name}: loss must be one for the {n_classes} classes of {dataset.name}, got "
+                f"{loss!r}, which is for numbers; from Python xpnet.training.fit takes it"
+            )
         if loss == "sigmoid_cross_entropy" and n_classes != 2:
             raise RecipeError(
                 f"{self.name}: loss must be 'softmax_cross_entropy' for the {n_classes} classes of "
@@ -198,9 +212,7 @@ class Recipe:
                 dataset.image_shape,
                 dataset.feature_names,
             )
-            training = dict(values["training"])
-            if training["batch_size"] == "full":
-                training["batch_size"] = None
+            training = _arguments(values)
             n_reports = 0
 
             def count(report: Report) -> None:
@@ -217,6 +229,7 @@ class Recipe:
                     divide_by=divide_by,
                     loss=loss,
                     optimizer=Optimizer.resolve(values["optimizer"]),
+                    schedule=values["schedule"],
                     validation=validation,
                     train_accuracy=True,
                     image_shape=dataset.image_shape,
@@ -291,6 +304,26 @@ def _only_divides(
         is_exact = float(np.asarray(preprocessing.divide_by, dtype)) == preprocessing.divide_by
     are_bytes = all(features.dtype == np.uint8 for features in raw.values())
     return preprocessing.normalise == "none" and are_bytes and is_exact
+
+
+def _arguments(values: dict[str, Any]) -> dict[str, Any]:
+    """Translate the tables on training to the arguments of ``fit``, which has None for words."""
+    words = {
+        "batch_size": "full",
+        "seed": "auto",
+        "class_weight": "none",
+        "clip_value": "none",
+        "clip_norm": "none",
+        "average": "none",
+    }
+    arguments = {
+        key: None if key in words and value == words[key] else value
+        for key, value in values["training"].items()
+    }
+    stopping = values["early_stopping"]
+    if stopping["patience"] != "never":
+        arguments["early_stopping"] = EarlyStopping(**stopping)
+    return arguments
 
 
 _OF_PREPROCESSING = ("divide_by", "normalise")

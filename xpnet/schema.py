@@ -19,6 +19,7 @@ from xpnet.kinds import (
     REQUIRED,
     Boolean,
     Choice,
+    ClassWeight,
     Component,
     Components,
     Initialization,
@@ -42,7 +43,9 @@ from xpnet.nn.base import (
     Layer,
     Loss,
     Optimizer,
+    Schedule,
 )
+from xpnet.nn.schedules import MONITORS
 
 __all__ = ["KEYS", "Key", "RecipeError", "layers_with_init", "reference_page", "resolve"]
 
@@ -149,6 +152,13 @@ KEYS = (
         REQUIRED,
         "-",
         "The update rule.",
+    ),
+    Key(
+        "schedule",
+        Component(Schedule),
+        "constant",
+        "-",
+        "How the learning rate changes: a factor on the optimizer's.",
     ),
     Key(
         "data.dataset",
@@ -268,11 +278,98 @@ KEYS = (
         "is the data as they are.",
     ),
     Key(
+        "training.seed",
+        Number(0, 2**_BITS - 1, whole=True, word="auto"),
+        "auto",
+        "-",
+        "Of the order in which samples are visited and of what layers draw; `auto` takes the "
+        "recipe's `seed`.",
+    ),
+    Key(
+        "training.class_weight",
+        ClassWeight(),
+        "none",
+        "samples",
+        "How much a sample of each class counts: a list with a number for each; or `balanced`, "
+        "such that all classes count the same.",
+    ),
+    Key(
+        "training.l1",
+        Number(0),
+        0.0,
+        "nats per unit of weight",
+        "Coefficient of a penalty in the cost, the sum of the weights' magnitudes.",
+    ),
+    Key(
+        "training.l2",
+        Number(0),
+        0.0,
+        "nats per squared unit of weight",
+        "Coefficient of a penalty in the cost, half the sum of the squares of the weights.",
+    ),
+    Key(
+        "training.penalty",
+        Choice(("mean", "sum")),
+        "mean",
+        "-",
+        "What the penalties are added to: the mean of the losses, or their sum over the training "
+        "samples, which is then divided by their number: the course's `lambda` is `l2` with `sum`.",
+    ),
+    Key(
+        "training.clip_value",
+        Number(0, open_low=True, word="none"),
+        "none",
+        "nats per unit of parameter",
+        "Largest that an element of the gradient may be; larger ones are brought down to it.",
+    ),
+    Key(
+        "training.clip_norm",
+        Number(0, open_low=True, word="none"),
+        "none",
+        "nats per unit of parameter",
+        "Longest that the whole gradient may be; a longer one is brought down to it.",
+    ),
+    Key(
+        "training.average",
+        Number(0, 1, open_high=True, word="none"),
+        "none",
+        "-",
+        "Decay of a moving average of the parameters, which is then what is evaluated and kept.",
+    ),
+    Key(
         "training.report_every",
         Number(1, 10**9, whole=True),
         1,
         "epochs",
         "Between reports of cost and accuracy; the first and the last epoch are always reported.",
+    ),
+    Key(
+        "early_stopping.patience",
+        Number(1, 10**9, whole=True, word="never"),
+        "never",
+        "epochs",
+        "Training stops when what is watched has not improved for so many; noticed at reports.",
+    ),
+    Key(
+        "early_stopping.monitor",
+        Choice(MONITORS),
+        "validation_cost",
+        "-",
+        "What is watched: a number of the reports.",
+    ),
+    Key(
+        "early_stopping.min_delta",
+        Number(0),
+        0.0,
+        "as what is watched",
+        "By how much it must be better than the best so far.",
+    ),
+    Key(
+        "early_stopping.restore_best",
+        Boolean(),
+        True,
+        "-",
+        "Whether the parameters of the best reported epoch are kept, or the last ones.",
     ),
 )
 
@@ -339,6 +436,7 @@ def _options() -> Iterator[str]:
         "network.layers.N": Layer,
         "loss": Loss,
         "optimizer": Optimizer,
+        "schedule": Schedule,
         "training.augmentation.N": Augmentation,
     }
     for path, kind in kinds.items():
@@ -407,6 +505,7 @@ _UNITS = {
     "units": "outputs",
     "std": "weights",
     "limit": "weights",
+    "value": "weights",
     "eps": "nats per weight",
     "pixels": "pixels",
     "padding": "pixels",
@@ -439,13 +538,13 @@ def reference_page() -> str:
         ]
     lines += [
         "",
-        "## Layers, activations, initializers, losses, optimizers, augmentations",
+        "## Layers, activations, initializers, losses, optimizers, schedules, augmentations",
         "",
         'Each is given by name, `"adam"`, or as a table with its options,',
         '`{ type = "adam", learning_rate = 0.01 }`. Those that you define in Python are known by',
         "their names as soon as they are defined.",
     ]
-    for kind in (Layer, Activation, Initializer, Loss, Optimizer, Augmentation):
+    for kind in (Layer, Activation, Initializer, Loss, Optimizer, Schedule, Augmentation):
         lines += ["", f"### {kind.__name__}", ""]
         lines += ["| type | option | type of option | default | unit | meaning |"]
         lines += ["|---|---|---|---|---|---|"]
@@ -490,7 +589,9 @@ def _type(text: str) -> str:
     """Translate what Python calls a type into TOML's words."""
     words = {"int": "integer", "float": "number", "bool": "boolean"}
     component = re.fullmatch(r"str, dict or (\w+)", text)
-    return component[1].lower() if component else words.get(text, text)
+    if component:
+        return component[1].lower()
+    return re.sub(r"^\w+", lambda found: words.get(found[0], found[0]), text)
 
 
 def _cell(text: str) -> str:

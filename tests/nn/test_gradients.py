@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -111,5 +113,79 @@ def test_random_networks(dev, data):
     )
     result = gradient_check(network, batch_size=batch, seed=seed)
     # Units that are all off put the biases behind them on a kink: nothing to compare there.
+    assume(not any(result.skipped.values()))
+    assert result.passed, str(result)
+
+
+# The tools for improving networks, each and together.
+
+NORMS = ["batch_norm", "layer_norm", {"type": "dropout", "rate": 0.4}]
+LOSSES = [
+    {"type": "softmax_cross_entropy", "label_smoothing": 0.2},
+    {"type": "sigmoid_cross_entropy", "label_smoothing": 0.2},
+    "mean_squared_error",
+]
+
+
+def labels_for(rng, loss, n, n_outputs):
+    """Draw what a loss asks for."""
+    if nn.Loss.resolve(loss).name == "softmax_cross_entropy":
+        return rng.integers(0, n_outputs, n)
+    return rng.random((n, n_outputs))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+@pytest.mark.parametrize("norm", [None, *NORMS], ids=str)
+def test_tools(dev, norm, loss, weighted):
+    rng = np.random.default_rng(8)
+    layers: list[nn.Layer] = [nn.Dense(6, "tanh"), nn.Dense(3)]
+    if norm is not None:
+        layers.insert(1, nn.Layer.resolve(norm))
+    network = nn.Network(layers, 4, seed=5, device=dev)
+    result = gradient_check(
+        network,
+        rng.standard_normal((9, 4)),
+        labels_for(rng, loss, 9, 3),
+        loss=loss,
+        sample_weight=rng.integers(0, 3, 9) if weighted else None,
+        l1=0.01,
+        l2=0.1,
+    )
+    assert result.passed, str(result)
+
+
+@settings(max_examples=10)
+@given(data=st.data())
+def test_random_compositions_of_tools(dev, data):
+    """Activations, normalisation, dropout, penalties, smoothing and weights, as drawn."""
+    draw = data.draw
+    layers: list[Any] = []
+    if draw(st.booleans(), label="drops inputs"):
+        layers.append(nn.Dropout(0.2))
+    for _ in range(draw(st.integers(1, 3), label="hidden layers")):
+        layers.append(nn.Dense(draw(st.integers(2, 6)), bias=draw(st.booleans())))
+        layers += draw(st.lists(st.sampled_from(NORMS), max_size=2), label="before")
+        layers.append(draw(st.sampled_from(ACTIVATIONS)))
+        layers += draw(st.lists(st.sampled_from(NORMS), max_size=1), label="behind")
+    n_outputs, n = draw(st.integers(2, 4)), draw(st.integers(3, 9), label="samples")
+    seed = draw(st.integers(0, 2**32 - 1), label="seed")
+    loss = draw(st.sampled_from(LOSSES), label="loss")
+    rng = np.random.default_rng(seed)
+    network = nn.Network([*layers, nn.Dense(n_outputs)], 5, seed=seed, device=dev, dtype="float64")
+    with dev.activate():  # scales and biases at their first values put units on kinks
+        noise = rng.standard_normal(network.parameters.shape)
+        network.parameters[...] += dev.asarray(0.1 * noise)
+    result = gradient_check(
+        network,
+        rng.standard_normal((n, 5)),
+        labels_for(rng, loss, n, n_outputs),
+        loss=loss,
+        sample_weight=rng.random(n) + 0.1 if draw(st.booleans(), label="weighted") else None,
+        l1=draw(st.sampled_from([0.0, 0.01])),
+        l2=draw(st.sampled_from([0.0, 0.3])),
+        max_elements=12,
+        seed=seed,
+    )
     assume(not any(result.skipped.values()))
     assert result.passed, str(result)

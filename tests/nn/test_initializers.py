@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xpnet import nn
 from xpnet.nn.base import Initializer
@@ -79,3 +84,253 @@ def test_a_draw_of_another_shape_is_refused():
 
     with pytest.raises(ValueError, match=r"must draw shape \(4, 3\), got \(2, 2\)"):
         nn.Network([nn.Dense(3, init=Wrong())], 4, device="cpu")
+
+
+WITH_GAIN = (
+    *("xavier_normal", "xavier_uniform", "he_normal", "he_uniform", "lecun_normal"),
+    *("lecun_uniform", "orthogonal"),
+)
+ACTIVATIONS = [
+    *(nn.Identity(), nn.Sigmoid(), nn.Tanh(), nn.ReLU(), nn.LeakyReLU(0.3), nn.LeakyReLU(2.0)),
+    *(nn.ELU(), nn.ELU(0.2), nn.GELUTanh(), nn.Softplus(), nn.Softsign()),
+]
+
+
+# Constants
+
+
+@pytest.mark.parametrize("value", [-2.5, 0, 0.1, np.float32(0.5), 1e300])
+def test_a_constant_is_everywhere(value):
+    found = nn.Constant(value).draw(weight_stream(0), (3, 2))
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, np.full((3, 2), float(value)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, True, "1", None, 10**400])
+def test_a_constant_must_be_a_finite_number(value):
+    with pytest.raises(ValueError, match=r"value must be a finite number, got"):
+        nn.Constant(value)
+
+
+# Orthogonal matrices
+
+
+@pytest.mark.parametrize("rng", ["numpy", "numpy-legacy"])
+@given(fan_in=st.integers(1, 40), fan_out=st.integers(1, 40), gain=st.sampled_from([1.0, 0.3, 2.0]))
+def test_orthogonal(rng, fan_in, fan_out, gain):
+    W = nn.Orthogonal(gain).draw(weight_stream(2, rng), (fan_in, fan_out)) / gain
+    assert W.shape == (fan_in, fan_out)
+    gram = W @ W.T if fan_in < fan_out else W.T @ W
+    np.testing.assert_allclose(gram, np.eye(min(fan_in, fan_out)), atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (20, 30), (1, 9), (9, 1), (1, 1)])
+def test_orthogonal_is_pytorchs_of_the_same_draws(shape, monkeypatch):
+    """PyTorch draws feature-major: given the draws of the legacy stream, it gives the transpose."""
+    draws = torch.from_numpy(np.random.RandomState(5).standard_normal(shape[::-1]))
+    monkeypatch.setattr(torch.Tensor, "normal_", lambda self, *_, **__: self.copy_(draws))
+    peer = torch.nn.init.orthogonal_(torch.empty(shape[::-1], dtype=torch.float64), gain=1.5)
+    W = nn.Orthogonal(1.5).draw(weight_stream(5, "numpy-legacy"), shape)
+    np.testing.assert_allclose(W, peer.numpy().T, atol=1e-12)
+
+
+@pytest.mark.parametrize("rng", ["numpy", "numpy-legacy"])
+def test_orthogonal_draws_are_uniform(rng):
+    """Under Haar's measure an element has mean 0 and variance 1/n, and so has the trace / sqrt(n).
+
+    Without the choice of signs the diagonal of Q, as LAPACK gives it, is mostly negative.
+    """
+    n, count = 4, 4000
+    stream = weight_stream(6, rng)
+    draws = np.stack([nn.Orthogonal().draw(stream, (n, n)) for _ in range(count)])
+    assert np.abs(draws.mean(axis=0)).max() < 5 / math.sqrt(n * count)
+    np.testing.assert_allclose((draws**2).mean(axis=0), 1 / n, atol=5 * 0.2 / math.sqrt(count))
+    traces = np.trace(draws, axis1=1, axis2=2)
+    assert abs(traces.mean()) < 5 / math.sqrt(count)
+    assert traces.var() == pytest.approx(1, abs=0.15)
+    assert np.linalg.det(draws).mean() == pytest.approx(0, abs=5 / math.sqrt(count))
+
+
+# Against PyTorch
+
+
+@pytest.mark.parametrize("gain", [1.0, 1.7])
+@pytest.mark.parametrize("rng", ["numpy", "numpy-legacy"])
+@pytest.mark.parametrize("name", WITH_GAIN[:4])
+def test_distribution_is_pytorchs(name, rng, gain):
+    ours = Initializer.resolve({"type": name, "gain": gain})
+    W = ours.draw(weight_stream(3, rng), (FAN_IN, FAN_OUT))
+    torch.manual_seed(4)
+    peer = torch.empty(FAN_OUT, FAN_IN, dtype=torch.float64)
+    if name.startswith("xavier"):
+        getattr(torch.nn.init, f"{name}_")(peer, gain=gain)
+    else:
+        peer = getattr(torch.nn.init, f"kaiming_{name[3:]}_")(peer, nonlinearity="relu") * gain
+    # five standard errors of the difference of two variances, of normal samples
+    assert abs(W.var() / peer.numpy().var() - 1) < 5 * 2 / math.sqrt(W.size)
+    assert W.max() == pytest.approx(peer.numpy().max(), rel=0.3 if "normal" in name else 0.01)
+
+
+# Gains
+
+
+@given(
+    name=st.sampled_from(WITH_GAIN),
+    rng=st.sampled_from(["numpy", "numpy-legacy"]),
+    gain=st.floats(1e-3, 1e3),
+    shape=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+)
+def test_a_gain_multiplies_what_is_drawn(name, rng, gain, shape):
+    plain, scaled = (
+        Initializer.resolve(spec).draw(weight_stream(7, rng), shape)
+        for spec in (name, {"type": name, "gain": gain})
+    )
+    np.testing.assert_allclose(scaled, gain * plain, rtol=1e-14)
+
+
+@pytest.mark.parametrize("rng", ["numpy", "numpy-legacy"])
+def test_without_a_gain_not_a_bit_changes(rng):
+    draw, shape = weight_stream(8, rng).normal((7, 5)), (7, 5)
+    found = nn.HeNormal().draw(weight_stream(8, rng), shape)
+    np.testing.assert_array_equal(found, draw * math.sqrt(2 / 7))
+    found = nn.XavierUniform().draw(weight_stream(8, rng), shape)
+    np.testing.assert_array_equal(found, weight_stream(8, rng).uniform(shape) * math.sqrt(3 / 6))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=repr)
+def test_the_word_takes_the_gain_of_the_layers_activation(activation):
+    for name in WITH_GAIN:
+        by_word = nn.Dense(6, activation, init={"type": name, "gain": "activation"})
+        by_number = nn.Dense(6, activation, init={"type": name, "gain": activation.gain})
+        networks = [nn.Network([d], 4, device="cpu", seed=1) for d in (by_word, by_number)]
+        np.testing.assert_array_equal(networks[0].parameters, networks[1].parameters)
+        assert by_word.get_config()["init"] == {"type": name, "gain": "activation"}
+        assert by_word.clone().get_config() == by_word.get_config()
+
+
+def second_moment(activation):
+    """Integrate ``f(z)^2`` against the standard normal density, on either side of the kink at 0."""
+    network = nn.Network([activation.clone()], 1, device="cpu", dtype="float64")
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    total = 0.0
+    for side in (-1, 1):
+        z = side * 20 * (nodes + 1)  # from 0 to 40
+        f = network.predict(z[:, None])[:, 0]
+        total += np.sum(20 * weights * f**2 * np.exp(-(z**2) / 2)) / math.sqrt(2 * math.pi)
+    return total
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=repr)
+def test_gains(activation):
+    by_moment = 1 / math.sqrt(second_moment(activation))
+    if isinstance(activation, nn.Sigmoid):
+        assert activation.gain == torch.nn.init.calculate_gain("sigmoid")
+        assert by_moment == pytest.approx(1.846, abs=5e-4)  # as the docstring says
+    elif isinstance(activation, nn.Tanh):
+        assert activation.gain == torch.nn.init.calculate_gain("tanh")
+        assert by_moment == pytest.approx(1.593, abs=5e-4)
+    else:
+        assert activation.gain == pytest.approx(by_moment, rel=1e-12)
+
+
+def test_gains_that_pytorch_states():
+    calculate = torch.nn.init.calculate_gain
+    assert nn.Identity().gain == calculate("linear")
+    assert nn.ReLU().gain == calculate("relu")
+    for slope in (0.0, 0.01, 0.5, 3.0):
+        assert nn.LeakyReLU(slope).gain == pytest.approx(calculate("leaky_relu", slope), rel=1e-15)
+
+
+def test_he_with_the_gain_of_relu_counts_it_twice():
+    layer = nn.Dense(300, "relu", init=nn.HeNormal("activation"))
+    W = nn.Network([layer], 200, device="cpu").named_parameters()["layers.0.W"]
+    assert W.var() == pytest.approx(4 / 200, rel=5 * math.sqrt(2 / W.size))
+
+
+@pytest.mark.parametrize("name", WITH_GAIN)
+@pytest.mark.parametrize("gain", [0, -1.0, np.nan, np.inf, True, "relu", None, [1.0]])
+def test_a_gain_is_a_positive_number_or_the_word(name, gain):
+    with pytest.raises(ValueError, match=r"gain must be a positive (finite )?number.*, got"):
+        Initializer.resolve({"type": name, "gain": gain})
+
+
+def test_the_word_needs_an_activation():
+    class Scale(nn.Layer):
+        def build(self, n_in):
+            self.add_parameter("S", (n_in, n_in), {"type": "orthogonal", "gain": "activation"})
+            return n_in
+
+    with pytest.raises(ValueError, match=r"'orthogonal' has gain=\"activation\" and stands where"):
+        nn.Network([Scale()], 3, device="cpu")
+
+    class Cube(nn.Activation):
+        def function(self, Z):
+            return Z**3
+
+        def derivative(self, Z, A):
+            del A
+            return 3 * Z**2
+
+    nn.Dense(2, Cube(), init=nn.LeCunNormal(1.5))
+    with pytest.raises(ValueError, match=r"Cube\(\) states no gain: .*'lecun_normal' a number"):
+        nn.Dense(2, Cube(), init=nn.LeCunNormal("activation"))
+    Cube.gain = 1 / math.sqrt(15)  # E Z^6 = 15
+    nn.Network([nn.Dense(2, Cube(), init=nn.LeCunNormal("activation"))], 3, device="cpu")
+
+
+def test_an_initializer_outside_may_look_at_the_activation():
+    class ByName(nn.Initializer):
+        def __init__(self, value=0.0):
+            self.value = value
+
+        def for_activation(self, activation):
+            return ByName(float(len(activation.name)))
+
+        def draw(self, stream, shape):
+            del stream
+            return np.full(shape, self.value)
+
+    network = nn.Network([nn.Dense(2, "tanh", init=ByName())], 3, device="cpu")
+    assert (network.named_parameters()["layers.0.W"] == 4).all()
+
+
+@pytest.mark.parametrize("name", [*WITH_GAIN, "constant", "normal", "uniform"])
+def test_configurations_come_back(name):
+    made = Initializer.resolve({"type": name, **({"value": -3.0} if name == "constant" else {})})
+    for again in (made.clone(), Initializer.resolve(made.get_config())):
+        assert type(again) is type(made)
+        assert again.get_config() == made.get_config()
+
+
+# Biases
+
+
+@pytest.mark.parametrize("rng", ["numpy", "numpy-legacy"])
+def test_biases_are_drawn_after_the_weights_of_their_layer(rng):
+    layers = [nn.Dense(4, "relu", bias_init="normal"), nn.Dense(3, bias_init=nn.Uniform(0.2))]
+    network = nn.Network(layers, 5, device="cpu", dtype="float64", seed=9, rng=rng)
+    stream = weight_stream(9, rng)
+    expected = {
+        "layers.0.W": nn.HeNormal().draw(stream, (5, 4)),
+        "layers.0.b": nn.Normal().draw(stream, (4,)),
+        "layers.1.W": nn.XavierNormal().draw(stream, (4, 3)),
+        "layers.1.b": nn.Uniform(0.2).draw(stream, (3,)),
+    }
+    found = network.named_parameters()
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+    again = nn.Network(**network.get_config(), device="cpu")
+    np.testing.assert_array_equal(again.parameters, network.parameters)
+
+
+def test_biases_that_cannot_be():
+    for default in ("zeros", nn.Zeros(), {"type": "zeros"}):
+        nn.Dense(2, bias=False, bias_init=default)
+    with pytest.raises(ValueError, match=r"bias_init must be left out with bias=False, got 'ones'"):
+        nn.Dense(2, bias=False, bias_init="ones")
+    with pytest.raises(ValueError, match=r"there is no initializer named 'auto'"):
+        nn.Dense(2, bias_init="auto")
+    for init in ("xavier_normal", nn.HeNormal("activation"), "orthogonal"):
+        with pytest.raises(ValueError, match=r"is for weight matrices .* got shape \(2,\)"):
+            nn.Network([nn.Dense(2, bias_init=init)], 3, device="cpu")

@@ -185,6 +185,7 @@ def test_configuration_rebuilds_the_network(dev):
         "activation": {"type": "elu", "alpha": 0.5},
         "init": "he_uniform",
         "bias": True,
+        "bias_init": "zeros",
         "max_norm": None,
     }
     again = nn.Network(**config, device=dev)
@@ -193,7 +194,7 @@ def test_configuration_rebuilds_the_network(dev):
 
 def test_repr_says_what_it_is(dev):
     text = repr(make(dev))
-    assert "Dense(units=5, activation='relu', init='auto', bias=True, max_norm=None)" in text
+    assert "Dense(units=5, activation='relu', init='auto', bias=True, bias_init='zeros'" in text
     assert f"device='{dev.name}'" in text
 
 

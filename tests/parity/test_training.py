@@ -11,32 +11,6 @@ from xpnet.kernels import philox
 from xpnet.random import Purpose, shuffle
 from xpnet.training import fit
 
-DROPOUT = 9  # a purpose of random words that nothing else has
-
-
-class SteppedDropout(nn.Layer):
-    """Inverted dropout, whose mask changes with every training step."""
-
-    def __init__(self, rate: float = 0.25, number: int = 0) -> None:
-        self.rate = rate
-        self.number = number
-
-    def allocate(self, cache, shape, dtype):
-        cache.step = self.xp.zeros(1, dtype=self.xp.int64)
-        cache.A = self.xp.empty(shape, dtype=dtype)
-
-    def draw(self, X, cache, out):
-        return self.ops.dropout(X, self.rate, 2**40 + 17, self.number, cache.step, DROPOUT, out=out)
-
-    def forward(self, X, cache):
-        if not cache.training:
-            return X
-        cache.step += 1
-        return self.draw(X, cache, cache.A)
-
-    def backward(self, dA, cache):
-        return self.draw(dA, cache, dA)
-
 
 def samples(n=100, n_features=12, n_classes=4):
     rng = np.random.default_rng(6)
@@ -55,7 +29,9 @@ def test_a_dropout_mask_has_the_same_bits(dev, shape, dtype):
         with device.activate():
             ones = device.xp.ones(shape, dtype=dtype)
             steps = [device.asarray(np.array([step])) for step in (0, 1, 2**31)]
-            drawn = [device.ops.dropout(ones, 0.3, 2**63 + 5, 2, step, DROPOUT) for step in steps]
+            drawn = [
+                device.ops.dropout(ones, 0.3, 2**63 + 5, 2, step, Purpose.DROPOUT) for step in steps
+            ]
             return np.stack([device.to_host(array) for array in drawn])
 
     found, expected = mask(dev), mask(host_reference())
@@ -75,7 +51,17 @@ def test_a_shuffle_has_the_same_bits(dev, n):
 
 # One step.
 
-OPTIMIZERS = [nn.GradientDescent(0.3), nn.Adam(0.01), nn.Adam(0.01, epsilon_hat=True)]
+OPTIMIZERS = [
+    nn.GradientDescent(0.3),
+    nn.GradientDescent(0.3, weight_decay=0.2),
+    nn.Momentum(0.1, averaged=True),
+    nn.Momentum(0.1, weight_decay=0.2),
+    nn.Nesterov(0.1),
+    nn.RMSprop(0.01),
+    nn.Adam(0.01),
+    nn.Adam(0.01, epsilon_hat=True),
+    nn.AdamW(0.01, weight_decay=0.2),
+]
 
 
 def one_step(device, optimizer, dtype):
@@ -86,11 +72,15 @@ def one_step(device, optimizer, dtype):
     loss, rng = nn.SoftmaxCrossEntropy(), np.random.default_rng(7)
     with device.activate():
         state = optimizer.init_state(device, network.parameters)
+        n = network.parameters.shape
         if "step" in state:
             state["step"][...] = 3
-            n = network.parameters.shape
-            state["m"][...] = device.asarray(0.01 * rng.standard_normal(n), dtype)
-            state["v"][...] = device.asarray(0.001 * rng.random(n), dtype)
+        for name in ("m", "velocity"):
+            if name in state:
+                state[name][...] = device.asarray(0.01 * rng.standard_normal(n), dtype)
+        for name in ("v", "s"):
+            if name in state:
+                state[name][...] = device.asarray(0.001 * rng.random(n), dtype)
         labels = loss.labels(device, y, 4, dtype)
         data = device.asarray(X, dtype)
         step = nn.TrainingStep(network, loss, optimizer, state, data, labels, 16)
@@ -116,7 +106,7 @@ def test_one_step(dev, optimizer, dtype):
 
 def twenty_steps(device, dtype):
     X, y = samples()
-    layers = [SteppedDropout(0.1, 0), nn.Dense(16, "relu"), SteppedDropout(0.3, 1), nn.Dense(4)]
+    layers = [nn.Dropout(0.1), nn.Dense(16, "relu"), nn.Dropout(0.3), nn.Dense(4)]
     network = nn.Network(layers, 12, device=device, dtype=dtype, seed=1)
     costs = []
     history = fit(
@@ -149,5 +139,59 @@ def test_twenty_steps_in_float32(dev):
 
 
 def test_the_same_bits_on_one_device(dev):
-    first, second = (twenty_steps(dev, "float32")[0] for _ in range(2))
-    assert first.tobytes() == second.tobytes()
+    for run in (twenty_steps, with_every_tool):
+        first, second = (run(dev, "float32")[0] for _ in range(2))
+        assert first.tobytes() == second.tobytes()
+
+
+# All that improves a network at once.
+
+
+def with_every_tool(device, dtype):
+    X, y = samples()
+    layers = [
+        nn.Dropout(0.1),
+        nn.Dense(16, bias=False, max_norm=1.2),
+        nn.BatchNorm(),
+        "relu",
+        nn.Dropout(0.2),
+        nn.Dense(12),
+        nn.LayerNorm(),
+        "tanh",
+        nn.Dense(4),
+    ]
+    network = nn.Network(layers, 12, device=device, dtype=dtype, seed=1)
+    history = fit(
+        network,
+        X,
+        y,
+        loss=nn.SoftmaxCrossEntropy(0.1),
+        optimizer=nn.Nesterov(0.05, weight_decay=0.01),
+        schedule=nn.CosineDecay(per="step", warmup=3),
+        sample_weight=np.arange(100) % 4,
+        class_weight="balanced",
+        l1=1e-4,
+        l2=1e-3,
+        clip_value=0.1,
+        clip_norm=0.3,
+        average=0.7,
+        epochs=5,
+        batch_size=33,  # and a last batch of a single sample
+        validation=(X, y),
+    )
+    found = np.concatenate([device.to_host(network.parameters), device.to_host(network.statistics)])
+    return found, np.array([(r.cost, r.validation_cost) for r in history.reports])
+
+
+def test_every_tool_in_float64(dev):
+    found, costs = with_every_tool(dev, "float64")
+    expected, expected_costs = with_every_tool(host_reference(), "float64")
+    assert error(found, expected) <= 1e-11
+    assert error(costs, expected_costs) <= 1e-11
+    assert costs[-1, 1] < costs[0, 1]
+
+
+def test_every_tool_in_float32(dev):
+    found, _ = with_every_tool(dev, "float32")
+    expected, _ = with_every_tool(host_reference(), "float64")
+    assert error(found, expected) <= 1e-4

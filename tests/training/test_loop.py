@@ -249,7 +249,7 @@ def test_accuracy_on_training_samples_that_come_in_any_order(dev, order, n):
 
 
 def test_a_history_is_json_whatever_was_measured():
-    report = training.Report(0, 0, 1.0, 1.0, 0.1, 1.0, 1.0, validation_cost=float("nan"))
+    report = training.Report(0, 0, 1.0, 0.1, 1.0, 1.0, validation_cost=float("nan"))
     plain = training.History([report]).to_dict()
     assert plain["reports"][0]["validation_cost"] is None
     assert plain["cost"] == [[0, 1.0]]

@@ -31,15 +31,18 @@ from xpnet.nn.base import (
     Optimizer,
     Schedule,
 )
+from xpnet.nn.diagnosis import Diagnosis, LayerDiagnosis, diagnose
 from xpnet.nn.dropout import Dropout
 from xpnet.nn.gradient_check import GradientCheck, gradient_check
 from xpnet.nn.initializers import (
+    Constant,
     HeNormal,
     HeUniform,
     LeCunNormal,
     LeCunUniform,
     Normal,
     Ones,
+    Orthogonal,
     Uniform,
     XavierNormal,
     XavierUniform,
@@ -71,8 +74,10 @@ __all__ = [
     "BatchNorm",
     "BrightnessContrast",
     "Cache",
+    "Constant",
     "CosineDecay",
     "Dense",
+    "Diagnosis",
     "Dropout",
     "ExponentialDecay",
     "Flip",
@@ -87,6 +92,7 @@ __all__ = [
     "Initializer",
     "InverseTimeDecay",
     "Layer",
+    "LayerDiagnosis",
     "LayerNorm",
     "LeCunNormal",
     "LeCunUniform",
@@ -101,6 +107,7 @@ __all__ = [
     "Normal",
     "Ones",
     "Optimizer",
+    "Orthogonal",
     "RMSprop",
     "RandomCrop",
     "ReLU",
@@ -121,5 +128,6 @@ __all__ = [
     "XavierNormal",
     "XavierUniform",
     "Zeros",
+    "diagnose",
     "gradient_check",
 ]

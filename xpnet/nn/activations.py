@@ -3,10 +3,18 @@
 An activation works element by element, so its Jacobian is diagonal and the chain rule reads
 ``dZ = dA * f'(Z)``. Each class says in which terms ``f'`` is computed: the output ``A`` where it
 states the derivative well (the input need then not be kept), else the input ``Z``.
+
+Each also states its gain, what an initializer with ``gain="activation"`` multiplies the standard
+deviation of the weights by (:mod:`xpnet.nn.initializers` says to what end). For identity, sigmoid,
+tanh, ReLU and leaky ReLU it is the customary value, that of PyTorch's ``calculate_gain``. For the
+others it is ``1 / sqrt(E f(Z)^2)`` with Z from the standard normal distribution: what brings the
+second moment back to 1. For identity, ReLU and leaky ReLU the two agree. For tanh, 5/3, the second
+is 1.593; for sigmoid, 1, it is 1.846, and most of that second moment is the mean.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy.typing as npt
@@ -25,6 +33,9 @@ __all__ = [
     "Softsign",
     "Tanh",
 ]
+
+
+_ELU_BELOW_0 = 0.14494541749292378  # E (exp(Z) - 1)^2 [Z < 0], Z from the standard normal
 
 
 class _OpActivation(Activation, abstract=True):
@@ -89,6 +100,7 @@ class Identity(Activation):
 
     name = "identity"
     gradient_from = "output"
+    gain = 1.0
 
     def function(self, Z: Array) -> Array:
         """Return the input itself."""
@@ -118,6 +130,7 @@ class Sigmoid(_OpActivation):
 
     name = op = "sigmoid"
     gradient_from = "output"
+    gain = 1.0
 
 
 class Tanh(_OpActivation):
@@ -128,12 +141,15 @@ class Tanh(_OpActivation):
 
     name = op = "tanh"
     gradient_from = "output"
+    gain = 5 / 3
 
 
 class ReLU(_OpActivation):
     """Rectified linear unit, ``A = max(Z, 0)``.
 
     ``dA/dZ`` is 1 for ``Z > 0`` and 0 for ``Z < 0``. At the kink it is taken as 0.
+
+    Half of ``E Z^2`` comes from ``Z > 0``: the gain is ``sqrt(2)``.
 
     References
     ----------
@@ -143,6 +159,7 @@ class ReLU(_OpActivation):
     name = op = "relu"
     gradient_from = "output"
     default_init = "he_normal"
+    gain = math.sqrt(2.0)
 
 
 class LeakyReLU(_OpActivation):
@@ -150,6 +167,9 @@ class LeakyReLU(_OpActivation):
 
     ``dA/dZ`` is 1 for ``Z > 0``, else ``slope``, at the kink too. Since ``slope >= 0``, the sign
     of ``A`` tells that of ``Z``.
+
+    Of ``E Z^2 = 1`` one half is kept and the other is multiplied by ``slope^2``: the gain is
+    ``sqrt(2 / (1 + slope^2))``.
 
     Parameters
     ----------
@@ -169,6 +189,7 @@ class LeakyReLU(_OpActivation):
 
     def __init__(self, slope: float = 0.01) -> None:
         self.slope = check_positive("slope", slope, zero=True)
+        self.gain = math.sqrt(2.0) / math.hypot(1.0, self.slope)
 
 
 class ELU(_OpActivation):
@@ -176,6 +197,10 @@ class ELU(_OpActivation):
 
     ``dA/dZ`` is 1 for ``Z > 0``, else ``alpha exp(Z) = A + alpha``, at the kink (of ``alpha !=
     1``) too.
+
+    The gain is ``1 / sqrt(1/2 + c alpha^2)`` with ``c = E (exp(Z) - 1)^2 [Z < 0]``. Since ``E
+    exp(tZ) [Z < 0] = exp(t^2 / 2) Phi(-t)``, where Phi is the normal distribution function, ``c =
+    e^2 Phi(-2) - 2 sqrt(e) Phi(-1) + 1/2 = 0.1449``; for ``alpha = 1`` the gain is 1.245.
 
     Parameters
     ----------
@@ -195,6 +220,7 @@ class ELU(_OpActivation):
 
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = check_positive("alpha", alpha)
+        self.gain = 1 / math.hypot(math.sqrt(0.5), math.sqrt(_ELU_BELOW_0) * self.alpha)
 
 
 class GELUTanh(_OpActivation):
@@ -213,6 +239,7 @@ class GELUTanh(_OpActivation):
     name = op = "gelu_tanh"
     gradient_from = "input"
     default_init = "he_normal"
+    gain = 1.5335805216661471  # 1 / sqrt(E f(Z)^2), by quadrature
 
 
 class Softplus(_OpActivation):
@@ -228,6 +255,7 @@ class Softplus(_OpActivation):
 
     name = op = "softplus"
     gradient_from = "output"
+    gain = 1.0418668355353016  # 1 / sqrt(E f(Z)^2), by quadrature
 
 
 class Softsign(_OpActivation):
@@ -244,3 +272,4 @@ class Softsign(_OpActivation):
 
     name = op = "softsign"
     gradient_from = "input"
+    gain = 2.3375333631085393  # 1 / sqrt(E f(Z)^2), by quadrature

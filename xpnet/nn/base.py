@@ -217,8 +217,8 @@ class Cache(SimpleNamespace):
         Whether a backward pass will follow: dropout drops, and batch normalisation takes the
         batch's own statistics.
     input_gradient : bool
-        Whether the layer's ``backward`` must return ``dX``; the first layer of a network need
-        not.
+        Whether the layer's ``backward`` must return ``dX``; the first layer with parameters need
+        not, and those before it are not asked to go back at all.
     number : int
         The layer's place in the network, from 0.
     batch : Batch
@@ -390,6 +390,11 @@ class Layer(Configurable):
         """
         raise NotImplementedError(f"{type(self).__name__} must define backward(dA, cache)")
 
+    @property
+    def has_constraint(self) -> bool:
+        """Whether :meth:`constrain` does anything; by default, where a subclass defines it."""
+        return type(self).constrain is not Layer.constrain
+
     def constrain(self, cache: Cache) -> None:
         """Bring parameters back to where they must be, after each update; the default does nothing.
 
@@ -437,10 +442,14 @@ class Activation(Layer, abstract=True):
         lets ``A`` take the place of ``Z``.
     default_init : str
         The initializer that suits weights in front of this activation.
+    gain : float or None
+        What an initializer with ``gain="activation"`` multiplies the standard deviation of these
+        weights by; None where the class states none.
     """
 
     gradient_from: ClassVar[str] = "both"
     default_init: ClassVar[str] = "xavier_normal"
+    gain: float | None = None
 
     def function(self, Z: Array) -> Array:
         """Compute ``A`` from ``Z``."""
@@ -488,6 +497,11 @@ class Initializer(Configurable):
         float64 array of that shape
         """
         raise NotImplementedError(f"{type(self).__name__} must define draw(stream, shape)")
+
+    def for_activation(self, activation: Activation) -> Initializer:
+        """Give the initializer of weights in front of this activation; the default is itself."""
+        del activation
+        return self
 
 
 class Augmentation(Configurable):

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Layer, Loss, check_count, check_positive
+from xpnet.nn.base import Batch, Layer, Loss, check_count, check_positive
 from xpnet.nn.network import Network, check_samples
+from xpnet.nn.regularization import Regularizer
 from xpnet.random import check_seed
 
 __all__ = ["GradientCheck", "gradient_check"]
@@ -78,6 +79,9 @@ def gradient_check(
     y: Any = None,
     *,
     loss: str | dict[str, Any] | Loss | None = None,
+    sample_weight: Any = None,
+    l1: float = 0.0,
+    l2: float = 0.0,
     n_features: int | None = None,
     batch_size: int = 5,
     seed: int = 0,
@@ -88,8 +92,10 @@ def gradient_check(
     """Compare a backward pass with finite differences of the forward pass, in float64.
 
     The scalar that is differentiated is the mean loss where a loss is given, else ``sum(R *
-    output)`` with a random upstream gradient ``R``. Checked are the gradient of every parameter
-    and that of the input, whether or not training needs it.
+    output)`` with a random upstream gradient ``R``; with ``l1`` or ``l2`` the penalties on the
+    weights come to it. Checked are the gradient of every parameter and that of the input, whether
+    or not training needs it. The network works as in training: batch normalisation takes the
+    batch's statistics, and dropout drops, with one mask for the whole check.
 
     The central difference ``g(h) = (f(x + h) - f(x - h)) / 2h`` is extrapolated twice by
     Richardson's rule: ``g1(h) = (4 g(h/2) - g(h)) / 3`` is off by order ``h^4``, and
@@ -110,6 +116,10 @@ def gradient_check(
     y : array_like, optional
         Labels; needed with a loss, and only then.
     loss : str, dict or Loss, optional
+    sample_weight : array_like (n_samples,), optional
+        How much each sample counts in the mean loss, and in batch normalisation.
+    l1, l2 : float
+        Coefficients of penalties; see :class:`xpnet.nn.Regularizer`.
     n_features, batch_size : int
         The shape to draw ``X`` in; ``n_features`` is for a layer, by default 4.
     seed : int
@@ -142,6 +152,9 @@ def gradient_check(
         raise ValueError("y was given without a loss: pass loss=... as well")
     if loss is not None and y is None:
         raise ValueError("a loss needs labels: pass y as well")
+    if loss is None and sample_weight is not None:
+        raise ValueError("sample_weight was given without a loss: pass loss=... as well")
+    regularizer = Regularizer(l1=l1, l2=l2)
     if isinstance(model, Network):
         if n_features is not None or device is not None:
             raise ValueError("a network has its own n_features and device: leave them out")
@@ -166,7 +179,16 @@ def gradient_check(
     with network.device.activate():
         if not bool(network.device.xp.isfinite(X).all()) or not len(X):
             raise ValueError("X must hold at least one sample and be finite")
-        objective = _Objective(network, X, y, None if loss is None else Loss.resolve(loss), rng)
+        objective = _Objective(
+            network,
+            X,
+            y,
+            None if loss is None else Loss.resolve(loss),
+            rng,
+            Batch.of(network.device, len(X), np.float64, seed=seed),
+            regularizer,
+            sample_weight,
+        )
         analytic = objective.gradients()
         return _compare(objective, analytic, rng, tolerance, max_elements)
 
@@ -183,13 +205,30 @@ class _Objective:
     rounding = 0.0
 
     def __init__(
-        self, network: Network, X: Any, y: Any, loss: Loss | None, rng: np.random.Generator
+        self,
+        network: Network,
+        X: Any,
+        y: Any,
+        loss: Loss | None,
+        rng: np.random.Generator,
+        batch: Batch,
+        regularizer: Regularizer,
+        sample_weight: Any,
     ) -> None:
         device = network.device
-        self.network, self.loss = network, loss
+        self.network, self.loss, self.regularizer = network, loss, regularizer
         self.X = device.xp.array(X)  # a copy: it is perturbed
-        self.mean = device.xp.empty(1)
-        self.caches = network.allocate(len(X), training=True, input_gradient=True)
+        self.mean = device.xp.zeros(1)
+        self.weights: dict[str, Array] = {}
+        self.shares = np.full(len(X), 1 / len(X))
+        if sample_weight is not None:
+            weights = device.asarray(sample_weight, np.float64, name="sample_weight")
+            if weights.shape != (len(X),):
+                raise ValueError(f"sample_weight must have shape ({len(X)},), got {weights.shape}")
+            device.ops.variance_correction(weights, out=batch.correction)
+            self.weights["weights"] = device.ops.shares(weights, out=batch.weights[..., 0])
+            self.shares = device.to_host(batch.weights)[:, 0].copy()
+        self.caches = network.allocate(len(X), training=True, input_gradient=True, batch=batch)
         if loss is not None:
             self.y = loss.labels(device, y, network.n_outputs, np.float64)
             if len(self.y) != len(X):
@@ -207,8 +246,12 @@ class _Objective:
         if self.loss is None:
             terms = self.upstream * device.to_host(output)
         else:
-            self.loss.forward(device.ops, output, self.y, self.losses, self.mean)
-            terms = device.to_host(self.losses) / len(self.losses)
+            self.loss.forward(device.ops, output, self.y, self.losses, self.mean, **self.weights)
+            terms = device.to_host(self.losses) * self.shares
+        if self.regularizer.has_penalty:
+            l1, l2 = self.regularizer.l1, self.regularizer.l2
+            weights = device.to_host(self.network.parameters)[: self.network.n_decayed]
+            terms = np.append(terms, l1 * np.abs(weights).sum() + l2 / 2 * (weights**2).sum())
         self.rounding = float(np.finfo(float).eps * np.sum(np.abs(terms)))
         return float(np.sum(terms))
 
@@ -220,7 +263,9 @@ class _Objective:
         if self.loss is None:
             dA[...] = device.asarray(self.upstream)
         else:
-            self.loss.forward(device.ops, output, self.y, self.losses, self.mean, dA)
+            self.loss.forward(
+                device.ops, output, self.y, self.losses, self.mean, dA, **self.weights
+            )
         self.network.gradients.fill(np.nan)  # what backward forgets to write must not pass
         dX: Array = self.network.backward(dA, self.caches)
         if dX.shape != self.X.shape or dX.dtype != self.X.dtype:
@@ -228,6 +273,9 @@ class _Objective:
                 f"{type(self.network.layers[0]).__name__}.backward must return dX as "
                 f"{self.X.dtype} {self.X.shape}, got {dX.dtype} {dX.shape}"
             )
+        self.regularizer.apply(
+            device.ops, self.network, self.mean, self.regularizer.allocate(self.network)
+        )
         found = {"X": device.to_host(dX).copy()}
         # In a network the layer before overwrites dX; a gradient that shares its memory would not
         # survive that, and must not pass here.

@@ -4,31 +4,46 @@ With independent inputs of variance ``s`` and weights of variance ``v``, ``Z = X
 ``fan_in v s``, and going backward ``dX`` has ``fan_out v`` times the variance of ``dZ``. The
 schemes below choose ``v`` so that one of the two, or both about equally, stays near 1 from layer
 to layer, and differ in what the activation between them does to the variance.
+
+All but the constant ones and those with a scale of their own take a ``gain``, a factor on the
+standard deviation. It makes up for what an activation f does to the second moment: where ``Z``
+has variance 1, ``v = gain^2 / fan_in`` with ``gain^2 = 1 / E f(Z)^2`` gives the next layer's ``Z``
+variance 1 again. ``gain="activation"`` takes that of the activation that follows the weights, as is
+customary; in layers that are alike it is also the one that precedes them.
+
+He initialisation contains the gain of ReLU, its 2. ``gain="activation"`` in front of a ReLU would
+count that twice, for a variance of ``4 / fan_in``: give it to LeCun's or Xavier's, or to
+:class:`Orthogonal`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.nn.base import Initializer, check_positive
+from xpnet.nn.base import Activation, Initializer, check_positive
 from xpnet.random import WeightStream
 
 __all__ = [
+    "Constant",
     "HeNormal",
     "HeUniform",
     "LeCunNormal",
     "LeCunUniform",
     "Normal",
     "Ones",
+    "Orthogonal",
     "Uniform",
     "XavierNormal",
     "XavierUniform",
     "Zeros",
 ]
+
+_NUMBERS = (int, float, np.integer, np.floating)
 
 
 class Zeros(Initializer):
@@ -51,6 +66,31 @@ class Ones(Initializer):
         """Return ones; nothing is drawn."""
         del stream
         return np.ones(shape)
+
+
+class Constant(Initializer):
+    """All values the same, of either sign: for biases, such as 0.1 in front of a ReLU.
+
+    Parameters
+    ----------
+    value : float
+        Any finite number.
+    """
+
+    name = "constant"
+
+    def __init__(self, value: float) -> None:
+        self.value = math.nan
+        if isinstance(value, _NUMBERS) and not isinstance(value, bool):
+            with contextlib.suppress(OverflowError):  # of an integer
+                self.value = float(value)
+        if not math.isfinite(self.value):
+            raise ValueError(f"value must be a finite number, got {value!r}")
+
+    def draw(self, stream: WeightStream, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        """Return the value everywhere; nothing is drawn."""
+        del stream
+        return np.full(shape, self.value)
 
 
 class Normal(Initializer):
@@ -91,12 +131,24 @@ class Uniform(Initializer):
         return stream.uniform(shape) * self.limit
 
 
-class _FanScaled(Initializer, abstract=True):
-    """Mean 0 and variance ``gain / fan``."""
+class _WithGain(Initializer, abstract=True):
+    """Draws weight matrices, times a gain that may be the activation's."""
 
-    gain: ClassVar[float]
-    fan: ClassVar[str]
-    is_uniform: ClassVar[bool]
+    def __init__(self, gain: float | str = 1.0) -> None:
+        if gain != "activation" and (isinstance(gain, bool) or not isinstance(gain, _NUMBERS)):
+            raise ValueError(f'gain must be a positive number or "activation", got {gain!r}')
+        self.gain = gain if isinstance(gain, str) else check_positive("gain", gain)
+
+    def for_activation(self, activation: Activation) -> Initializer:
+        """Put the activation's gain in the place of the word."""
+        if self.gain != "activation":
+            return self
+        if activation.gain is None:
+            raise ValueError(
+                f"activation {activation!r} states no gain: set the attribute gain in its class, "
+                f"or give initializer {self.name!r} a number"
+            )
+        return type(self)(**{**self._arguments(), "gain": activation.gain})
 
     def draw(self, stream: WeightStream, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
         """Draw a weight matrix of shape (fan_in, fan_out)."""
@@ -105,11 +157,34 @@ class _FanScaled(Initializer, abstract=True):
                 f"initializer {self.name!r} is for weight matrices (fan_in, fan_out), "
                 f"got shape {shape}"
             )
+        if self.gain == "activation":
+            raise ValueError(
+                f'initializer {self.name!r} has gain="activation" and stands where there is no '
+                "activation: give it a number"
+            )
+        return self._draw(stream, shape, float(self.gain))
+
+    def _draw(
+        self, stream: WeightStream, shape: tuple[int, ...], gain: float
+    ) -> npt.NDArray[np.float64]:
+        raise NotImplementedError
+
+
+class _FanScaled(_WithGain, abstract=True):
+    """Mean 0 and variance ``gain^2 factor / fan``."""
+
+    factor: ClassVar[float]
+    fan: ClassVar[str]
+    is_uniform: ClassVar[bool]
+
+    def _draw(
+        self, stream: WeightStream, shape: tuple[int, ...], gain: float
+    ) -> npt.NDArray[np.float64]:
         fan_in, fan_out = shape
         fan = fan_in if self.fan == "in" else (fan_in + fan_out) / 2
         if self.is_uniform:  # the variance of U[-a, a) is a^2 / 3
-            return stream.uniform(shape) * math.sqrt(3.0 * self.gain / fan)
-        return stream.normal(shape) * math.sqrt(self.gain / fan)
+            return stream.uniform(shape) * (gain * math.sqrt(3.0 * self.factor / fan))
+        return stream.normal(shape) * (gain * math.sqrt(self.factor / fan))
 
 
 class XavierNormal(_FanScaled):
@@ -118,17 +193,27 @@ class XavierNormal(_FanScaled):
     A compromise between the forward condition ``1 / fan_in`` and the backward one
     ``1 / fan_out``, for activations that are near the identity around 0.
 
+    Parameters
+    ----------
+    gain : float or "activation"
+        Factor on the standard deviation; the word takes that of the layer's activation.
+
     References
     ----------
     Glorot and Bengio, AISTATS 2010, equation 12.
     """
 
     name = "xavier_normal"
-    gain, fan, is_uniform = 1.0, "average", False
+    factor, fan, is_uniform = 1.0, "average", False
 
 
 class XavierUniform(_FanScaled):
     """Xavier (Glorot) initialisation, uniform on ``+-sqrt(6 / (fan_in + fan_out))``.
+
+    Parameters
+    ----------
+    gain : float or "activation"
+        Factor on the standard deviation; the word takes that of the layer's activation.
 
     References
     ----------
@@ -136,7 +221,7 @@ class XavierUniform(_FanScaled):
     """
 
     name = "xavier_uniform"
-    gain, fan, is_uniform = 1.0, "average", True
+    factor, fan, is_uniform = 1.0, "average", True
 
 
 class HeNormal(_FanScaled):
@@ -145,24 +230,42 @@ class HeNormal(_FanScaled):
     A ReLU passes half of a symmetric input, which halves the second moment; the 2 makes up for
     it.
 
+    Parameters
+    ----------
+    gain : float or "activation"
+        Factor on the standard deviation; the word takes that of the layer's activation. In
+        front of a ReLU the word counts the 2 twice.
+
     References
     ----------
     He, Zhang, Ren and Sun, "Delving deep into rectifiers", ICCV 2015, equation 10.
     """
 
     name = "he_normal"
-    gain, fan, is_uniform = 2.0, "in", False
+    factor, fan, is_uniform = 2.0, "in", False
 
 
 class HeUniform(_FanScaled):
-    """He initialisation, uniform on ``+-sqrt(6 / fan_in)``; see :class:`HeNormal`."""
+    """He initialisation, uniform on ``+-sqrt(6 / fan_in)``; see :class:`HeNormal`.
+
+    Parameters
+    ----------
+    gain : float or "activation"
+        Factor on the standard deviation; the word takes that of the layer's activation. In
+        front of a ReLU the word counts the 2 twice.
+    """
 
     name = "he_uniform"
-    gain, fan, is_uniform = 2.0, "in", True
+    factor, fan, is_uniform = 2.0, "in", True
 
 
 class LeCunNormal(_FanScaled):
     """LeCun initialisation, normal: variance ``1 / fan_in``.
+
+    Parameters
+    ----------
+    gain : float or "activation"
+        Factor on the standard deviation; the word takes that of the layer's activation.
 
     References
     ----------
@@ -170,11 +273,52 @@ class LeCunNormal(_FanScaled):
     """
 
     name = "lecun_normal"
-    gain, fan, is_uniform = 1.0, "in", False
+    factor, fan, is_uniform = 1.0, "in", False
 
 
 class LeCunUniform(_FanScaled):
-    """LeCun initialisation, uniform on ``+-sqrt(3 / fan_in)``; see :class:`LeCunNormal`."""
+    """LeCun initialisation, uniform on ``+-sqrt(3 / fan_in)``; see :class:`LeCunNormal`.
+
+    Parameters
+    ----------
+    gain : float or "activation"
+        Factor on the standard deviation; the word takes that of the layer's activation.
+    """
 
     name = "lecun_uniform"
-    gain, fan, is_uniform = 1.0, "in", True
+    factor, fan, is_uniform = 1.0, "in", True
+
+
+class Orthogonal(_WithGain):
+    """Orthogonal initialisation: ``W`` is drawn uniformly from the (semi-)orthogonal matrices.
+
+    ``W^T W = gain^2 I`` where ``fan_in >= fan_out``, else ``W W^T = gain^2 I``. Where ``W`` is
+    square it multiplies the length of every vector by the gain, in either direction.
+
+    With ``A = Q R`` for a matrix ``A`` of standard normal draws, ``Q`` is uniform (by Haar's
+    measure) once a positive diagonal of ``R`` makes the factorisation unique: column j of ``Q``
+    is multiplied by the sign of ``R_jj``. A wide matrix is the transpose of a tall one. LAPACK
+    factorises, and the last digits are those of its build.
+
+    Parameters
+    ----------
+    gain : float or "activation"
+        Factor on every singular value; the word takes that of the layer's activation.
+
+    References
+    ----------
+    Saxe, McClelland and Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep
+    linear neural networks", ICLR 2014. Mezzadri, "How to generate random matrices from
+    the classical compact groups", Notices of the AMS 54, 2007, section 5, for the sign.
+    """
+
+    name = "orthogonal"
+
+    def _draw(
+        self, stream: WeightStream, shape: tuple[int, ...], gain: float
+    ) -> npt.NDArray[np.float64]:
+        A = stream.normal(shape)
+        is_wide = shape[0] < shape[1]
+        Q, R = np.linalg.qr(A.T if is_wide else A)
+        Q *= np.where(np.diagonal(R) < 0, -gain, gain)
+        return Q.T if is_wide else Q

@@ -35,7 +35,9 @@ class Dense(Layer):
         How ``W`` is drawn. ``"auto"`` takes what suits the activation: He for the ReLU family,
         Xavier for the rest.
     bias : bool
-        Whether there is a ``b``; it starts at 0.
+        Whether there is a ``b``.
+    bias_init : str, dict or Initializer
+        How ``b`` is drawn, after ``W``.
     max_norm : float or None
         Longest that a unit's vector of incoming weights, a column of ``W``, may be; one that is
         longer after an update is shortened to it. None for no limit.
@@ -71,6 +73,7 @@ class Dense(Layer):
         *,
         init: Any = "auto",
         bias: bool = True,
+        bias_init: Any = "zeros",
         max_norm: float | None = None,
     ) -> None:
         if not isinstance(bias, bool):
@@ -79,16 +82,21 @@ class Dense(Layer):
         self.activation = activation
         self.init = init
         self.bias = bias
+        self.bias_init = bias_init
         self.max_norm = None if max_norm is None else check_positive("max_norm", max_norm)
         is_auto = isinstance(init, str) and init == "auto"
         self._f = Activation.resolve(activation).clone()  # one instance may serve many layers
-        self._init = Initializer.resolve(self._f.default_init if is_auto else init)
+        chosen = Initializer.resolve(self._f.default_init if is_auto else init)
+        self._init = chosen.for_activation(self._f)
+        self._bias_init = Initializer.resolve(bias_init)
+        if not bias and self._bias_init.get_config() != {"type": "zeros"}:
+            raise ValueError(f"bias_init must be left out with bias=False, got {bias_init!r}")
 
     def build(self, n_in: int) -> int:
         """Declare ``W`` and ``b``."""
         self.add_parameter("W", (n_in, self.units), self._init)
         if self.bias:
-            self.add_parameter("b", (self.units,), "zeros", decay=False)
+            self.add_parameter("b", (self.units,), self._bias_init, decay=False)
         self._f._attach(self.device, self.units)
         if self._f._parameters:
             raise ValueError(
@@ -135,6 +143,11 @@ class Dense(Layer):
         if not cache.input_gradient:
             return None
         return ops.matmul(dZ, self.W.swapaxes(-1, -2), out=cache.dX)
+
+    @property
+    def has_constraint(self) -> bool:
+        """Whether there is a ``max_norm``."""
+        return self.max_norm is not None
 
     def constrain(self, cache: Cache) -> None:
         """Shorten the columns of ``W`` that are longer than ``max_norm``."""

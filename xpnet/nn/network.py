@@ -316,15 +316,17 @@ class Network:
         if training and batch is None:
             batch = Batch.of(self.device, batch_size, self.dtype, seed=self.seed)
         caches = []
+        is_wanted = input_gradient
         for number, layer in enumerate(self.layers):
             cache = Cache(
                 training=training,
-                input_gradient=training and (input_gradient or number > 0),
+                input_gradient=training and is_wanted,
                 number=number,
                 batch=batch,
             )
             layer.allocate(cache, (batch_size, self._widths[number]), self.dtype)
             caches.append(cache)
+            is_wanted = is_wanted or bool(layer._parameters)
         return caches
 
     def forward(self, X: Array, caches: list[Cache]) -> Array:
@@ -363,13 +365,15 @@ class Network:
         gradient: Array | None = dA.astype(self.dtype, copy=False)
         for layer, cache in zip(reversed(self.layers), reversed(caches), strict=True):
             gradient = layer.backward(gradient, cache)
-            if gradient is None and cache.input_gradient:
+            if not cache.input_gradient:  # the layers before it have nothing to learn
+                return None
+            if gradient is None:
                 raise TypeError(
                     f"{type(layer).__name__}.backward returned None although cache.input_gradient "
                     "asks for dX"
                 )
-            if gradient is not None:  # a mask of float64, say, must not widen what follows
-                gradient = gradient.astype(self.dtype, copy=False)
+            # A mask of float64, say, must not widen what follows.
+            gradient = gradient.astype(self.dtype, copy=False)
         return gradient
 
     def constrain(self, caches: list[Cache]) -> None:

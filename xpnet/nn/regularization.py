@@ -69,6 +69,11 @@ class Regularizer:
         """Whether there is anything to add to the cost."""
         return self.l1 > 0 or self.l2 > 0
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether there is anything to do at all."""
+        return self.has_penalty or self.clip_value is not None or self.clip_norm is not None
+
     def allocate(self, network: Network) -> Cache:
         """Make the buffers for a network, with its device active."""
         xp, dtype = network.device.xp, network.dtype

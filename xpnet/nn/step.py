@@ -112,8 +112,11 @@ class TrainingStep:
         if weights is not None and self._gathers:
             self._of_batch = xp.empty(self.batch_size, dtype=network.dtype)
         self._caches = network.allocate(self.batch_size, training=True, batch=self._batch)
-        self._regularizer = Regularizer() if regularizer is None else regularizer
-        self._buffers = self._regularizer.allocate(network)
+        # What there is nothing to do for costs nothing, not even a call.
+        self._regularizer = regularizer if regularizer and regularizer.is_needed else None
+        if self._regularizer is not None:
+            self._buffers = self._regularizer.allocate(network)
+        self._has_constraints = any(layer.has_constraint for layer in network.layers)
         self._average = average
         self._n_decay = (network.n_decayed,) if "weight_decay" in state else ()
         self._losses = xp.empty(self.batch_size, dtype=network.dtype)
@@ -142,17 +145,20 @@ class TrainingStep:
             if self._weights is not None:
                 ops.gather(self._weights, indices, out=self._of_batch)
         batch.step += 1
-        weighted = {} if self._weights is None else {"weights": self._weigh()}
-        logits = network.forward(self._augment(), self._caches)
+        weighted = () if self._weights is None else (self._weigh(),)
+        X = self._augment() if self._augmentations else self.X
+        logits = network.forward(X, self._caches)
         self._loss.forward(
-            ops, logits, self.y, self._losses, self.loss_value, self._dlogits, **weighted
+            ops, logits, self.y, self._losses, self.loss_value, self._dlogits, *weighted
         )
         network.backward(self._dlogits, self._caches)
-        self._regularizer.apply(ops, network, self.loss_value, self._buffers)
+        if self._regularizer is not None:
+            self._regularizer.apply(ops, network, self.loss_value, self._buffers)
         self._optimizer.update(
             ops, network.parameters, network.gradients, self._state, *self._n_decay
         )
-        network.constrain(self._caches)
+        if self._has_constraints:
+            network.constrain(self._caches)
         if self._average is not None:
             self._average.update(ops)
         return self.loss_value
@@ -165,6 +171,7 @@ class TrainingStep:
         A gathered batch may be written over, and one more buffer is enough; the data set itself, or
         all of its numbers, may not.
         """
+        xp = self._network.device.xp
         source, buffers = self.X, [self.X] if self._gathers else []
         found = []
         for augmentation in augmentations:
@@ -173,7 +180,7 @@ class TrainingStep:
                 buffer for buffer in buffers if (buffer is source) == augmentation.works_in_place
             ]
             if not usable:
-                usable = [self._network.device.xp.empty_like(self.X)]
+                usable = [xp.empty(self.X.shape, dtype=self.X.dtype)]
                 buffers += usable
             found.append((augmentation, source, usable[0]))
             source = usable[0]

@@ -22,8 +22,6 @@ class Report:
         one update, the cost is that of the parameters before update ``iteration``.
     cost : float
         Mean loss over the epoch's samples, with the penalties, each batch's before its update.
-    last_cost : float
-        That of the epoch's last batch alone, which is what the course prints.
     learning_rate : float
         Of the last step.
     seconds : float
@@ -35,18 +33,20 @@ class Report:
     train_accuracy : float or None
         After the epoch, on the training data, or where there are more than 10,000 samples on
         10,000 of them, drawn once at random; None where :func:`fit` was not asked for it.
+    last_cost : float or None
+        The cost of the epoch's last batch alone, which is what the course prints.
     """
 
     epoch: int
     iteration: int
     cost: float
-    last_cost: float
     learning_rate: float
     seconds: float
     samples_per_second: float
     validation_cost: float | None = None
     validation_accuracy: float | None = None
     train_accuracy: float | None = None
+    last_cost: float | None = None
 
 
 @dataclass

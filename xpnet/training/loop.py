@@ -428,13 +428,13 @@ class _Recorder:
                 epoch=epoch,
                 iteration=history.n_steps - (len(self._sizes) - self._epoch_start),
                 cost=cost,
-                last_cost=self._last,
                 learning_rate=self._learning_rate(),
                 seconds=history.seconds,
                 samples_per_second=sum(self._sizes) / max(self._elapsed, 1e-9),
                 validation_cost=validation_cost,
                 validation_accuracy=validation_accuracy,
                 train_accuracy=train_accuracy,
+                last_cost=self._last,
             )
         )
         return history.reports[-1]

@@ -1,0 +1,223 @@
+"""Learning-rate schedules: their formulas, PyTorch's, and that every step has its rate."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xpnet import nn, training
+
+SCHEDULERS = torch.optim.lr_scheduler
+
+
+def factors(schedule, n):
+    return [schedule.at(t, n) for t in range(n)]
+
+
+def pytorchs(make, n, values=None):
+    """The factors of a scheduler of PyTorch's, on a rate of 1."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = make(optimizer)
+    found = []
+    for t in range(n):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step(*(() if values is None else (values[t],)))
+    return found
+
+
+def warmed_up(make, n_warmup):
+    def both(optimizer):
+        first = SCHEDULERS.LinearLR(optimizer, 1 / n_warmup, 1.0, n_warmup - 1)
+        return SCHEDULERS.SequentialLR(optimizer, [first, make(optimizer)], [n_warmup])
+
+    return both
+
+
+CASES = {
+    "constant": (nn.NoDecay(), lambda o: SCHEDULERS.ConstantLR(o, 1.0)),
+    "inverse_time": (
+        nn.InverseTimeDecay(0.3),
+        lambda o: SCHEDULERS.LambdaLR(o, lambda t: 1 / (1 + 0.3 * t)),
+    ),
+    "exponential": (nn.ExponentialDecay(0.9), lambda o: SCHEDULERS.ExponentialLR(o, 0.9)),
+    "step": (nn.StepDecay(4, 0.3), lambda o: SCHEDULERS.StepLR(o, 4, 0.3)),
+    "cosine": (nn.CosineDecay(0.1), lambda o: SCHEDULERS.CosineAnnealingLR(o, 30, 0.1)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_pytorchs_schedules(name):
+    ours, theirs = CASES[name]
+    np.testing.assert_allclose(factors(ours, 30), pytorchs(theirs, 30), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["exponential", "step", "constant"])
+def test_pytorchs_warm_up(name):
+    ours, theirs = CASES[name]
+    ours = nn.Schedule.resolve({**ours.get_config(), "warmup": 5})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch warns of its own order of calls
+        expected = pytorchs(warmed_up(theirs, 5), 30)
+    np.testing.assert_allclose(factors(ours, 30), expected, rtol=0, atol=1e-14)
+
+
+def test_cosine_after_a_warm_up_ends_with_the_run():
+    found = factors(nn.CosineDecay(warmup=10), 30)
+    expected = [(t + 1) / 10 for t in range(10)]
+    expected += [(1 + math.cos(math.pi * t / 20)) / 2 for t in range(20)]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-15)
+
+
+def test_the_courses_rate_that_is_held_for_intervals():
+    found = factors(nn.InverseTimeDecay(1.0, interval=1000), 5000)
+    expected = [1 / (1 + 1.0 * np.floor(epoch / 1000)) for epoch in range(5000)]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("patience", [0, 2])
+@pytest.mark.parametrize("cooldown", [0, 3])
+@pytest.mark.parametrize("threshold", [0.0, 0.05])
+@pytest.mark.parametrize("monitoring", ["validation_cost", "validation_accuracy"])
+def test_pytorchs_reduction_on_a_plateau(monitoring, threshold, cooldown, patience):
+    rng = np.random.default_rng(patience + 10 * cooldown)
+    values = 1 / (1 + np.arange(60)) + 0.2 * rng.random(60)
+    if monitoring.endswith("accuracy"):
+        values = 1 - values
+
+    def theirs(optimizer):
+        return SCHEDULERS.ReduceLROnPlateau(
+            optimizer,
+            mode="max" if monitoring.endswith("accuracy") else "min",
+            factor=0.5,
+            patience=patience,
+            threshold=threshold,
+            cooldown=cooldown,
+            min_lr=0.01,
+        )
+
+    ours = nn.ReduceOnPlateau(
+        monitoring,
+        gamma=0.5,
+        patience=patience,
+        threshold=threshold,
+        cooldown=cooldown,
+        min_factor=0.01,
+    )
+    found = []
+    for t, value in enumerate(values):
+        found.append(ours.at(t, 60))
+        ours.observe(value)
+    np.testing.assert_allclose(found, pytorchs(theirs, 60, values), rtol=1e-14)
+    assert min(found) < 0.2
+
+
+SCHEDULES = [
+    *(schedule for schedule, _ in CASES.values()),
+    nn.CosineDecay(per="step", warmup=7),
+    nn.InverseTimeDecay(0.2, interval=3, per="step"),
+    nn.ExponentialDecay(0.97, per="step", warmup=2),
+    nn.StepDecay(5, 0.5, per="step"),
+    nn.NoDecay(per="step", warmup=20),
+]
+OPTIMIZERS = [
+    nn.GradientDescent(0.1),
+    nn.Momentum(0.1),
+    nn.Nesterov(0.1),
+    nn.RMSprop(0.1),
+    nn.Adam(0.1),
+    nn.AdamW(0.1),
+]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+def test_every_step_has_its_rate(dev, schedule, optimizer, monkeypatch):
+    rates = []
+
+    def spied(self, ops, params, grads, state, n_decay=0):
+        rates.append(state["learning_rate"].copy())  # read later: a step must not wait
+        update(self, ops, params, grads, state, n_decay)
+
+    update = type(optimizer).update
+    monkeypatch.setattr(type(optimizer), "update", spied)
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((25, 3)), rng.integers(0, 2, 25)
+    network = nn.Network([nn.Dense(2)], 3, device=dev, dtype="float64")
+    history = training.fit(
+        network,
+        X,
+        y,
+        loss="softmax_cross_entropy",
+        optimizer=optimizer,
+        schedule=schedule,
+        epochs=6,
+        batch_size=10,
+    )
+    if schedule.per == "step":
+        expected = [schedule.at(t, 18) for t in range(18)]
+    else:
+        expected = [schedule.at(t // 3, 6) for t in range(18)]
+    used = np.array([float(dev.to_host(rate)[0]) for rate in rates])
+    np.testing.assert_allclose(used, 0.1 * np.array(expected), rtol=1e-15)
+    reported = [report.learning_rate for report in history.reports]
+    np.testing.assert_array_equal(reported, used[2::3])
+
+
+def test_a_plateau_reduces_the_rate_of_a_run(dev):
+    X, y = np.zeros((8, 3)), np.arange(8) % 2  # nothing to learn
+    schedule = nn.ReduceOnPlateau("cost", gamma=0.5, patience=1, threshold=0.01)
+    network = nn.Network([nn.Dense(2)], 3, device=dev, dtype="float64")
+    for _ in range(2):  # an instance that was used begins anew
+        history = training.fit(
+            network,
+            X,
+            y,
+            loss="softmax_cross_entropy",
+            optimizer=nn.GradientDescent(0.1),
+            schedule=schedule,
+            epochs=6,
+        )
+        reported = [report.learning_rate for report in history.reports]
+        np.testing.assert_allclose(reported, [0.1, 0.1, 0.1, 0.05, 0.05, 0.025])
+
+
+@given(
+    st.sampled_from([c for c in nn.Schedule.known().values() if c is not nn.ReduceOnPlateau]),
+    st.integers(0, 20),
+    st.integers(1, 60),
+)
+def test_factors_are_between_0_and_1_and_fall_after_the_warm_up(schedule, warmup, n):
+    found = factors(schedule(warmup=warmup), n)
+    assert all(0 <= factor <= 1 for factor in found)
+    assert found[:warmup] == sorted(found[:warmup])
+    assert found[warmup:] == sorted(found[warmup:], reverse=True)
+    if n > warmup:
+        assert found[warmup] == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: nn.NoDecay(per="batch"), "per must be 'epoch' or 'step', got 'batch'"),
+        (lambda: nn.NoDecay(warmup=-1), "warmup must be a positive integer, got -1"),
+        (lambda: nn.InverseTimeDecay(-1), "decay must be a non-negative"),
+        (lambda: nn.InverseTimeDecay(interval=0), "interval must be a positive integer, got 0"),
+        (lambda: nn.ExponentialDecay(1.1), r"gamma must lie in \(0, 1\], got 1.1"),
+        (lambda: nn.StepDecay(gamma=0), "gamma must be a positive"),
+        (lambda: nn.CosineDecay(1.5), r"final must lie in \[0, 1\], got 1.5"),
+        (lambda: nn.ReduceOnPlateau("loss"), "monitoring must be one of 'cost', .* got 'loss'"),
+        (lambda: nn.ReduceOnPlateau(gamma=1), r"gamma must lie in \(0, 1\), got 1"),
+        (lambda: nn.ReduceOnPlateau(min_factor=2), r"min_factor must lie in \[0, 1\], got 2"),
+        (lambda: nn.Schedule.resolve("cosin"), "there is no schedule named 'cosin'"),
+    ],
+)
+def test_wrong_settings(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
