@@ -80,7 +80,7 @@ def test_shapes_that_are_refused():
 
 
 def test_numbers_and_sizes_that_are_refused():
-    mean = made("mean")
+    mean = made("mean without weights")
     values, out = zeros(2, 3), zeros(2, 1)
     mean(values, 2, 2, 3, out, size=64)
     for wrong in (-(2**31) - 1, 2**31):
@@ -107,7 +107,7 @@ def test_nothing_outside_of_an_array_is_touched(index):
     with pytest.raises(IndexError, match="xpn_gather: outside of X_"):
         gather(zeros(10, 4, dtype=np.uint8), on_device([index]), zeros(1, 4))
     with pytest.raises(IndexError, match="xpn_mean: outside of out_"):
-        made("mean")(zeros(3, 3), 3, 3, 3, zeros(2, 1), size=96)
+        made("mean without weights")(zeros(3, 3), 3, 3, 3, zeros(2, 1), size=96)
 
 
 def test_operands_are_the_result_or_disjoint_from_it():
@@ -224,7 +224,7 @@ def test_exchanges_that_are_refused(call, n):
 
 
 def sums_of_rows(preamble: str) -> Any:
-    spec = dataclasses.replace(SPECS["mean"], preamble=preamble)
+    spec = dataclasses.replace(SPECS["mean without weights"], preamble=preamble)
     values, out = on_device(np.arange(2.0 * 64).reshape(2, 64)), zeros(2, 1, dtype=np.float64)
     spec.make(cupy)(values, 2, 2, 64, out, size=64)
     return out.get() * 64
@@ -235,7 +235,7 @@ def sums_of_rows(preamble: str) -> Any:
 )
 def test_a_wrong_distance_shows(start, is_refused):
     """In the text of a kernel of xpnet, whose sums go across all lanes."""
-    preamble = SPECS["mean"].preamble
+    preamble = SPECS["mean without weights"].preamble
     assert preamble.count("distance = XPN_WARP / 2;") == 2
     preamble = preamble.replace("distance = XPN_WARP / 2;", f"distance = {start};")
     expected = np.arange(2.0 * 64).reshape(2, 64).sum(axis=1, keepdims=True)
@@ -259,7 +259,7 @@ def test_the_last_thread_runs_first(library, prefix):
     assert shuffled(f"{prefix} y[0] = i", 96)[0] == 0
 
 
-@pytest.mark.parametrize("variant", ["mean", "softmax", "totals"])
+@pytest.mark.parametrize("variant", ["mean without weights", "softmax", "totals"])
 def test_exchanges_give_the_same_in_both_orders(library, variant):
     """To the last bit."""
     values = np.random.default_rng(0).standard_normal((5, 70)).astype(np.float32)
@@ -270,7 +270,11 @@ def test_exchanges_give_the_same_in_both_orders(library, variant):
         made(variant)(on_device(values), 5, 5, 70, out, size=160)
         found.append(out.get())
     np.testing.assert_array_equal(*found)
-    exact = {"mean": values.mean(axis=1), "totals": values.sum(axis=1), "softmax": 1}[variant]
+    exact = {
+        "mean without weights": values.mean(axis=1),
+        "totals": values.sum(axis=1),
+        "softmax": 1,
+    }[variant]
     np.testing.assert_allclose(found[0].sum(axis=1), exact, rtol=1e-5)
 
 

@@ -58,25 +58,26 @@ SABOTAGES = {
     ),
     "a Python scalar for a device scalar": Sabotage(
         "xpnet/nn/optimizers.py",
-        'ops.gradient_descent_update(params, grads, state["learning_rate"])',
-        "ops.gradient_descent_update(params, grads, self.learning_rate)",
+        "ops.gradient_descent_update(params, grads, rate, decay, n_decay)",
+        "ops.gradient_descent_update(params, grads, self.learning_rate, decay, n_decay)",
         "fused operations take arrays for what changes from step to step",
         "learning_rate must be a CuPy array, got builtins.float",
     ),
     "an allocation in the steady step": Sabotage(
         "xpnet/nn/step.py",
-        "logits = self._network.forward(self.X, self._caches)",
-        "logits = self._network.forward(self.X.copy(), self._caches)",
+        "logits = network.forward(X, self._caches)",
+        "logits = network.forward(X.copy(), self._caches)",
         "an allocator that refuses",
         "a steady step asked for",
     ),
     "the update on another stream": Sabotage(
         "xpnet/nn/step.py",
-        "        self._optimizer.update(ops, self._network.parameters, self._network.gradients, "
-        "self._state)\n",
-        "        with self._network.device.xp.cuda.Stream(non_blocking=True):\n"
+        "        self._optimizer.update(\n"
+        "            ops, network.parameters, network.gradients, self._state, *self._n_decay\n"
+        "        )\n",
+        "        with network.device.xp.cuda.Stream(non_blocking=True):\n"
         "            self._optimizer.update(\n"
-        "                ops, self._network.parameters, self._network.gradients, self._state\n"
+        "                ops, network.parameters, network.gradients, self._state, *self._n_decay\n"
         "            )\n",
         "the order of streams",
         "and nothing makes it wait",
