@@ -222,8 +222,8 @@ def test_options_that_toml_has_no_word_for():
             'dataset = "moons"',
             'dataset = "moon"',
             "data.dataset must be the name of a data set or a file (.npz, .csv, .h5 or idx; "
-            "digits, cats, fashion-mnist, moons, circles, blobs, flower), got 'moon'; did you mean "
-            "'moons'?",
+            "digits, cats, fashion-mnist, diabetes, moons, circles, blobs, flower), got 'moon'; "
+            "did you mean 'moons'?",
         ),
         (
             'dataset = "moons"',
