@@ -213,7 +213,7 @@ def test_the_list():
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == recipe_names()
     assert lines[0] == (
-        "cats-deep        Cat or not: four layers, weights scaled by 1 / sqrt(fan_in), as the "
+        "cats-deep         Cat or not: four layers, weights scaled by 1 / sqrt(fan_in), as the "
         "course's last week"
     )
 
@@ -284,6 +284,27 @@ def test_cuda_without_a_gpu():
         (["digits-deep", "--target", "y"], {}, "data.target (got 'y') is not for digits"),
         (["digits-deep", "--set", "epochs=3"], {}, "did you mean training.epochs?"),
         (["digits-deep", "--set", "loss=sigmoid_cross_entropy"], {}, "loss must be 'softmax_cross"),
+        (["digits-deep", "--set", "loss=mean_squared_error"], {}, "digits holds classes to be pre"),
+        (
+            ["digits-deep", "--set", "data.dataset=diabetes"],
+            {},
+            "diabetes holds numbers to be pred",
+        ),
+        (
+            ["diabetes-shallow", "--set", "loss=softmax_cross_entropy"],
+            {},
+            "data.standardise_target must be false with a loss for classes, got True",
+        ),
+        (
+            ["diabetes-shallow", "--set", "network.layers.1.units=2"],
+            {},
+            "network.layers.1 must have 1 outputs under mean_squared_error for the one number of",
+        ),
+        (
+            ["digits-deep", "--set", "data.sample_weight=w"],
+            {},
+            "data.sample_weight (got 'w') is no",
+        ),
         (
             ["digits-deep", "--set", "network.layers.3.units=9"],
             {},
@@ -661,6 +682,27 @@ def test_without_the_packages_that_save(monkeypatch, tmp_path, capsys):
         assert printed.err.endswith(f"type: pip install {package}\n")
 
 
+def test_each_kind_of_score_has_a_table(tmp_path):
+    names = ("digits-logistic", "diabetes-shallow")
+    done = run(*names, "--out", "out", "--set", "training.epochs=6", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert any(re.search(r"epoch 6/6 .* validation R2 -?\d\.\d{4} ", line) for line in lines)
+    headers = [number - 1 for number, line in enumerate(lines) if line.startswith("----")]
+    columns = [re.split("  +", lines[number]) for number in headers]
+    assert {"train", "test", "majority"} <= set(columns[0])
+    expected = "recipe,device,parameters,cost,R2 train,R2 test,samples/s,seconds"
+    assert columns[1] == expected.split(",")
+    (row,) = table(done.stdout.replace("R2 t", "R2-t"))
+    history = json.loads((tmp_path / "out" / "diabetes-shallow" / "history.json").read_text())
+    assert float(row["R2-train"]) == round(history["train_R2"], 4)
+    assert float(row["R2-test"]) == round(history["test_R2"], 4)
+    assert not any("accuracy" in key for key in (*history, *history["reports"][0]))
+    drawn = {"curves.png", "predictions.png"} if pictures() else set()
+    files = {entry.name for entry in (tmp_path / "out" / "diabetes-shallow").iterdir()}
+    assert files == FILES | drawn
+
+
 # ---- predict
 
 
@@ -841,6 +883,64 @@ def test_the_file_that_was_named_is_what_is_predicted(tmp_path, capsys):
     assert len(predicted(capsys, tmp_path / "run", tmp_path / "flat.npz").splitlines()) == 13
     assert xpnet.cli.main(["predict", str(tmp_path / "run"), str(tmp_path / "wide.npz")]) == 2
     assert "X must have shape (n_samples, 64), got (12, 4, 16)" in capsys.readouterr().err
+
+
+def test_numbers_of_ones_own(tmp_path, capsys, monkeypatch):
+    """A price by area and age; how reliable a sale is, is no feature."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    area, age, trust = rng.uniform(50, 200, 300), rng.uniform(0, 80, 300), rng.uniform(0, 1, 300)
+    price = 3000 * area - 2000 * age
+    sales = np.stack([area, trust, price, age], axis=1)
+    np.savetxt("sales.csv", sales, "%.8g", ",", header="area,trust,price,age", comments="")
+    changes = ("data.dataset=sales.csv", "data.sample_weight=trust", "training.epochs=150")
+    arguments = [word for change in changes for word in ("--set", change)]
+    arguments += ["--target", "price", "--quiet", "--out", "run"]
+    assert xpnet.cli.train(["diabetes-shallow", *arguments]) == 0
+    assert load_model("run").feature_names == ("area", "age")
+    capsys.readouterr()
+    printed = predicted(capsys, "run", "sales.csv")
+    said = predicted(capsys, "run", "sales.csv", "--out", "prices.csv", "--target", "price")
+    assert printed == Path("prices.csv").read_text()
+    lines = printed.splitlines()
+    assert lines[0] == "prediction"
+    found = np.array(lines[1:], dtype=float)
+    R2 = 1 - ((found - price) ** 2).mean() / price.var()
+    assert R2 > 0.9
+    assert said == f"300 predictions in prices.csv; R2 {R2:.4f} beside the data's own\n"
+    Path("one.csv").write_text("age,area\n10,100\n")
+    assert predicted(capsys, "run", "one.csv", "--out", "a") == "1 prediction in a\n"
+    assert abs(float(Path("a").read_text().split()[1]) - 280_000) < 50_000
+    Path("sales.csv").write_text("area,trust,price,age\n1,1,1,1\n1,-1,1,1\n")
+    assert xpnet.cli.train(["diabetes-shallow", *arguments[:-2]]) == 2
+    error = "line 3, column trust: a weight of at least 0 expected, got '-1'\n"
+    assert capsys.readouterr().err.endswith(error)
+
+
+def test_several_numbers(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    np.savez("two.npz", X=X, y=X[:, :2] - 5)
+    changes = ("data.dataset=two.npz", "network.layers.1.units=2", "training.epochs=1")
+    arguments = [word for change in changes for word in ("--set", change)]
+    assert xpnet.cli.train(["diabetes-shallow", *arguments, "--quiet", "--out", "run"]) == 0
+    capsys.readouterr()
+    lines = predicted(capsys, "run", "two.npz").splitlines()
+    assert lines[0] == "prediction 0,prediction 1"
+    found = np.array([line.split(",") for line in lines[1:]], dtype=float)
+    np.testing.assert_allclose(found, load_model("run").predict(X), rtol=1e-8)
+    np.savez("one.npz", X=X, y=X[:, 0])
+    said = predicted(capsys, "run", "one.npz", "--out", "a")
+    assert said == "60 predictions in a; the data's own numbers are not as many as the model's\n"
+    for data, error in (
+        ("digits", "digits holds classes to be predicted, not numbers: it goes with a loss for cl"),
+        ("wide.npz", r"wide.npz does not fit the model: X must have shape \(n_samples, 3\), got"),
+        ("text.npz", "text.npz: y must hold numbers to be predicted, got dtype <U1"),
+    ):
+        np.savez("wide.npz", X=X[:, :2])
+        np.savez("text.npz", X=X, y=["a"] * 60)
+        assert xpnet.cli.main(["predict", "run", data]) == 2
+        assert re.search(error, capsys.readouterr().err)
 
 
 def test_what_writing_and_reading_need(monkeypatch, capsys, trained):

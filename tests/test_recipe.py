@@ -32,7 +32,9 @@ epochs = 2
 def test_what_is_shipped():
     kinds = ("deep", "logistic", "shallow")
     assert recipe_names() == [
-        *(f"{data}-{kind}" for data in ("cats", "digits") for kind in kinds),
+        *(f"cats-{kind}" for kind in kinds),
+        "diabetes-shallow",
+        *(f"digits-{kind}" for kind in kinds),
         "fashion-mnist",
     ]
     for name in recipe_names():
@@ -358,3 +360,213 @@ def test_fashion_mnist(dev, request):
     assert result.dataset.n_classes == 10
     assert result.history.reports[-1].epoch == recipe.values["training"]["epochs"] - 1 <= 19
     assert result.test_accuracy >= (0.8 if is_emulated else 0.89)
+
+
+NUMBERS = """
+loss = "mean_squared_error"
+optimizer = { type = "adam", learning_rate = 0.01 }
+[data]
+dataset = "diabetes"
+normalise = "standardise"
+validation_fraction = 0.2
+[network]
+layers = [{ type = "dense", units = 8, activation = "tanh" }, { type = "dense", units = 1 }]
+[training]
+epochs = 20
+batch_size = 32
+"""
+
+
+def surface(folder, n_targets, n=200, shift=0.0, scale=1.0):
+    """Write samples of smooth functions of two features."""
+    X = np.random.default_rng(0).uniform(-1, 1, (n, 2))
+    y = np.stack([np.sin(2 * X[:, 0] + k) * X[:, 1] for k in range(n_targets)], axis=1)
+    y = shift + scale * y
+    np.savez(folder / "surface.npz", X=X, y=y if n_targets > 1 else y[:, 0])
+    return folder / "surface.npz"
+
+
+def determination(predicted, y):
+    y = y.reshape(len(y), -1)
+    residual = ((predicted.reshape(y.shape) - y) ** 2).sum(axis=0)
+    return (1 - residual / ((y - y.mean(axis=0)) ** 2).sum(axis=0)).mean()
+
+
+@pytest.mark.parametrize("n_targets", [1, 3])
+@pytest.mark.parametrize("standardise", [False, True])
+def test_regression(dev, tmp_path, n_targets, standardise):
+    changes = [
+        f"data.dataset={surface(tmp_path, n_targets)}",
+        f"data.standardise_target={str(standardise).lower()}",
+        f"network.layers.1.units={n_targets}",
+        "network.layers.0.units=32",
+        "optimizer.learning_rate=0.02",
+        "training.epochs=150",
+    ]
+    recipe = parse_recipe("numbers", NUMBERS, changes=changes)
+    result = recipe.run(device=dev)
+    dataset, model = result.dataset, result.model
+    assert (dataset.task, dataset.n_targets) == ("regression", n_targets)
+    predicted = model.predict(dataset.X_test)
+    assert predicted.shape == dataset.y_test.shape
+    assert determination(predicted, dataset.y_test) > 0.95
+    assert result.test_accuracy == pytest.approx(determination(predicted, dataset.y_test), abs=1e-4)
+    fitted = determination(model.predict(dataset.X_train), dataset.y_train)
+    assert result.train_accuracy == pytest.approx(fitted, abs=1e-4)
+    held_out = determination(model.predict(dataset.X_validation), dataset.y_validation)
+    last = result.history.reports[-1]
+    assert last.validation_accuracy == pytest.approx(held_out, abs=1e-4)
+    # The cost is the mean of the squares, in units of the targets' variance if standardised.
+    deviation = dataset.y_train.std(axis=0) if standardise else 1
+    cost = (((predicted - dataset.y_test) / deviation) ** 2).mean()
+    assert result.test_cost == pytest.approx(cost, rel=1e-3)
+    files = result.save(tmp_path / "out")
+    pictures = ["curves.png", "predictions.png"] if plotting_problem() is None else []
+    assert files[3:] == pictures
+    text = (tmp_path / "out" / "history.json").read_text()
+    assert "accuracy" not in text
+    history = json.loads(text)
+    assert history == result.to_dict()
+    assert (history["test_R2"], history["train_R2"]) == (
+        result.test_accuracy,
+        result.train_accuracy,
+    )
+    assert history["reports"][-1]["validation_R2"] == last.validation_accuracy
+    again = load_model(tmp_path / "out", device=dev)
+    np.testing.assert_array_equal(again.predict(dataset.X_test), predicted)
+    assert (
+        load_recipe(tmp_path / "out" / "recipe.toml").run(device=dev).to_dict()["cost"]
+        == (history["cost"])
+    )
+
+
+def test_large_numbers_that_differ_little(dev, tmp_path):
+    """In float32 seconds since 1970 are 128 apart."""
+    path = surface(tmp_path, 1, shift=1.7e9, scale=10.0)
+    changes = [f"data.dataset={path}", "network.layers.0.units=32", "training.epochs=150"]
+    changes += ["optimizer.learning_rate=0.02", "data.standardise_target=true"]
+    result = parse_recipe("numbers", NUMBERS, changes=changes).run(device=dev)
+    assert determination(result.model.predict(result.dataset.X_test), result.dataset.y_test) > 0.9
+
+
+def test_the_shipped_regression(dev, tmp_path):
+    result = load_recipe("diabetes-shallow").run(device=dev)
+    assert result.network.n_parameters == 97
+    assert (result.history.reports[-1].validation_accuracy or 0) > 0.4
+    assert result.test_accuracy > 0.25
+    result.save(tmp_path / "out")
+
+
+def test_early_stopping_watches_r2(dev):
+    changes = ["early_stopping.patience=3", "early_stopping.monitor=validation_accuracy"]
+    changes += ["training.epochs=400", "data.standardise_target=true"]
+    history = parse_recipe("numbers", NUMBERS, changes=changes).run(device=dev).history
+    watched = [(r.validation_accuracy or 0, r.epoch) for r in history.reports]
+    assert history.stopped_early
+    assert history.best_epoch == max(watched)[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "error", "said"),
+    [
+        (
+            NUMBERS,
+            ["network.layers.1.units=3"],
+            RecipeError,
+            "network.layers.1 must have 1 outputs under mean_squared_error for the one number of "
+            "diabetes, got 3",
+        ),
+        (
+            NUMBERS,
+            ["data.dataset=digits"],
+            DataError,
+            "digits holds classes to be predicted, not n",
+        ),
+        (
+            GOOD,
+            ["data.dataset=diabetes"],
+            DataError,
+            "diabetes holds numbers to be predicted, not ",
+        ),
+        (
+            NUMBERS,
+            ["training.class_weight=balanced"],
+            RecipeError,
+            "class_weight is for labels of one class each",
+        ),
+    ],
+)
+def test_what_does_not_fit_numbers(dev, text, changes, error, said):
+    with pytest.raises(error, match=said):
+        parse_recipe("small", text, changes=changes).run(device=dev)
+
+
+def test_a_data_set_of_the_other_task(dev):
+    digits, diabetes = load_dataset("digits"), load_dataset("diabetes", task="regression")
+    said = "loss must be one for the 10 classes of digits, got 'mean_squared_error', which is for n"
+    with pytest.raises(RecipeError, match=f"small: {said}"):
+        parse_recipe("small", NUMBERS).run(digits, dev)
+    said = "must be one for the one number of diabetes, got 'softmax_cross_entropy', which is for c"
+    with pytest.raises(RecipeError, match=f"small: loss {said}"):
+        parse_recipe("small", GOOD).run(diabetes, dev)
+    three = dataclasses.replace(diabetes, y_train=np.zeros((353, 3)), y_test=np.zeros((89, 3)))
+    with pytest.raises(
+        RecipeError, match=r"1 must have 3 outputs .* for the 3 numbers of diabetes,"
+    ):
+        parse_recipe("small", NUMBERS).run(three, dev)
+
+
+@pytest.mark.parametrize("part", ["y_train", "y_test", "y_validation"])
+def test_numbers_out_of_range_are_refused_before_the_training(dev, part):
+    dataset = load_dataset("diabetes", task="regression", validation_fraction=0.2)
+    y = getattr(dataset, part).copy()
+    y[7] = 1e300
+    dataset = dataclasses.replace(dataset, **{part: y})
+    reports: list[Report] = []
+    recipe = parse_recipe("small", NUMBERS)
+    said = r"numbers to be predicted must be finite in float32, got inf for 1e\+300"
+    with pytest.raises(DataError, match=f"diabetes, {part[2:]} samples: {said}"):
+        recipe.run(dataset, dev, on_report=reports.append)
+    assert not reports
+    recipe = parse_recipe("small", NUMBERS, changes=["data.standardise_target=true"])
+    if part == "y_train":  # then its deviation is as large
+        assert np.isfinite(recipe.run(dataset, dev).train_cost)
+        dataset = dataclasses.replace(dataset, y_train=np.full(len(y), 1.5e308))
+        with pytest.raises(DataError, match=r"true: standardising needs features whose sums are"):
+            recipe.run(dataset, dev)
+    else:
+        said = f"samples, with data.standardise_target = true: {said}"
+        with pytest.raises(DataError, match=said):
+            recipe.run(dataset, dev)
+
+
+@pytest.mark.parametrize("text", [GOOD, NUMBERS])
+def test_weights_of_samples(dev, tmp_path, monkeypatch, text):
+    """Whoever has weight 0 has no part in the training, and all have their part in what is said."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(120, 3)), np.arange(120) % 10
+    weights = rng.uniform(0, 2, 120) * (y != 3)
+    np.savez(tmp_path / "mine.npz", X=X, y=y, w=weights)
+    seen = []
+
+    def spy(network, X, y, *, sample_weight, **more):
+        seen.append(sample_weight)
+        return fit(network, X, y, sample_weight=sample_weight, **more)
+
+    monkeypatch.setattr("xpnet.recipe.fit", spy)
+    changes = [f"data.dataset={tmp_path / 'mine.npz'}", "data.sample_weight=w"]
+    changes += ["data.divide_by=1", "data.normalise=none"]
+    result = parse_recipe("mine", text, changes=changes).run(device=dev)
+    place = {tuple(row): weight for row, weight in zip(X.tolist(), weights, strict=True)}
+    expected = [place[tuple(row)] for row in result.dataset.X_train.tolist()]
+    np.testing.assert_array_equal(seen[0], expected)
+    found = evaluate(
+        result.network, result.model.loss, result.dataset.X_train, result.dataset.y_train
+    )
+    assert found == (result.train_cost, result.train_accuracy)
+    recipe = parse_recipe("mine", text, changes=[*changes, "data.sample_weight=none"])
+    assert recipe.run(device=dev).history.cost != result.history.cost
+    assert seen[1] is None
+    np.savez(tmp_path / "mine.npz", X=X, y=y, w=0 * weights)
+    with pytest.raises(RecipeError, match="the weights of all samples are 0: there is nothing"):
+        parse_recipe("mine", text, changes=changes).run(device=dev)

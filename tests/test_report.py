@@ -21,6 +21,7 @@ from xpnet.report import (
     draw_curves,
     draw_diagnosis,
     draw_mistakes,
+    draw_predictions,
     plotting_problem,
 )
 from xpnet.training.history import History, Report
@@ -174,6 +175,72 @@ def test_accuracy_stays_within_its_bounds():
 
 
 # Mistakes
+
+
+def test_the_axis_of_a_score_that_is_no_accuracy():
+    history = reports(
+        4,
+        cost=lambda epoch: 0.5,
+        validation_accuracy=lambda epoch: -30.0 if epoch == 0 else epoch / 10,
+        train_accuracy=lambda epoch: epoch / 8,
+    )
+    history.score_name = "R2"
+    figure = report._curves_figure(history, "t")
+    axes = figure.axes[1]
+    assert (axes.get_ylabel(), axes.get_title()) == ("R2", "R2")
+    assert not any("accuracy" in word for word in words(figure))
+    assert axes.get_ylim()[0] == -1.02  # what is good can be told apart
+    assert_nothing_cut_off(figure)
+    bad = reports(4, cost=lambda epoch: 0.5, validation_accuracy=lambda epoch: -3.0 - epoch)
+    bad.score_name = "R2"
+    low, high = report._curves_figure(bad, "t").axes[1].get_ylim()
+    assert low < -9 < -3 < high
+    nothing = History(score_name="R2")
+    assert "no R2 was measured" in words(report._curves_figure(nothing, "t"))
+
+
+# Predictions
+
+
+@pytest.mark.parametrize("n_targets", [1, 2, 5, 12])
+def test_predictions(n_targets):
+    rng = np.random.default_rng(0)
+    true = rng.normal(5, 10.0 ** rng.integers(-3, 9, n_targets), (50, n_targets))
+    predicted = true + rng.normal(size=true.shape) * true.std(axis=0)
+    figure = report._predictions_figure(true, predicted, "surface")
+    n_shown = min(n_targets, 9)
+    assert len(figure.axes) == n_shown
+    for k, axes in enumerate(figure.axes):
+        (points,) = axes.collections
+        expected = np.stack([true[:, k], predicted[:, k]], axis=1)
+        np.testing.assert_allclose(points.get_offsets(), expected)
+        (diagonal,) = axes.get_lines()
+        assert axes.get_xlim() == axes.get_ylim() == tuple(diagonal.get_xdata())
+        np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())
+        residual = ((true[:, k] - predicted[:, k]) ** 2).sum()
+        R2 = 1 - residual / ((true[:, k] - true[:, k].mean()) ** 2).sum()
+        name = f"target {k}, " if n_targets > 1 else ""
+        assert axes.get_title() == f"{name}R2 {R2:.4f}"
+        box = axes.get_window_extent()
+        assert box.width == pytest.approx(box.height)
+    assert {"true", "predicted", "surface"} <= set(words(figure))
+    more = f"; 9 of {n_targets} targets shown" if n_targets > 9 else ""
+    assert f"50 test samples{more}" in words(figure)
+    assert_nothing_cut_off(figure)
+    width, height = size(draw_predictions(true, predicted, title="surface"))
+    assert (width, height) == tuple(np.round(figure.get_size_inches() * report.DPI).astype(int))
+
+
+def test_predictions_that_cannot_be_drawn():
+    figure = report._predictions_figure([1.0, np.nan, 1e200, 3.0], [1.0, 2.0, 2.0, np.inf], "t")
+    (axes,) = figure.axes
+    assert np.asarray(axes.collections[0].get_offsets()).tolist() == [[1.0, 1.0]]
+    figure = report._predictions_figure([np.nan], [1.0], "t")
+    assert "nothing to be drawn" in words(figure)
+    assert "1 test sample" in words(figure)
+    for true, predicted in (([1.0], [1.0, 2.0]), (np.zeros((2, 0)), np.zeros((2, 0)))):
+        with pytest.raises(ValueError, match="true and predicted must have one shape, "):
+            draw_predictions(true, predicted, title="t")
 
 
 def mistakes(true, predicted, images=None, shape=(2, 3), most=25, names=("cat", "dog", "eel")):

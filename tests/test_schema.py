@@ -60,6 +60,7 @@ def test_everything_is_filled_in():
             "noise": 0.2,
             "divide_by": "auto",
             "normalise": "none",
+            "standardise_target": False,
             "test_fraction": 0.2,
             "validation_fraction": 0.2,
             "seed": 0,
@@ -222,8 +223,8 @@ def test_options_that_toml_has_no_word_for():
             'dataset = "moons"',
             'dataset = "moon"',
             "data.dataset must be the name of a data set or a file (.npz, .csv, .h5 or idx; "
-            "digits, cats, fashion-mnist, moons, circles, blobs, flower), got 'moon'; did you mean "
-            "'moons'?",
+            "digits, cats, fashion-mnist, diabetes, moons, circles, blobs, flower), got 'moon'; "
+            "did you mean 'moons'?",
         ),
         (
             'dataset = "moons"',
@@ -366,7 +367,27 @@ def test_options_that_toml_has_no_word_for():
             'activation = "tanh", bias_init = "auto"',
             "network.layers.0.bias_init must be the name of a known initializer (",
         ),
+        (
+            "n_samples = 60",
+            "standardise_target = 1",
+            "data.standardise_target must be true or false, got 1",
+        ),
+        (
+            "n_samples = 60",
+            "standardise_target = true",
+            "data.standardise_target must be false with a loss for classes, got True",
+        ),
         # keys of other data sets
+        (
+            "n_samples = 60",
+            'sample_weight = "w"',
+            "data.sample_weight (got 'w') is not for moons, only for .csv, .npz, .h5, .hdf5",
+        ),
+        (
+            '"moons"\nn_samples = 60',
+            '"a.npz"\nsample_weight = ""',
+            "data.sample_weight must be \"none\" or a string, got ''",
+        ),
         ("n_samples = 60", 'target = "y"', "data.target (got 'y') is not for moons, only for .csv"),
         ('"moons"', '"digits"', "data.n_samples (got 60) is not for digits, only for moons, circ"),
         ('"moons"\nn_samples = 60', '"a.csv"', "data.target is missing: it must be a string"),
@@ -407,10 +428,12 @@ CHANGES = {
     "schedule": '"exponential"',
     "data.dataset": '"circles"',
     "data.target": '"y"',
+    "data.sample_weight": '"w"',
     "data.n_samples": "100",
     "data.noise": "0.1",
     "data.divide_by": "2",
     "data.normalise": '"standardise"',
+    "data.standardise_target": "true",
     "data.test_fraction": "0.5",
     "data.validation_fraction": "0.0",
     "data.seed": "1",
@@ -469,7 +492,13 @@ def test_every_key_is_tried():
     assert list(CHANGES) == [key.path for key in KEYS]
 
 
-@pytest.mark.parametrize("path", sorted(set(CHANGES) - {"description", "device", "data.target"}))
+# What is no other for these data; it is tried below.
+ELSEWHERE = {
+    *("description", "device", "data.target", "data.sample_weight", "data.standardise_target"),
+}
+
+
+@pytest.mark.parametrize("path", sorted(set(CHANGES) - ELSEWHERE))
 def test_a_key_that_nobody_reads_fails_here(path):
     base = () if path == "loss" else WITH.get(path, ())
     changes = (*WITH.get(path, ()), f"{path}={CHANGES[path]}")
@@ -507,6 +536,49 @@ def test_the_target_is_read(tmp_path):
     # y is text, and then a feature
     with pytest.raises(DataError, match="column y: a finite number expected, got 'a'"):
         parse_recipe("csv", text, changes=["data.target=u"]).load_data()
+
+
+@pytest.mark.parametrize("end", ["csv", "npz", "h5"])
+def test_the_weights_of_samples_are_read(tmp_path, end):
+    rng = np.random.default_rng(0)
+    X, y, w = rng.normal(size=(60, 2)), np.arange(60) % 2, rng.uniform(size=60)
+    path = tmp_path / f"points.{end}"
+    if end == "csv":
+        rows = "".join(f"{X[k, 0]},{w[k]},{y[k]},{X[k, 1]}\n" for k in range(60))
+        path.write_text("u,w,y,v\n" + rows)
+    elif end == "npz":
+        np.savez(path, X=X, y=y, w=w)
+    else:
+        h5py = pytest.importorskip("h5py")
+        with h5py.File(path, "w") as file:
+            file.update({"X": X, "y": y, "w": w})
+    text = GOOD.replace('"moons"\nn_samples = 60', f"'{path}'")
+    base = ["data.target=y"] if end == "csv" else []
+    costs = []
+    for change in ("none", "w"):
+        recipe = parse_recipe("mine", text, changes=[*base, f"data.sample_weight={change}"])
+        dataset = recipe.load_data()
+        assert (dataset.sample_weight is None) == (change == "none")
+        if change == "w" or end != "csv":
+            assert dataset.n_features == 2
+            costs.append(recipe.run(dataset, "cpu").history.cost)
+    assert len(costs) == 1 or costs[0] != costs[1]
+    assert parse_recipe("mine", recipe.to_toml()).values == recipe.values
+    assert parse_recipe("mine", text, changes=base).values["data"]["sample_weight"] == "none"
+
+
+def test_whether_targets_are_standardised_is_read():
+    text = GOOD.replace("softmax_cross_entropy", "mean_squared_error").replace("moons", "diabetes")
+    text = text.replace("n_samples = 60", 'normalise = "standardise"')
+    changes = ["network.layers.1.units=1", "data.standardise_target="]
+    result = []
+    for choice in ("true", "false"):
+        recipe = parse_recipe("numbers", text, changes=[changes[0], changes[1] + choice])
+        result.append(recipe.run(device="cpu"))
+    assert result[0].train_cost < 2
+    assert result[1].train_cost > 1000
+    X = result[0].dataset.X_test
+    assert 50 < result[0].model.predict(X).mean() < 250
 
 
 @pytest.mark.parametrize(

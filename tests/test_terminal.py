@@ -144,6 +144,15 @@ def test_lines_come_about_once_a_second(monkeypatch, capsys):
     assert lines[-1].startswith("  epoch 100/100  cost")
 
 
+def test_a_score_that_is_no_accuracy_is_not_called_so(monkeypatch, capsys):
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    for scores in ({"validation_accuracy": -0.25}, {"train_accuracy": -0.25}):
+        with terminal.Progress("title", 1, "R2") as progress:
+            progress(report(0, **scores))
+        kind = "validation " if "validation_accuracy" in scores else ""
+        assert f"  cost 0.123457  {kind}R2 -0.2500  12,346 samples/s" in capsys.readouterr().out
+
+
 def test_the_last_report_of_a_run_that_is_stopped_is_shown(monkeypatch, capsys):
     monkeypatch.setattr(time, "monotonic", lambda: 0.0)
     with terminal.Progress("title", epochs=100) as progress:

@@ -26,6 +26,8 @@ from xpnet.data import Contents, DataError, Dataset, Part, load_contents
 from xpnet.data.named import NAMES
 from xpnet.device import DeviceUnavailableError
 from xpnet.files import check_folder, is_stream, write_whole
+from xpnet.nn import Loss
+from xpnet.nn.losses import determination
 from xpnet.recipe import Recipe, RecipeError, Result, load_recipe, recipe_names
 from xpnet.report import plotting_problem
 from xpnet.terminal import OutputError, Progress, cost_text, print_lines, print_table
@@ -301,7 +303,9 @@ def _train_one(
                 result = recipe.run(dataset, options.device)
             else:
                 with Progress(
-                    f"{recipe.name} on {device}", recipe.values["training"]["epochs"]
+                    f"{recipe.name} on {device}",
+                    recipe.values["training"]["epochs"],
+                    Loss.resolve(recipe.values["loss"]).score_name,
                 ) as progress:
                     result = recipe.run(dataset, options.device, on_report=progress)
             results.append(result)
@@ -344,11 +348,13 @@ def _save(result: Result, folder: Path, *, may_rename: bool) -> tuple[Path, list
 def _load(recipes: Sequence[Recipe], data_dir: str | None) -> list[Dataset]:
     """Load every recipe's data, the same data once."""
     loaded: dict[str, Dataset] = {}
+    keys = []
     for recipe in recipes:
-        key = json.dumps(recipe.values["data"])
-        if key not in loaded:
-            loaded[key] = recipe.load_data(data_dir)
-    return [loaded[json.dumps(recipe.values["data"])] for recipe in recipes]
+        has_classes = Loss.resolve(recipe.values["loss"]).has_classes
+        keys.append(json.dumps([recipe.values["data"], has_classes]))
+        if keys[-1] not in loaded:
+            loaded[keys[-1]] = recipe.load_data(data_dir)
+    return [loaded[key] for key in keys]
 
 
 def _require(what: str, *packages: str) -> None:
@@ -412,39 +418,38 @@ def _free(wanted: Path, taken: Sequence[Path]) -> Path:
 
 
 def _print_results(results: Sequence[Result]) -> None:
-    print_table(
-        (
-            "recipe",
-            "device",
-            "parameters",
-            "cost",
-            "train",
-            "test",
-            "majority",
-            "samples/s",
-            "seconds",
-        ),
-        [
-            (
-                result.recipe.name,
-                result.network.device.name,
-                f"{result.network.n_parameters:,}",
-                cost_text(result.history.reports[-1].cost),
-                f"{result.train_accuracy:.4f}",
-                f"{result.test_accuracy:.4f}",
-                f"{result.dataset.majority_accuracy:.4f}",
-                f"{result.history.samples_per_second:,.0f}",
-                f"{result.history.seconds:.1f}",
-            )
-            for result in results
-        ],
-        optional=("samples/s", "parameters", "device", "seconds", "majority", "cost"),
-    )
+    """Print a table for each kind of score, as accuracies do not compare with others."""
+    for score_name in dict.fromkeys(result.history.score_name for result in results):
+        of_kind = [result for result in results if result.history.score_name == score_name]
+        rows = [_row(result) for result in of_kind]
+        if score_name != "accuracy":  # then there is no majority either
+            named = {"train": f"{score_name} train", "test": f"{score_name} test"}
+            rows = [{named.get(k, k): row[k] for k in row if k != "majority"} for row in rows]
+        optional = ("samples/s", "parameters", "device", "seconds", "majority", "cost")
+        print_table(
+            tuple(rows[0]),
+            [tuple(row.values()) for row in rows],
+            optional=[name for name in optional if name in rows[0]],
+        )
+
+
+def _row(result: Result) -> dict[str, str]:
+    return {
+        "recipe": result.recipe.name,
+        "device": result.network.device.name,
+        "parameters": f"{result.network.n_parameters:,}",
+        "cost": cost_text(result.history.reports[-1].cost),
+        "train": f"{result.train_accuracy:.4f}",
+        "test": f"{result.test_accuracy:.4f}",
+        "majority": f"{result.dataset.majority_accuracy:.4f}",
+        "samples/s": f"{result.history.samples_per_second:,.0f}",
+        "seconds": f"{result.history.seconds:.1f}",
+    }
 
 
 # ---- predict
 
-_PREDICT = "Label samples with a trained model: one line of CSV for each."
+_PREDICT = "Label samples with a trained model, or predict their numbers: one line of CSV for each."
 
 
 def _add_prediction(parser: argparse.ArgumentParser) -> None:
@@ -454,12 +459,12 @@ def _add_prediction(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data",
         metavar="DATA",
-        help="a file of the kinds that training reads, or digits, cats or fashion-mnist; of "
-        "either the test part where it has one, of an idx file those that it holds itself",
+        help="a file of the kinds that training reads, or digits, cats, fashion-mnist or diabetes; "
+        "of either the test part where it has one, of an idx file those that it holds itself",
     )
     parser.add_argument("--target", metavar="COLUMN", help="the labels' column of a .csv file")
     parser.add_argument(
-        "--out", metavar="FILE", help="write the labels there; by default they are printed"
+        "--out", metavar="FILE", help="write them there; by default they are printed"
     )
     _add_places(parser)
 
@@ -475,22 +480,17 @@ def _predict(options: argparse.Namespace, ctrl_c: _CtrlC) -> int:
         data_dir=options.data_dir,
         target=options.target,
         columns=model.feature_names if is_table else None,
+        task="classification" if model.loss.has_classes else "regression",
     )
     order = ("train",) if is_idx else ("test", "train", "validation")
     part = next(contents.parts[key] for key in order if key in contents.parts)
     X = part.X if model.image_shape else part.X.reshape(len(part.X), -1)
     try:
-        probabilities = model.predict_proba(X)
+        predicted = model.predict_proba(X) if model.loss.has_classes else model.predict(X)
     except (TypeError, ValueError) as error:
         raise _UsageError(f"{options.data} does not fit the model: {error}") from error
-    predicted = probabilities.argmax(axis=1)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("label", "probability"))
-    writer.writerows(
-        (model.class_names[k], f"{p:.6g}")
-        for k, p in zip(predicted, probabilities.max(axis=1), strict=True)
-    )
+    csv.writer(text, lineterminator="\n").writerows(_predictions(model, predicted))
     if options.out is None:
         print_lines(text.getvalue().split("\n")[:-1])  # labels may hold other ends of lines
         return DONE
@@ -505,10 +505,27 @@ def _predict(options: argparse.Namespace, ctrl_c: _CtrlC) -> int:
     caveat = (
         ", training samples included" if options.data in NAMES and len(contents.parts) == 1 else ""
     )
-    score = _score(contents, part, predicted, model.class_names, caveat)
-    noun = "label" if len(predicted) == 1 else "labels"
-    print_lines([f"{len(predicted)} {noun} in {options.out}{score}"])
+    noun, score = "prediction", _score_of_numbers(part, predicted, caveat)
+    if model.loss.has_classes:
+        classes = predicted.argmax(axis=1)
+        noun, score = "label", _score(contents, part, classes, model.class_names, caveat)
+    plural = "" if len(predicted) == 1 else "s"
+    print_lines([f"{len(predicted)} {noun}{plural} in {options.out}{score}"])
     return DONE
+
+
+def _predictions(model: Model, predicted: npt.NDArray[Any]) -> Iterator[tuple[str, ...]]:
+    """Give the lines of the table: classes of probabilities, or numbers as they are."""
+    if model.loss.has_classes:
+        yield "label", "probability"
+        for k, p in zip(predicted.argmax(axis=1), predicted.max(axis=1), strict=True):
+            yield model.class_names[k], f"{p:.6g}"
+        return
+    numbers = predicted.reshape(len(predicted), -1)
+    n_targets = numbers.shape[1]
+    yield tuple(f"prediction {k}" for k in range(n_targets)) if n_targets > 1 else ("prediction",)
+    for row in numbers:
+        yield tuple(f"{number:.9g}" for number in row)
 
 
 def _load_model(options: argparse.Namespace) -> Model:
@@ -522,6 +539,16 @@ def _load_model(options: argparse.Namespace) -> Model:
         raise _UsageError(f"cannot read the model {options.model}: {reason}") from error
     except ValueError as error:
         raise _UsageError(str(error)) from error
+
+
+def _score_of_numbers(part: Part, predicted: npt.NDArray[Any], caveat: str) -> str:
+    """Compare with the numbers that the data have, if they have as many."""
+    if part.y is None:
+        return ""
+    if part.y.shape != predicted.shape:
+        return "; the data's own numbers are not as many as the model's"
+    R2 = determination(np, *(y.reshape(len(y), -1) for y in (predicted, part.y))).mean()
+    return f"; R2 {R2:.4f} beside the data's own{caveat}"
 
 
 def _score(

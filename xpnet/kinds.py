@@ -363,13 +363,16 @@ def unknown(
 ) -> RecipeError:
     """Name the nearest key: in the same table, or by its last word in any, or by its path.
 
-    Or else the one that ``by_choice`` gives for the nearest of the values that keys have.
+    Or else the one that ``by_choice`` gives for the nearest of the values that keys have; before
+    all others the one that has just this value.
     """
     table, _, word = path.rpartition(".")
     siblings = _by_last_word(key for key in known if key.rpartition(".")[0] == table)
     anywhere = _by_last_word(known)
-    near = siblings.get(nearest(word, siblings) or "") or anywhere.get(
-        nearest(word, anywhere) or ""
+    near = (
+        (by_choice or {}).get(word)
+        or siblings.get(nearest(word, siblings) or "")
+        or anywhere.get(nearest(word, anywhere) or "")
     )
     if near is None and not siblings:
         near = nearest(path, known)

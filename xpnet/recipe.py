@@ -24,7 +24,13 @@ from xpnet.environment import versions
 from xpnet.files import write_folder
 from xpnet.kinds import nearest
 from xpnet.nn import Augmentation, Loss, Network, Optimizer
-from xpnet.report import draw_confusion, draw_curves, draw_mistakes, plotting_problem
+from xpnet.report import (
+    draw_confusion,
+    draw_curves,
+    draw_mistakes,
+    draw_predictions,
+    plotting_problem,
+)
 from xpnet.schema import RecipeError, layers_with_init, resolve
 from xpnet.training import (
     EarlyStopping,
@@ -80,7 +86,14 @@ class Recipe:
             See :func:`xpnet.data.load_dataset`.
         """
         what = {k: v for k, v in self.values["data"].items() if k not in _OF_PREPROCESSING}
-        return load_dataset(**what, data_dir=data_dir)
+        if what.get("sample_weight") == "none":
+            del what["sample_weight"]
+        return load_dataset(**what, task=self._task(), data_dir=data_dir)
+
+    def _task(self) -> str:
+        """Give what the loss is for."""
+        has_classes = Loss.resolve(self.values["loss"]).has_classes
+        return "classification" if has_classes else "regression"
 
     def build(self, dataset: Dataset, device: str | Device | None = None) -> Network:
         """Make the untrained network.
@@ -98,7 +111,8 @@ class Recipe:
         Raises
         ------
         RecipeError
-            If the layers do not fit each other, the number of classes, or into memory.
+            If the loss does not fit the data set, or the layers do not fit each other, the number
+            of classes or of numbers to be predicted, or into memory.
         ValueError, DeviceUnavailableError
             See :func:`xpnet.device`.
         """
@@ -122,24 +136,29 @@ class Recipe:
         return network
 
     def _check_outputs(self, network: Network, dataset: Dataset) -> None:
-        resolved, n_classes = Loss.resolve(self.values["loss"]), dataset.n_classes
-        loss = resolved.name
-        if not resolved.has_classes:
+        loss, n_classes = Loss.resolve(self.values["loss"]).name, dataset.n_classes
+        n_outputs = dataset.n_targets or n_classes
+        wanted = f"the {n_classes} classes"
+        if dataset.task == "regression":
+            wanted = f"the {n_outputs} numbers" if n_outputs > 1 else "the one number"
+        if dataset.task != self._task():
+            other = "numbers" if n_classes else "classes"
             raise RecipeError(
-                f"{self.name}: loss must be one for the {n_classes} classes of {dataset.name}, got "
-                f"{loss!r}, which is for numbers; from Python xpnet.training.fit takes it"
+                f"{self.name}: loss must be one for {wanted} of {dataset.name}, got {loss!r}, "
+                f"which is for {other}"
             )
         if loss == "sigmoid_cross_entropy" and n_classes != 2:
             raise RecipeError(
                 f"{self.name}: loss must be 'softmax_cross_entropy' for the {n_classes} classes of "
                 f"{dataset.name}, got {loss!r}, which is for two"
             )
-        n_outputs = 1 if loss == "sigmoid_cross_entropy" else n_classes
+        if loss == "sigmoid_cross_entropy":
+            n_outputs = 1
         if network.n_outputs != n_outputs:
             last = len(network.layers) - 1
             raise RecipeError(
                 f"{self.name}: network.layers.{last} must have {n_outputs} outputs under {loss} "
-                f"for the {n_classes} classes of {dataset.name}, got {network.n_outputs}"
+                f"for {wanted} of {dataset.name}, got {network.n_outputs}"
             )
 
     def _check_augmentation(self, dataset: Dataset) -> None:
@@ -170,7 +189,8 @@ class Recipe:
         ----------
         dataset : Dataset, optional
             By default :meth:`load_data` loads it. A data set of your own is trained on whatever
-            the recipe's table ``[data]`` says, except for ``divide_by`` and ``normalise``.
+            the recipe's table ``[data]`` says, except for ``divide_by``, ``normalise`` and
+            ``standardise_target``.
         device : str, Device or None
             See :meth:`build`.
         on_report : callable, optional
@@ -199,9 +219,10 @@ class Recipe:
         self._check_augmentation(dataset)
         with Interruption():
             preprocessing, X, divide_by = self._preprocess(dataset, network.dtype)
+            targets, y = self._labels(dataset, network.dtype)
             validation = None
             if "validation" in X:
-                validation = (X["validation"], dataset.y_validation)
+                validation = (X["validation"], y["validation"])
             loss = Loss.resolve(values["loss"])
             # Before the training, which is lost if these do not fit each other.
             model = Model(
@@ -211,6 +232,7 @@ class Recipe:
                 dataset.class_names,
                 dataset.image_shape,
                 dataset.feature_names,
+                targets,
             )
             training = _arguments(values)
             n_reports = 0
@@ -225,11 +247,12 @@ class Recipe:
                 history = fit(
                     network,
                     X["train"],
-                    dataset.y_train,
+                    y["train"],
                     divide_by=divide_by,
                     loss=loss,
                     optimizer=Optimizer.resolve(values["optimizer"]),
                     schedule=values["schedule"],
+                    sample_weight=dataset.sample_weight,
                     validation=validation,
                     train_accuracy=True,
                     image_shape=dataset.image_shape,
@@ -241,10 +264,10 @@ class Recipe:
                     raise
                 raise RecipeError(f"{self.name}: {error}") from error
             train_cost, train_accuracy = evaluate(
-                network, loss, X["train"], dataset.y_train, divide_by=divide_by
+                network, loss, X["train"], y["train"], divide_by=divide_by
             )
             test_cost, test_accuracy = evaluate(
-                network, loss, X["test"], dataset.y_test, divide_by=divide_by
+                network, loss, X["test"], y["test"], divide_by=divide_by
             )
             return Result(
                 self._as_run(network, preprocessing),
@@ -287,6 +310,40 @@ class Recipe:
             raise DataError(f"{dataset.name}, {part} samples, with {said}: {error}") from error
         return preprocessing, X, None
 
+    def _labels(
+        self, dataset: Dataset, dtype: npt.DTypeLike
+    ) -> tuple[Preprocessing | None, dict[str, npt.NDArray[Any]]]:
+        """Give the labels of all parts: numbers in the network's dtype, standardised if asked.
+
+        Here, such that those that cannot be are known before the training.
+        """
+        y = {"train": dataset.y_train, "test": dataset.y_test}
+        if dataset.y_validation is not None:
+            y["validation"] = dataset.y_validation
+        if dataset.task == "classification":
+            return None, y
+        y = {part: numbers.reshape(len(numbers), -1) for part, numbers in y.items()}
+        targets, said = None, ""
+        if self.values["data"]["standardise_target"]:
+            said = ", with data.standardise_target = true"
+            try:
+                targets = Preprocessing.fit(y["train"], normalise="standardise")
+            except DataError as error:
+                raise DataError(
+                    f"{dataset.name}, numbers to be predicted{said}: {error}"
+                ) from error
+        for part, numbers in y.items():
+            with np.errstate(over="ignore"):  # looked at below
+                scaled = numbers if targets is None else targets(numbers, "float64")
+                y[part] = scaled.astype(dtype)
+            if not (is_finite := np.isfinite(y[part])).all():
+                at = tuple(np.argwhere(~is_finite)[0])
+                raise DataError(
+                    f"{dataset.name}, {part} samples{said}: numbers to be predicted must be finite "
+                    f"in {np.dtype(dtype)}, got {y[part][at]} for {numbers[at]}"
+                )
+        return targets, y
+
     def _as_run(self, network: Network, preprocessing: Preprocessing) -> Recipe:
         """Fill in what the data set and the machine decided."""
         data = {**self.values["data"], "divide_by": preprocessing.divide_by}
@@ -326,7 +383,7 @@ def _arguments(values: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-_OF_PREPROCESSING = ("divide_by", "normalise")
+_OF_PREPROCESSING = ("divide_by", "normalise", "standardise_target")
 
 
 def _divisor(divide_by: float | str, dataset: Dataset) -> float:
@@ -348,9 +405,10 @@ class Result:
     model : Model
     history : History
     train_cost, test_cost : float
-        Mean losses, after training.
+        Mean losses, after training; weights of samples do not count.
     train_accuracy, test_accuracy : float
-        Fractions, after training.
+        Fractions, after training. Under a loss for numbers they are that loss's score, the
+        coefficient of determination R2.
     """
 
     recipe: Recipe
@@ -370,9 +428,11 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """Give everything worth keeping as plain data, ready for JSON.
 
-        A number that is not finite, which JSON cannot say, is None.
+        A number that is not finite, which JSON cannot say, is None. What is no accuracy is not
+        called so: ``test_accuracy`` is then ``test_R2``.
         """
-        dataset = self.dataset
+        dataset, score = self.dataset, self.history.score_name
+        majority = {"majority_accuracy": dataset.majority_accuracy} if dataset.n_classes else {}
         own: dict[str, Any] = finite_or_none(
             {
                 "recipe": self.recipe.name,
@@ -389,10 +449,10 @@ class Result:
                 "versions": versions(),
                 "parameters": self.network.n_parameters,
                 "train_cost": self.train_cost,
-                "train_accuracy": self.train_accuracy,
+                f"train_{score}": self.train_accuracy,
                 "test_cost": self.test_cost,
-                "test_accuracy": self.test_accuracy,
-                "majority_accuracy": dataset.majority_accuracy,
+                f"test_{score}": self.test_accuracy,
+                **majority,
             }
         )
         return {**own, **self.history.to_dict()}
@@ -407,8 +467,9 @@ class Result:
 
         ``history.json``; ``model.safetensors``, see :func:`xpnet.training.load_model`;
         ``recipe.toml``, all values filled in, with a comment where the data were not those that it
-        names; and where matplotlib is installed ``curves.png``
-        and, of images, ``mistakes.png`` and ``confusion.png``, both of the test data.
+        names; and where matplotlib is installed ``curves.png`` and, of the test data,
+        ``mistakes.png`` and ``confusion.png`` if they are images of classes, ``predictions.png`` in
+        regression.
 
         Parameters
         ----------
@@ -463,6 +524,11 @@ class Result:
         dataset, title, names = self.dataset, self.recipe.name, self.dataset.class_names
         shape, y = dataset.image_shape, dataset.y_test
         predicted = functools.cache(lambda: self.model.predict(dataset.X_test))
+        if dataset.task == "regression":
+            return {
+                "curves.png": lambda: draw_curves(self.history, title=title),
+                "predictions.png": lambda: draw_predictions(y, predicted(), title=title),
+            }
         if shape is None:
             return {"curves.png": lambda: draw_curves(self.history, title=title)}
         return {

@@ -1,4 +1,4 @@
-"""Pictures of a run: learning curves, misclassified images, confusion, signals layer by layer.
+"""Pictures of a run: learning curves, mistakes, confusion, predicted numbers, signals by layer.
 
 Each function gives the bytes of a PNG file. The same input gives the same bytes, whatever style
 matplotlib is set to, and no window or figure of the caller's is touched: pyplot is not used.
@@ -19,12 +19,21 @@ import numpy as np
 import numpy.typing as npt
 
 from xpnet.nn.diagnosis import Diagnosis
+from xpnet.nn.losses import determination
 from xpnet.training.history import History
 
-__all__ = ["draw_confusion", "draw_curves", "draw_diagnosis", "draw_mistakes", "plotting_problem"]
+__all__ = [
+    "draw_confusion",
+    "draw_curves",
+    "draw_diagnosis",
+    "draw_mistakes",
+    "draw_predictions",
+    "plotting_problem",
+]
 
 DPI = 120
 TITLE, SUBTITLE, LABEL = 14.0, 11.0, 9.5  # sizes of text, in points
+MAX_TARGETS = 9  # panels of predictions
 MAX_NUMBERED = 20  # classes, beyond which the cells of a confusion matrix are too small to write in
 TRAIN, VALIDATION = "#1f5fa8", "#d9650f"
 HUGE = 1e100  # where it and its inverse are passed, matplotlib overflows
@@ -47,12 +56,12 @@ def plotting_problem() -> str | None:
 
 
 def draw_curves(history: History, *, title: str) -> bytes:
-    """Draw cost and accuracy against the epoch, counted from 1.
+    """Draw cost and accuracy, or what else the loss scores by, against the epoch, counted from 1.
 
     The training cost is the mean over an epoch, while the network learns; everything else is
     measured at the epoch's end. What was not measured, is not a number or over 1e100 is left
     out. The cost axis is logarithmic where the costs are positive and the highest is over 20
-    times the lowest.
+    times the lowest. That of R2, which has no lowest value, goes down to -1 where any is above.
 
     Parameters
     ----------
@@ -148,6 +157,33 @@ def draw_confusion(
         return _png(_confusion_figure(true, predicted, class_names, title))
 
 
+def draw_predictions(true: npt.ArrayLike, predicted: npt.ArrayLike, *, title: str) -> bytes:
+    """Draw predicted numbers against the true ones, and the diagonal where they are the same.
+
+    One panel for each target, the first nine if there are more, each with its R2. What is not a
+    number or over 1e100 is left out.
+
+    Parameters
+    ----------
+    true, predicted : arrays (n_samples,) or (n_samples, n_targets)
+    title : str
+
+    Returns
+    -------
+    bytes
+        A PNG file, 720 pixels wide, 1200 with several targets.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    ImportError
+        If matplotlib is missing; see :func:`plotting_problem`.
+    """
+    with _style():
+        return _png(_predictions_figure(true, predicted, title))
+
+
 def draw_diagnosis(diagnosis: Diagnosis, *, title: str) -> bytes:
     """Draw what a network's signals look like, one row for each layer, the input on top.
 
@@ -180,7 +216,7 @@ def _curves_figure(history: History, title: str) -> Any:
     figure = _figure(12, 4.8, layout="constrained")
     _title(figure, title)
     reports = history.reports
-    cost_axes, accuracy_axes = figure.subplots(1, 2)
+    cost_axes, score_axes = figure.subplots(1, 2)
     costs = _curves(
         cost_axes,
         "cost",
@@ -196,17 +232,20 @@ def _curves_figure(history: History, title: str) -> Any:
         cost_axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if is_short else (1,)))
         cost_axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
         cost_axes.yaxis.set_minor_locator(ticker.NullLocator())
-    accuracies = _curves(
-        accuracy_axes,
-        "accuracy",
+    scores = _curves(
+        score_axes,
+        history.score_name,
         {
             "train": [(r.epoch + 1, r.train_accuracy) for r in reports],
             "validation": [(r.epoch + 1, r.validation_accuracy) for r in reports],
         },
     )
-    if accuracies:
-        low, high = accuracy_axes.get_ylim()
-        accuracy_axes.set_ylim(max(low, -0.02), min(high, 1.02))
+    if scores:
+        low, high = score_axes.get_ylim()
+        lowest = -0.02
+        if history.score_name != "accuracy":
+            lowest = -1.02 if max(scores) > -1 else low
+        score_axes.set_ylim(max(low, lowest), min(high, 1.02))
     return figure
 
 
@@ -349,6 +388,75 @@ def _confusion_figure(
             ink = _ink(picture.to_rgba(shares[row, column])) if count else "0.7"
             axes.text(column, row, str(count), **CENTRED, fontsize=points, color=ink)
     return figure
+
+
+def _predictions_figure(true: npt.ArrayLike, predicted: npt.ArrayLike, title: str) -> Any:
+    true, predicted = np.asarray(true, np.float64), np.asarray(predicted, np.float64)
+    if true.ndim not in (1, 2) or true.shape != predicted.shape or 0 in true.shape[1:]:
+        raise ValueError(
+            "true and predicted must have one shape, (n_samples,) or (n_samples, n_targets), got "
+            f"{true.shape} and {predicted.shape}"
+        )
+    n = len(true)
+    true, predicted = true.reshape(n, -1), predicted.reshape(n, -1)
+    n_targets = true.shape[1]
+    n_shown = min(n_targets, MAX_TARGETS)
+    n_columns = min(n_shown, 3)
+    n_rows = math.ceil(n_shown / n_columns)
+
+    # All in inches.
+    width, header = 6.0 if n_shown == 1 else 10.0, 0.85
+    left, right, words, footer = 0.85, 0.15, 0.35, 0.6
+    side = width / n_columns - left - right
+    height = header + n_rows * (words + side + footer)
+    figure = _figure(width, height)
+    line = f"{n:,} test sample{'s' * (n != 1)}"
+    if n_targets > n_shown:
+        line += f"; {n_shown} of {n_targets} targets shown"
+    _header(figure, title, line)
+    for place in range(n_shown):
+        row, column = divmod(place, n_columns)
+        x = column * width / n_columns + left
+        y = header + row * (words + side + footer) + words
+        axes = figure.add_axes((x / width, 1 - (y + side) / height, side / width, side / height))
+        name = f"target {place}, " if n_targets > 1 else ""
+        _predictions(axes, true[:, place], predicted[:, place], name)
+        if row == n_rows - 1 or place + n_columns >= n_shown:
+            axes.set_xlabel("true")
+        if column == 0:
+            axes.set_ylabel("predicted")
+    return figure
+
+
+def _predictions(
+    axes: Any, true: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64], name: str
+) -> None:
+    """Draw one target: as many units to the inch on both axes, the same range."""
+    ticker = importlib.import_module("matplotlib.ticker")
+    fits = (np.abs(true) < HUGE) & (np.abs(predicted) < HUGE)  # nan does not
+    true, predicted = true[fits], predicted[fits]
+    if not len(true):
+        axes.set_axis_off()
+        axes.text(
+            0.5, 0.5, "nothing to be drawn", **CENTRED, transform=axes.transAxes, color="0.35"
+        )
+        return
+    low = min(true.min(), predicted.min())
+    high = max(true.max(), predicted.max())
+    margin = 0.05 * (high - low) or max(abs(low), 1.0) * 0.05
+    limits = (low - margin, high + margin)
+    axes.plot(limits, limits, color="0.6", linewidth=1, zorder=1)
+    opacity = min(0.7, max(0.2, 200 / len(true)))
+    axes.scatter(true, predicted, s=16, color=TRAIN, alpha=opacity, linewidths=0, zorder=2)
+    axes.set(xlim=limits, ylim=limits)
+    n_ticks = 3 if name else 5  # a panel among others is narrow
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(n_ticks, steps=(1, 2, 5, 10)))
+    axes.yaxis.set_major_locator(ticker.MaxNLocator(n_ticks, steps=(1, 2, 5, 10)))
+    axes.ticklabel_format(useOffset=False, scilimits=(-3, 5))
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    R2 = float(determination(np, predicted[:, None], true[:, None])[0])
+    axes.set_title(f"{name}R2 {R2:.4f}", fontsize=SUBTITLE)
 
 
 def _diagnosis_figure(diagnosis: Diagnosis, title: str) -> Any:

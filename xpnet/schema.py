@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xpnet.data.named import GENERATED, NAMES, is_file_name
+from xpnet.data.named import GENERATED, NAMES, WEIGHTED, is_file_name
 from xpnet.data.preprocessing import NORMALISATIONS
 from xpnet.kinds import (
     REQUIRED,
@@ -143,8 +143,9 @@ KEYS = (
         "loss",
         Component(Loss),
         REQUIRED,
-        "nats",
-        "What is minimised: its mean over the training samples.",
+        "nats; squares of the numbers to be predicted",
+        "What is minimised: its mean over the training samples. It decides what the data's labels "
+        "are: with `mean_squared_error` numbers to be predicted, with the others classes.",
     ),
     Key(
         "optimizer",
@@ -173,8 +174,19 @@ KEYS = (
         Text("string", ".+"),
         REQUIRED,
         "-",
-        "The column that holds the labels. On the command line also `--target`.",
+        "The column that holds the labels, or the numbers to be predicted. On the command line "
+        "also `--target`.",
         only=(".csv",),
+    ),
+    Key(
+        "data.sample_weight",
+        Text('"none" or string', ".+"),
+        "none",
+        "samples",
+        "How much each training sample counts, in the column of a `.csv` file, which is then no "
+        "feature, or else in the array of this name. Costs and scores of validation and testing, "
+        "and those after training, count all samples the same.",
+        only=WEIGHTED,
     ),
     Key(
         "data.n_samples",
@@ -211,19 +223,29 @@ KEYS = (
         "sample loses the mean of its own features and is divided by their standard deviation.",
     ),
     Key(
+        "data.standardise_target",
+        Boolean(),
+        False,
+        "-",
+        "Whether each number to be predicted loses its mean over the training samples and is "
+        "divided by its standard deviation. Costs are then in units of its variance; predictions "
+        "are scaled back. Only with a loss for numbers.",
+    ),
+    Key(
         "data.test_fraction",
         Number(0, 1, open_low=True, open_high=True),
         0.2,
         "fraction",
-        "Share of the samples held out for testing, stratified, where the data have no test part.",
+        "Share of the samples held out for testing, stratified by their classes if they have any, "
+        "where the data have no test part.",
     ),
     Key(
         "data.validation_fraction",
         Number(0, 1, open_high=True),
         0.0,
         "fraction",
-        "Share of the training samples held out for validation, stratified, where the data have "
-        "no validation part.",
+        "Share of the training samples held out for validation in the same way, where the data "
+        "have no validation part.",
     ),
     Key(
         "data.seed",
@@ -246,7 +268,8 @@ KEYS = (
         REQUIRED,
         "-",
         "From the features to the logits. The last has as many outputs as there are classes, or "
-        "one for two classes under `sigmoid_cross_entropy`.",
+        "one for two classes under `sigmoid_cross_entropy`; or one for each number to be "
+        "predicted.",
     ),
     Key(
         "training.epochs",
@@ -341,7 +364,8 @@ KEYS = (
         Number(1, 10**9, whole=True),
         1,
         "epochs",
-        "Between reports of cost and accuracy; the first and the last epoch are always reported.",
+        "Between reports of cost and accuracy, or R2; the first and the last epoch are always "
+        "reported.",
     ),
     Key(
         "early_stopping.patience",
@@ -355,7 +379,7 @@ KEYS = (
         Choice(MONITORS),
         "validation_cost",
         "-",
-        "What is watched: a number of the reports.",
+        "What is watched: a number of the reports. Under a loss for numbers accuracy is R2.",
     ),
     Key(
         "early_stopping.min_delta",
@@ -427,6 +451,8 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
             within[last] = list(map(_without_networks_init, said, within[last]))
     if resolved["rng"] == "numpy-legacy" and resolved["seed"] >= 2**32:
         raise wrong("seed", 'below 2**32 with rng = "numpy-legacy"', resolved["seed"])
+    if resolved["data"]["standardise_target"] and Loss.resolve(resolved["loss"]).has_classes:
+        raise wrong("data.standardise_target", "false with a loss for classes", True)
     return resolved
 
 

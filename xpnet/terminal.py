@@ -109,6 +109,8 @@ class Progress:
     title : str
     epochs : int
         The length of the whole run.
+    score_name : str
+        What the reports' accuracies are; see :class:`xpnet.training.History`.
 
     Attributes
     ----------
@@ -117,9 +119,10 @@ class Progress:
         lost to a pipe that was closed.
     """
 
-    def __init__(self, title: str, epochs: int) -> None:
+    def __init__(self, title: str, epochs: int, score_name: str = "accuracy") -> None:
         self.problem: OutputError | None = None
         self._epochs = epochs
+        self._score_name = score_name
         self._display: _Lines | _Bar | _Block = _choose_display(_encodable(title), epochs)
         self._shown = float("-inf")
         self._waiting: Report | None = None
@@ -157,7 +160,8 @@ class Progress:
         done = report.epoch + 1
         elapsed = time.monotonic() - self._started
         with self._noting_problems():
-            self._display.show(done, _describe(report), elapsed / done * (self._epochs - done))
+            text = _describe(report, self._score_name)
+            self._display.show(done, text, elapsed / done * (self._epochs - done))
 
     @contextlib.contextmanager
     def _noting_problems(self) -> Iterator[None]:
@@ -168,12 +172,12 @@ class Progress:
             self.problem = self.problem or error
 
 
-def _describe(report: Report) -> str:
+def _describe(report: Report, score_name: str) -> str:
     accuracy = report.validation_accuracy
     kind = "validation "
     if accuracy is None:
         accuracy, kind = report.train_accuracy, ""
-    measured = "" if accuracy is None else f"  {kind}accuracy {accuracy:.4f}"
+    measured = "" if accuracy is None else f"  {kind}{score_name} {accuracy:.4f}"
     return f"cost {cost_text(report.cost)}{measured}  {report.samples_per_second:,.0f} samples/s"
 
 

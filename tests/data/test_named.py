@@ -59,6 +59,51 @@ def test_cats(data_dir):
     assert data.X_validation is None
 
 
+def test_diabetes():
+    from sklearn.datasets import load_diabetes
+
+    data = load_dataset("diabetes", task="regression")
+    assert (data.task, data.n_classes, data.n_targets, data.class_names) == ("regression", 0, 1, ())
+    assert (data.X_train.shape, data.X_test.shape) == ((353, 10), (89, 10))
+    assert data.y_train.dtype == data.y_test.dtype == np.float64
+    assert (data.y_train.min(), data.y_train.max()) == (25, 346)
+    assert data.feature_names == ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
+    assert data.majority_accuracy == 0
+    published = load_diabetes(scaled=False)
+    found = np.column_stack([np.r_[data.X_train, data.X_test], np.r_[data.y_train, data.y_test]])
+    given = np.column_stack([published.data, published.target])
+    np.testing.assert_array_equal(found[np.lexsort(found.T)], given[np.lexsort(given.T)])
+    other = load_dataset("diabetes", task="regression", seed=1, validation_fraction=0.25)
+    assert not np.array_equal(other.y_test, data.y_test)
+    assert other.y_validation is not None
+    assert len(other.y_validation) == 89
+
+
+@pytest.mark.parametrize("name", named.NAMES)
+def test_a_name_is_for_one_of_the_two_tasks(name):
+    other = "classification" if name == "diabetes" else "regression"
+    said = f"{name} holds classes to be predicted, not numbers: it goes with a loss for classes, s"
+    if name == "diabetes":
+        said = "diabetes holds numbers to be predicted, not classes: it goes with a loss for numbe"
+    with pytest.raises(DataError, match=said):
+        load_dataset(name, task=other)
+    if name not in named.GENERATED:
+        with pytest.raises(DataError, match=said):
+            load_contents(name, task=other)
+    for load in (load_dataset, load_contents):
+        with pytest.raises(ValueError, match="task must be 'classification' or 'regression', got"):
+            load("digits", task="ranking")
+
+
+@pytest.mark.parametrize("name", ["moons", "digits", "a-images-idx3-ubyte"])
+def test_weights_are_in_files_that_name_them(name):
+    said = (
+        f"{name} holds no weights: the sample_weight 'w' is only for .csv, .npz, .h5, .hdf5 files"
+    )
+    with pytest.raises(DataError, match=said):
+        load_dataset(name, sample_weight="w")
+
+
 def test_fashion_mnist(monkeypatch):
     monkeypatch.undo()
     require_file(store.DEBIAN / "fashion-mnist", "train-images-idx3-ubyte.gz")
@@ -143,7 +188,7 @@ def test_folders_are_looked_into(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("songs", "no data set named 'songs'; known: digits, cats, fashion-mnist, moons"),
+        ("songs", "no data set named 'songs'; known: digits, cats, fashion-mnist, diabetes"),
         ("cat", "there is no data set named 'cat'; did you mean 'cats'?"),
         (["digits"], r"dataset must be a name or a path, got \['digits'\]"),
         (None, "dataset must be a name or a path, got None"),

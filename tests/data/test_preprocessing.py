@@ -354,3 +354,20 @@ def test_samples_are_normalised_in_chunks(tmp_path):
         found[varies], np.where(np.arange(1000) % 2, -1, 1) + 0 * found[varies]
     )
     np.testing.assert_array_equal(found[~varies], 0)
+
+
+@given(
+    hnp.arrays(np.float64, (5, 2), elements=st.floats(-1e6, 1e6)),
+    st.sampled_from(["standardise", "min-max"]),
+    st.sampled_from([1.0, 255.0]),
+)
+def test_what_was_learnt_can_be_undone(X, normalise, divide_by):
+    done = Preprocessing.fit(X, divide_by=divide_by, normalise=normalise)
+    found = done.invert(done(X, "float64"))
+    np.testing.assert_allclose(found, X, rtol=1e-12, atol=1e-9)
+
+
+@pytest.mark.parametrize("normalise", ["none", "per-image"])
+def test_what_keeps_nothing_cannot_be_undone(normalise):
+    with pytest.raises(ValueError, match=f"'{normalise}' cannot be undone: it keeps nothing"):
+        Preprocessing(1.0, normalise).invert(np.zeros((2, 2)))

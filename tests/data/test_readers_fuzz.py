@@ -116,7 +116,15 @@ def check_readable_or_refused(path, **options):
         assert part.X.ndim in (2, 3, 4)
         assert part.X.size
         assert np.isfinite(part.X).all()
-        if part.y is not None:
+        if part.sample_weight is not None:
+            assert part.sample_weight.shape == part.X.shape[:1]
+            assert part.sample_weight.dtype == np.float64
+            assert np.isfinite(part.sample_weight).all()
+            assert (part.sample_weight >= 0).all()
+        if options.get("task") == "regression":
+            assert contents.class_names is None
+            assert part.y is None or (part.y.dtype == np.float64 and np.isfinite(part.y).all())
+        elif part.y is not None:
             assert part.y.shape == part.X.shape[:1]
             assert part.y.dtype == np.int64 or (part.y.dtype.kind == "U" and all(part.y))
             if names and part.y.dtype == np.int64:
@@ -147,21 +155,23 @@ def test_npz(tmp_path, data, damage):
     check_readable_or_refused(path)
 
 
+@pytest.mark.parametrize("options", [{}, {"task": "regression", "sample_weight": "y"}])
 @fuzz(*npz_members())
-def test_npz_members(tmp_path, data, damage):
+def test_npz_members(tmp_path, data, damage, options):
     """Damage before packing, which no checksum tells."""
     name, member = data
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         for other, content in npz_members():
             archive.writestr(other, damaged(member, damage) if other == name else content)
-    check_readable_or_refused(tmp_path / "a.npz")
+    check_readable_or_refused(tmp_path / "a.npz", **options)
 
 
+@pytest.mark.parametrize("options", [{}, {"task": "regression", "sample_weight": "p2"}])
 @fuzz(csv_text(), csv_text().replace(b",", b'","').replace(b"\n", b'"\r\n"').join([b'"', b'"']))
-def test_csv(tmp_path, data, damage):
+def test_csv(tmp_path, data, damage, options):
     path = tmp_path / "a.csv"
     path.write_bytes(damaged(data, damage))
-    check_readable_or_refused(path, target="digit")
+    check_readable_or_refused(path, target="digit", **options)
 
 
 @fuzz(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import hypothesis.strategies as st
@@ -48,6 +49,84 @@ def test_splits_are_stratified_disjoint_and_complete(counts, test, validation, s
         assert abs((data.y_test == k).sum() - share) <= 1
     again = make_dataset("d", contents, **options)
     np.testing.assert_array_equal(data.X_train, again.X_train)
+
+
+@given(
+    st.integers(2, 60),
+    st.integers(1, 3),
+    st.floats(0.05, 0.9),
+    st.floats(0, 0.9),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=50)
+def test_numbers_are_split_at_random_with_their_weights(n, n_targets, test, validation, seed):
+    X = np.arange(n, dtype=float).reshape(n, 1)
+    y = (X * np.arange(1, n_targets + 1) / 3).reshape((n, n_targets)[: 1 + (n_targets > 1)])
+    contents = Contents({"train": Part(X, y, X[:, 0] + 0.5)}, ("names", "of", "no", "classes"))
+    options = {"test_fraction": test, "validation_fraction": validation, "seed": seed}
+    n_test = math.ceil(test * n)
+    if n_test == n or math.ceil(validation * (n - n_test)) == n - n_test:
+        with pytest.raises(DataError, match="must leave one for training"):
+            make_dataset("d", contents, task="regression", **options)
+        return
+    data = make_dataset("d", contents, task="regression", **options)
+    assert (data.task, data.class_names, data.n_targets) == ("regression", (), n_targets)
+    parts = [(data.X_train, data.y_train), (data.X_test, data.y_test)]
+    assert len(data.y_test) == n_test
+    if data.X_validation is not None and data.y_validation is not None:
+        parts.append((data.X_validation, data.y_validation))
+    for features, targets in parts:
+        expected = (features * np.arange(1, n_targets + 1) / 3).reshape(targets.shape)
+        np.testing.assert_array_equal(targets, expected)
+    np.testing.assert_array_equal(data.sample_weight, data.X_train[:, 0] + 0.5)
+    np.testing.assert_array_equal(np.sort(np.concatenate([part[0] for part in parts]), axis=0), X)
+
+
+def test_weights_of_classes_and_of_parts_that_are_there():
+    y, weights = np.arange(40) % 2, np.arange(40.0)
+    data = make_dataset("d", Contents({"train": Part(weights[:, None], y, weights)}))
+    np.testing.assert_array_equal(data.sample_weight, data.X_train[:, 0])
+    part = Part(weights[:, None], y, weights)
+    data = make_dataset("d", Contents({"train": part, "test": part}))
+    np.testing.assert_array_equal(data.sample_weight, weights)
+    assert make_dataset("d", Contents({"train": points(y, 1), "test": part})).sample_weight is None
+    for wrong, said in (
+        (weights - 1, "training weights must hold finite weights of at least 0, g"),
+        (weights[1:], "training weights must hold a weight for each of 40 sample"),
+    ):
+        with pytest.raises(DataError, match=f"d: {said}"):
+            make_dataset("d", Contents({"train": Part(weights[:, None], y, wrong)}))
+    part = Part(weights[:, None], y, LISTS[0])
+    with pytest.raises(DataError, match="d: training weights must be a NumPy array, got list"):
+        make_dataset("d", Contents({"train": part}))
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        (
+            {"train": points(["a", "b"])},
+            "training labels must hold numbers to be predicted, got dt",
+        ),
+        ({"train": points([0.5, np.nan])}, "training labels must hold finite numbers, got nan for"),
+        (
+            {"train": points([0.5, 1.0]), "test": Part(np.zeros((2, 2)), np.zeros((2, 3)))},
+            r"test targets must have as many columns as the training targets, whose shap",
+        ),
+        (
+            {"train": points([0.5])},
+            "holding out 0.2 of 1 samples for test must leave one for traini",
+        ),
+    ],
+)
+def test_numbers_that_do_not_fit(parts, said):
+    with pytest.raises(DataError, match=f"d: {said}"):
+        make_dataset("d", Contents(parts), task="regression")
+
+
+def test_no_other_task():
+    with pytest.raises(ValueError, match="task must be 'classification' or 'regression', got 'x'"):
+        make_dataset("d", Contents({"train": points([0, 1] * 5)}), task="x")
 
 
 def test_the_seed_matters():

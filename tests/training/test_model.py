@@ -247,3 +247,69 @@ def test_files_that_contradict_themselves(dev, tmp_path, change, said):
         forge(path, tensors, {"format": "xpnet-network/2", "network": config, "model": nonsense})
         with pytest.raises(ValueError, match="model does not describe a model: "):
             load_model(path)
+
+
+def make_of_numbers(dev, n_outputs=2, dtype="float32", *, standardised=True, loss=None):
+    model, raw = make(dev, n_outputs=n_outputs, dtype=dtype)
+    y = np.random.default_rng(1).normal(2e9, 1e3, (40, n_outputs))
+    targets = Preprocessing.fit(y, normalise="standardise") if standardised else None
+    loss = nn.Loss.resolve(loss or "mean_squared_error")
+    return dataclasses.replace(model, loss=loss, class_names=(), targets=targets), raw
+
+
+@pytest.mark.parametrize("standardised", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_numbers(dev, tmp_path, n_outputs, dtype, standardised):
+    model, raw = make_of_numbers(dev, n_outputs, dtype, standardised=standardised)
+    found = model.predict(raw, batch_size=17)
+    assert found.dtype == np.float64  # whose digits large numbers that differ little need
+    assert found.shape == ((40,) if n_outputs == 1 else (40, 2))
+    Z = model.network.predict(model.preprocessing(raw, dtype)).astype(np.float64)
+    if standardised:
+        Z = Z * model.targets.scale + model.targets.shift
+    np.testing.assert_allclose(found, Z.reshape(found.shape), rtol=1e-12 if standardised else 1e-5)
+    assert model.predict(raw[:0]).shape == found[:0].shape
+    with pytest.raises(
+        ValueError, match="the loss mean_squared_error is for numbers: call predict"
+    ):
+        model.predict_proba(raw)
+    save_model(model, tmp_path / "model")
+    again = load_model(tmp_path / "model", device=dev)
+    assert again.class_names == ()
+    assert (again.targets is None) == (not standardised)
+    np.testing.assert_array_equal(again.predict(raw), model.predict(raw))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"class_names": ("a", "b")}, "class_names must be a tuple of 0 different strings, got"),
+        ({"loss": nn.Loss.resolve("softmax_cross_entropy")}, "class_names must be a tuple of 2"),
+        ({"targets": Preprocessing(2.0)}, "targets must be standardised numbers, under a loss for"),
+        (
+            {"targets": Preprocessing(1.0, "standardise", np.zeros(3), np.ones(3))},
+            r"statistics of the targets must have shape \(2,\), got \(3,\)",
+        ),
+    ],
+)
+def test_numbers_that_do_not_fit(dev, change, said):
+    model, _ = make_of_numbers(dev)
+    with pytest.raises(ValueError, match=said):
+        dataclasses.replace(model, **change)
+    classes, _ = make(dev)
+    with pytest.raises(ValueError, match="targets must be standardised numbers, under a loss for"):
+        dataclasses.replace(classes, targets=model.targets)
+
+
+def test_statistics_of_targets_come_together(dev, tmp_path):
+    model, _ = make_of_numbers(dev)
+    save_model(model, tmp_path / "model")
+    _, text, _ = training.checkpoint.read_network(tmp_path / "model", dev)
+    tensors = load_file(tmp_path / "model")
+    del tensors["targets.scale"]
+    config = json.dumps(model.network.get_config())
+    metadata = {"format": "xpnet-network/2", "network": config, "model": text}
+    forge(tmp_path / "model", tensors, metadata)
+    with pytest.raises(ValueError, match="does not describe a model: shift and scale must come t"):
+        load_model(tmp_path / "model")

@@ -1,4 +1,4 @@
-"""What features, labels and class names must be, wherever they come from."""
+"""What features, labels, targets, weights and class names must be, wherever they come from."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ __all__ = [
     "check_features",
     "check_form",
     "check_labels",
+    "check_targets",
+    "check_weights",
     "listed",
     "texts",
 ]
@@ -96,6 +98,43 @@ def check_labels(
             f"{len(class_names)} class names, got {y.min()} to {y.max()}"
         )
     return y
+
+
+def check_targets(name: str, y: npt.NDArray[Any], n_samples: int) -> npt.NDArray[np.float64]:
+    """Give finite numbers to be predicted, (n_samples,) for one of them, else a column for each."""
+    if y.ndim not in (1, 2) or len(y) != n_samples or 0 in y.shape:
+        raise ContentError(
+            f"{name} must hold a number, or a row of them, for each of {n_samples:,} samples, got "
+            f"shape {y.shape}"
+        )
+    if y.dtype.kind not in "iuf" or y.dtype.itemsize > 8:
+        raise ContentError(f"{name} must hold numbers to be predicted, got dtype {y.dtype}")
+    targets = np.ascontiguousarray(y[:, 0] if y.shape[1:] == (1,) else y, np.float64)
+    if not (finite := np.isfinite(targets)).all():
+        first = np.argwhere(~finite)[0]
+        raise ContentError(
+            f"{name} must hold finite numbers, got {targets[tuple(first)]} for sample {first[0]}"
+        )
+    return targets
+
+
+def check_weights(name: str, weights: npt.NDArray[Any], n_samples: int) -> npt.NDArray[np.float64]:
+    """Give a finite weight of at least 0 for each sample."""
+    if weights.shape not in ((n_samples,), (n_samples, 1), (1, n_samples)):
+        raise ContentError(
+            f"{name} must hold a weight for each of {n_samples:,} samples, got shape "
+            f"{weights.shape}"
+        )
+    if weights.dtype.kind not in "biuf" or weights.dtype.itemsize > 8:
+        raise ContentError(f"{name} must hold numbers, got dtype {weights.dtype}")
+    weights = np.ascontiguousarray(weights.reshape(n_samples), np.float64)
+    if not (fits := np.isfinite(weights) & (weights >= 0)).all():
+        first = int(np.argmin(fits))
+        raise ContentError(
+            f"{name} must hold finite weights of at least 0, got {weights[first]} for sample "
+            f"{first}"
+        )
+    return weights
 
 
 def check_class_names(name: str, array: npt.NDArray[Any]) -> tuple[str, ...]:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Contents", "DataError", "Dataset", "Part"]
+__all__ = ["TASKS", "Contents", "DataError", "Dataset", "Part"]
+
+TASKS = ("classification", "regression")  # labels are classes, or numbers to be predicted
 
 
 class DataError(ValueError):
@@ -25,11 +27,15 @@ class Part:
         Finite numbers; each sample a vector, or an image of shape (height, width) or (height,
         width, n_channels). At least one sample and one feature.
     y : array (n_samples,) or None
-        Labels: integers or strings. None where the file holds none.
+        Labels: integers or strings; in regression targets: floats, (n_samples,) or (n_samples,
+        n_targets). None where the file holds none.
+    sample_weight : float64 array (n_samples,) or None
+        How much each sample counts; None where all count the same.
     """
 
     X: npt.NDArray[Any]
     y: npt.NDArray[Any] | None
+    sample_weight: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +60,7 @@ class Contents:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A classification problem: samples and labels, split for training and testing.
+    """A problem of classification or regression: samples and labels, split to train and test.
 
     Arrays are held as they are: a memory-mapped array stays one.
 
@@ -64,25 +70,35 @@ class Dataset:
     X_train, X_test : arrays (n_samples, n_features)
         Features as published, not scaled.
     y_train, y_test : int64 arrays (n_samples,)
-        Classes, counted from 0.
+        Classes, counted from 0. In regression the targets, float64 arrays (n_samples,) or
+        (n_samples, n_targets).
     class_names : tuple of str
+        Empty in regression.
     X_validation, y_validation : arrays or None
         None where nothing is held out for validation.
     image_shape : tuple of int or None
         ``(height, width)`` or ``(height, width, 3)``, where a sample is an image.
     feature_names : tuple of str or None
+    sample_weight : float64 array (n_samples,) or None
+        How much each training sample counts; None where all count the same.
     """
 
     name: str
     X_train: npt.NDArray[Any]
-    y_train: npt.NDArray[np.int64]
+    y_train: npt.NDArray[Any]
     X_test: npt.NDArray[Any]
-    y_test: npt.NDArray[np.int64]
+    y_test: npt.NDArray[Any]
     class_names: tuple[str, ...]
     X_validation: npt.NDArray[Any] | None = None
-    y_validation: npt.NDArray[np.int64] | None = None
+    y_validation: npt.NDArray[Any] | None = None
     image_shape: tuple[int, ...] | None = None
     feature_names: tuple[str, ...] | None = None
+    sample_weight: npt.NDArray[np.float64] | None = None
+
+    @property
+    def task(self) -> str:
+        """``"classification"`` or ``"regression"``."""
+        return "classification" if self.class_names else "regression"
 
     @property
     def n_features(self) -> int:
@@ -91,10 +107,22 @@ class Dataset:
 
     @property
     def n_classes(self) -> int:
-        """Number of classes."""
+        """Number of classes, 0 in regression."""
         return len(self.class_names)
 
     @property
+    def n_targets(self) -> int:
+        """Numbers to be predicted for each sample, 0 in classification."""
+        if self.class_names:
+            return 0
+        return 1 if self.y_train.ndim == 1 else int(self.y_train.shape[1])
+
+    @property
     def majority_accuracy(self) -> float:
-        """Test accuracy of always guessing the commonest class of the test data, a fraction."""
+        """Test accuracy of always guessing the commonest class of the test data, a fraction.
+
+        In regression 0, which is R2 of always guessing the mean of the test data.
+        """
+        if not self.class_names:
+            return 0.0
         return float(np.bincount(self.y_test).max() / len(self.y_test))

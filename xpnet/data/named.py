@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from xpnet.data.dataset import Contents, DataError, Dataset, Part
 from xpnet.data.readers import SUFFIXES, read_file, read_idx
-from xpnet.data.splits import make_dataset, require
+from xpnet.data.splits import check_task, make_dataset, require
 from xpnet.data.store import PublishedFile, locate
 from xpnet.random import check_seed
 
-__all__ = ["GENERATED", "NAMES", "is_file_name", "load_contents", "load_dataset"]
+__all__ = ["GENERATED", "NAMES", "WEIGHTED", "is_file_name", "load_contents", "load_dataset"]
 
 
 def load_dataset(
@@ -31,6 +31,8 @@ def load_dataset(
     test_fraction: float = 0.2,
     validation_fraction: float = 0.0,
     seed: int = 0,
+    task: str = "classification",
+    sample_weight: str | None = None,
 ) -> Dataset:
     """Load a data set by name, or from a file of one's own.
 
@@ -42,6 +44,9 @@ def load_dataset(
     cats           209 + 50 colour images of 64 x 64 pixels, 0 to 255: cat or not     published
     fashion-mnist  60,000 + 10,000 grey images of 28 x 28 pixels, 0 to 255, of        published
                    articles of clothing in ten classes
+    diabetes       442 patients, ten numbers of each, and a measure of the disease's  held out
+                   progression a year later, 25 to 346: for regression; it comes with
+                   scikit-learn
     moons          points in the plane: two interleaving half circles                 held out
     circles        points in the plane: a circle within another                       held out
     blobs          points in the plane: three normal distributions                    held out
@@ -59,7 +64,7 @@ def load_dataset(
         into which those that are nowhere else are downloaded. A file of one's own is looked up
         in ``data_dir``, in the working directory, and in ``XPNET_DATA_DIR``.
     target : str, optional
-        The column of a ``.csv`` file that holds the labels.
+        The column of a ``.csv`` file that holds the labels, or the numbers to be predicted.
     n_samples : int
         How many points are drawn.
     noise : float, optional
@@ -69,6 +74,11 @@ def load_dataset(
         Shares held out, see :func:`xpnet.data.make_dataset`.
     seed : int
         Of the points drawn and of the splits, in [0, 2**32).
+    task : {"classification", "regression"}
+        Whether labels are classes, or numbers to be predicted. A name is for one of the two.
+    sample_weight : str, optional
+        The column of a ``.csv`` file, or the array of an ``.npz`` or ``.h5`` file, that says how
+        much each training sample counts. It is no feature.
 
     Returns
     -------
@@ -87,6 +97,9 @@ def load_dataset(
     ----------
     H. Xiao, K. Rasul and R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking
     machine learning algorithms", arXiv:1708.07747, 2017.
+
+    B. Efron, T. Hastie, I. Johnstone and R. Tibshirani, "Least angle regression", Annals of
+    Statistics 32, 2004, section 1, for ``diabetes``.
     """
     name = os.fspath(dataset) if isinstance(dataset, os.PathLike) else dataset
     if not isinstance(name, str):
@@ -102,8 +115,11 @@ def load_dataset(
         raise ValueError(f"noise must be a finite number of at least 0, got {noise!r}")
     check_seed(seed, bits=32)
     _check_folder(data_dir)
+    check_task(task)
     if name in GENERATED:
         _check_target(name, target)
+        _check_sample_weight(name, sample_weight)
+        _check_goes_with(name, task)
         deviation = GENERATED[name][1] if noise is None else float(noise)
         contents = _generate(name, int(n_samples), deviation, seed)
     else:
@@ -112,13 +128,16 @@ def load_dataset(
                 f"{name}: which column holds the labels? Say --target NAME (in a recipe, "
                 "data.target)"
             )
-        contents = load_contents(name, data_dir=data_dir, target=target)
+        contents = load_contents(
+            name, data_dir=data_dir, target=target, task=task, sample_weight=sample_weight
+        )
     return make_dataset(
         name,
         contents,
         test_fraction=test_fraction,
         validation_fraction=validation_fraction,
         seed=seed,
+        task=task,
     )
 
 
@@ -128,16 +147,18 @@ def load_contents(
     data_dir: str | os.PathLike[str] | None = None,
     target: str | None = None,
     columns: tuple[str, ...] | None = None,
+    task: str = "classification",
+    sample_weight: str | None = None,
 ) -> Contents:
     """Give what a published data set or a file holds, unsplit; see :func:`load_dataset`.
 
     Parameters
     ----------
     dataset : str or path
-    data_dir, target
+    data_dir, target, task, sample_weight
         See :func:`load_dataset`.
     columns : tuple of str, optional
-        The feature columns of a ``.csv`` file; by default all but the target.
+        The feature columns of a ``.csv`` file; by default all but the target and the weights.
 
     Returns
     -------
@@ -151,7 +172,10 @@ def load_contents(
     dataset = os.fspath(dataset)
     _check_folder(data_dir)
     _check_target(dataset, target)
+    _check_sample_weight(dataset, sample_weight)
+    check_task(task)
     if dataset in _PUBLISHED:
+        _check_goes_with(dataset, task)
         return _PUBLISHED[dataset](None if data_dir is None else Path(data_dir))
     if dataset in GENERATED:
         raise DataError(f"{dataset} are drawn anew each time, not stored: a file is needed here")
@@ -167,7 +191,7 @@ def load_contents(
     folders = [data_dir, "", os.environ.get("XPNET_DATA_DIR")]
     places = [Path(folder, dataset) for folder in folders if folder is not None]
     found = next(filter(_is_file, places), Path(dataset))
-    return read_file(found, target=target, columns=columns)
+    return read_file(found, target=target, columns=columns, task=task, sample_weight=sample_weight)
 
 
 def is_file_name(dataset: str) -> bool:
@@ -179,6 +203,25 @@ def _check_target(dataset: str, target: str | None) -> None:
     if target is not None and not dataset.lower().endswith(".csv"):
         raise DataError(
             f"{dataset} has no columns with names: the target {target!r} is only for .csv files"
+        )
+
+
+def _check_sample_weight(dataset: str, sample_weight: str | None) -> None:
+    if sample_weight is not None and not dataset.lower().endswith(WEIGHTED):
+        raise DataError(
+            f"{dataset} holds no weights: the sample_weight {sample_weight!r} is only for "
+            f"{', '.join(WEIGHTED)} files"
+        )
+
+
+def _check_goes_with(dataset: str, task: str) -> None:
+    """Refuse the name of a data set that is for the other task."""
+    if (dataset in _REGRESSION) != (task == "regression"):
+        held, wanted = ("numbers", "classes") if dataset in _REGRESSION else ("classes", "numbers")
+        loss = "mean_squared_error" if dataset in _REGRESSION else "softmax_cross_entropy"
+        raise DataError(
+            f"{dataset} holds {held} to be predicted, not {wanted}: it goes with a loss for "
+            f"{held}, such as {loss!r}"
         )
 
 
@@ -302,11 +345,21 @@ def _fashion_mnist(data_dir: Path | None) -> Contents:
     return Contents(parts, _FASHION_CLASSES)
 
 
+def _diabetes(data_dir: Path | None) -> Contents:
+    del data_dir  # the patients come with scikit-learn
+    datasets = require("sklearn.datasets", "dataset 'diabetes'", "scikit-learn")
+    found = datasets.load_diabetes(scaled=False)
+    part = Part(found.data, found.target.astype(np.float64))
+    return Contents({"train": part}, feature_names=tuple(found.feature_names))
+
+
 _PUBLISHED: dict[str, Callable[[Path | None], Contents]] = {
     "digits": _digits,
     "cats": _cats,
     "fashion-mnist": _fashion_mnist,
+    "diabetes": _diabetes,
 }
+_REGRESSION = ("diabetes",)  # all others are for classification
 
 _Points = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]
 
@@ -365,3 +418,4 @@ GENERATED: dict[str, tuple[Callable[[int, float, int], _Points], float]] = {
     "flower": (_flower, 0.2),
 }
 NAMES = (*_PUBLISHED, *GENERATED)
+WEIGHTED = (".csv", ".npz", ".h5", ".hdf5")  # files that may hold weights of samples

@@ -199,6 +199,26 @@ class Preprocessing:
                 )
         return result
 
+    def invert(self, X: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Give the numbers that :meth:`__call__` would turn into these, ``X scale + shift``.
+
+        Parameters
+        ----------
+        X : float64 array (n_samples, n_features)
+
+        Returns
+        -------
+        float64 array like X
+
+        Raises
+        ------
+        ValueError
+            If the normalisation is not one of those that keep what they learnt.
+        """
+        if self.shift is None or self.scale is None:
+            raise ValueError(f"{self.normalise!r} cannot be undone: it keeps nothing")
+        return (X * self.scale + self.shift) * self.divide_by
+
 
 _Statistics = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 

@@ -34,6 +34,8 @@ from xpnet.data.checks import (
     check_class_names,
     check_features,
     check_labels,
+    check_targets,
+    check_weights,
     listed,
     texts,
 )
@@ -52,6 +54,8 @@ def read_file(
     *,
     target: str | None = None,
     columns: Sequence[str] | None = None,
+    task: str = "classification",
+    sample_weight: str | None = None,
 ) -> Contents:
     """Read samples, and labels if there are any, from a file.
 
@@ -75,20 +79,26 @@ def read_file(
         The column of a ``.csv`` file that holds the labels; without it there are none.
     columns : sequence of str, optional
         The columns of a ``.csv`` file that hold the features, in this order; by default all but
-        the target.
+        the target and the weights.
+    task : {"classification", "regression"}
+        Whether labels are classes, or numbers to be predicted. Names of classes are not looked at
+        in regression.
+    sample_weight : str, optional
+        The column of a ``.csv`` file, or the array of an ``.npz`` or ``.h5`` file, that says how
+        much each training sample counts.
 
     Returns
     -------
     Contents
         Features in the file's own dtype (truth values as uint8, cells of a ``.csv`` file as
         float64) and native byte order; images with a single channel as (n, height, width).
-        Labels as int64 or strings.
+        Labels as int64 or strings; targets and weights as float64.
 
     Raises
     ------
     DataError
-        If the file cannot be read, is damaged, or does not hold finite samples and labels that
-        fit them; or if h5py, which ``.h5`` files need, is not installed.
+        If the file cannot be read, is damaged, or does not hold finite samples, and labels and
+        weights that fit them; or if h5py, which ``.h5`` files need, is not installed.
     """
     where = os.fsdecode(path)
     name = where.lower()
@@ -98,13 +108,13 @@ def read_file(
                 "is no file of data" if Path(where).exists() else "there is no such file"
             )
         if name.endswith(".npz"):
-            return _read_npz(where)
+            return _read_npz(where, task, sample_weight)
         if name.endswith(".csv"):
-            return _read_csv(where, target, columns)
+            return _read_csv(where, target, columns, task, sample_weight)
         if name.endswith((".h5", ".hdf5")):
-            return _read_h5(where)
+            return _read_h5(where, task, sample_weight)
         if kind := re.search(r"[-._]idx([13])[-._]ubyte(\.gz)?$", name):
-            return _read_idx_files(Path(where), holds_images=kind[1] == "3")
+            return _read_idx_files(Path(where), task, holds_images=kind[1] == "3")
         raise ContentError(
             "the name must end in .npz, .csv, .h5, .hdf5, -idx3-ubyte or -idx3-ubyte.gz"
         )
@@ -181,8 +191,13 @@ def _usual_names(part: str, letter: str) -> tuple[str, ...]:
     return (*(_PLAIN[letter] if part == "train" else ()), *itertools.chain(*of_part))
 
 
-def _collect(names: Sequence[str], read: Callable[[str], npt.NDArray[Any]]) -> Contents:
-    """Find features, labels and class names among arrays, and check them."""
+def _collect(
+    names: Sequence[str],
+    read: Callable[[str], npt.NDArray[Any]],
+    task: str,
+    sample_weight: str | None,
+) -> Contents:
+    """Find features, labels, weights and class names among arrays, and check them."""
 
     def find(usual: tuple[str, ...]) -> str | None:
         found = [name for name in names if name.lower() in usual]
@@ -192,30 +207,55 @@ def _collect(names: Sequence[str], read: Callable[[str], npt.NDArray[Any]]) -> C
 
     features = {part: find(_usual_names(part, "x")) for part in _PARTS}
     labels = {part: find(_usual_names(part, "y")) for part in _PARTS}
-    named = find(_CLASS_NAMES)
+    named = find(_CLASS_NAMES) if task == "classification" else None
     if not any(features.values()):
         raise ContentError(
             "holds no features: expected them as X, data, features, X_train, train_X or "
             "train_set_x (the same with validation and test), got "
             f"{listed(names) or 'no arrays'}"
         )
+    if sample_weight is not None and sample_weight not in names:
+        raise _no_such("array", sample_weight, names)
     class_names = None if named is None else check_class_names(named, read(named))
     parts = {}
     for part, x_name in features.items():
         y_name = labels[part]
         if x_name is not None:
             X = check_features(x_name, read(x_name))
-            y = None if y_name is None else check_labels(y_name, read(y_name), len(X), class_names)
-            parts[part] = Part(X, y)
+            y = weights = None
+            if y_name is not None:
+                y = _check_y(task, y_name, read(y_name), len(X), class_names)
+            if sample_weight is not None and part == "train":
+                weights = check_weights(sample_weight, read(sample_weight), len(X))
+            parts[part] = Part(X, y, weights)
         elif y_name is not None:
             raise ContentError(f"holds {y_name}, but no features that these labels belong to")
     return Contents(parts, class_names)
 
 
+def _check_y(
+    task: str,
+    name: str,
+    y: npt.NDArray[Any],
+    n_samples: int,
+    class_names: tuple[str, ...] | None = None,
+) -> npt.NDArray[Any]:
+    """Give a class, or what is to be predicted, for each sample."""
+    if task == "regression":
+        return check_targets(name, y, n_samples)
+    return check_labels(name, y, n_samples, class_names)
+
+
+def _no_such(what: str, name: str, known: Iterable[str]) -> ContentError:
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return ContentError(f"has no {what} {name!r}; {hint}its {what}s are {listed(known)}")
+
+
 # ---- npz
 
 
-def _read_npz(where: str) -> Contents:
+def _read_npz(where: str, task: str, sample_weight: str | None) -> Contents:
     size = _size(where)
     with zipfile.ZipFile(where) as archive:
         members = {
@@ -223,7 +263,12 @@ def _read_npz(where: str) -> Contents:
             for info in archive.infolist()
             if info.filename.endswith(".npy")
         }
-        return _collect(list(members), lambda name: _read_member(archive, members[name], size))
+        return _collect(
+            list(members),
+            lambda name: _read_member(archive, members[name], size),
+            task,
+            sample_weight,
+        )
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> npt.NDArray[Any]:
@@ -268,7 +313,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> 
 _H5_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 
 
-def _read_h5(where: str) -> Contents:
+def _read_h5(where: str, task: str, sample_weight: str | None) -> Contents:
     try:
         h5py = importlib.import_module("h5py")
     except ImportError as error:
@@ -285,7 +330,12 @@ def _read_h5(where: str) -> Contents:
             if isinstance(file.get(name, getlink=True), h5py.HardLink)
             and file.get(name, getclass=True) is h5py.Dataset
         ]
-        return _collect(names, lambda name: _read_dataset(h5py, where, name, file[name], size))
+        return _collect(
+            names,
+            lambda name: _read_dataset(h5py, where, name, file[name], size),
+            task,
+            sample_weight,
+        )
 
 
 def _read_dataset(h5py: Any, where: str, name: str, dataset: Any, size: int) -> npt.NDArray[Any]:
@@ -360,26 +410,49 @@ def _read_strings(name: str, dataset: Any, size: int) -> npt.NDArray[Any]:
 # ---- csv
 
 
-def _read_csv(where: str, target: str | None, columns: Sequence[str] | None) -> Contents:
+def _read_csv(
+    where: str,
+    target: str | None,
+    columns: Sequence[str] | None,
+    task: str,
+    sample_weight: str | None,
+) -> Contents:
     with Path(where).open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(_without_nul(file), strict=True)
         filled = ((rows.line_num, row) for row in rows if len(row) > 1 or "".join(row).strip())
         try:
             names = _column_names(next(filled, (1, []))[1])
             places = {name: place for place, name in enumerate(names)}
-            wanted = [name for name in names if name != target] if columns is None else columns
+            others = (target, sample_weight)
+            wanted = [name for name in names if name not in others] if columns is None else columns
             features = {_column(places, name): name for name in wanted}
             label = None if target is None else _column(places, target)
+            weight = None if sample_weight is None else _column(places, sample_weight)
             if not features or len(features) < len(wanted) or label in features:
                 raise ContentError(
                     "the feature columns must be one or more, each once, and not the target, got "
                     f"{listed(wanted) or 'none'}"
                 )
-            X, labels = _read_rows(filled, len(names), features, label)
+            if weight is not None and (weight in features or weight == label):
+                raise ContentError(
+                    f"the weights must be in a column of their own, got {names[weight]!r}"
+                )
+            numbers = dict(features)
+            if label is not None and task == "regression":
+                numbers[label] = names[label]
+            if weight is not None:
+                numbers[weight] = names[weight]
+            text = label if task == "classification" else None
+            table, labels = _read_rows(filled, len(names), numbers, text, weight)
         except csv.Error as error:
             raise ContentError(f"line {rows.line_num}: {_reason(error)}") from error
-    y = None if label is None else _csv_labels(names[label], labels)
-    return Contents({"train": Part(X, y)}, feature_names=tuple(features.values()))
+    # In the order of `numbers`, as whole arrays: columns of a table are not contiguous.
+    X = np.ascontiguousarray(table[:, : len(features)])
+    y = None if text is None else _csv_labels(names[text], labels)
+    if label is not None and task == "regression":
+        y = table[:, len(features)].copy()
+    weights = None if weight is None else table[:, -1].copy()
+    return Contents({"train": Part(X, y, weights)}, feature_names=tuple(features.values()))
 
 
 def _without_nul(lines: Iterable[str]) -> Iterator[str]:
@@ -407,18 +480,21 @@ def _column_names(header: list[str]) -> list[str]:
 def _column(places: dict[str, int], name: str) -> int:
     if name in places:
         return places[name]
-    near = difflib.get_close_matches(name, places, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ContentError(f"has no column {name!r}; {hint}its columns are {listed(places)}")
+    raise _no_such("column", name, places)
 
 
 def _read_rows(
     rows: Iterator[tuple[int, list[str]]],
     n_columns: int,
-    features: dict[int, str],
+    columns: dict[int, str],
     label: int | None,
+    weight: int | None,
 ) -> tuple[npt.NDArray[np.float64], list[str]]:
-    """Read block by block, as cells take many times the memory of numbers."""
+    """Read the columns of numbers, and the labels, which are text.
+
+    Block by block, as cells take many times the memory of numbers.
+    """
+    order = list(columns)
     blocks, labels = [], []
     while block := list(itertools.islice(rows, 1000)):
         for line, row in block:
@@ -428,12 +504,18 @@ def _read_rows(
                 labels.append(row[label].strip())
                 if not labels[-1]:
                     raise ContentError(f"line {line}: a label expected, got an empty cell")
-        numbers = np.array([[_number(row[k]) for k in features] for _, row in block])
+        numbers = np.array([[_number(row[k]) for k in order] for _, row in block])
         wrong = np.argwhere(~np.isfinite(numbers))
         if len(wrong):
-            (line, row), k = block[wrong[0, 0]], list(features)[wrong[0, 1]]
+            (line, row), k = block[wrong[0, 0]], order[wrong[0, 1]]
             raise ContentError(
-                f"line {line}, column {features[k]}: a finite number expected, got {row[k][:40]!r}"
+                f"line {line}, column {columns[k]}: a finite number expected, got {row[k][:40]!r}"
+            )
+        if weight is not None and (negative := numbers[:, order.index(weight)] < 0).any():
+            line, row = block[int(np.argmax(negative))]
+            raise ContentError(
+                f"line {line}, column {columns[weight]}: a weight of at least 0 expected, got "
+                f"{row[weight][:40]!r}"
             )
         blocks.append(numbers)
     if not blocks:
@@ -509,15 +591,15 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
         return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
-def _read_idx_files(images: Path, *, holds_images: bool) -> Contents:
+def _read_idx_files(images: Path, task: str, *, holds_images: bool) -> Contents:
     """Read images and what lies beside them: labels, and the test part."""
     if not holds_images:
         raise ContentError("holds labels: give the file of the images, -images-idx3-ubyte")
-    parts = {"train": _read_idx_part(images)}
+    parts = {"train": _read_idx_part(images, task)}
     for word in ("t10k", "test"):
         test = _beside(images, {"train": word})
         if test is not None and _beside(test, _LABELS) is not None:
-            parts["test"] = _read_idx_part(test)
+            parts["test"] = _read_idx_part(test, task)
             break
     return Contents(parts)
 
@@ -525,14 +607,14 @@ def _read_idx_files(images: Path, *, holds_images: bool) -> Contents:
 _LABELS = {"images": "labels", "idx3": "idx1"}  # how their file's name differs from the images'
 
 
-def _read_idx_part(images: Path) -> Part:
+def _read_idx_part(images: Path, task: str) -> Part:
     with _refusing(os.fspath(images)):
         X = check_features("the array", read_idx(images))
     labels = _beside(images, _LABELS)
     if labels is None:
         return Part(X, None)
     with _refusing(os.fspath(labels)):
-        return Part(X, check_labels("the array", read_idx(labels), len(X)))
+        return Part(X, _check_y(task, "the array", read_idx(labels), len(X)))
 
 
 def _beside(path: Path, replaced: dict[str, str]) -> Path | None:

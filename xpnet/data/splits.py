@@ -10,11 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.data.checks import ContentError, check_form, check_labels
-from xpnet.data.dataset import Contents, DataError, Dataset, Part
+from xpnet.data.checks import (
+    ContentError,
+    check_form,
+    check_labels,
+    check_targets,
+    check_weights,
+)
+from xpnet.data.dataset import TASKS, Contents, DataError, Dataset, Part
 from xpnet.random import check_seed
 
-__all__ = ["make_dataset", "require"]
+__all__ = ["check_task", "make_dataset", "require"]
 
 
 def make_dataset(
@@ -24,23 +30,28 @@ def make_dataset(
     test_fraction: float = 0.2,
     validation_fraction: float = 0.0,
     seed: int = 0,
+    task: str = "classification",
 ) -> Dataset:
     """Count the classes from 0 and hold out what is missing for testing and validation.
 
-    Splits are random and stratified: each class keeps its share, to the sample. A part that the
-    contents hold already is taken as it is. Without a split nothing is copied.
+    Splits are random, and in classification stratified: each class keeps its share, to the sample.
+    A part that the contents hold already is taken as it is. Without a split nothing is copied.
 
     Parameters
     ----------
     name : str
     contents : Contents
-        With a part ``"train"``; every part has labels.
+        With a part ``"train"``; every part has labels. Weights of samples matter in that part
+        alone.
     test_fraction : float
         Share of the training samples held out where there is no part ``"test"``, in (0, 1).
     validation_fraction : float
         Share of what is then left held out where there is no part ``"validation"``, in [0, 1).
     seed : int
         Of the splits.
+    task : {"classification", "regression"}
+        Whether labels are classes, or numbers to be predicted. In regression there are no names
+        of classes, and none are looked at.
 
     Returns
     -------
@@ -54,7 +65,7 @@ def make_dataset(
         If labels or a whole training part are missing, a part has another name than those of
         :class:`Contents`, samples, labels or names are of another form than those of
         :class:`Part` and :class:`Contents`, the parts do not fit each other, there are fewer
-        than two classes, or a class is too small to be split.
+        than two classes, or a class, or all of the samples, are too few to be split.
 
     Notes
     -----
@@ -67,12 +78,13 @@ def make_dataset(
     if not isinstance(validation_fraction, numbers) or not 0 <= validation_fraction < 1:
         raise ValueError(f"validation_fraction must lie in [0, 1), got {validation_fraction!r}")
     check_seed(seed, bits=32)
+    check_task(task)
     if unknown := [key for key in contents.parts if key not in _PARTS]:
         raise DataError(f"{name}: parts must be among {', '.join(_PARTS)}, got {unknown[0]!r}")
     if "train" not in contents.parts:
         held = ", ".join(sorted(contents.parts)) or "nothing"
         raise DataError(f"{name} holds no training samples, only {held}")
-    parts = {key: _check_part(name, key, part) for key, part in contents.parts.items()}
+    parts = {key: _check_part(name, key, part, task) for key, part in contents.parts.items()}
     for part_name, part in parts.items():
         if part.X.shape[1:] != parts["train"].X.shape[1:]:
             raise DataError(
@@ -81,8 +93,13 @@ def make_dataset(
             )
     n_features = math.prod(parts["train"].X.shape[1:])
     feature_names = _check_names(name, "feature_names", contents.feature_names, n_features)
-    class_names = _check_names(name, "class_names", contents.class_names)
-    class_names, labels = _count_classes(name, parts, class_names)
+    class_names: tuple[str, ...] = ()
+    if task == "regression":
+        labels = _check_columns(name, parts)
+    else:
+        named = _check_names(name, "class_names", contents.class_names)
+        class_names, labels = _count_classes(name, parts, named)
+    weights = parts["train"].sample_weight
     image_shape = parts["train"].X.shape[1:]
     if image_shape[2:] == (1,):  # a single channel is no axis
         image_shape = image_shape[:2]
@@ -92,6 +109,7 @@ def make_dataset(
             kept, held_out = _split(name, key, labels["train"], class_names, fraction, seed)
             X[key], X["train"] = X["train"][held_out], X["train"][kept]
             labels[key], labels["train"] = labels["train"][held_out], labels["train"][kept]
+            weights = None if weights is None else weights[kept]
     return Dataset(
         name,
         X["train"],
@@ -103,7 +121,14 @@ def make_dataset(
         labels.get("validation"),
         image_shape if len(image_shape) > 1 else None,
         feature_names,
+        weights,
     )
+
+
+def check_task(task: str) -> None:
+    """Refuse what is neither classification nor regression."""
+    if task not in TASKS:
+        raise ValueError(f"task must be {' or '.join(map(repr, TASKS))}, got {task!r}")
 
 
 _PARTS = ("train", "validation", "test")
@@ -123,19 +148,23 @@ def _check_names(
     return tuple(map(str, found))  # NumPy's strings are subclasses
 
 
-def _check_part(name: str, key: str, part: Part) -> Part:
-    """Give the part with labels in one form."""
+def _check_part(name: str, key: str, part: Part, task: str) -> Part:
+    """Give the part with labels and weights in one form."""
     which = "training" if key == "train" else key
     if part.y is None:
         raise DataError(f"{name} holds no labels for its {which} samples")
-    for what, array in (("samples", part.X), ("labels", part.y)):
-        if not isinstance(array, np.ndarray):
+    for what, array in (("samples", part.X), ("labels", part.y), ("weights", part.sample_weight)):
+        if not isinstance(array, np.ndarray) and (what, array) != ("weights", None):
             raise DataError(
                 f"{name}: {which} {what} must be a NumPy array, got {type(array).__name__}"
             )
     try:
         check_form(f"{which} samples", part.X)
-        return Part(part.X, check_labels(f"{which} labels", part.y, len(part.X)))
+        check, weights = check_targets if task == "regression" else check_labels, part.sample_weight
+        y = check(f"{which} labels", part.y, len(part.X))
+        if weights is not None:
+            weights = check_weights(f"{which} weights", weights, len(part.X))
+        return Part(part.X, y, weights)
     except ContentError as error:
         raise DataError(f"{name}: {error}") from error
 
@@ -171,6 +200,18 @@ def _count_classes(
     return class_names or tuple(str(label) for label in known), labels
 
 
+def _check_columns(name: str, parts: dict[str, Part]) -> dict[str, npt.NDArray[Any]]:
+    """Give the targets, as many for each sample in all parts."""
+    targets = {key: np.asarray(part.y) for key, part in parts.items()}
+    for key, y in targets.items():
+        if y.shape[1:] != targets["train"].shape[1:]:
+            raise DataError(
+                f"{name}: {key} targets must have as many columns as the training targets, whose "
+                f"shape is {targets['train'].shape}, got {y.shape}"
+            )
+    return targets
+
+
 def _listed(values: npt.NDArray[Any]) -> str:
     shown = ", ".join(repr(str(value)) for value in values[:10])
     return shown + (", ..." if len(values) > 10 else "")
@@ -179,12 +220,14 @@ def _listed(values: npt.NDArray[Any]) -> str:
 def _split(
     name: str,
     key: str,
-    y: npt.NDArray[np.int64],
+    y: npt.NDArray[Any],
     class_names: tuple[str, ...],
     fraction: float,
     seed: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Give the indices that stay and those that are held out."""
+    if not class_names:
+        return _split_at_random(name, key, len(y), fraction, seed)
     counts = np.bincount(y, minlength=len(class_names))
     if counts[counts > 0].min() < 2:
         lonely = class_names[int(np.flatnonzero(counts == 1)[0])]
@@ -208,6 +251,21 @@ def _split(
             f"{name}: holding out {fraction:g} of the samples for {key} would leave none of class "
             f"{class_names[int(np.argmax(lost))]!r} for training"
         )
+    return kept, held_out
+
+
+def _split_at_random(
+    name: str, key: str, n: int, fraction: float, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    n_held_out = math.ceil(fraction * n)
+    if n_held_out >= n:
+        raise DataError(
+            f"{name}: holding out {fraction:g} of {n} samples for {key} must leave one for training"
+        )
+    selection = require("sklearn.model_selection", f"splitting {name}", "scikit-learn")
+    kept, held_out = selection.train_test_split(
+        np.arange(n), test_size=n_held_out, random_state=seed
+    )
     return kept, held_out
 
 

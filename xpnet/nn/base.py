@@ -570,9 +570,12 @@ class Loss(Configurable):
     ----------
     has_classes : bool
         Whether labels are classes, and not numbers to be predicted.
+    score_name : str
+        What :meth:`score` measures, as tables and pictures call it.
     """
 
     has_classes: ClassVar[bool] = True
+    score_name: ClassVar[str] = "accuracy"
 
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"

@@ -16,7 +16,7 @@ from xpnet.device import Device
 from xpnet.kernels.reference import Array, ReferenceOps
 from xpnet.nn.base import Loss, check_positive
 
-__all__ = ["MeanSquaredError", "SigmoidCrossEntropy", "SoftmaxCrossEntropy"]
+__all__ = ["MeanSquaredError", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "determination"]
 
 
 class SigmoidCrossEntropy(Loss):
@@ -175,6 +175,7 @@ class MeanSquaredError(Loss):
 
     name = "mean_squared_error"
     has_classes = False
+    score_name = "R2"
 
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
@@ -217,13 +218,28 @@ class MeanSquaredError(Loss):
 
         An output whose target is constant scores 1 where it is met and else 0, as in scikit-learn.
         """
-        xp = ops.xp
-        residual = xp.square(logits - labels).sum(axis=0)
-        total = xp.square(labels - labels.mean(axis=0)).sum(axis=0)
-        is_constant = total == 0
-        of_constant = xp.where(residual == 0, 1.0, 0.0)
-        R2 = 1 - residual / xp.where(is_constant, 1.0, total)
-        return xp.where(is_constant, of_constant, R2).mean()
+        return determination(ops.xp, logits, labels).mean()
+
+
+def determination(xp: Any, predictions: Array, targets: Array) -> Array:
+    """Coefficient of determination of each output; see :meth:`MeanSquaredError.score`.
+
+    Parameters
+    ----------
+    xp : module
+        NumPy or CuPy.
+    predictions, targets : arrays (n_samples, n_outputs)
+
+    Returns
+    -------
+    array (n_outputs,)
+    """
+    residual = xp.square(predictions - targets).sum(axis=0)
+    total = xp.square(targets - targets.mean(axis=0)).sum(axis=0)
+    is_constant = total == 0
+    of_constant = xp.where(residual == 0, 1.0, 0.0)
+    R2 = 1 - residual / xp.where(is_constant, 1.0, total)
+    return xp.where(is_constant, of_constant, R2)
 
 
 def _check_smoothing(value: float) -> float:

@@ -29,7 +29,8 @@ class Report:
     samples_per_second : float
         Since the last report.
     validation_cost, validation_accuracy : float or None
-        After the epoch, on the validation data; None without. Accuracy is a fraction.
+        After the epoch, on the validation data; None without. Accuracy is a fraction; under a loss
+        for numbers it is that loss's score, the coefficient of determination R2.
     train_accuracy : float or None
         After the epoch, on the training data, or where there are more than 10,000 samples on
         10,000 of them, drawn once at random; None where :func:`fit` was not asked for it.
@@ -66,6 +67,8 @@ class History:
         Whether early stopping ended the run before its last epoch.
     best_epoch : int or None
         The best reported epoch by what early stopping watches; None without.
+    score_name : str
+        What the reports' accuracies are: ``"accuracy"``, or what a loss for numbers scores by.
     """
 
     reports: list[Report] = field(default_factory=list)
@@ -75,6 +78,7 @@ class History:
     interrupted: bool = False
     stopped_early: bool = False
     best_epoch: int | None = None
+    score_name: str = "accuracy"
 
     @property
     def cost(self) -> list[tuple[int, float]]:
@@ -89,12 +93,19 @@ class History:
     def to_dict(self) -> dict[str, Any]:
         """Give everything as plain lists, dictionaries and numbers, ready for JSON.
 
-        A number that is not finite, which JSON cannot say, is None.
+        A number that is not finite, which JSON cannot say, is None. What is no accuracy is not
+        called so: ``validation_accuracy`` is then ``validation_R2``.
         """
         plain: dict[str, Any] = finite_or_none(
             {
                 "cost": [list(pair) for pair in self.cost],
-                "reports": [asdict(report) for report in self.reports],
+                "reports": [
+                    {
+                        key.replace("accuracy", self.score_name): value
+                        for key, value in asdict(report).items()
+                    }
+                    for report in self.reports
+                ],
                 "n_steps": self.n_steps,
                 "n_samples": self.n_samples,
                 "seconds": self.seconds,

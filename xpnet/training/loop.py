@@ -246,6 +246,7 @@ def fit(
         rates = Rates(schedule, optimizer.learning_rate, state, epochs, len(steps), network)
         best = None if early_stopping is None else Best(early_stopping, network, averaged)
         recorder = _Recorder(network, state, min(report_every, epochs) * len(steps))
+        recorder.history.score_name = loss.score_name
         order, visited = device.asarray(np.arange(n), name="order"), np.arange(n)
         scored = _scored(device, n, seed) if train_accuracy else None
         for epoch in range(epochs):

@@ -1,10 +1,11 @@
-"""A trained classifier as a whole: preprocessing, network, and what its outputs mean."""
+"""A trained model as a whole: preprocessing, network, and what its outputs mean."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from xpnet.data import Preprocessing
 from xpnet.device import Device, host_array
 from xpnet.files import write_whole
+from xpnet.kernels.reference import Array, ReferenceOps
 from xpnet.nn import Loss, Network
 from xpnet.nn.base import check_count
 from xpnet.nn.network import check_samples
@@ -23,23 +25,27 @@ from xpnet.training.checkpoint import pack_network, read_network
 __all__ = ["Model", "load_model", "pack_model", "save_model"]
 
 _STATISTICS = ("preprocessing.shift", "preprocessing.scale")
+_OF_TARGETS = ("targets.shift", "targets.scale")
 
 
 @dataclass(frozen=True)
 class Model:
-    """What it takes to turn raw samples into probabilities of named classes.
+    """What it takes to turn raw samples into probabilities of named classes, or into numbers.
 
     Attributes
     ----------
     network : Network
     loss : Loss
-        What the network was trained with; it says how logits become probabilities.
+        What the network was trained with; it says how logits become probabilities, or numbers.
     preprocessing : Preprocessing
     class_names : tuple of str
-        As many as the network has outputs; two for a single output.
+        As many as the network has outputs; two for a single output; none under a loss for numbers.
     image_shape : tuple of int or None
         Shape of a sample, where samples are images.
     feature_names : tuple of str or None
+    targets : Preprocessing or None
+        How the numbers were standardised that the network was trained to predict; its predictions
+        are scaled back. None where they were not.
 
     Raises
     ------
@@ -53,10 +59,12 @@ class Model:
     class_names: tuple[str, ...]
     image_shape: tuple[int, ...] | None = None
     feature_names: tuple[str, ...] | None = None
+    targets: Preprocessing | None = None
 
     def __post_init__(self) -> None:
         n_features, n_outputs = self.network.n_features, self.network.n_outputs
-        _check_names("class_names", self.class_names, max(2, n_outputs))
+        has_classes = self.loss.has_classes
+        _check_names("class_names", self.class_names, max(2, n_outputs) if has_classes else 0)
         if self.feature_names is not None:
             _check_names("feature_names", self.feature_names, n_features)
         if self.image_shape is not None:
@@ -76,6 +84,14 @@ class Model:
                 raise ValueError(
                     f"statistics of the features must have shape ({n_features},), got "
                     f"{statistic.shape}"
+                )
+        if self.targets is not None:
+            shift = self.targets.shift
+            if has_classes or self.targets.divide_by != 1 or shift is None:
+                raise ValueError("targets must be standardised numbers, under a loss for numbers")
+            if shift.shape != (n_outputs,):
+                raise ValueError(
+                    f"statistics of the targets must have shape ({n_outputs},), got {shift.shape}"
                 )
 
     def predict_proba(self, X: Any, *, batch_size: int = 1024) -> npt.NDArray[Any]:
@@ -99,8 +115,19 @@ class Model:
         ------
         ValueError, TypeError
             If ``X`` is not finite, before or after preprocessing, too large for the network, or
-            has the wrong shape.
+            has the wrong shape; or if the model predicts numbers.
         """
+        if not self.loss.has_classes:
+            raise ValueError(
+                f"predict_proba is for models of classes, and the loss {self.loss.name} is for "
+                "numbers: call predict"
+            )
+        return self._outputs(X, batch_size, self.loss.probabilities)
+
+    def _outputs(
+        self, X: Any, batch_size: int, convert: Callable[[ReferenceOps, Array], Array]
+    ) -> npt.NDArray[Any]:
+        """Preprocess samples and give what becomes of their logits, batch by batch."""
         batch_size = check_count("batch_size", batch_size)
         if type(X) not in (np.ndarray, np.memmap):
             X = host_array(X, name="X")
@@ -109,7 +136,8 @@ class Model:
             X = X.reshape(len(X), math.prod(shape))
         network, device = self.network, self.network.device
         check_samples(X, network.n_features)
-        result = np.empty((len(X), len(self.class_names)), network.dtype)
+        n_columns = len(self.class_names) or network.n_outputs
+        result = np.empty((len(X), n_columns), network.dtype)
         for start in range(0, len(X), batch_size):
             rows = slice(start, start + batch_size)
             raw = host_array(X[rows], name="X")
@@ -119,8 +147,8 @@ class Model:
             logits = network.predict(self.preprocessing(raw, network.dtype))
             with device.activate():
                 on_device = device.asarray(logits)
-                found = device.to_host(self.loss.probabilities(device.ops, on_device))
-            if found.shape[1] == 1:  # one output for two classes: that of the second
+                found = device.to_host(convert(device.ops, on_device))
+            if found.shape[1] < n_columns:  # one output for two classes: that of the second
                 found = np.concatenate([1 - found, found], axis=1)
             if not np.isfinite(found).all():
                 row = start + int(np.argmin(np.isfinite(found).all(axis=1)))
@@ -128,8 +156,8 @@ class Model:
             result[rows] = found
         return result
 
-    def predict(self, X: Any, *, batch_size: int = 1024) -> npt.NDArray[np.int64]:
-        """Give the most probable class of every sample, counted from 0.
+    def predict(self, X: Any, *, batch_size: int = 1024) -> npt.NDArray[Any]:
+        """Give the most probable class of every sample, counted from 0, or the predicted numbers.
 
         Parameters
         ----------
@@ -140,7 +168,19 @@ class Model:
         -------
         int64 array (n_samples,)
             Indices into :attr:`class_names`. Of two classes that are equally probable, the first.
+            Or, under a loss for numbers, a float64 array (n_samples,), or (n_samples, n_targets)
+            if there are several.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If ``X`` is not as for :meth:`predict_proba`.
         """
+        if not self.loss.has_classes:
+            numbers = self._outputs(X, batch_size, self.loss.decide).astype(np.float64)
+            if self.targets is not None:
+                numbers = self.targets.invert(numbers)
+            return numbers[:, 0] if numbers.shape[1] == 1 else numbers
         probabilities = self.predict_proba(X, batch_size=batch_size)
         classes: npt.NDArray[np.int64] = probabilities.argmax(axis=1)
         return classes
@@ -173,7 +213,8 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
 
 def pack_model(model: Model) -> bytes:
     """Give the file of a model; see :func:`save_model`."""
-    statistics = (model.preprocessing.shift, model.preprocessing.scale)
+    features, targets = model.preprocessing, model.targets or Preprocessing()
+    statistics = (features.shift, features.scale, targets.shift, targets.scale)
     return pack_network(
         model.network,
         model={
@@ -186,7 +227,7 @@ def pack_model(model: Model) -> bytes:
         },
         tensors={
             name: values
-            for name, values in zip(_STATISTICS, statistics, strict=True)
+            for name, values in zip(_STATISTICS + _OF_TARGETS, statistics, strict=True)
             if values is not None
         },
     )
@@ -232,6 +273,8 @@ def _make_model(
     network: Network, described: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]
 ) -> Model:
     shift, scale = (tensors.get(name) for name in _STATISTICS)
+    of_targets = [tensors.get(name) for name in _OF_TARGETS]
+    is_standardised = any(statistic is not None for statistic in of_targets)
     class_names, image_shape, feature_names = (
         tuple(value) if isinstance(value, list) else value  # as JSON has no tuples
         for value in map(described.__getitem__, ("class_names", "image_shape", "feature_names"))
@@ -243,6 +286,7 @@ def _make_model(
         class_names,
         image_shape,
         feature_names,
+        Preprocessing(1.0, "standardise", *of_targets) if is_standardised else None,
     )
 
 
