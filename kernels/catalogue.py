@@ -271,8 +271,8 @@ CATALOGUE: tuple[Row, ...] = (
         name="variance_correction",
         reads="T weights",
         writes="single T out",
-        reductions=(("sum", "total", "weights"), ("max", "largest", "weights")),
-        result="out = xpn::variance_correction(total, largest);",
+        reductions=(("sum", "squares", "weights * weights"),),
+        result="out = xpn::variance_correction(squares);",
     ),
     ColumnReduce(name="square_sum", reads="T X", writes="column T out", total="out", term="X * X"),
     Elementwise(
@@ -425,7 +425,7 @@ CATALOGUE: tuple[Row, ...] = (
         writes="T inverse_std",
         constants="T momentum, T eps",
         body="""
-            running_mean += momentum * (mean - running_mean);
+            running_mean += correction < T(0) ? T(0) : momentum * (mean - running_mean);
             running_variance +=
                 xpn::variance_step(variance, running_variance, correction, momentum);
             inverse_std = T(1) / xpn::root(variance + eps);""",
@@ -579,9 +579,9 @@ CATALOGUE: tuple[Row, ...] = (
     ),
     Elementwise(
         name="average_update",
-        reads="T values",
+        reads="T values, single int64 step",
         updates="T average",
-        constants="T beta, T one_minus_beta = 1.0 - beta",
-        body="average = beta * average + one_minus_beta * values;",
+        constants="T beta",
+        body="average += xpn::averaged_share(T(step), beta) * (values - average);",
     ),
 )

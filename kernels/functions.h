@@ -395,12 +395,13 @@ template <class T> XPN_INLINE T clip_factor(T square, T max_norm) {
 }
 template <class T> XPN_INLINE T limit_norm(T W, T square, T max_norm) {
     const T norm = root(square);
-    return norm > max_norm ? W * (max_norm / norm) : W;
+    const T factor = max_norm / norm;  // 0 where the norm overflows: such weights are to be seen
+    return norm > max_norm && factor > T(0) ? W * factor : W;
 }
 
-template <class T> XPN_INLINE T variance_correction(T total, T largest) {
-    const T uncorrected = largest < total ? T(1) : T(0);
-    return total > T(1) ? total / (total - T(1)) : uncorrected;
+template <class T> XPN_INLINE T variance_correction(T squares) {
+    const T of_one_sample = squares > T(0) ? T(0) : T(-1);
+    return squares > T(0) && squares < T(1) ? T(1) / (T(1) - squares) : of_one_sample;
 }
 
 // A correction of 0 says that the batch tells nothing about the variance.
@@ -413,6 +414,12 @@ template <class T> XPN_INLINE T variance_step(T variance, T running, T correctio
 
 template <class T> XPN_INLINE void gradient_descent(T& param, T grad, T learning_rate) {
     param -= learning_rate * grad;
+}
+
+// What a moving average takes of a new value.
+template <class T> XPN_INLINE T averaged_share(T t, T beta) {
+    const T kept = (T(1) + t) / (T(10) + t);
+    return T(1) - (kept < beta ? kept : beta);
 }
 
 template <class T>

@@ -165,16 +165,21 @@ class ReferenceOps:
     def variance_correction(self, weights: Array, out: Array | None = None) -> Array:
         """Factor that makes the variance of weighted samples one without bias.
 
-        ``W / (W - 1)`` with ``W`` the sum of the weights over the last axis, which stays with
-        length 1: ``n / (n - 1)`` for n samples that count once each, so that a sample which counts
-        twice is the same as two. Weights that sum to 1 or less are no counts: 1, or 0, for "no
-        variance", where a single sample has all the weight.
+        ``1 / (1 - sum_i w_i^2)`` for weights over the last axis, which stays with length 1, that
+        sum to 1 (:meth:`shares`): ``n / (n - 1)`` for n samples that count the same, and in general
+        for Kish's effective number of samples, ``n = 1 / sum_i w_i^2``. Where a single sample has
+        all the weight it is 0, for "no variance", and where none has any, -1, for "no samples".
+
+        References
+        ----------
+        Kish, "Survey sampling", 1965, section 11.7.
         """
         xp = self.xp
-        total = xp.sum(weights, axis=-1, keepdims=True)
-        uncorrected = xp.max(weights, axis=-1, keepdims=True) < total
-        corrected = total / xp.where(total > 1, total - 1, weights.dtype.type(1))
-        return _store(xp.where(total > 1, corrected, uncorrected.astype(weights.dtype)), out)
+        squares = xp.sum(xp.square(weights), axis=-1, keepdims=True)
+        is_several = (squares > 0) & (squares < 1)
+        corrected = 1 / (1 - xp.where(is_several, squares, weights.dtype.type(0)))
+        of_one = xp.where(squares > 0, weights.dtype.type(0), weights.dtype.type(-1))
+        return _store(xp.where(is_several, corrected, of_one), out)
 
     def square_sum(self, X: Array, out: Array | None = None) -> Array:
         """Sum of squares over the rows, ``s_j = sum_i X_ij^2``."""
@@ -681,7 +686,9 @@ class ReferenceOps:
         """
         xp = self.xp
         norm = xp.sqrt(squares)[..., None, :]
-        return _store(xp.where(norm > max_norm, W * (max_norm / norm), W), out)
+        # A norm that overflows leaves them as they are, to be seen.
+        is_longer = (norm > max_norm) & xp.isfinite(norm)
+        return _store(xp.where(is_longer, W * (max_norm / norm), W), out)
 
     # Normalisation. A sample's weight is its part in the mean; together they are 1.
 
@@ -710,7 +717,8 @@ class ReferenceOps:
 
         ``running += momentum (statistic - running)``. What the running variance follows is the
         variance times ``correction``, which makes up for the mean having been taken from the same
-        samples: ``n / (n - 1)`` for n samples. A correction of 0 leaves the running variance.
+        samples: ``n / (n - 1)`` for n samples. A correction of 0 leaves the running variance, a
+        negative one both.
 
         Parameters
         ----------
@@ -721,7 +729,8 @@ class ReferenceOps:
         momentum, eps : float
         """
         xp = self.xp
-        running_mean += momentum * (mean - running_mean)
+        is_sampled = correction >= 0
+        running_mean += xp.where(is_sampled, momentum * (mean - running_mean), 0)
         follow = momentum * (correction * variance - running_variance)
         running_variance += xp.where(correction > 0, follow, running_variance.dtype.type(0))
         inverse_std[...] = 1 / xp.sqrt(variance + eps)
@@ -1188,18 +1197,24 @@ class ReferenceOps:
         v += (1.0 - beta2) * xp.square(grad)
         param -= learning_rate * (m / bias1) / (xp.sqrt(v / bias2) + eps)
 
-    def average_update(self, average: Array, values: Array, beta: float) -> None:
-        """Exponential moving average, ``average = beta average + (1 - beta) values``.
+    def average_update(self, average: Array, values: Array, step: Array, beta: float) -> None:
+        """Exponential moving average, ``average = b average + (1 - b) values``.
+
+        ``b = min(beta, (1 + t) / (10 + t))`` at step t, so that what the average begins with is
+        soon forgotten.
 
         Parameters
         ----------
-        average : array
+        average : array (..., n)
             Overwritten.
         values : array like average
+        step : int64 array (1,)
+            ``t``, from 1.
         beta : float
         """
-        average *= beta
-        average += (1.0 - beta) * values
+        t = step.astype(average.dtype)
+        kept = self.xp.minimum(average.dtype.type(beta), (1 + t) / (10 + t))
+        average += (1 - kept) * (values - average)
 
 
 class NumpyOps(ReferenceOps):

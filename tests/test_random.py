@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from xpnet.kernels import philox
-from xpnet.random import Purpose, check_seed, shuffle, subset, weight_stream
+from xpnet.random import Purpose, check_seed, epoch_order, shuffle, subset, weight_stream
 
 
 def test_every_epoch_has_an_order_of_its_own():
@@ -55,3 +55,12 @@ def test_streams_do_not_change_from_one_release_to_the_next():
     np.testing.assert_array_equal(
         legacy.uniform((2, 3)), np.random.RandomState(1).uniform(-1, 1, (3, 2)).T
     )
+
+
+def test_the_courses_order():
+    for seed, epoch in ((11, 0), (11, 9), (2**32 - 1, 1)):
+        expected = np.random.RandomState((seed + epoch) % 2**32).permutation(20)
+        np.testing.assert_array_equal(epoch_order(20, seed, epoch, "numpy-legacy"), expected)
+    np.testing.assert_array_equal(epoch_order(20, 11, 2), shuffle(20, 11, 2))
+    with pytest.raises(ValueError, match=r"seed must lie in \[0, 2\*\*32\)"):
+        epoch_order(20, 2**32, 0, "numpy-legacy")

@@ -339,6 +339,11 @@ def test_options_that_toml_has_no_word_for():
             '{ type = "relu", slope = 1 }',
             "network.layers.0.activation.slope (got 1) is not a key",
         ),
+        (
+            "[network]",
+            '[early_stopping]\nmonitor = "cost"\n[network]',
+            "early_stopping.monitor (got 'cost') says nothing without early_stopping.patience",
+        ),
         ("units = 2", "units = 0", "network.layers.1.units must be a positive integer, got 0"),
         (
             "units = 2 ",
@@ -693,7 +698,7 @@ OPTIONS: dict[str, Any] = {
     "constant.per": ("schedule=constant", "schedule.warmup=2", "schedule.per=step"),
     "step.gamma": ("schedule=step", "schedule.interval=1", "schedule.gamma=0.5"),
     "step.per": ("schedule=step", "schedule.interval=2", "schedule.per=step"),
-    "reduce_on_plateau.monitoring": (*PLATEAU, "schedule.monitoring=cost"),
+    "reduce_on_plateau.monitor": (*PLATEAU, "schedule.monitor=cost"),
     "reduce_on_plateau.gamma": (*PLATEAU, "schedule.gamma=0.5"),
     "reduce_on_plateau.patience": (*PLATEAU, "schedule.patience=2"),
     "reduce_on_plateau.threshold": (

@@ -133,7 +133,8 @@ def epoch_order(n: int, seed: int, epoch: int, rng: str = "numpy") -> npt.NDArra
     n, seed, epoch : int
         As for :func:`shuffle`.
     rng : {"numpy", "numpy-legacy"}
-        ``"numpy-legacy"`` is the course's: ``RandomState(seed + epoch).permutation(n)``.
+        ``"numpy-legacy"`` is the course's: ``RandomState(seed + epoch).permutation(n)``, with a
+        seed below 2**32.
 
     Returns
     -------
@@ -141,7 +142,7 @@ def epoch_order(n: int, seed: int, epoch: int, rng: str = "numpy") -> npt.NDArra
     """
     if rng != "numpy-legacy":
         return shuffle(n, seed, epoch)
-    legacy = np.random.RandomState((check_seed(seed) + epoch) % 2**32)
+    legacy = np.random.RandomState((check_seed(seed, bits=32) + epoch) % 2**32)
     return legacy.permutation(n).astype(np.int64, copy=False)
 
 

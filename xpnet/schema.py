@@ -449,8 +449,18 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
         within[last] = key.kind.check(key.path, value)
         if key.path == "network.layers":
             within[last] = list(map(_without_networks_init, said, within[last]))
-    if resolved["rng"] == "numpy-legacy" and resolved["seed"] >= 2**32:
-        raise wrong("seed", 'below 2**32 with rng = "numpy-legacy"', resolved["seed"])
+    if resolved["rng"] == "numpy-legacy":
+        seeds = {"seed": resolved["seed"], "training.seed": resolved["training"]["seed"]}
+        for path, seed in seeds.items():
+            if seed != "auto" and seed >= 2**32:
+                raise wrong(path, 'below 2**32 with rng = "numpy-legacy"', seed)
+    if resolved["early_stopping"]["patience"] == "never":
+        for key in KEYS:
+            said = flat.get(key.path, key.default)
+            if key.path.startswith("early_stopping.") and said != key.default:
+                raise RecipeError(
+                    f"{key.path} (got {shown(said)}) says nothing without early_stopping.patience"
+                )
     if resolved["data"]["standardise_target"] and Loss.resolve(resolved["loss"]).has_classes:
         raise wrong("data.standardise_target", "false with a loss for classes", True)
     return resolved
@@ -533,6 +543,8 @@ _UNITS = {
     "limit": "weights",
     "value": "weights",
     "eps": "nats per weight",
+    "batch_norm.eps": "squared features",
+    "layer_norm.eps": "squared features",
     "pixels": "pixels",
     "padding": "pixels",
     "degrees": "degrees",
@@ -598,7 +610,9 @@ def _unit(component: str, option: str) -> str:
 def _default(value: Any) -> str:
     if value is REQUIRED:
         return "required"
-    if value is None or value == []:
+    if value is None:
+        return "left out"  # as TOML has no word for it
+    if value == []:
         return "none"
     if isinstance(value, dict):
         return ", ".join(f"`{name}`: {_default(inner)}" for name, inner in value.items())

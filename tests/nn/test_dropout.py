@@ -89,9 +89,9 @@ def test_every_step_of_a_run_has_a_mask_of_its_own(dev):
         "batch_size": 20,
     }
     training.fit(network, X, np.arange(50) % 2, epochs=3, **arguments)
-    masks = [(len(A), (dev.to_host(A) != 0).tobytes()) for A in seen]
-    assert [size for size, _ in masks] == [20, 20, 20, 20, 10, 10] * 3
-    assert len(set(masks)) == len(masks)
+    assert [len(A) for A in seen] == [20, 20, 20, 20, 10, 10] * 3
+    masks = {(dev.to_host(A)[:10] != 0).tobytes() for A in seen}
+    assert len(masks) == len(seen)
 
 
 def test_the_seed_of_the_training_decides(dev):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from xpnet import gradient_check, nn, training
@@ -152,14 +152,18 @@ def test_prediction_does_not_depend_on_the_other_samples(dev):
     np.testing.assert_array_equal(dev.to_host(network.statistics), before)
 
 
-@pytest.mark.parametrize("kind", ["batch_norm", "layer_norm"])
+@pytest.mark.parametrize("kind", [nn.BatchNorm(1.0), nn.LayerNorm()], ids=repr)
 def test_weighted_samples_are_so_many_samples(dev, kind):
-    """Integer weights: the same parameters and statistics as with samples repeated, or left out."""
+    """Integer weights: the same parameters and means as with samples repeated, or left out.
+
+    The running variance, too, but for the factor that makes it one without bias: what counts twice
+    is still one observation.
+    """
     X, y = samples(20)
     counts = np.array([2, 1, 0, 3, 1] * 4)
 
     def trained(X, y, weights):
-        layers = [nn.Dense(5, bias=False), kind, "tanh", nn.Dense(K)]
+        layers = [nn.Dense(5, bias=False), kind.clone(), "tanh", nn.Dense(K)]
         network = nn.Network(layers, D, device=dev, dtype="float64", seed=3)
         training.fit(
             network,
@@ -176,25 +180,83 @@ def test_weighted_samples_are_so_many_samples(dev, kind):
     weighted = trained(X, y, counts)
     repeated = trained(np.repeat(X, counts, axis=0), np.repeat(y, counts), None)
     unweighted = trained(X, y, None)
+    n, n_effective = counts.sum(), counts.sum() ** 2 / (counts**2).sum()
+    factor = {"layers.1.running_variance": (1 - 1 / n) / (1 - 1 / n_effective)}
     for name, array in repeated.items():
-        np.testing.assert_allclose(weighted[name], array, rtol=1e-10, atol=1e-12, err_msg=name)
+        expected = array * factor.get(name, 1)
+        np.testing.assert_allclose(weighted[name], expected, rtol=1e-10, atol=1e-12)
         assert not np.allclose(unweighted[name], array, rtol=1e-3, atol=1e-3), name
 
 
-def test_weights_that_are_no_counts(dev):
-    """Scaled to sum to 1 they leave the variance uncorrected; one sample alone says nothing."""
+@pytest.mark.parametrize("factor", [2.0, 1 / 16, 1.02 / 16, 1e6])
+def test_only_ratios_of_weights_count_for_the_statistics(dev, factor):
+    X, y = samples()
+    weights = np.random.default_rng(1).random(N)
+
+    def statistics(weights):
+        layers = [nn.Dense(5), "batch_norm", "tanh", nn.Dense(K)]
+        network = nn.Network(layers, D, device=dev, dtype="float64", seed=3)
+        arguments: dict[str, Any] = {"loss": "softmax_cross_entropy", "optimizer": "adam"}
+        training.fit(network, X, y, epochs=3, batch_size=16, sample_weight=weights, **arguments)
+        return dev.to_host(network.statistics)
+
+    np.testing.assert_allclose(statistics(factor * weights), statistics(weights), rtol=1e-7)
+    np.testing.assert_allclose(statistics(np.full(N, factor)), statistics(None), rtol=1e-7)
+
+
+def test_the_correction_of_weighted_variances(dev):
     with dev.activate():
         for weights, expected in (
-            ([1.0, 1, 1, 1], 4 / 3),
-            ([2.0, 1, 0], 3 / 2),
-            ([0.25, 0.25, 0.5], 1),
-            ([0.7], 0),
+            ([0.25, 0.25, 0.25, 0.25], 4 / 3),
+            ([0.5, 0.5, 0], 2),
+            ([0.5, 0.25, 0.25], 1 / (1 - 0.375)),
             ([1.0], 0),
-            ([0.3, 0, 0], 0),
-            ([0.0, 0], 0),
+            ([0, 1.0, 0], 0),
+            ([0.0, 0], -1),
         ):
             found = dev.ops.variance_correction(dev.asarray(np.array(weights)))
             np.testing.assert_allclose(dev.to_host(found), [expected])
+
+
+@pytest.mark.parametrize("weight", [1.0, 3.0, 0.0])
+def test_one_sample_says_nothing_about_the_variance_whatever_it_counts(dev, weight):
+    """And one that does not count says nothing at all."""
+    X, y = samples(9)
+    network = nn.Network([nn.BatchNorm(0.5), nn.Dense(K)], D, device=dev, dtype="float64")
+    weights = np.r_[np.ones(8), weight]
+    seen = []
+
+    class Recording(nn.GradientDescent):
+        name = "recording"
+
+        def update(self, ops, params, grads, state, n_decay=0):
+            super().update(ops, params, grads, state, n_decay)
+            seen.append(network.statistics.copy())
+
+    training.fit(
+        network,
+        X,
+        y,
+        loss="softmax_cross_entropy",
+        optimizer=Recording(0.1),
+        epochs=1,
+        batch_size=8,
+        shuffle=False,
+        sample_weight=weights,
+    )
+    first, second = (dev.to_host(statistics) for statistics in seen)
+    mean, variance = slice(0, D), slice(16, 16 + D)
+    np.testing.assert_array_equal(first[variance], second[variance])
+    assert (first[mean] != second[mean]).all() == (weight > 0)
+    assert (first[mean] == second[mean]).all() == (weight == 0)
+
+
+def test_statistics_that_overflow_are_a_divergence(dev):
+    network = nn.Network(["batch_norm", nn.Dense(K)], D, device=dev)
+    X, y = samples()
+    arguments: dict[str, Any] = {"loss": "softmax_cross_entropy", "optimizer": "adam"}
+    with pytest.raises(training.DivergenceError):
+        training.fit(network, X * 1e30, y, epochs=3, **arguments)
 
 
 @settings(max_examples=30)
@@ -210,6 +272,7 @@ def test_normalised_is_normalised(dev, n, n_features, offset, scale, dtype):
     rng = np.random.default_rng(n * 10 + n_features)
     X = (rng.standard_normal((n, n_features)) * scale + offset).astype(dtype)
     size = np.abs(X).max() / scale * np.finfo(dtype).eps
+    assume(size < 1e-5)  # else there is nothing left of the deviations
     for norm, axis in ((nn.BatchNorm(), 0), (nn.LayerNorm(), 1)):
         _, A = of_one_layer(dev, norm, X, dtype)
         variance = X.astype(np.float64).var(axis=axis)

@@ -209,6 +209,14 @@ def test_max_norm_is_a_projection_after_each_step(dev):
     np.testing.assert_allclose(found["layers.0.b"], b, rtol=0, atol=1e-12)
 
 
+def test_weights_whose_norm_overflows_are_not_hidden(dev):
+    with dev.activate():
+        W = dev.asarray(np.array([[1e20, 3.0], [1e20, 4.0]], np.float32))
+        dev.ops.limit_norms(W, dev.ops.square_sum(W), 1.0, out=W)
+        found = dev.to_host(W)
+    np.testing.assert_allclose(found, [[1e20, 0.6], [1e20, 0.8]], rtol=1e-6)
+
+
 # The moving average.
 
 
@@ -227,8 +235,9 @@ def test_the_average_is_what_is_evaluated_and_kept(dev):
     network = make(dev)
     average = dev.to_host(network.parameters).copy()
     train(network, 4, optimizer=Recording(0.3), batch_size=16)
-    for params in paths:
-        average = 0.8 * average + 0.2 * dev.to_host(params)
+    for t, params in enumerate(paths, start=1):
+        b = min(0.8, (1 + t) / (10 + t))
+        average = b * average + (1 - b) * dev.to_host(params)
     without = dev.to_host(network.parameters).copy()
     network = make(dev)
     costs = []
@@ -249,6 +258,18 @@ def test_the_average_is_what_is_evaluated_and_kept(dev):
     assert history.n_steps == 12
 
 
+def test_an_average_soon_forgets_how_it_began(dev):
+    """After few steps it is near the parameters, however slow its decay."""
+    network = make(dev)
+    first = dev.to_host(network.parameters).copy()
+    train(network, 100, average=0.999)
+    averaged = dev.to_host(network.parameters)
+    network = make(dev)
+    train(network, 100)
+    last = dev.to_host(network.parameters)
+    assert np.linalg.norm(averaged - last) < 0.3 * np.linalg.norm(first - last)
+
+
 def test_training_is_the_same_with_an_average(dev):
     """What is evaluated in between has no influence on the steps."""
     costs = [
@@ -267,7 +288,7 @@ def test_training_is_the_same_with_an_average(dev):
         ({"clip_norm": 0}, "clip_norm must be a positive finite number, got 0"),
         ({"clip_value": -1}, "clip_value must be a positive finite number, got -1"),
         ({"penalty": "max"}, "penalty must be 'mean' or 'sum', got 'max'"),
-        ({"average": 1}, r"beta must lie in \[0, 1\), got 1"),
+        ({"average": 1}, r"average must lie in \[0, 1\), got 1"),
     ],
 )
 def test_wrong_settings(dev, options, said):

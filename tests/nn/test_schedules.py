@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,17 +85,17 @@ def test_the_courses_rate_that_is_held_for_intervals():
 @pytest.mark.parametrize("patience", [0, 2])
 @pytest.mark.parametrize("cooldown", [0, 3])
 @pytest.mark.parametrize("threshold", [0.0, 0.05])
-@pytest.mark.parametrize("monitoring", ["validation_cost", "validation_accuracy"])
-def test_pytorchs_reduction_on_a_plateau(monitoring, threshold, cooldown, patience):
+@pytest.mark.parametrize("monitor", ["validation_cost", "validation_accuracy"])
+def test_pytorchs_reduction_on_a_plateau(monitor, threshold, cooldown, patience):
     rng = np.random.default_rng(patience + 10 * cooldown)
     values = 1 / (1 + np.arange(60)) + 0.2 * rng.random(60)
-    if monitoring.endswith("accuracy"):
+    if monitor.endswith("accuracy"):
         values = 1 - values
 
     def theirs(optimizer):
         return SCHEDULERS.ReduceLROnPlateau(
             optimizer,
-            mode="max" if monitoring.endswith("accuracy") else "min",
+            mode="max" if monitor.endswith("accuracy") else "min",
             factor=0.5,
             patience=patience,
             threshold=threshold,
@@ -103,7 +104,7 @@ def test_pytorchs_reduction_on_a_plateau(monitoring, threshold, cooldown, patien
         )
 
     ours = nn.ReduceOnPlateau(
-        monitoring,
+        monitor,
         gamma=0.5,
         patience=patience,
         threshold=threshold,
@@ -206,13 +207,13 @@ def test_factors_are_between_0_and_1_and_fall_after_the_warm_up(schedule, warmup
     ("make", "said"),
     [
         (lambda: nn.NoDecay(per="batch"), "per must be 'epoch' or 'step', got 'batch'"),
-        (lambda: nn.NoDecay(warmup=-1), "warmup must be a positive integer, got -1"),
+        (lambda: nn.NoDecay(warmup=-1), "warmup must be an integer of at least 0, got -1"),
         (lambda: nn.InverseTimeDecay(-1), "decay must be a non-negative"),
         (lambda: nn.InverseTimeDecay(interval=0), "interval must be a positive integer, got 0"),
         (lambda: nn.ExponentialDecay(1.1), r"gamma must lie in \(0, 1\], got 1.1"),
         (lambda: nn.StepDecay(gamma=0), "gamma must be a positive"),
         (lambda: nn.CosineDecay(1.5), r"final must lie in \[0, 1\], got 1.5"),
-        (lambda: nn.ReduceOnPlateau("loss"), "monitoring must be one of 'cost', .* got 'loss'"),
+        (lambda: nn.ReduceOnPlateau("loss"), "monitor must be one of 'cost', .* got 'loss'"),
         (lambda: nn.ReduceOnPlateau(gamma=1), r"gamma must lie in \(0, 1\), got 1"),
         (lambda: nn.ReduceOnPlateau(min_factor=2), r"min_factor must lie in \[0, 1\], got 2"),
         (lambda: nn.Schedule.resolve("cosin"), "there is no schedule named 'cosin'"),
@@ -221,3 +222,36 @@ def test_factors_are_between_0_and_1_and_fall_after_the_warm_up(schedule, warmup
 def test_wrong_settings(make, said):
     with pytest.raises(ValueError, match=said):
         make()
+
+
+@pytest.mark.parametrize("first", [float("inf"), float("nan")])
+def test_a_plateau_after_a_bad_beginning(first):
+    """As in PyTorch: what follows is better than nothing."""
+    schedule = nn.ReduceOnPlateau(patience=1)
+    for value in (first, 1.0, 0.5, 0.25, 0.12, 0.06):
+        schedule.observe(value)
+    assert schedule.at(6, 10) == 1
+
+
+def test_a_schedule_of_ones_own_is_checked(dev):
+    class Odd(nn.Schedule):
+        name = "odd"
+
+        def __init__(self, value=1.0, per="epoch", monitor=None):
+            self.value, self.per, self.monitor = value, per, monitor
+
+        def factor(self, t, n):
+            del t, n
+            return self.value
+
+    network = nn.Network([nn.Dense(2)], 3, device=dev)
+    arguments: dict[str, Any] = {"loss": "softmax_cross_entropy", "optimizer": "adam", "epochs": 1}
+    for schedule, said in (
+        (Odd(-1), "a factor of schedule .* must be a non-negative finite number, got -1"),
+        (Odd(float("nan")), "a factor of schedule .* got nan"),
+        (Odd(None), "a factor of schedule .* got None"),
+        (Odd(per="steps"), "schedule must be per 'epoch' or 'step', got 'steps'"),
+        (Odd(monitor="loss"), "schedule must watch one of 'cost', .* got 'loss'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            training.fit(network, np.zeros((4, 3)), [0, 1, 0, 1], schedule=schedule, **arguments)

@@ -82,7 +82,8 @@ MAGNIFIED = {
 }
 
 
-@pytest.mark.parametrize("name", ROWS)
+# Parts of a mean are not all so small: they sum to 1.
+@pytest.mark.parametrize("name", [name for name in ROWS if name != "variance_correction"])
 def test_subnormal_numbers(device, name, request, monkeypatch):
     """In float32 they may be zero: where they are read, on the way, and where they are written."""
     arguments = case(name, (7, 13), dtype="float32")

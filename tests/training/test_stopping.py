@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from xpnet import nn, training
 from xpnet.training import EarlyStopping
+from xpnet.training.stopping import Best
 
 D, K = 5, 2
 
@@ -102,7 +105,93 @@ def test_with_batch_norm_and_an_average(dev):
 def test_reports_are_what_is_looked_at(dev):
     _, history = train(dev, EarlyStopping(patience=5), report_every=4)
     assert all(report.epoch % 4 == 0 for report in history.reports)
-    assert history.reports[-1].epoch - history.best_epoch in (8, 5, 6, 7)
+    assert history.reports[-1].epoch - history.best_epoch == 8
+
+
+def test_the_last_epoch_is_no_early_stop(dev):
+    _, whole = train(dev, EarlyStopping(patience=5))
+    last = whole.reports[-1].epoch
+    _, history = train(dev, EarlyStopping(patience=5), epochs=last + 1)
+    assert history.reports[-1].epoch == last
+    assert not history.stopped_early
+
+
+def test_a_schedule_that_watches_and_early_stopping(dev):
+    schedule = nn.ReduceOnPlateau(patience=3)
+    _, history = train(dev, EarlyStopping(patience=10), schedule=schedule)
+    assert history.stopped_early
+    assert history.reports[-1].learning_rate < history.reports[0].learning_rate
+
+
+@pytest.mark.parametrize("restores", [True, False])
+def test_whatever_ends_a_run_the_best_is_restored(dev, restores):
+    """Ctrl-C, and an error in the caller's function; or else the average is kept."""
+    stopping = EarlyStopping(patience=200) if restores else None
+    for is_error in (False, True):
+        network = nn.Network([nn.Dense(32, "relu"), nn.Dense(K)], D, device=dev, dtype="float64")
+        seen: list[tuple[float, float]] = []
+
+        def end(report, network=network, seen=seen, is_error=is_error):
+            seen.append((report.validation_cost, measured(network)[0]))
+            if report.epoch == 60:
+                if is_error:
+                    raise RuntimeError("enough")
+                signal.raise_signal(signal.SIGINT)
+
+        options: dict[str, Any] = {
+            "loss": "softmax_cross_entropy",
+            "optimizer": nn.Adam(0.02),
+            "epochs": 120,
+            "average": 0.5,
+            "validation": data(60, 1),
+            "early_stopping": stopping,
+            "on_report": end,
+        }
+        with pytest.raises(RuntimeError) if is_error else nullcontext():
+            training.fit(network, *data(60, 0), **options)
+        costs = [cost for cost, _ in seen]
+        np.testing.assert_allclose(costs, [found for _, found in seen], rtol=1e-12)
+        cost, _ = measured(network)
+        assert cost == pytest.approx(min(costs) if restores else costs[-1], rel=1e-12)
+        assert min(costs) < costs[-1]
+
+
+def test_a_run_that_diverges_leaves_its_best_epoch(dev):
+    network = nn.Network([nn.Dense(8), nn.Dense(K)], D, device=dev, dtype="float64")
+    X, y = data(60, 0)
+    costs: list[float] = []
+    with pytest.raises(training.DivergenceError):
+        training.fit(
+            network,
+            X,
+            np.eye(K)[y],
+            loss="mean_squared_error",
+            optimizer=nn.GradientDescent(5.0),
+            schedule={"type": "constant", "warmup": 40},
+            epochs=3000,
+            validation=(X, np.eye(K)[y]),
+            early_stopping=EarlyStopping(patience=5000),
+            on_report=lambda report: costs.append(report.validation_cost or 0),
+        )
+    cost, _ = training.evaluate(network, "mean_squared_error", X, np.eye(K)[y])
+    assert cost == pytest.approx(min(costs), rel=1e-12)
+    assert cost < costs[-1] / 1e6
+
+
+def test_what_is_no_number_is_not_the_best():
+    network = nn.Network([nn.Dense(K)], D)
+    best = Best(EarlyStopping("cost", 2), network, None)
+    stops = [
+        best.is_time_to_stop(training.Report(epoch, epoch, cost, 0.1, 1.0, 1.0))
+        for epoch, cost in enumerate([float("nan"), 1.0, 0.5, 0.2])
+    ]
+    assert (best.epoch, stops) == (3, [False] * 4)
+
+
+def test_the_accuracy_in_training_is_that_of_the_average(dev):
+    network, history = train(dev, None, epochs=4, average=0.9, train_accuracy=True)
+    _, accuracy = training.evaluate(network, "softmax_cross_entropy", *data(60, 0))
+    assert history.reports[-1].train_accuracy == accuracy
 
 
 def test_what_is_not_there_cannot_be_watched(dev):
@@ -124,6 +213,7 @@ def test_what_is_not_there_cannot_be_watched(dev):
     ("options", "said"),
     [
         ({"monitor": "loss"}, "monitor must be one of 'cost', .* got 'loss'"),
+        ({"patience": True}, "patience must be a positive integer, got True"),
         ({"patience": 0}, "patience must be a positive integer, got 0"),
         ({"patience": 1.5}, "patience must be a positive integer, got 1.5"),
         ({"min_delta": -1}, "min_delta must be a non-negative"),

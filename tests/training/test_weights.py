@@ -47,6 +47,35 @@ def test_only_ratios_count(dev, factor):
     np.testing.assert_allclose(same, trained(dev, X, y, **options)[0], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("factor", [1e-50, 1e38, 1e300])
+def test_weights_out_of_float32s_range(dev, factor):
+    X, y = samples()
+    options: dict[str, Any] = {"dtype": "float32", "batch_size": 8}
+    weights = 1.0 + np.arange(N) % 3
+    found, _ = trained(dev, X, y, sample_weight=factor * weights, **options)
+    expected, _ = trained(dev, X, y, sample_weight=weights, **options)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_balanced_classes_of_which_one_is_absent(dev):
+    X, y = samples()
+    y = np.where(y == 1, 0, y)
+    counts = np.bincount(y)
+    found, _ = trained(dev, X, y, class_weight="balanced")
+    expected, _ = trained(dev, X, y, sample_weight=(N / (2 * np.maximum(counts, 1)))[y])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
+
+
+def test_a_penalty_on_the_sum_of_weighted_losses(dev):
+    """The same as with samples repeated."""
+    X, y = samples()
+    counts = np.array([0, 1, 2, 1, 3] * 6)
+    options: dict[str, Any] = {"l2": 3.0, "penalty": "sum"}
+    weighted, _ = trained(dev, X, y, sample_weight=counts, **options)
+    repeated, _ = trained(dev, np.repeat(X, counts, axis=0), np.repeat(y, counts), **options)
+    np.testing.assert_allclose(weighted, repeated, rtol=0, atol=1e-12)
+
+
 def test_a_batch_that_counts_for_nothing_changes_nothing(dev):
     X, y = samples()
     weights = np.where(np.arange(N) < 10, 0.0, 1.0)
@@ -78,7 +107,7 @@ def test_the_cost_of_an_epoch_is_the_weighted_mean(dev):
 
 @pytest.mark.parametrize(
     "class_weight",
-    ["balanced", [0.5, 2.0, 3.0], {1: 4.0}, {0: 0.0, 2: 1.5, 7: 3.0}],
+    ["balanced", [0.5, 2.0, 3.0], {1: 4.0}, {0: 0.0, 2: 1.5}],
     ids=repr,
 )
 def test_class_weights(dev, class_weight):
@@ -125,7 +154,10 @@ def test_weights_in_every_dtype(dev, dtype):
         ({"class_weight": "even"}, ValueError, "must be 'balanced', a list or a dict, got 'even'"),
         ({"class_weight": [1, 2]}, ValueError, "each of the 3 classes, got 2"),
         ({"class_weight": [1, 2, -1]}, ValueError, "class_weight must be a non-negative"),
-        ({"class_weight": {"a": 2}}, ValueError, "classes 0, 1, ... for keys, got 'a'"),
+        ({"class_weight": [1, 2, 3, 4]}, ValueError, "each of the 3 classes, got 4"),
+        ({"class_weight": 5}, ValueError, "must be 'balanced', a list or a dict, got 5"),
+        ({"class_weight": {"a": 2}}, ValueError, "classes 0 to 2 for keys, got 'a'"),
+        ({"class_weight": {3: 2}}, ValueError, "classes 0 to 2 for keys, got 3"),
         ({"class_weight": {0: -1}}, ValueError, r"class_weight\[0\] must be a non-negative"),
     ],
 )
@@ -139,6 +171,27 @@ def test_a_regression_has_no_classes(dev):
     X, _ = samples()
     with pytest.raises(ValueError, match="class_weight is for labels of one class each"):
         trained(dev, X, X[:, 0], loss="mean_squared_error", n_outputs=1, class_weight="balanced")
+
+
+def test_the_score_of_a_constant_target(dev):
+    """1 where it is met and else 0, also where its mean is rounded; the outputs' mean."""
+    loss = nn.MeanSquaredError()
+    with dev.activate():
+
+        def score(predictions, targets, dtype=np.float32):
+            arrays = (dev.asarray(np.array(a, dtype)) for a in (predictions, targets))
+            return float(dev.to_host(loss.score(dev.ops, *arrays)))
+
+        constant = np.full((7, 1), 0.1)
+        assert score(constant, constant) == 1
+        assert score(constant * 1.01, constant) == 0
+        rng = np.random.default_rng(0)
+        targets = rng.standard_normal((20, 2)) * [1, 100] + [0, 1000]
+        predictions = targets + rng.standard_normal((20, 2)) * [0.5, 1]
+        expected = 1 - ((predictions - targets) ** 2).sum(0) / (
+            (targets - targets.mean(0)) ** 2
+        ).sum(0)
+        assert score(predictions, targets, np.float64) == pytest.approx(expected.mean(), rel=1e-12)
 
 
 def test_a_network_regresses(dev):

@@ -717,6 +717,9 @@ class Schedule(Configurable):
         What positions count.
     warmup : int
         How many of them the warm-up takes.
+    monitor : str or None
+        The number of a report that :meth:`observe` is given: ``"cost"``, ``"train_accuracy"``,
+        ``"validation_cost"`` or ``"validation_accuracy"``; None for none.
 
     References
     ----------
@@ -726,6 +729,7 @@ class Schedule(Configurable):
 
     per: str = "epoch"
     warmup: int = 0
+    monitor: str | None = None
 
     def factor(self, t: int, n: int) -> float:
         """Give the factor at position ``t = 0, 1, ..., n - 1`` after the warm-up."""
@@ -737,11 +741,6 @@ class Schedule(Configurable):
         if t < self.warmup:
             return (t + 1) / self.warmup * self.factor(0, n_left)
         return self.factor(t - self.warmup, n_left)
-
-    @property
-    def monitor(self) -> str | None:
-        """The number of a report that :meth:`observe` is to be given; None for none."""
-        return None
 
     def observe(self, value: float) -> None:
         """Take note of what a report says, after an epoch; the default does nothing."""

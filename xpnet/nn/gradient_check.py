@@ -225,8 +225,11 @@ class _Objective:
             weights = device.asarray(sample_weight, np.float64, name="sample_weight")
             if weights.shape != (len(X),):
                 raise ValueError(f"sample_weight must have shape ({len(X)},), got {weights.shape}")
-            device.ops.variance_correction(weights, out=batch.correction)
-            self.weights["weights"] = device.ops.shares(weights, out=batch.weights[..., 0])
+            if not bool((weights >= 0).all() & device.xp.isfinite(weights).all() & weights.any()):
+                raise ValueError("sample_weight must be finite and at least 0, and not all 0")
+            shares = device.ops.shares(weights, out=batch.weights[..., 0])
+            device.ops.variance_correction(shares, out=batch.correction)
+            self.weights["weights"] = shares
             self.shares = device.to_host(batch.weights)[:, 0].copy()
         self.caches = network.allocate(len(X), training=True, input_gradient=True, batch=batch)
         if loss is not None:

@@ -26,8 +26,9 @@ class BatchNorm(Layer):
     - ``dbeta = sum_i dA_i`` and ``dgamma = sum_i dA_i N_i``;
     - ``dX_i = sum_k dN_k dN_k/dX_i = gamma s (dA_i - w_i (dbeta + N_i dgamma))``.
 
-    A batch of one sample has the variance 0: its output is ``beta``, whatever the sample, no
-    gradient reaches the input, and the running variance stays as it is.
+    A batch of one sample, or in which only one has a weight, has the variance 0: its output is
+    ``beta``, whatever the sample, no gradient reaches the input, and the running variance stays as
+    it is. A batch without any weight leaves both running statistics.
 
     A bias in front of this layer is taken off with the mean: ``Dense(..., bias=False)``.
 
@@ -45,7 +46,7 @@ class BatchNorm(Layer):
         Scale and shift, 1 and 0 at first. Weight decay and penalties leave them alone.
     running_mean, running_variance : arrays (n_features,)
         0 and 1 at first. The variance is that without bias, ``n / (n - 1)`` times the batch's;
-        with sample weights, one that counts weights as so many samples.
+        with sample weights n is the effective number of samples, ``1 / sum_i w_i^2``.
 
     Raises
     ------

@@ -77,7 +77,7 @@ class Momentum(_Rule):
 
     The course's (``averaged=True``): ``v <- beta v + (1 - beta) dp``, a running average of the
     gradients, so that steps are about as long as without momentum. The two are the same for
-    learning rates that differ by the factor ``1 - beta``.
+    learning rates that differ by the factor ``1 - beta`` (and weight decays by its inverse).
 
     Parameters
     ----------

@@ -120,15 +120,18 @@ def _rows(flat: Array) -> Array:
 class MovingAverage:
     """Exponential moving average of a network's parameters, to evaluate and to keep.
 
-    It begins as the parameters are when it is made, and after each step ``average <- beta average
-    + (1 - beta) parameters``. Statistics such as batch normalisation's are averages already.
+    It begins as the parameters are when it is made, and after step t ``average <- b average + (1 -
+    b) parameters`` with ``b = min(beta, (1 + t) / (10 + t))``: over the last tenth or so of the
+    steps at first, so that the beginning is soon forgotten, and later over about ``1 / (1 - beta)``
+    of them. Statistics such as batch normalisation's, which follow the parameters in steps of their
+    own, are not averaged.
 
     Parameters
     ----------
     network : Network
         With its device active.
     beta : float
-        In [0, 1): the average is over about ``1 / (1 - beta)`` steps.
+        In [0, 1).
 
     Raises
     ------
@@ -137,8 +140,9 @@ class MovingAverage:
 
     References
     ----------
-    Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992, for the
-    average of all steps; with exponential weights, Szegedy et al., CVPR 2016, section 8.
+    Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016, section
+    8, for evaluation with exponentially averaged weights; the smaller ``b`` of the first steps is
+    that of TensorFlow's ExponentialMovingAverage.
     """
 
     def __init__(self, network: Network, beta: float) -> None:
@@ -149,9 +153,9 @@ class MovingAverage:
         self.average = network.parameters.copy()
         self._aside = network.device.xp.empty_like(self.average)
 
-    def update(self, ops: ReferenceOps) -> None:
-        """Take the parameters in."""
-        ops.average_update(self.average, self._network.parameters, self.beta)
+    def update(self, ops: ReferenceOps, step: Array) -> None:
+        """Take the parameters in, after step ``step``, an int64 device array (1,) from 1."""
+        ops.average_update(self.average, self._network.parameters, step, self.beta)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

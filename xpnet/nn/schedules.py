@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from xpnet.nn.base import Schedule, check_count, check_positive
 
 __all__ = [
@@ -194,13 +196,13 @@ class ReduceOnPlateau(Schedule):
     """Multiply the rate by ``gamma`` when a number that is watched has stopped improving.
 
     After each epoch that is reported, the number is compared with the best so far; it is better
-    where a cost is under ``best (1 - threshold)``, an accuracy over ``best (1 + threshold)``. Once
-    more than ``patience`` reports in a row are not, the rate is reduced; then ``cooldown`` reports
-    are not counted.
+    where a cost is less, or an accuracy more, by over ``threshold |best|``. Once more than
+    ``patience`` reports in a row are not, the rate is reduced; then ``cooldown`` reports are not
+    counted.
 
     Parameters
     ----------
-    monitoring : {"cost", "train_accuracy", "validation_cost", "validation_accuracy"}
+    monitor : {"cost", "train_accuracy", "validation_cost", "validation_accuracy"}
         Which number of a report.
     gamma : float
         In (0, 1).
@@ -223,7 +225,7 @@ class ReduceOnPlateau(Schedule):
 
     def __init__(
         self,
-        monitoring: str = "validation_cost",
+        monitor: str = "validation_cost",
         *,
         gamma: float = 0.1,
         patience: int = 10,
@@ -232,10 +234,10 @@ class ReduceOnPlateau(Schedule):
         min_factor: float = 0.0,
         warmup: int = 0,
     ) -> None:
-        if monitoring not in MONITORS:
+        if monitor not in MONITORS:
             known = ", ".join(map(repr, MONITORS))
-            raise ValueError(f"monitoring must be one of {known}, got {monitoring!r}")
-        self.monitoring = monitoring
+            raise ValueError(f"monitor must be one of {known}, got {monitor!r}")
+        self.monitor: str = monitor
         self.gamma = _check_gamma("gamma", gamma)
         if self.gamma == 1:
             raise ValueError(f"gamma must lie in (0, 1), got {gamma!r}")
@@ -247,13 +249,9 @@ class ReduceOnPlateau(Schedule):
         self.min_factor = float(min_factor)
         self.per, self.warmup = _check_course("epoch", warmup)
         self._factor = 1.0
-        self._best: float | None = None
+        self._is_accuracy = monitor.endswith("accuracy")
+        self._best = -math.inf if self._is_accuracy else math.inf
         self._n_bad = self._n_left = 0
-
-    @property
-    def monitor(self) -> str:
-        """The number of a report that is watched."""
-        return self.monitoring
 
     def factor(self, t: int, n: int) -> float:
         """Return what has been reached so far."""
@@ -262,7 +260,7 @@ class ReduceOnPlateau(Schedule):
 
     def observe(self, value: float) -> None:
         """Compare a number with the best so far, and reduce the rate where it is time."""
-        if self._best is None or self._is_better(value, self._best):
+        if self._is_better(value):
             self._best, self._n_bad = value, 0
         else:
             self._n_bad += 1
@@ -273,10 +271,12 @@ class ReduceOnPlateau(Schedule):
             self._factor = max(self._factor * self.gamma, self.min_factor)
             self._n_left, self._n_bad = self.cooldown, 0
 
-    def _is_better(self, value: float, best: float) -> bool:
-        if self.monitoring.endswith("accuracy"):
-            return value > best + self.threshold * abs(best)
-        return value < best - self.threshold * abs(best)
+    def _is_better(self, value: float) -> bool:
+        """Compare; what is not a number is not better, and anything else than nothing so far."""
+        margin = self.threshold * abs(self._best) if math.isfinite(self._best) else 0.0
+        if self._is_accuracy:
+            return value > self._best + margin
+        return value < self._best - margin
 
 
 def _check_course(per: str, warmup: int) -> tuple[str, int]:
@@ -286,7 +286,10 @@ def _check_course(per: str, warmup: int) -> tuple[str, int]:
 
 
 def _check_whole(name: str, value: int) -> int:
-    return 0 if value == 0 and not isinstance(value, bool) else check_count(name, value)
+    is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not is_whole or value < 0:
+        raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
+    return int(value)
 
 
 def _check_gamma(name: str, value: float) -> float:

@@ -160,7 +160,7 @@ class TrainingStep:
         if self._has_constraints:
             network.constrain(self._caches)
         if self._average is not None:
-            self._average.update(ops)
+            self._average.update(ops, batch.step)
         return self.loss_value
 
     def _with_buffers(
@@ -195,6 +195,7 @@ class TrainingStep:
 
     def _weigh(self) -> Array:
         """Give the samples' parts in the mean, and tell the layers."""
-        weights, batch = self._of_batch, self._batch
-        self._ops.variance_correction(weights, out=batch.correction)
-        return self._ops.shares(weights, out=batch.weights[..., 0])
+        batch = self._batch
+        shares = self._ops.shares(self._of_batch, out=batch.weights[..., 0])
+        self._ops.variance_correction(shares, out=batch.correction)
+        return shares

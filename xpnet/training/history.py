@@ -21,7 +21,8 @@ class Report:
         Number of the epoch's first update, counted from 0. On a full batch, where an epoch is
         one update, the cost is that of the parameters before update ``iteration``.
     cost : float
-        Mean loss over the epoch's samples, with the penalties, each batch's before its update.
+        Mean loss over the epoch's samples, weighted as they are, and the penalties; each batch's
+        before its update.
     learning_rate : float
         Of the last step.
     seconds : float
@@ -62,7 +63,7 @@ class History:
     seconds : float
         Training time, evaluation not counted.
     interrupted : bool
-        Whether the run was stopped by Ctrl-C; the weights are those after its last whole step.
+        Whether the run was stopped by Ctrl-C. Its last step was a whole one.
     stopped_early : bool
         Whether early stopping ended the run before its last epoch.
     best_epoch : int or None

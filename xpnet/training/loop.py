@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Augmentation, Loss, Optimizer, Schedule, check_count
+from xpnet.nn.base import Augmentation, Loss, Optimizer, Schedule, check_count, check_positive
 from xpnet.nn.network import Network, check_divisor, check_samples
 from xpnet.nn.regularization import MovingAverage, Regularizer
+from xpnet.nn.schedules import MONITORS
 from xpnet.nn.step import TrainingStep
 from xpnet.random import check_seed, epoch_order, subset
 from xpnet.training.history import History, Report
@@ -125,8 +126,8 @@ def fit(
     l1, l2 : float
         Coefficients of penalties on the weights; see :class:`xpnet.nn.Regularizer`.
     penalty : {"mean", "sum"}
-        What the penalties are added to: the mean of the losses, or, as the course and scikit-learn
-        have it, their sum over the training samples, before it is divided by their number.
+        What the penalties are added to: the mean of the losses, or, as the course has it, their sum
+        over the training samples, before it is divided by their number (the sum of their weights).
     clip_value, clip_norm : float or None
         Bounds of the gradient; see :class:`xpnet.nn.Regularizer`.
     average : float or None
@@ -169,6 +170,12 @@ def fit(
     set and the weights of the last whole step; a second one raises ``KeyboardInterrupt`` at once.
     See :class:`Interruption`.
 
+    However a run ends, also by an error, a network that is averaged is left with the average, and
+    one whose best epoch is to be restored with that.
+
+    A batch whose samples all have the weight 0 has the gradient 0; what an optimizer carries along,
+    such as a velocity, still moves the parameters.
+
     The loss is read back from the device once per report, not once per step.
     """
     loss = Loss.resolve(loss)
@@ -185,6 +192,12 @@ def fit(
         raise ValueError(f"shuffle must be true or false, got {shuffle!r}")
     if not isinstance(train_accuracy, bool):
         raise ValueError(f"train_accuracy must be true or false, got {train_accuracy!r}")
+    if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
+        raise ValueError(f"early_stopping must be an EarlyStopping, got {early_stopping!r}")
+    if average is not None and check_positive("average", average, zero=True) >= 1:
+        raise ValueError(f"average must lie in [0, 1), got {average!r}")
+    if network.rng == "numpy-legacy":
+        check_seed(seed, bits=32)
     if penalty not in ("mean", "sum"):
         raise ValueError(f"penalty must be 'mean' or 'sum', got {penalty!r}")
     if isinstance(augmentation, (str, dict, Augmentation)):
@@ -193,16 +206,17 @@ def fit(
     device = network.device
     X_data, y_data = _samples(network, loss, X, y, "")
     regularizer = Regularizer(l1=l1, l2=l2, clip_value=clip_value, clip_norm=clip_norm)
+    weights = sample_weights(
+        sample_weight, class_weight, y_data, device, loss=loss, n_outputs=network.n_outputs
+    )
     if penalty == "sum":
+        total = len(X_data) if weights is None else float(weights.sum())
         regularizer = Regularizer(
-            l1=regularizer.l1 / len(X_data),
-            l2=regularizer.l2 / len(X_data),
+            l1=regularizer.l1 / total,
+            l2=regularizer.l2 / total,
             clip_value=clip_value,
             clip_norm=clip_norm,
         )
-    weights = sample_weights(
-        sample_weight, class_weight, device.to_host(y_data), len(X_data), loss=loss
-    )
     divide_by = check_divisor(divide_by, X_data, network.dtype)
     held_out = None
     if validation is not None:
@@ -213,6 +227,12 @@ def fit(
     n = len(X_data)
     if batch_size is not None and batch_size >= n:
         batch_size = None
+    if schedule.per not in ("epoch", "step"):
+        raise ValueError(f"schedule must be per 'epoch' or 'step', got {schedule.per!r}")
+    if schedule.monitor not in (None, *MONITORS):
+        raise ValueError(
+            f"schedule must watch one of {', '.join(map(repr, MONITORS))}, got {schedule.monitor!r}"
+        )
     for name, watched in (
         ("schedule", schedule.monitor),
         ("early_stopping", early_stopping and early_stopping.monitor),
@@ -234,7 +254,10 @@ def fit(
             X_data,
             y_data,
             divide_by=divide_by,
-            weights=None if weights is None else device.asarray(weights, network.dtype),
+            # Only ratios count, and these are in the range of every dtype.
+            weights=None
+            if weights is None
+            else device.asarray(weights / weights.max(), network.dtype),
             regularizer=regularizer,
             average=averaged,
             augmentations=augmentations,
@@ -249,56 +272,68 @@ def fit(
         recorder.history.score_name = loss.score_name
         order, visited = device.asarray(np.arange(n), name="order"), np.arange(n)
         scored = _scored(device, n, seed) if train_accuracy else None
-        for epoch in range(epochs):
-            if shuffle and batch_size is not None:
-                visited = epoch_order(n, seed, epoch, network.rng)
-                order = device.asarray(visited, name="order")
-            recorder.begin_epoch()
-            rates.begin_epoch(epoch)
-            start = 0
-            for number, step in enumerate(steps):
-                stop = start + step.batch_size
-                rates.begin_step(number)
-                cost = step(order[start:stop])
-                recorder.record(
-                    cost,
-                    step.batch_size,
-                    None if weights is None else float(weights[visited[start:stop]].sum()),
-                )
-                start = stop
-                if interruption.is_requested():
-                    break
-            is_cut_short = start < n
-            is_last = epoch == epochs - 1 or interruption.is_requested()
-            if epoch % report_every == 0 or is_last:
-                cost_of_epoch = recorder.read()
-                scores = fitted = None
-                with nullcontext() if averaged is None else averaged.in_place():
-                    if held_out is not None:
-                        scores = _evaluate(network, loss, *held_out, divide_by)
-                    if train_accuracy:
-                        fitted = _evaluate(network, loss, X_data, y_data, divide_by, scored)[1]
-                report = recorder.report(epoch, cost_of_epoch, scores, fitted)
-                if schedule.monitor is not None:
-                    schedule.observe(getattr(report, schedule.monitor))
-                stops = best is not None and best.is_time_to_stop(report)
-                if on_report is not None:
-                    with np.errstate(**callers_errstate):
-                        on_report(report)
-                recorder.resume()
-                if interruption.is_requested():
-                    recorder.history.interrupted = is_cut_short or epoch < epochs - 1
-                    break
-                if stops:
-                    recorder.history.stopped_early = epoch < epochs - 1
-                    break
-        if averaged is not None:
-            averaged.keep()
-        if best is not None:
-            recorder.history.best_epoch = best.epoch
-            best.restore()
-        recorder.check_parameters()
-        return recorder.history
+        try:
+            for epoch in range(epochs):
+                if shuffle and batch_size is not None:
+                    visited = epoch_order(n, seed, epoch, network.rng)
+                    order = device.asarray(visited, name="order")
+                recorder.begin_epoch()
+                rates.begin_epoch(epoch)
+                counts = _counts(steps, weights, visited)
+                start = 0
+                for number, step in enumerate(steps):
+                    stop = start + step.batch_size
+                    rates.begin_step(number)
+                    recorder.record(step(order[start:stop]), step.batch_size, counts[number])
+                    start = stop
+                    if interruption.is_requested():
+                        break
+                is_cut_short = start < n
+                is_last = epoch == epochs - 1 or interruption.is_requested()
+                if epoch % report_every == 0 or is_last:
+                    cost_of_epoch = recorder.read()
+                    scores = fitted = None
+                    with nullcontext() if averaged is None else averaged.in_place():
+                        if held_out is not None:
+                            scores = _evaluate(network, loss, *held_out, divide_by)
+                        if train_accuracy:
+                            fitted = _evaluate(network, loss, X_data, y_data, divide_by, scored)[1]
+                        report = recorder.report(epoch, cost_of_epoch, scores, fitted)
+                        if schedule.monitor is not None:
+                            schedule.observe(getattr(report, schedule.monitor))
+                        stops = best is not None and best.is_time_to_stop(report)
+                        if on_report is not None:
+                            with np.errstate(**callers_errstate):
+                                on_report(report)
+                    recorder.resume()
+                    if interruption.is_requested():
+                        recorder.history.interrupted = is_cut_short or epoch < epochs - 1
+                        break
+                    if stops:
+                        recorder.history.stopped_early = epoch < epochs - 1
+                        break
+            if best is not None:
+                recorder.history.best_epoch = best.epoch
+            recorder.check_parameters()
+            return recorder.history
+        finally:
+            if averaged is not None:
+                averaged.keep()
+            if best is not None:
+                best.restore()
+
+
+def _counts(
+    steps: list[TrainingStep],
+    weights: npt.NDArray[np.float64] | None,
+    visited: npt.NDArray[np.int64],
+) -> list[float]:
+    """Tell how much the samples of each step count together."""
+    sizes = [step.batch_size for step in steps]
+    if weights is None:
+        return [float(size) for size in sizes]
+    counts: list[float] = np.add.reduceat(weights[visited], np.cumsum([0, *sizes[:-1]])).tolist()
+    return counts
 
 
 def evaluate(
@@ -384,13 +419,13 @@ class _Recorder:
     def begin_epoch(self) -> None:
         self._epoch_start = len(self._sizes)
 
-    def record(self, loss_value: Array, batch_size: int, weight: float | None) -> None:
+    def record(self, loss_value: Array, batch_size: int, weight: float) -> None:
         if self._filled == len(self._on_device):
             self._fetch()
         self._on_device[self._filled : self._filled + 1] = loss_value
         self._filled += 1
         self._sizes.append(batch_size)
-        self._weights.append(batch_size if weight is None else weight)
+        self._weights.append(weight)
 
     def _fetch(self) -> None:
         filled = self._device.to_host(self._on_device[: self._filled])
@@ -442,7 +477,8 @@ class _Recorder:
 
     def check_parameters(self) -> None:
         """Raise a DivergenceError if the latest update, which no loss has seen, went wrong."""
-        if not bool(self._device.xp.isfinite(self._network.parameters).all()):
+        network, xp = self._network, self._device.xp
+        if not all(bool(xp.isfinite(a).all()) for a in (network.parameters, network.statistics)):
             raise DivergenceError(self.history.n_steps - 1, self._learning_rate())
 
     def _learning_rate(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Schedule
+from xpnet.nn.base import Schedule, check_positive
 from xpnet.nn.network import Network
 
 __all__ = ["Rates"]
@@ -66,5 +66,7 @@ class Rates:
             self._rate[...] = self._by_step[number : number + 1]
 
     def _send(self, factors: list[float]) -> Array:
+        for factor in factors:
+            check_positive(f"a factor of schedule {self._schedule!r}", factor, zero=True)
         rates = self._learning_rate * np.array(factors)
         return self._device.asarray(rates, self._dtype, name="learning rates")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from xpnet.nn.base import check_positive
+from xpnet.nn.base import check_count, check_positive
 from xpnet.nn.network import Network
 from xpnet.nn.regularization import MovingAverage
 from xpnet.nn.schedules import MONITORS
@@ -38,7 +38,7 @@ class EarlyStopping:
 
     References
     ----------
-    Prechelt, "Early stopping - but when?", 1998, section 2.1, "UP" being the criterion.
+    Goodfellow, Bengio and Courville, "Deep learning", 2016, section 7.8, algorithm 7.1.
     """
 
     monitor: str = "validation_cost"
@@ -50,10 +50,7 @@ class EarlyStopping:
         if self.monitor not in MONITORS:
             known = ", ".join(map(repr, MONITORS))
             raise ValueError(f"monitor must be one of {known}, got {self.monitor!r}")
-        if isinstance(self.patience, bool) or not isinstance(self.patience, int):
-            raise ValueError(f"patience must be a positive integer, got {self.patience!r}")
-        if self.patience < 1:
-            raise ValueError(f"patience must be a positive integer, got {self.patience!r}")
+        check_count("patience", self.patience)
         check_positive("min_delta", self.min_delta, zero=True)
         if not isinstance(self.restore_best, bool):
             raise ValueError(f"restore_best must be true or false, got {self.restore_best!r}")
@@ -91,13 +88,14 @@ class Best:
         """Take note of a report, and of the parameters where it is the best."""
         settings, network = self._settings, self._network
         value = self._sign * getattr(report, settings.monitor)
-        if self.epoch is None or value > self._value + settings.min_delta:
+        if value > self._value + settings.min_delta:  # which nan is not
             self.epoch, self._value = report.epoch, value
             if settings.restore_best:
                 averaged = self._averaged
                 self._parameters[...] = network.parameters if averaged is None else averaged.average
                 self._statistics[...] = network.statistics
-        return report.epoch - self.epoch >= settings.patience
+        best = -1 if self.epoch is None else self.epoch
+        return report.epoch - best >= settings.patience
 
     def restore(self) -> None:
         """Give the network the parameters of the best epoch, where that is wanted."""

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.device import host_array
+from xpnet.device import Device
+from xpnet.kernels.reference import Array
 from xpnet.nn.base import Loss, check_positive
 
 __all__ = ["sample_weights"]
@@ -17,10 +18,11 @@ __all__ = ["sample_weights"]
 def sample_weights(
     sample_weight: Any,
     class_weight: str | Sequence[float] | Mapping[int, float] | None,
-    labels: npt.NDArray[Any],
-    n_samples: int,
+    labels: Array,
+    device: Device,
     *,
     loss: Loss,
+    n_outputs: int,
 ) -> npt.NDArray[np.float64] | None:
     """Combine the weights of samples with those of their classes.
 
@@ -29,10 +31,12 @@ def sample_weights(
     sample_weight : array_like (n_samples,) or None
     class_weight : "balanced", sequence, mapping or None
         See :func:`xpnet.training.fit`.
-    labels : array (n_samples,) or (n_samples, n_outputs)
-        As the loss gives them, on the host.
-    n_samples : int
+    labels : device array (n_samples,) or (n_samples, n_outputs)
+        As the loss gives them.
+    device : Device
     loss : Loss
+    n_outputs : int
+        The network's.
 
     Returns
     -------
@@ -47,9 +51,11 @@ def sample_weights(
     """
     if sample_weight is None and class_weight is None:
         return None
+    n_samples = len(labels)
     weights = np.ones(n_samples)
     if sample_weight is not None:
-        weights = host_array(sample_weight, np.float64, name="sample_weight").copy()
+        on_device = device.asarray(sample_weight, np.float64, name="sample_weight")
+        weights = device.to_host(on_device).copy()
         if weights.shape != (n_samples,):
             raise ValueError(
                 f"sample_weight must have shape ({n_samples},), one for each sample, got "
@@ -58,8 +64,8 @@ def sample_weights(
         if not (np.isfinite(weights).all() and (weights >= 0).all()):
             raise ValueError("sample_weight must be finite and at least 0")
     if class_weight is not None:
-        classes = _classes(labels, loss)
-        weights *= _of_classes(class_weight, classes)[classes]
+        classes = _classes(device.to_host(labels), loss)
+        weights *= _of_classes(class_weight, classes, max(n_outputs, 2))[classes]
     if not weights.any():
         raise ValueError("the weights of all samples are 0: there is nothing to train on")
     return weights
@@ -75,28 +81,30 @@ def _classes(labels: npt.NDArray[Any], loss: Loss) -> npt.NDArray[np.int64]:
 
 
 def _of_classes(
-    class_weight: str | Sequence[float] | Mapping[int, float], classes: npt.NDArray[np.int64]
+    class_weight: str | Sequence[float] | Mapping[int, float],
+    classes: npt.NDArray[np.int64],
+    n_classes: int,
 ) -> npt.NDArray[np.float64]:
-    counts = np.bincount(classes, minlength=2)
-    if isinstance(class_weight, str):
-        if class_weight != "balanced":
-            raise ValueError(
-                f"class_weight must be 'balanced', a list or a dict, got {class_weight!r}"
-            )
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        counts = np.bincount(classes, minlength=n_classes)
         # A class without samples has no part, and its weight no meaning.
         return len(classes) / (np.count_nonzero(counts) * np.maximum(counts, 1))
     if isinstance(class_weight, Mapping):
-        weights = np.ones(len(counts))
+        weights = np.ones(n_classes)
         for key, value in class_weight.items():
-            if isinstance(key, bool) or not isinstance(key, (int, np.integer)) or key < 0:
-                raise ValueError(f"class_weight must have classes 0, 1, ... for keys, got {key!r}")
-            if key < len(weights):
-                weights[key] = check_positive(f"class_weight[{key}]", value, zero=True)
+            is_whole = isinstance(key, (int, np.integer)) and not isinstance(key, bool)
+            if not is_whole or not 0 <= key < n_classes:
+                raise ValueError(
+                    f"class_weight must have classes 0 to {n_classes - 1} for keys, got {key!r}"
+                )
+            weights[key] = check_positive(f"class_weight[{key}]", value, zero=True)
         return weights
-    values = [check_positive("class_weight", value, zero=True) for value in class_weight]
-    if len(values) < len(counts):
+    if isinstance(class_weight, str) or not isinstance(class_weight, (Sequence, np.ndarray)):
+        raise ValueError(f"class_weight must be 'balanced', a list or a dict, got {class_weight!r}")
+    if len(class_weight) != n_classes:
         raise ValueError(
-            f"class_weight must have a number for each of the {len(counts)} classes, got "
-            f"{len(values)}"
+            f"class_weight must have a number for each of the {n_classes} classes, got "
+            f"{len(class_weight)}"
         )
-    return np.array(values)
+    numbers: list[Any] = list(class_weight)
+    return np.array([check_positive("class_weight", value, zero=True) for value in numbers])
