@@ -163,7 +163,7 @@ def test_random_compositions_of_tools(dev, data):
     layers: list[Any] = []
     if draw(st.booleans(), label="drops inputs"):
         layers.append(nn.Dropout(0.2))
-    for _ in range(draw(st.integers(1, 3), label="hidden layers")):
+    for _ in range(draw(st.integers(1, 2), label="hidden layers")):
         layers.append(nn.Dense(draw(st.integers(2, 6)), bias=draw(st.booleans())))
         layers += draw(st.lists(st.sampled_from(NORMS), max_size=2), label="before")
         layers.append(draw(st.sampled_from(ACTIVATIONS)))
@@ -184,7 +184,7 @@ def test_random_compositions_of_tools(dev, data):
         sample_weight=rng.random(n) + 0.1 if draw(st.booleans(), label="weighted") else None,
         l1=draw(st.sampled_from([0.0, 0.01])),
         l2=draw(st.sampled_from([0.0, 0.3])),
-        max_elements=12,
+        max_elements=8,
         seed=seed,
     )
     assume(not any(result.skipped.values()))
