@@ -166,3 +166,18 @@ def test_spreads():
     assert turns.Spread.of([3.0]) == turns.Spread(3.0, 3.0, 3.0)
     assert turns.Spread.of([1.0, 2.0, 3.0, 4.0, 5.0]) == turns.Spread(3.0, 2.0, 4.0)
     assert turns.ratios([2.0, 9.0], [1.0, 3.0]) == [2.0, 3.0]
+
+
+def test_what_each_tool_costs():
+    """A short run; every tool has a line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.tools", "--turns", "2"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()[2:]
+    assert len(lines) == 16
+    assert all(float(line.split(" | ")[2].split()[0]) > 0 for line in lines)
