@@ -168,7 +168,8 @@ class ReferenceOps:
         ``1 / (1 - sum_i w_i^2)`` for weights over the last axis, which stays with length 1, that
         sum to 1 (:meth:`shares`): ``n / (n - 1)`` for n samples that count the same, and in general
         for Kish's effective number of samples, ``n = 1 / sum_i w_i^2``. Where a single sample has
-        all the weight it is 0, for "no variance", and where none has any, -1, for "no samples".
+        all the weight it is 0, for "no variance", and where none has any, -1, for "no samples". In
+        float32 a sample with all but 1e-5 of the weight is hardly told from one with all of it.
 
         References
         ----------

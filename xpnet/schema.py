@@ -320,14 +320,14 @@ KEYS = (
         "training.l1",
         Number(0),
         0.0,
-        "nats per unit of weight",
+        "cost per unit of weight",
         "Coefficient of a penalty in the cost, the sum of the weights' magnitudes.",
     ),
     Key(
         "training.l2",
         Number(0),
         0.0,
-        "nats per squared unit of weight",
+        "cost per squared unit of weight",
         "Coefficient of a penalty in the cost, half the sum of the squares of the weights.",
     ),
     Key(
@@ -342,14 +342,14 @@ KEYS = (
         "training.clip_value",
         Number(0, open_low=True, word="none"),
         "none",
-        "nats per unit of parameter",
+        "cost per unit of parameter",
         "Largest that an element of the gradient may be; larger ones are brought down to it.",
     ),
     Key(
         "training.clip_norm",
         Number(0, open_low=True, word="none"),
         "none",
-        "nats per unit of parameter",
+        "cost per unit of parameter",
         "Longest that the whole gradient may be; a longer one is brought down to it.",
     ),
     Key(
@@ -542,7 +542,7 @@ _UNITS = {
     "std": "weights",
     "limit": "weights",
     "value": "weights",
-    "eps": "nats per weight",
+    "eps": "cost per weight",
     "batch_norm.eps": "squared features",
     "layer_norm.eps": "squared features",
     "pixels": "pixels",
@@ -613,7 +613,7 @@ def _default(value: Any) -> str:
     if value is None:
         return "left out"  # as TOML has no word for it
     if value == []:
-        return "none"
+        return "[]"
     if isinstance(value, dict):
         return ", ".join(f"`{name}`: {_default(inner)}" for name, inner in value.items())
     if isinstance(value, bool):

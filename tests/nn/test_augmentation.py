@@ -417,3 +417,42 @@ def test_a_fused_step_with_augmentation_on_cuda_asks_for_no_memory(batch_size):
             for _ in range(5):
                 step(*given)
         assert np.any(device.to_host(step._network.parameters) != before)
+
+
+def augmented(dev, n_features=12, **options):
+    network = nn.Network([nn.Dense(2)], n_features, device=dev)
+    X, y = np.ones((6, n_features)), np.arange(6) % 2
+    arguments: dict[str, Any] = {"loss": "softmax_cross_entropy", "optimizer": "adam", "epochs": 1}
+    return training.fit(network, X, y, **arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"augmentation": 5}, "augmentation must be a sequence of them, got 5"),
+        ({"augmentation": None}, "augmentation must be a sequence of them, got None"),
+        ({"augmentation": ["flip"], "image_shape": 12}, "image_shape must be .* got 12"),
+        ({"image_shape": "junk"}, "image_shape must be .* got 'junk'"),
+        ({"augmentation": ["gaussian_noise"], "image_shape": (7, 7)}, "with 12 features in all"),
+        ({"augmentation": [nn.GaussianNoise(1e39)]}, "std of .* must be finite in float32"),
+        (
+            {"augmentation": [nn.Shift(fill=-1e39)], "image_shape": (3, 4)},
+            "fill of .* must be finite in float32",
+        ),
+    ],
+)
+def test_wrong_arguments_of_fit(dev, options, said):
+    with pytest.raises(ValueError, match=said):
+        augmented(dev, **options)
+
+
+def test_one_of_your_own_must_write_where_it_is_told(dev):
+    class Forgetful(nn.Augmentation):
+        name = "forgetful"
+
+        def apply(self, ops, X, batch, number, image_shape, out):
+            del ops, batch, number, image_shape, out
+            return X * 0
+
+    with pytest.raises(TypeError, match=r"Forgetful\(\) must write to out and return it"):
+        augmented(dev, augmentation=[Forgetful()])

@@ -47,14 +47,18 @@ def test_only_ratios_count(dev, factor):
     np.testing.assert_allclose(same, trained(dev, X, y, **options)[0], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("factor", [1e-50, 1e38, 1e300])
+@pytest.mark.parametrize("factor", [1e-308, 1e-50, 1e38, 1e307])
 def test_weights_out_of_float32s_range(dev, factor):
     X, y = samples()
     options: dict[str, Any] = {"dtype": "float32", "batch_size": 8}
     weights = 1.0 + np.arange(N) % 3
-    found, _ = trained(dev, X, y, sample_weight=factor * weights, **options)
-    expected, _ = trained(dev, X, y, sample_weight=weights, **options)
+    found, history = trained(dev, X, y, sample_weight=factor * weights, **options)
+    expected, whole = trained(dev, X, y, sample_weight=weights, **options)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(history.cost, whole.cost, rtol=1e-4)
+    options |= {"sample_weight": factor * weights, "class_weight": [1e5, 1.0, 1e300]}
+    _, history = trained(dev, X, y, **options)
+    assert np.isfinite(history.cost).all()
 
 
 def test_balanced_classes_of_which_one_is_absent(dev):
@@ -155,6 +159,12 @@ def test_weights_in_every_dtype(dev, dtype):
         ({"class_weight": [1, 2]}, ValueError, "each of the 3 classes, got 2"),
         ({"class_weight": [1, 2, -1]}, ValueError, "class_weight must be a non-negative"),
         ({"class_weight": [1, 2, 3, 4]}, ValueError, "each of the 3 classes, got 4"),
+        ({"class_weight": np.array(3.0)}, ValueError, "must be 'balanced', a list or a dict, got"),
+        (
+            {"sample_weight": np.full(N, 1e308), "l2": 1.0, "penalty": "sum"},
+            ValueError,
+            "sum to inf: penalty='sum' cannot divide by that",
+        ),
         ({"class_weight": 5}, ValueError, "must be 'balanced', a list or a dict, got 5"),
         ({"class_weight": {"a": 2}}, ValueError, "classes 0 to 2 for keys, got 'a'"),
         ({"class_weight": {3: 2}}, ValueError, "classes 0 to 2 for keys, got 3"),
@@ -191,6 +201,12 @@ def test_the_score_of_a_constant_target(dev):
         expected = 1 - ((predictions - targets) ** 2).sum(0) / (
             (targets - targets.mean(0)) ** 2
         ).sum(0)
+        far = 1e6 + rng.standard_normal((60_000, 1))
+        assert abs(score(np.full((60_000, 1), far.mean()), far)) < 1e-3
+        for unit in (1e-30, 1e30):
+            assert score(predictions * unit, targets * unit) == pytest.approx(
+                expected.mean(), abs=1e-5
+            )
         assert score(predictions, targets, np.float64) == pytest.approx(expected.mean(), rel=1e-12)
 
 

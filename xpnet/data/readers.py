@@ -225,6 +225,10 @@ def _collect(
             y = weights = None
             if y_name is not None:
                 y = _check_y(task, y_name, read(y_name), len(X), class_names)
+            if sample_weight is not None and sample_weight in (x_name, y_name):
+                raise ContentError(
+                    f"the weights must be in an array of their own, got {sample_weight!r}"
+                )
             if sample_weight is not None and part == "train":
                 weights = check_weights(sample_weight, read(sample_weight), len(X))
             parts[part] = Part(X, y, weights)

@@ -29,6 +29,7 @@ __all__ = [
     "RandomCrop",
     "Rotate",
     "Shift",
+    "check_image_shape",
 ]
 
 _MOST_PIXELS = 65_535
@@ -44,15 +45,21 @@ class ImageAugmentation(Augmentation, abstract=True):
                 f"augmentation {self.name!r} is for images: image_shape must be (height, width) or "
                 "(height, width, channels), got None"
             )
-        shape = tuple(image_shape)
-        are_lengths = all(
-            isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n > 0 for n in shape
+        check_image_shape(image_shape, n_features)
+
+
+def check_image_shape(image_shape: Any, n_features: int) -> tuple[int, ...]:
+    """Return the shape as a tuple, or raise a ValueError that says what it must be."""
+    shape = tuple(image_shape) if isinstance(image_shape, (tuple, list)) else ()
+    are_lengths = all(
+        isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n > 0 for n in shape
+    )
+    if len(shape) not in (2, 3) or not are_lengths or math.prod(shape) != n_features:
+        raise ValueError(
+            "image_shape must be (height, width) or (height, width, channels) with "
+            f"{n_features} features in all, got {image_shape!r}"
         )
-        if len(shape) not in (2, 3) or not are_lengths or math.prod(shape) != n_features:
-            raise ValueError(
-                "image_shape must be (height, width) or (height, width, channels) with "
-                f"{n_features} features in all, got {image_shape!r}"
-            )
+    return shape
 
 
 class Flip(ImageAugmentation):

@@ -234,9 +234,15 @@ def determination(xp: Any, predictions: Array, targets: Array) -> Array:
     -------
     array (n_outputs,)
     """
+    # From the first target, in units of the largest deviation from it: neither does a mean lose the
+    # digits of its terms, nor do squares overflow or vanish.
+    targets, predictions = targets.astype("float64"), predictions.astype("float64")
+    first, size = targets[:1], xp.abs(targets - targets[:1]).max(axis=0)
+    is_constant = size == 0
+    unit = xp.where(is_constant, 1.0, size)
+    targets, predictions = (targets - first) / unit, (predictions - first) / unit
     residual = xp.square(predictions - targets).sum(axis=0)
     total = xp.square(targets - targets.mean(axis=0)).sum(axis=0)
-    is_constant = targets.max(axis=0) == targets.min(axis=0)  # a mean is rounded
     of_constant = xp.where(residual == 0, 1.0, 0.0)
     R2 = 1 - residual / xp.where(is_constant, 1.0, total)
     return xp.where(is_constant, of_constant, R2)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from xpnet.kernels.reference import Array
 from xpnet.nn.base import Augmentation, Batch, Loss, Optimizer
@@ -176,6 +179,7 @@ class TrainingStep:
         found = []
         for augmentation in augmentations:
             augmentation.check(self._image_shape, self.X.shape[-1])
+            _check_numbers(augmentation, self._network.dtype)
             usable = [
                 buffer for buffer in buffers if (buffer is source) == augmentation.works_in_place
             ]
@@ -190,7 +194,11 @@ class TrainingStep:
         """Give the samples as this step trains on them."""
         out = self.X
         for number, (augmentation, source, out) in enumerate(self._augmentations):
-            augmentation.apply(self._ops, source, self._batch, number, self._image_shape, out)
+            came = augmentation.apply(
+                self._ops, source, self._batch, number, self._image_shape, out
+            )
+            if came is not out:
+                raise TypeError(f"augmentation {augmentation!r} must write to out and return it")
         return out
 
     def _weigh(self) -> Array:
@@ -199,3 +207,11 @@ class TrainingStep:
         shares = self._ops.shares(self._of_batch, out=batch.weights[..., 0])
         self._ops.variance_correction(shares, out=batch.correction)
         return shares
+
+
+def _check_numbers(augmentation: Augmentation, dtype: np.dtype[Any]) -> None:
+    """Refuse numbers that are infinite in the network's dtype."""
+    for key, value in augmentation.get_config().items():
+        with np.errstate(over="ignore"):
+            if isinstance(value, float) and not np.isfinite(dtype.type(value)):
+                raise ValueError(f"{key} of {augmentation!r} must be finite in {dtype}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array
+from xpnet.nn.augmentation import check_image_shape
 from xpnet.nn.base import Augmentation, Loss, Optimizer, Schedule, check_count, check_positive
 from xpnet.nn.network import Network, check_divisor, check_samples
 from xpnet.nn.regularization import MovingAverage, Regularizer
@@ -200,17 +202,23 @@ def fit(
         check_seed(seed, bits=32)
     if penalty not in ("mean", "sum"):
         raise ValueError(f"penalty must be 'mean' or 'sum', got {penalty!r}")
-    if isinstance(augmentation, (str, dict, Augmentation)):
+    if not isinstance(augmentation, (list, tuple)):
         raise ValueError(f"augmentation must be a sequence of them, got {augmentation!r}")
     augmentations = [Augmentation.resolve(item) for item in augmentation]
+    if image_shape is not None:
+        image_shape = check_image_shape(image_shape, network.n_features)
     device = network.device
     X_data, y_data = _samples(network, loss, X, y, "")
     regularizer = Regularizer(l1=l1, l2=l2, clip_value=clip_value, clip_norm=clip_norm)
-    weights = sample_weights(
+    weights, unit = sample_weights(
         sample_weight, class_weight, y_data, device, loss=loss, n_outputs=network.n_outputs
     )
-    if penalty == "sum":
-        total = len(X_data) if weights is None else float(weights.sum())
+    if penalty == "sum" and regularizer.has_penalty:
+        total = len(X_data) if weights is None else float(weights.sum()) * unit
+        if not 1e-300 < total < math.inf:
+            raise ValueError(
+                f"the weights of the samples sum to {total:g}: penalty='sum' cannot divide by that"
+            )
         regularizer = Regularizer(
             l1=regularizer.l1 / total,
             l2=regularizer.l2 / total,
@@ -254,10 +262,7 @@ def fit(
             X_data,
             y_data,
             divide_by=divide_by,
-            # Only ratios count, and these are in the range of every dtype.
-            weights=None
-            if weights is None
-            else device.asarray(weights / weights.max(), network.dtype),
+            weights=None if weights is None else device.asarray(weights, network.dtype),
             regularizer=regularizer,
             average=averaged,
             augmentations=augmentations,
@@ -317,10 +322,12 @@ def fit(
             recorder.check_parameters()
             return recorder.history
         finally:
-            if averaged is not None:
-                averaged.keep()
-            if best is not None:
-                best.restore()
+            try:
+                if averaged is not None:
+                    averaged.keep()
+            finally:
+                if best is not None:
+                    best.restore()
 
 
 def _counts(

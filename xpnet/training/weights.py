@@ -23,7 +23,7 @@ def sample_weights(
     *,
     loss: Loss,
     n_outputs: int,
-) -> npt.NDArray[np.float64] | None:
+) -> tuple[npt.NDArray[np.float64] | None, float]:
     """Combine the weights of samples with those of their classes.
 
     Parameters
@@ -40,8 +40,11 @@ def sample_weights(
 
     Returns
     -------
-    float64 array (n_samples,) or None
+    weights : float64 array (n_samples,) or None
+        Of which the largest is 1: only ratios count, and these are in the range of every dtype.
         None where all samples count the same.
+    unit : float
+        What they were divided by; may be infinite.
 
     Raises
     ------
@@ -50,7 +53,7 @@ def sample_weights(
         be; or if the loss has no classes.
     """
     if sample_weight is None and class_weight is None:
-        return None
+        return None, 1.0
     n_samples = len(labels)
     weights = np.ones(n_samples)
     if sample_weight is not None:
@@ -63,12 +66,19 @@ def sample_weights(
             )
         if not (np.isfinite(weights).all() and (weights >= 0).all()):
             raise ValueError("sample_weight must be finite and at least 0")
+    largest = float(weights.max())
+    if largest > 0:
+        weights /= largest
     if class_weight is not None:
         classes = _classes(device.to_host(labels), loss)
-        weights *= _of_classes(class_weight, classes, max(n_outputs, 2))[classes]
+        of_classes = _of_classes(class_weight, classes, max(n_outputs, 2))
+        if of_classes.any():
+            largest *= float(of_classes.max())  # infinite where it overflows
+            of_classes = of_classes / of_classes.max()
+        weights *= of_classes[classes]
     if not weights.any():
         raise ValueError("the weights of all samples are 0: there is nothing to train on")
-    return weights
+    return weights / weights.max(), largest * float(weights.max())
 
 
 def _classes(labels: npt.NDArray[Any], loss: Loss) -> npt.NDArray[np.int64]:
@@ -99,7 +109,8 @@ def _of_classes(
                 )
             weights[key] = check_positive(f"class_weight[{key}]", value, zero=True)
         return weights
-    if isinstance(class_weight, str) or not isinstance(class_weight, (Sequence, np.ndarray)):
+    is_list = isinstance(class_weight, (Sequence, np.ndarray)) and np.ndim(class_weight) == 1
+    if isinstance(class_weight, str) or not is_list:
         raise ValueError(f"class_weight must be 'balanced', a list or a dict, got {class_weight!r}")
     if len(class_weight) != n_classes:
         raise ValueError(
