@@ -33,16 +33,15 @@ def steps() -> dict[str, Callable[[], Any]]:
     y = rng.integers(0, WIDTHS[-1], N)
 
     def bind(between: Callable[[], list[Any]] = list, **options: Any) -> Callable[[], Any]:
-        first = options.pop("first", [])
+        first, max_norm = options.pop("first", []), options.pop("max_norm", None)
         hidden = [
             layer
             for width in WIDTHS[1:-1]
             for layer in (
-                nn.Dense(width, "relu", max_norm=options.get("max_norm")),
+                nn.Dense(width, "relu", max_norm=max_norm),
                 *between(),
             )
         ]
-        options.pop("max_norm", None)
         optimizer = options.pop("optimizer", nn.Adam())
         loss = options.pop("loss", nn.SoftmaxCrossEntropy())
         with device.activate():

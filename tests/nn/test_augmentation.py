@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tracemalloc
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -107,12 +108,8 @@ def seen(step: nn.TrainingStep, device: xpnet.Device, *indices: Any) -> np.ndarr
         kept.append(X.copy())  # read back later: a step must not wait for the device
         return forward(X, caches)
 
-    network.forward = keep  # type: ignore[method-assign]
-    try:
-        with device.activate():
-            step(*(device.asarray(np.asarray(index)) for index in indices))
-    finally:
-        network.forward = forward  # type: ignore[method-assign]
+    with mock.patch.object(network, "forward", keep), device.activate():
+        step(*(device.asarray(np.asarray(index)) for index in indices))
     found: np.ndarray = device.to_host(kept[0])
     return found
 

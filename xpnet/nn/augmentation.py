@@ -13,12 +13,12 @@ known.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from xpnet.kernels.reference import Array, ReferenceOps
-from xpnet.nn.base import Augmentation, Batch, check_positive
+from xpnet.nn.base import Augmentation, Batch, check_fraction, check_positive
 from xpnet.random import Purpose
 
 __all__ = [
@@ -33,6 +33,37 @@ __all__ = [
 ]
 
 _MOST_PIXELS = 65_535
+
+
+class _OpAugmentation(Augmentation, abstract=True):
+    """An augmentation that is an operation of the device.
+
+    A subclass names the operation, and which of its own arguments are the operation's constants.
+    """
+
+    op: ClassVar[str]
+    constants: ClassVar[tuple[str, ...]]
+    takes_size: ClassVar[bool] = False  # height and width, before the constants
+
+    def apply(
+        self,
+        ops: ReferenceOps,
+        X: Array,
+        batch: Batch,
+        number: int,
+        image_shape: tuple[int, ...] | None,
+        out: Array,
+    ) -> Array:
+        """Run the operation; see :class:`xpnet.kernels.reference.ReferenceOps`."""
+        size: tuple[int, ...] = ()
+        if self.takes_size:
+            if image_shape is None:
+                raise TypeError("an augmentation of images needs their shape, got None")
+            size = image_shape[:2]
+        constants = (getattr(self, name) for name in self.constants)
+        draw = (batch.seed, number, batch.step, int(Purpose.AUGMENTATION))
+        changed: Array = getattr(ops, self.op)(X, *size, *constants, *draw, out=out)
+        return changed
 
 
 class ImageAugmentation(Augmentation, abstract=True):
@@ -62,7 +93,7 @@ def check_image_shape(image_shape: Any, n_features: int) -> tuple[int, ...]:
     return shape
 
 
-class Flip(ImageAugmentation):
+class Flip(_OpAugmentation, ImageAugmentation):
     """Each image is turned left to right with a probability.
 
     ``out[y, x] = X[y, width - 1 - x]``.
@@ -78,27 +109,15 @@ class Flip(ImageAugmentation):
         If it is out of range.
     """
 
-    name = "flip"
+    name = op = "flip"
+    constants = ("probability",)
+    takes_size = True
 
     def __init__(self, probability: float = 0.5) -> None:
-        self.probability = check_positive("probability", probability, zero=True)
-        if self.probability > 1:
-            raise ValueError(f"probability must lie in [0, 1], got {probability!r}")
-
-    def apply(
-        self,
-        ops: ReferenceOps,
-        X: Array,
-        batch: Batch,
-        number: int,
-        image_shape: tuple[int, ...] | None,
-        out: Array,
-    ) -> Array:
-        """Turn images; see :meth:`xpnet.kernels.reference.ReferenceOps.flip`."""
-        return ops.flip(X, *_size(image_shape), self.probability, *_draw(batch, number), out=out)
+        self.probability = check_fraction("probability", probability, "[0, 1]")
 
 
-class Shift(ImageAugmentation):
+class Shift(_OpAugmentation, ImageAugmentation):
     """Each image is moved by whole pixels along both axes.
 
     ``out[y, x] = X[y - down, x - right]`` with ``down`` and ``right`` independent and uniform in
@@ -117,26 +136,16 @@ class Shift(ImageAugmentation):
         If an argument is out of range.
     """
 
-    name = "shift"
+    name = op = "shift"
+    constants = ("pixels", "fill")
+    takes_size = True
 
     def __init__(self, pixels: int = 2, fill: float = 0.0) -> None:
         self.pixels = _check_pixels("pixels", pixels)
         self.fill = _check_number("fill", fill)
 
-    def apply(
-        self,
-        ops: ReferenceOps,
-        X: Array,
-        batch: Batch,
-        number: int,
-        image_shape: tuple[int, ...] | None,
-        out: Array,
-    ) -> Array:
-        """Move images; see :meth:`xpnet.kernels.reference.ReferenceOps.shift`."""
-        return _shift(self.pixels, self.fill, ops, X, batch, number, image_shape, out)
 
-
-class RandomCrop(ImageAugmentation):
+class RandomCrop(_OpAugmentation, ImageAugmentation):
     """Each image gets a margin on all sides, and a window of its own size is cut out anywhere.
 
     With a margin of ``padding`` pixels there are ``2 padding + 1`` places of the window along each
@@ -160,26 +169,16 @@ class RandomCrop(ImageAugmentation):
     He, Zhang, Ren and Sun, "Deep residual learning for image recognition", CVPR 2016, section 4.2.
     """
 
-    name = "random_crop"
+    name, op = "random_crop", "shift"
+    constants = ("padding", "fill")
+    takes_size = True
 
     def __init__(self, padding: int = 4, fill: float = 0.0) -> None:
         self.padding = _check_pixels("padding", padding)
         self.fill = _check_number("fill", fill)
 
-    def apply(
-        self,
-        ops: ReferenceOps,
-        X: Array,
-        batch: Batch,
-        number: int,
-        image_shape: tuple[int, ...] | None,
-        out: Array,
-    ) -> Array:
-        """Crop images; see :meth:`xpnet.kernels.reference.ReferenceOps.shift`."""
-        return _shift(self.padding, self.fill, ops, X, batch, number, image_shape, out)
 
-
-class Rotate(ImageAugmentation):
+class Rotate(_OpAugmentation, ImageAugmentation):
     """Each image is turned about its centre, by an angle uniform in [-degrees, degrees].
 
     Between pixels it is interpolated linearly along both axes; every pixel outside of the image is
@@ -198,7 +197,9 @@ class Rotate(ImageAugmentation):
         If an argument is out of range.
     """
 
-    name = "rotate"
+    name = op = "rotate"
+    constants = ("degrees", "fill")
+    takes_size = True
 
     def __init__(self, degrees: float = 10.0, fill: float = 0.0) -> None:
         self.degrees = check_positive("degrees", degrees, zero=True)
@@ -206,22 +207,8 @@ class Rotate(ImageAugmentation):
             raise ValueError(f"degrees must lie in [0, 180], got {degrees!r}")
         self.fill = _check_number("fill", fill)
 
-    def apply(
-        self,
-        ops: ReferenceOps,
-        X: Array,
-        batch: Batch,
-        number: int,
-        image_shape: tuple[int, ...] | None,
-        out: Array,
-    ) -> Array:
-        """Turn images; see :meth:`xpnet.kernels.reference.ReferenceOps.rotate`."""
-        return ops.rotate(
-            X, *_size(image_shape), self.degrees, self.fill, *_draw(batch, number), out=out
-        )
 
-
-class BrightnessContrast(ImageAugmentation):
+class BrightnessContrast(_OpAugmentation, ImageAugmentation):
     """Each image becomes brighter or darker, and of more or less contrast.
 
     ``out = X + b + c (X - m)`` with m the mean of the image's own features, b uniform in
@@ -241,30 +228,16 @@ class BrightnessContrast(ImageAugmentation):
         If an argument is negative or not finite.
     """
 
-    name = "brightness_contrast"
+    name = op = "brightness_contrast"
+    constants = ("brightness", "contrast")
     works_in_place = True
 
     def __init__(self, brightness: float = 0.1, contrast: float = 0.1) -> None:
         self.brightness = check_positive("brightness", brightness, zero=True)
         self.contrast = check_positive("contrast", contrast, zero=True)
 
-    def apply(
-        self,
-        ops: ReferenceOps,
-        X: Array,
-        batch: Batch,
-        number: int,
-        image_shape: tuple[int, ...] | None,
-        out: Array,
-    ) -> Array:
-        """Change images; see :meth:`xpnet.kernels.reference.ReferenceOps.brightness_contrast`."""
-        del image_shape
-        return ops.brightness_contrast(
-            X, self.brightness, self.contrast, *_draw(batch, number), out=out
-        )
 
-
-class GaussianNoise(Augmentation):
+class GaussianNoise(_OpAugmentation):
     """Every feature gets normal noise of its own, ``out = X + std N``; also for tables.
 
     Element i of the batch, in C order, is drawn from word i.
@@ -285,50 +258,12 @@ class GaussianNoise(Augmentation):
     1995.
     """
 
-    name = "gaussian_noise"
+    name = op = "gaussian_noise"
+    constants = ("std",)
     works_in_place = True
 
     def __init__(self, std: float = 0.1) -> None:
         self.std = check_positive("std", std, zero=True)
-
-    def apply(
-        self,
-        ops: ReferenceOps,
-        X: Array,
-        batch: Batch,
-        number: int,
-        image_shape: tuple[int, ...] | None,
-        out: Array,
-    ) -> Array:
-        """Add noise; see :meth:`xpnet.kernels.reference.ReferenceOps.gaussian_noise`."""
-        del image_shape
-        return ops.gaussian_noise(X, self.std, *_draw(batch, number), out=out)
-
-
-def _shift(
-    pixels: int,
-    fill: float,
-    ops: ReferenceOps,
-    X: Array,
-    batch: Batch,
-    number: int,
-    image_shape: tuple[int, ...] | None,
-    out: Array,
-) -> Array:
-    draw = _draw(batch, number)
-    return ops.shift(X, *_size(image_shape), pixels, fill, *draw, out=out)
-
-
-def _size(image_shape: tuple[int, ...] | None) -> tuple[int, int]:
-    """Give height and width of what :meth:`ImageAugmentation.check` has let pass."""
-    if image_shape is None:
-        raise TypeError("an augmentation of images needs their shape, got None")
-    return image_shape[0], image_shape[1]
-
-
-def _draw(batch: Batch, number: int) -> tuple[int, int, Array, int]:
-    """Give seed, layer, step and purpose of the draws at one place in the list."""
-    return batch.seed, number, batch.step, int(Purpose.AUGMENTATION)
 
 
 def _check_pixels(name: str, value: Any) -> int:

@@ -34,6 +34,7 @@ __all__ = [
     "Optimizer",
     "Schedule",
     "check_count",
+    "check_fraction",
     "check_positive",
 ]
 
@@ -292,16 +293,14 @@ class Layer(Configurable):
             If the name is no identifier or is taken, by an attribute or by another parameter or
             its gradient, or a length is not positive.
         """
-        taken = {name for other in self._parameters for name in (other, f"d{other}")}
-        taken.update(self._statistics)
+        taken = self._taken_names()
         for attribute in (name, f"d{name}"):
             if not str(name).isidentifier() or attribute in taken or hasattr(self, attribute):
                 raise ValueError(
                     f"parameter {name!r} of {type(self).__name__} needs a name of its own: "
                     f"{attribute!r} is not an identifier or already taken"
                 )
-        given = shape if isinstance(shape, Sequence) else (shape,)
-        lengths = tuple(check_count(f"shape of parameter {name!r}", length) for length in given)
+        lengths = _lengths(f"shape of parameter {name!r}", shape)
         self._parameters[name] = (lengths, Initializer.resolve(init), decay)
 
     def add_statistic(self, name: str, shape: int | Sequence[int], value: float) -> None:
@@ -323,16 +322,18 @@ class Layer(Configurable):
         ValueError
             If the name is no identifier or is taken, or a length is not positive.
         """
-        taken = {name for other in self._parameters for name in (other, f"d{other}")}
-        taken.update(self._statistics)
-        if not str(name).isidentifier() or name in taken or hasattr(self, name):
+        is_taken = name in self._taken_names() or hasattr(self, name)
+        if not str(name).isidentifier() or is_taken:
             raise ValueError(
                 f"statistic {name!r} of {type(self).__name__} needs a name of its own: it is not "
                 "an identifier or already taken"
             )
-        given = shape if isinstance(shape, Sequence) else (shape,)
-        lengths = tuple(check_count(f"shape of statistic {name!r}", length) for length in given)
-        self._statistics[name] = (lengths, float(value))
+        self._statistics[name] = (_lengths(f"shape of statistic {name!r}", shape), float(value))
+
+    def _taken_names(self) -> set[str]:
+        """Give the names that parameters, their gradients and statistics will have."""
+        gradients = {f"d{name}" for name in self._parameters}
+        return {*self._parameters, *gradients, *self._statistics}
 
     def build(self, n_in: int) -> int:
         """Declare the parameters for ``n_in`` input features and return the number of outputs.
@@ -766,3 +767,19 @@ def check_count(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
     return int(value)
+
+
+def check_fraction(name: str, value: float, interval: str = "[0, 1)") -> float:
+    """Return ``value`` as a float if it lies in the interval, as it is written, within [0, 1].
+
+    Else raise a ValueError naming the argument and what came.
+    """
+    number = check_positive(name, value, zero=interval.startswith("["))
+    if number > 1 or (number == 1 and interval.endswith(")")):
+        raise ValueError(f"{name} must lie in {interval}, got {value!r}")
+    return number
+
+
+def _lengths(name: str, shape: int | Sequence[int]) -> tuple[int, ...]:
+    given = shape if isinstance(shape, Sequence) else (shape,)
+    return tuple(check_count(name, length) for length in given)

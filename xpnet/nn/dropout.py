@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy.typing as npt
 
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Cache, Layer, check_positive
+from xpnet.nn.base import Cache, Layer, check_fraction
 from xpnet.random import Purpose
 
 __all__ = ["Dropout"]
@@ -42,9 +42,7 @@ class Dropout(Layer):
     name = "dropout"
 
     def __init__(self, rate: float = 0.5) -> None:
-        self.rate = check_positive("rate", rate, zero=True)
-        if self.rate >= 1:
-            raise ValueError(f"rate must lie in [0, 1), got {rate!r}")
+        self.rate = check_fraction("rate", rate)
 
     def allocate(self, cache: Cache, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         """Make ``A``."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array, ReferenceOps
-from xpnet.nn.base import Loss, check_positive
+from xpnet.nn.base import Loss, check_fraction
 
 __all__ = ["MeanSquaredError", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "determination"]
 
@@ -42,20 +42,13 @@ class SigmoidCrossEntropy(Loss):
     name = "sigmoid_cross_entropy"
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
-        self.label_smoothing = _check_smoothing(label_smoothing)
+        self.label_smoothing = check_fraction("label_smoothing", label_smoothing)
 
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
     ) -> Array:
         """Check labels in [0, 1] and shape them (n_samples, n_outputs), in the network's dtype."""
-        labels = device.asarray(y, dtype, name=name)
-        if labels.ndim == 1 and n_outputs == 1:
-            labels = labels.reshape(-1, 1)
-        if labels.ndim != 2 or labels.shape[1] != n_outputs:
-            raise ValueError(
-                f"{name} must have shape (n_samples, {n_outputs}), one column for each output, "
-                f"got {labels.shape}"
-            )
+        labels = _in_columns(device, y, n_outputs, dtype, name)
         with device.activate():
             if not bool(((labels >= 0) & (labels <= 1)).all()):
                 raise ValueError(
@@ -123,7 +116,7 @@ class SoftmaxCrossEntropy(Loss):
     name = "softmax_cross_entropy"
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
-        self.label_smoothing = _check_smoothing(label_smoothing)
+        self.label_smoothing = check_fraction("label_smoothing", label_smoothing)
 
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
@@ -181,14 +174,7 @@ class MeanSquaredError(Loss):
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
     ) -> Array:
         """Check targets and shape them (n_samples, n_outputs), in the network's dtype."""
-        targets = device.asarray(y, dtype, name=name)
-        if targets.ndim == 1 and n_outputs == 1:
-            targets = targets.reshape(-1, 1)
-        if targets.ndim != 2 or targets.shape[1] != n_outputs:
-            raise ValueError(
-                f"{name} must have shape (n_samples, {n_outputs}), one column for each output, "
-                f"got {targets.shape}"
-            )
+        targets = _in_columns(device, y, n_outputs, dtype, name)
         with device.activate():
             if not bool(device.xp.isfinite(targets).all()):
                 raise ValueError(f"{name} must be finite")
@@ -248,7 +234,14 @@ def determination(xp: Any, predictions: Array, targets: Array) -> Array:
     return xp.where(is_constant, of_constant, R2)
 
 
-def _check_smoothing(value: float) -> float:
-    if not 0 <= check_positive("label_smoothing", value, zero=True) < 1:
-        raise ValueError(f"label_smoothing must lie in [0, 1), got {value!r}")
-    return float(value)
+def _in_columns(device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, name: str) -> Array:
+    """Bring numbers to the device as (n_samples, n_outputs)."""
+    numbers = device.asarray(y, dtype, name=name)
+    if numbers.ndim == 1 and n_outputs == 1:
+        numbers = numbers.reshape(-1, 1)
+    if numbers.ndim != 2 or numbers.shape[1] != n_outputs:
+        raise ValueError(
+            f"{name} must have shape (n_samples, {n_outputs}), one column for each output, got "
+            f"{numbers.shape}"
+        )
+    return numbers

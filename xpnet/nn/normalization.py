@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy.typing as npt
 
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Cache, Layer, check_positive
+from xpnet.nn.base import Cache, Layer, check_fraction, check_positive
 
 __all__ = ["BatchNorm", "LayerNorm"]
 
@@ -68,9 +68,7 @@ class BatchNorm(Layer):
     running_variance: Array
 
     def __init__(self, momentum: float = 0.1, *, eps: float = 1e-5) -> None:
-        self.momentum = check_positive("momentum", momentum)
-        if self.momentum > 1:
-            raise ValueError(f"momentum must lie in (0, 1], got {momentum!r}")
+        self.momentum = check_fraction("momentum", momentum, "(0, 1]")
         self.eps = check_positive("eps", eps)
 
     def build(self, n_in: int) -> int:

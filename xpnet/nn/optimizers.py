@@ -12,7 +12,7 @@ import numpy as np
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array, ReferenceOps
-from xpnet.nn.base import Optimizer, check_positive
+from xpnet.nn.base import Optimizer, check_fraction, check_positive
 
 __all__ = ["Adam", "AdamW", "GradientDescent", "Momentum", "Nesterov", "RMSprop"]
 
@@ -113,7 +113,7 @@ class Momentum(_Rule):
         weight_decay: float = 0.0,
     ) -> None:
         self._set(learning_rate, weight_decay)
-        self.beta = _check_beta("beta", beta)
+        self.beta = check_fraction("beta", beta)
         self.averaged = _check_flag("averaged", averaged)
 
     def init_state(self, device: Device, params: Array) -> dict[str, Array]:
@@ -206,7 +206,7 @@ class RMSprop(_Rule):
         weight_decay: float = 0.0,
     ) -> None:
         self._set(learning_rate, weight_decay)
-        self.beta = _check_beta("beta", beta)
+        self.beta = check_fraction("beta", beta)
         self.eps = check_positive("eps", eps)
 
     def init_state(self, device: Device, params: Array) -> dict[str, Array]:
@@ -281,8 +281,8 @@ class Adam(_Rule):
         weight_decay: float = 0.0,
     ) -> None:
         self._set(learning_rate, weight_decay)
-        self.beta1 = _check_beta("beta1", beta1)
-        self.beta2 = _check_beta("beta2", beta2)
+        self.beta1 = check_fraction("beta1", beta1)
+        self.beta2 = check_fraction("beta2", beta2)
         self.eps = check_positive("eps", eps)
         self.epsilon_hat = _check_flag("epsilon_hat", epsilon_hat)
 
@@ -384,12 +384,6 @@ class AdamW(Adam):
             epsilon_hat=epsilon_hat,
             weight_decay=weight_decay,
         )
-
-
-def _check_beta(name: str, value: float) -> float:
-    if not 0 <= check_positive(name, value, zero=True) < 1:
-        raise ValueError(f"{name} must lie in [0, 1), got {value!r}")
-    return float(value)
 
 
 def _check_flag(name: str, value: bool) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from xpnet.kernels.reference import Array, ReferenceOps
-from xpnet.nn.base import Cache, check_positive
+from xpnet.nn.base import Cache, check_fraction, check_positive
 from xpnet.nn.network import LINE, Network
 
 __all__ = ["MovingAverage", "Regularizer"]
@@ -146,9 +146,7 @@ class MovingAverage:
     """
 
     def __init__(self, network: Network, beta: float) -> None:
-        if check_positive("beta", beta, zero=True) >= 1:
-            raise ValueError(f"beta must lie in [0, 1), got {beta!r}")
-        self.beta = float(beta)
+        self.beta = check_fraction("beta", beta)
         self._network = network
         self.average = network.parameters.copy()
         self._aside = network.device.xp.empty_like(self.average)

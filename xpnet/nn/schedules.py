@@ -10,15 +10,17 @@ import math
 
 import numpy as np
 
-from xpnet.nn.base import Schedule, check_count, check_positive
+from xpnet.nn.base import Schedule, check_count, check_fraction, check_positive
 
 __all__ = [
+    "MONITORS",
     "CosineDecay",
     "ExponentialDecay",
     "InverseTimeDecay",
     "NoDecay",
     "ReduceOnPlateau",
     "StepDecay",
+    "check_monitor",
 ]
 
 MONITORS = ("cost", "train_accuracy", "validation_cost", "validation_accuracy")
@@ -110,7 +112,7 @@ class ExponentialDecay(Schedule):
     name = "exponential"
 
     def __init__(self, gamma: float = 0.95, *, per: str = "epoch", warmup: int = 0) -> None:
-        self.gamma = _check_gamma("gamma", gamma)
+        self.gamma = check_fraction("gamma", gamma, "(0, 1]")
         self.per, self.warmup = _check_course(per, warmup)
 
     def factor(self, t: int, n: int) -> float:
@@ -145,7 +147,7 @@ class StepDecay(Schedule):
         self, interval: int = 10, gamma: float = 0.1, *, per: str = "epoch", warmup: int = 0
     ) -> None:
         self.interval = check_count("interval", interval)
-        self.gamma = _check_gamma("gamma", gamma)
+        self.gamma = check_fraction("gamma", gamma, "(0, 1]")
         self.per, self.warmup = _check_course(per, warmup)
 
     def factor(self, t: int, n: int) -> float:
@@ -182,9 +184,7 @@ class CosineDecay(Schedule):
     name = "cosine"
 
     def __init__(self, final: float = 0.0, *, per: str = "epoch", warmup: int = 0) -> None:
-        if check_positive("final", final, zero=True) > 1:
-            raise ValueError(f"final must lie in [0, 1], got {final!r}")
-        self.final = float(final)
+        self.final = check_fraction("final", final, "[0, 1]")
         self.per, self.warmup = _check_course(per, warmup)
 
     def factor(self, t: int, n: int) -> float:
@@ -234,19 +234,12 @@ class ReduceOnPlateau(Schedule):
         min_factor: float = 0.0,
         warmup: int = 0,
     ) -> None:
-        if monitor not in MONITORS:
-            known = ", ".join(map(repr, MONITORS))
-            raise ValueError(f"monitor must be one of {known}, got {monitor!r}")
-        self.monitor: str = monitor
-        self.gamma = _check_gamma("gamma", gamma)
-        if self.gamma == 1:
-            raise ValueError(f"gamma must lie in (0, 1), got {gamma!r}")
+        self.monitor: str = check_monitor(monitor)
+        self.gamma = check_fraction("gamma", gamma, "(0, 1)")
         self.patience = _check_whole("patience", patience)
         self.threshold = check_positive("threshold", threshold, zero=True)
         self.cooldown = _check_whole("cooldown", cooldown)
-        if check_positive("min_factor", min_factor, zero=True) > 1:
-            raise ValueError(f"min_factor must lie in [0, 1], got {min_factor!r}")
-        self.min_factor = float(min_factor)
+        self.min_factor = check_fraction("min_factor", min_factor, "[0, 1]")
         self.per, self.warmup = _check_course("epoch", warmup)
         self._factor = 1.0
         self._is_accuracy = monitor.endswith("accuracy")
@@ -279,6 +272,14 @@ class ReduceOnPlateau(Schedule):
         return value < self._best - margin
 
 
+def check_monitor(monitor: str) -> str:
+    """Return the name of a number that can be watched, or raise a ValueError."""
+    if monitor not in MONITORS:
+        known = ", ".join(map(repr, MONITORS))
+        raise ValueError(f"monitor must be one of {known}, got {monitor!r}")
+    return monitor
+
+
 def _check_course(per: str, warmup: int) -> tuple[str, int]:
     if per not in ("epoch", "step"):
         raise ValueError(f"per must be 'epoch' or 'step', got {per!r}")
@@ -290,9 +291,3 @@ def _check_whole(name: str, value: int) -> int:
     if not is_whole or value < 0:
         raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
     return int(value)
-
-
-def _check_gamma(name: str, value: float) -> float:
-    if check_positive(name, value) > 1:
-        raise ValueError(f"{name} must lie in (0, 1], got {value!r}")
-    return float(value)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from xpnet.device import Device
 from xpnet.kernels.reference import Array
 from xpnet.nn.augmentation import check_image_shape
-from xpnet.nn.base import Augmentation, Loss, Optimizer, Schedule, check_count, check_positive
+from xpnet.nn.base import Augmentation, Loss, Optimizer, Schedule, check_count, check_fraction
 from xpnet.nn.network import Network, check_divisor, check_samples
 from xpnet.nn.regularization import MovingAverage, Regularizer
 from xpnet.nn.schedules import MONITORS
@@ -196,8 +196,8 @@ def fit(
         raise ValueError(f"train_accuracy must be true or false, got {train_accuracy!r}")
     if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
         raise ValueError(f"early_stopping must be an EarlyStopping, got {early_stopping!r}")
-    if average is not None and check_positive("average", average, zero=True) >= 1:
-        raise ValueError(f"average must lie in [0, 1), got {average!r}")
+    if average is not None:
+        average = check_fraction("average", average)
     if network.rng == "numpy-legacy":
         check_seed(seed, bits=32)
     if penalty not in ("mean", "sum"):

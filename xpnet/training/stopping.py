@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from xpnet.nn.base import check_count, check_positive
 from xpnet.nn.network import Network
 from xpnet.nn.regularization import MovingAverage
-from xpnet.nn.schedules import MONITORS
+from xpnet.nn.schedules import check_monitor
 from xpnet.training.history import Report
 
 __all__ = ["Best", "EarlyStopping"]
@@ -47,9 +47,7 @@ class EarlyStopping:
     restore_best: bool = True
 
     def __post_init__(self) -> None:
-        if self.monitor not in MONITORS:
-            known = ", ".join(map(repr, MONITORS))
-            raise ValueError(f"monitor must be one of {known}, got {self.monitor!r}")
+        check_monitor(self.monitor)
         check_count("patience", self.patience)
         check_positive("min_delta", self.min_delta, zero=True)
         if not isinstance(self.restore_best, bool):
