@@ -37,19 +37,19 @@ _NO_TESTS = 5  # an exit status of pytest's: this share had none
 def parity(which: str, settings: Settings) -> list[Row]:
     """Compare devices: operations, layers, one step, twenty steps."""
     where = "tests/parity/test_training.py" if settings.is_quick else "tests/parity"
-    return _pytest(settings, [where, "-k", which], _n_processes(4))
+    return _pytest(settings, [where, "-k", which], _n_processes(8))
 
 
 def tests(settings: Settings) -> list[Row]:
     """Run the tests but for parity."""
     if settings.is_quick:
         return _pytest(settings, ["tests/nn/test_losses.py"], 2)
-    return _pytest(settings, ["tests", "bench", "--ignore", "tests/parity"], _n_processes(8))
+    return _pytest(settings, ["tests", "bench", "--ignore", "tests/parity"], _n_processes(14))
 
 
 def _n_processes(most: int) -> int:
-    """Give how many processes there are processors for; much of their time goes to compiling."""
-    return max(min((os.cpu_count() or 1) // 2, most), 1)
+    """Give how many processes there are processors for: much of their time goes to compiling."""
+    return max(min((os.cpu_count() or 1) - 2, most), 1)
 
 
 def _pytest(settings: Settings, what: Sequence[str], n_processes: int) -> list[Row]:

@@ -10,7 +10,7 @@ tested where there is no GPU. It differs from a GPU in what follows, and tests n
   a warp take turns, each running up to its next exchange; from the first or from the last
   (:attr:`Library.is_reversed`). A warp of which some lanes exchange and others have ended, or that
   is not whole, is refused. Elements outside of a raw array are refused.
-- Subnormal numbers in float32 are kept, or taken for zero as on a GPU (:attr:`Library.flushes`).
+- Subnormal numbers in float32 are taken for zero as on a GPU, or kept (:attr:`Library.flushes`).
 
 Arguments are checked as CuPy does it (cupy/_core/_kernel.pyx, ElementwiseKernel.__call__), and more
 strictly: a raw array must be contiguous, operands must be the same or disjoint, a number must be
@@ -272,14 +272,14 @@ class Library:
     is_reversed : bool
         Whether the last thread runs first.
     flushes : bool
-        Whether float32 kernels take subnormal numbers for zero.
+        Whether float32 kernels take subnormal numbers for zero, as they do on a GPU.
     launched : set
         What :func:`launched_as` gives for every kernel that has been launched.
     """
 
     def __init__(self) -> None:
         self.is_reversed = False
-        self.flushes = False
+        self.flushes = True
         self.launched: set[tuple[Any, ...]] = set()
         self.known = {launched_as(spec, T) for spec in kernels() for T in DTYPES}
         self.texts = list(dict.fromkeys(map(_text, kernels())))

@@ -7,8 +7,6 @@ all classes of shapes. How near is near is said, row by row, in ``TOLERANCE`` of
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -23,6 +21,7 @@ from tests.kernels.cases import (
     call_on,
     case,
     exact,
+    flushed,
     is_defined,
     tolerance,
 )
@@ -62,13 +61,6 @@ def test_an_operation(device, name, values, dtype):
                 raise AssertionError(
                     f"{shape}, {with_optional} optional operands: {error}"
                 ) from error
-
-
-def flushed(array: Any) -> Any:
-    """Take subnormal numbers for zero."""
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-        return array
-    return np.where(np.abs(array) < TINY, array.dtype.type(0), array)
 
 
 TINY = float(np.finfo(np.float32).tiny)
