@@ -56,10 +56,12 @@ def _pytest(settings: Settings, what: Sequence[str], n_processes: int) -> list[R
     """Share tests among several processes at the same time, and add up what they say."""
     options = ["-v", "-p", "no:cacheprovider", "--tb=short", "--device", settings.device]
     began = time.time()
+    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")  # of each process
     running = [
         subprocess.Popen(
             [sys.executable, "-m", "pytest", *options, "--shard", f"{n + 1}/{n_processes}", *what],
             cwd=ROOT,
+            env={**os.environ, **threads},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -42,7 +42,7 @@ PARTS: dict[str, Part] = {
     "racecheck": Part(functools.partial(checks.sanitizer, "racecheck"), 40),
     "synccheck": Part(functools.partial(checks.sanitizer, "synccheck"), 40),
     "classifiers": Part(checks.classifiers, 60),
-    "operations": Part(measurements.operations, 90, is_check=False),
+    "operations": Part(measurements.operations, 110, is_check=False),
     "steps": Part(measurements.steps, 60, is_check=False),
     "sizes": Part(measurements.sizes, 90, is_check=False),
     "cold starts": Part(measurements.cold_starts, 60, is_check=False),
