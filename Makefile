@@ -4,9 +4,10 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST_FLAGS ?=
 BENCH_FLAGS ?=
+EXPERIMENTS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help train test test-cpu test-emulated check lint fix docs bench bench-short gpu
+.PHONY: help train test test-cpu test-emulated check lint fix docs bench bench-short experiments gpu
 
 help:
 	@echo "make train   train the three classifiers on handwritten digits"
@@ -16,6 +17,7 @@ help:
 	@echo "make docs    write the generated reference page"
 	@echo "make bench   time training on the CPU, beside scikit-learn, PyTorch and JAX"
 	@echo "make bench-short   time a training step and every operation"
+	@echo "make experiments   repeat the course's and the papers' results, and write a page"
 	@echo "make gpu     check and measure on a GPU, with the interpreter that PYTHON names"
 
 train: $(VENV)/.train
@@ -47,6 +49,10 @@ bench: $(VENV)/.bench
 # The two variables choose a BLAS kernel and cache size by hand; a measurement wants the native ones.
 bench-short: $(VENV)/.test
 	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python -m pytest bench --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,min,rounds --benchmark-sort=name
+
+# What is there already is not repeated: interrupted, it goes on where it stopped.
+experiments: $(VENV)/.test
+	$(BIN)/python -m bench.experiments $(EXPERIMENTS)
 
 # No virtual environment: CuPy and all else are those that the machine has.
 gpu:

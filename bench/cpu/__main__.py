@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from bench.cpu.parts import PARTS, Settings
 from bench.cpu.problems import NETWORKS
 from bench.cpu.turns import BY_HAND, ROOT, Failed
+from bench.folders import cannot_write
 from xpnet.files import write_whole
 from xpnet.kernels.blas import available_cpus
 from xpnet.report import plotting_problem
@@ -29,11 +29,9 @@ def main() -> int:
     if arguments.profile is not None:
         return _profile(arguments)
     folder = Path(arguments.out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        sys.stderr.write(f"--out: cannot write into {folder}: {error.strerror or error}\n")
+    problem = cannot_write("--out", folder)
+    if problem is not None:
+        sys.stderr.write(problem)
         return 2
     settings = Settings(arguments.threads, arguments.quick, _say)
     when = datetime.datetime.now(datetime.UTC)

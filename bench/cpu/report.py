@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import io
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+from bench import markdown
 from bench.cpu.contestants import FLOOR, OURS
 from bench.cpu.turns import Spread
+from bench.pictures import BLUE, GREY, bare, figure, png
 
 __all__ = ["draw", "page"]
 
@@ -45,16 +45,8 @@ def page(found: dict[str, Any], picture: str | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [
-        f"| {' | '.join(titles)} |",
-        f"|{'|'.join('---' for _ in titles)}|",
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
-
-
 def _machine(rows: list[Row]) -> list[str]:
-    return _table(("", ""), [(row[""], str(row["is"])) for row in rows])
+    return markdown.table(("", ""), [(row[""], str(row["is"])) for row in rows])
 
 
 def _ratio(values: list[float] | None) -> str:
@@ -96,7 +88,7 @@ def _steps(rows: list[Row]) -> list[str]:
                 )
             )
         titles = ("", "times xpnet", "times floor", "us a step", "steps/s", "samples/s", "versions")
-        lines += [*_table(titles, table), ""]
+        lines += [*markdown.table(titles, table), ""]
     lines += [f"- {name}: {text}." for name, text in settings.items()]
     return lines
 
@@ -135,7 +127,7 @@ def _accuracy(rows: list[Row]) -> list[str]:
         "for xpnet, numbers in [0, 1] for the others) to a network that is that good, without "
         "imports. Every run has a seed of its own, and how many epochs it takes is luck.",
         "",
-        *_table(titles, table),
+        *markdown.table(titles, table),
     ]
 
 
@@ -159,7 +151,7 @@ def _memory(rows: list[Row]) -> list[str]:
         "after its imports and a tiny training (the last column). The budget is data + 4 x "
         "parameters + 2 x activations of a minibatch + 60 MB, xpnet's bound.",
         "",
-        *_table(titles, table),
+        *markdown.table(titles, table),
     ]
 
 
@@ -173,7 +165,7 @@ def _starting(rows: list[Row]) -> list[str]:
         "A whole process: Python starts, imports, and ends; or draws 32 samples, makes the network "
         "784-128-10 and takes one step.",
         "",
-        *_table(("", "until", "seconds"), table),
+        *markdown.table(("", "until", "seconds"), table),
     ]
 
 
@@ -200,7 +192,7 @@ def _scaling(rows: list[Row]) -> list[str]:
                 cells += [f"{row[FLOOR]:,.0f}", _slope(row, FLOOR)]
                 cells.append(f"{row[OURS] / row[FLOOR]:.2f}")
             table.append(cells)
-        lines += [*_table(titles, table), ""]
+        lines += [*markdown.table(titles, table), ""]
         if "slope of all" in chosen[-1]:
             slope = chosen[-1]["slope of all"]
             lines += [f"Slope of a straight line through all of xpnet's: {slope:.2f}.", ""]
@@ -231,12 +223,9 @@ _TABLES: dict[str, Callable[[list[Row]], list[str]]] = {
     "scaling": _scaling,
 }
 
-_BLUE, _GREY = "#1f5fa8", "#8a8a8a"
-
 
 def draw(parts: dict[str, list[Row]]) -> bytes | None:
     """Draw steps beside their floor, and cost against size, as PNG; None where there is neither."""
-    figure_module: Any = importlib.import_module("matplotlib.figure")
     steps = [row for row in parts.get("steps", []) if row.get("times_floor")]
     networks = list(dict.fromkeys(row["network"] for row in steps))
     series = list(dict.fromkeys(row["along"] for row in parts.get("scaling", [])))
@@ -244,8 +233,8 @@ def draw(parts: dict[str, list[Row]]) -> bytes | None:
         return None
     columns = max(len(networks), len(series))
     n_rows = bool(networks) + bool(series)
-    figure = figure_module.Figure(figsize=(3.6 * columns, 3.8 * n_rows), layout="constrained")
-    axes = figure.subplots(n_rows, columns, squeeze=False)
+    drawn = figure(3.6 * columns, 3.8 * n_rows)
+    axes = drawn.subplots(n_rows, columns, squeeze=False)
     for row_of_axes in axes:
         for ax in row_of_axes:
             ax.set_visible(False)
@@ -255,10 +244,8 @@ def draw(parts: dict[str, list[Row]]) -> bytes | None:
         _curve(
             ax, [row for row in parts["scaling"] if row["along"] == along and OURS in row], along
         )
-    figure.suptitle("Training on the CPU: steps beside their products, and cost against size")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
+    drawn.suptitle("Training on the CPU: steps beside their products, and cost against size")
+    return png(drawn)
 
 
 def _bars(ax: Any, rows: list[Row], network: str) -> None:
@@ -269,7 +256,7 @@ def _bars(ax: Any, rows: list[Row], network: str) -> None:
         [row["times_floor"][0] - row["times_floor"][1] for row in rows],
         [row["times_floor"][2] - row["times_floor"][0] for row in rows],
     ]
-    colours = [_BLUE if name.startswith("xpnet") else _GREY for name in names]
+    colours = [BLUE if name.startswith("xpnet") else GREY for name in names]
     places = range(len(names))
     ax.barh(places, values, color=colours, xerr=spread, error_kw={"linewidth": 0.8})
     ax.set_yticks(places, names, fontsize=8)
@@ -280,24 +267,20 @@ def _bars(ax: Any, rows: list[Row], network: str) -> None:
         ax.text(value + over, place, f" {value:.2f}", va="center", fontsize=8)
     ax.set_title(network.replace(", ", "\n"), fontsize=9)
     ax.set_xlabel("times its products", fontsize=8)
-    ax.tick_params(axis="x", labelsize=8)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
+    bare(ax)
 
 
 def _curve(ax: Any, rows: list[Row], along: str) -> None:
     ax.set_visible(True)
     x = [row["x"] for row in rows]
-    ax.loglog(x, [row[OURS] for row in rows], "o-", color=_BLUE, markersize=3, label="xpnet, fused")
+    ax.loglog(x, [row[OURS] for row in rows], "o-", color=BLUE, markersize=3, label="xpnet, fused")
     if all(FLOOR in row for row in rows):
         floor = [row[FLOOR] for row in rows]
-        ax.loglog(x, floor, "o--", color=_GREY, markersize=3, label="products alone")
+        ax.loglog(x, floor, "o--", color=GREY, markersize=3, label="products alone")
     ax.set_xticks(x, [str(value) for value in x], rotation=45)
     ax.set_xticks([], minor=True)
     ax.set_xlabel(along, fontsize=8)
     unit = "microseconds an epoch" if along == "samples" else "microseconds a step"
     ax.set_ylabel(unit, fontsize=8)
-    ax.tick_params(labelsize=8)
+    bare(ax)
     ax.legend(fontsize=7, frameon=False)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)

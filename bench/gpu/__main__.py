@@ -19,6 +19,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from bench.folders import cannot_write
 from bench.gpu import report
 from bench.gpu.outcome import Failed, Incomplete, Settings, Skipped
 from bench.gpu.parts import PARTS
@@ -55,11 +56,9 @@ def main() -> int:
     if arguments.part:
         return _run_here(arguments.part, settings, Path(arguments.result))
     folder = Path(arguments.out or (tempfile.mkdtemp() if arguments.rehearse else RESULTS))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        sys.stderr.write(f"--out: cannot write into {folder}: {error.strerror or error}\n")
+    problem = cannot_write("--out", folder)
+    if problem is not None:
+        sys.stderr.write(problem)
         return 2
     return _run_all(settings, arguments.only or list(PARTS), folder)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench import markdown
+
 __all__ = ["WRONG", "line", "page", "summary"]
 
 WRONG = {"failed", "interrupted", "not run"}  # what becomes of a part, where all is not well
@@ -90,10 +92,9 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     if not rows:
         return []
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    return lines + [
-        "| " + " | ".join(_cell(row.get(column, "")) for column in columns) + " |" for row in rows
-    ]
+    return markdown.table(
+        columns, [[_cell(row.get(column, "")) for column in columns] for row in rows]
+    )
 
 
 def _cell(value: Any) -> str:

@@ -1,0 +1,90 @@
+"""Points in the plane: what a network makes of it, and pictures of that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench import pictures
+from xpnet import nn, training
+
+__all__ = ["Points", "draw_regions", "outcome", "region"]
+
+Points = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # samples and labels
+
+_N = 90  # places along each axis
+_LEVELS = "0123456789"
+
+
+def outcome(
+    network: nn.Network, history: training.History, data: tuple[Points, Points]
+) -> dict[str, Any]:
+    """Give what is kept of a training on two classes of points: the training ones, the test ones.
+
+    Returns
+    -------
+    dict
+        ``cost``, pairs of an iteration and its cost; ``train`` and ``test``, accuracies;
+        ``region``, see :func:`region`.
+    """
+    accuracies = [training.evaluate(network, "sigmoid_cross_entropy", *part)[1] for part in data]
+    return {
+        "cost": history.cost,
+        "train": accuracies[0],
+        "test": accuracies[1],
+        "region": region(network, data[0][0]),
+    }
+
+
+def region(network: nn.Network, X: npt.NDArray[Any]) -> dict[str, Any]:
+    """Ask a network of one output about places all over the samples' rectangle and around it.
+
+    Returns
+    -------
+    dict
+        ``box``, (left, right, bottom, top); and ``rows``, from the bottom, each a text with a digit
+        for every place: the probability of class 1 in tenths.
+    """
+    low, high = X.min(axis=0), X.max(axis=0)
+    margin = 0.08 * (high - low)
+    (left, bottom), (right, top) = low - margin, high + margin
+    across, up = np.meshgrid(np.linspace(left, right, _N), np.linspace(bottom, top, _N))
+    logits = network.predict(np.stack([across.ravel(), up.ravel()], axis=-1))
+    tenths = np.minimum(10 / (1 + np.exp(-np.clip(logits, -50, 50))), 9).astype(int)
+    rows = tenths.reshape(_N, _N)
+    return {
+        "box": [float(v) for v in (left, right, bottom, top)],
+        "rows": ["".join(_LEVELS[tenth] for tenth in row) for row in rows],
+    }
+
+
+def draw_regions(
+    panels: Sequence[tuple[str, dict[str, Any]]],
+    X: npt.NDArray[Any],
+    y: npt.NDArray[Any],
+    *,
+    columns: int = 3,
+) -> bytes:
+    """Draw what networks make of the plane, with the samples on it, as PNG."""
+    n_rows = -(-len(panels) // columns)
+    drawn = pictures.figure(3.5 * columns, 3.1 * n_rows)
+    grid = drawn.subplots(n_rows, columns, squeeze=False)
+    for ax in grid.flat:
+        ax.set_visible(False)
+    for ax, (title, found) in zip(grid.flat, panels, strict=False):
+        ax.set_visible(True)
+        tenths = np.array([[int(digit) for digit in row] for row in found["rows"]])
+        box = found["box"]
+        ax.imshow(tenths + 0.5, origin="lower", extent=box, vmin=0, vmax=10, cmap="RdBu_r",
+                  alpha=0.6, aspect="auto")  # fmt: skip
+        if tenths.min() < 5 <= tenths.max():
+            places = [np.linspace(low, high, _N) for low, high in (box[:2], box[2:])]
+            ax.contour(*places, tenths >= 5, levels=[0.5], colors="black", linewidths=1)
+        for label, colour in ((0, "#053061"), (1, "#67001f")):
+            ax.scatter(*X[y == label].T, s=7, color=colour, edgecolor="white", linewidth=0.3)
+        ax.set_title(title, fontsize=9)
+        ax.tick_params(labelsize=7)
+    return pictures.png(drawn)

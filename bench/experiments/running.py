@@ -1,0 +1,221 @@
+"""Carrying out runs, each in a process of its own, and keeping what came out.
+
+A run's outcome is a file, which is written whole or not at all and holds the arguments too. A run
+whose file is there with the same arguments, and the same recipes, is not repeated: that is how an
+interrupted command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.cpu.turns import ROOT, environment
+from bench.experiments.experiment import Experiment
+from xpnet.data import DataError
+from xpnet.files import write_whole
+from xpnet.kernels.blas import available_cpus
+from xpnet.recipe import load_recipe
+
+__all__ = ["Run", "carry_out", "outcome", "run_as_child", "run_here", "runs_of"]
+
+_CANNOT = 2  # exit status of a run whose data or packages are not there
+
+
+@dataclass(frozen=True, eq=False)  # each is itself: they are keys
+class Run:
+    """One run of an experiment.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    key : str
+    arguments : dict
+    file : Path
+        Where its outcome is kept.
+    is_short : bool
+    """
+
+    experiment: Experiment
+    key: str
+    arguments: dict[str, Any]
+    file: Path
+    is_short: bool
+
+
+def runs_of(experiment: Experiment, folder: Path, *, is_short: bool) -> list[Run]:
+    """List the runs of an experiment."""
+    return [
+        Run(
+            experiment,
+            key,
+            arguments,
+            folder / experiment.name / f"{re.sub('[^a-z0-9.]+', '-', key.lower())}.json",
+            is_short,
+        )
+        for key, arguments in experiment.runs(is_short).items()
+    ]
+
+
+def outcome(run: Run) -> dict[str, Any] | None:
+    """Give what is kept of a run, if it is one with these very arguments."""
+    try:
+        kept = json.loads(run.file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(kept, dict) or kept.get("arguments") != run.arguments:
+        return None
+    return kept if kept.get("recipes") == _digest(run.experiment.recipes) else None
+
+
+@functools.cache
+def _digest(recipes: tuple[str, ...]) -> str:
+    """Tell recipes from others by all that they say."""
+    files = [ROOT / name if name.endswith(".toml") else name for name in recipes]
+    values = [load_recipe(file).values for file in files]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def run_here(run: Run) -> dict[str, Any]:
+    """Carry out a run in this process, and keep what came out."""
+    began = time.perf_counter()
+    result = run.experiment.run(**run.arguments)
+    kept = {
+        "arguments": run.arguments,
+        "recipes": _digest(run.experiment.recipes),
+        "result": result,
+        "seconds": round(time.perf_counter() - began, 1),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    run.file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(run.file, (json.dumps(kept, allow_nan=False) + "\n").encode())
+    return kept
+
+
+def run_as_child(run: Run) -> int:
+    """Carry out a run for :func:`carry_out`, and give an exit status."""
+    try:
+        run_here(run)
+    except (DataError, ImportError) as error:  # a line is enough
+        sys.stderr.write(f"{error}\n")
+        return _CANNOT
+    return 0
+
+
+def carry_out(runs: Sequence[Run], say: Callable[[str], None]) -> dict[Run, str]:
+    """Carry out runs in processes of their own, as many at a time as there are processors.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        All with the same number of threads.
+    say : callable
+        Gets a line for every run that has ended.
+
+    Returns
+    -------
+    dict of Run to str
+        For those that failed, why.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After Ctrl-C; what has ended until then is kept.
+    """
+    if not runs:
+        return {}
+    n_threads = runs[0].experiment.n_threads
+    n_workers = max(available_cpus() // n_threads, 1)
+    children = _Children()
+    failed: dict[Run, str] = {}
+    with ThreadPoolExecutor(n_workers) as pool:
+        waiting: dict[Future[str | None], Run] = {
+            pool.submit(_in_a_child, run, children): run for run in runs
+        }
+        n_done = 0
+        try:
+            while waiting:
+                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    run, why = waiting.pop(future), future.result()
+                    n_done += 1
+                    if why is not None:
+                        failed[run] = why
+                    kept = outcome(run)
+                    took = f"{kept['seconds']:.0f} s" if kept and why is None else f"failed: {why}"
+                    say(f"  {n_done}/{len(runs)} {run.experiment.name}: {run.key}, {took}")
+        except BaseException:
+            children.end()
+            raise
+    return failed
+
+
+class _Children:
+    """Processes that are to end with this one."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._is_over = False
+        self._lock = threading.Lock()
+
+    def start(self, command: list[str], **options: Any) -> subprocess.Popen[bytes] | None:
+        """Start one, unless all is over."""
+        with self._lock:
+            if self._is_over:
+                return None
+            # Ctrl-C is this process's to handle: a training would take it for its own end.
+            child = subprocess.Popen(command, start_new_session=True, **options)
+            self._running.add(child)
+            return child
+
+    def wait(self, child: subprocess.Popen[bytes]) -> int:
+        """Wait for one, and give its exit status."""
+        status = child.wait()
+        with self._lock:
+            self._running.discard(child)
+        return status
+
+    def end(self) -> None:
+        """End all, and start no more."""
+        with self._lock:
+            self._is_over = True
+            for child in self._running:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+
+
+def _in_a_child(run: Run, children: _Children) -> str | None:
+    """Carry out a run in a process, and give the reason if it fails."""
+    command = [sys.executable, "-m", "bench.experiments", "--run", run.experiment.name, run.key]
+    command += ["--kept", str(run.file.parent.parent.resolve())]
+    command += ["--short"] if run.is_short else []
+    with tempfile.TemporaryFile() as said:
+        environ = environment("xpnet", run.experiment.n_threads)
+        child = children.start(
+            command, cwd=ROOT, env=environ, stdout=said, stderr=subprocess.STDOUT
+        )
+        if child is None:
+            return "interrupted"
+        status = children.wait(child)
+        said.seek(0)
+        text = said.read()[-3000:].decode(errors="replace").strip()
+    if status == 0:
+        return None
+    lines = text.splitlines() or ["it said nothing"]
+    return lines[-1] if status == _CANNOT else f"exit status {status}: {text}"
