@@ -36,6 +36,7 @@ def test_what_is_shipped():
         "diabetes-shallow",
         *(f"digits-{kind}" for kind in kinds),
         "fashion-mnist",
+        "fashion-mnist-best",
     ]
     for name in recipe_names():
         recipe = load_recipe(name)
@@ -46,9 +47,9 @@ def test_what_is_shipped():
         kind = name.rpartition("-")[2]
         n_layers = {"logistic": 1, "shallow": 2}.get(kind)
         assert len(widths) == n_layers if n_layers else len(widths) >= 3
-    assert widths == [256, 128, 10]
-    assert recipe.values["optimizer"]["type"] == "adam"
-    assert recipe.values["training"]["epochs"] <= 20
+    assert widths == [1024, 1024, 10]
+    assert recipe.values["optimizer"]["type"] == "adamw"
+    assert load_recipe("fashion-mnist").values["training"]["epochs"] <= 20
 
 
 def test_running_one(dev):

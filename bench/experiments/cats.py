@@ -31,7 +31,6 @@ VARIANTS: dict[str, list[str]] = {
     "augmentation": [
         'training.augmentation=[{ type = "flip" }, { type = "shift", pixels = 4, fill = 0.5 }]'
     ],
-    "flips alone": ['training.augmentation=["flip"]'],
     "standardised pixels": ["data.normalise=standardise"],
     "each image standardised": ["data.normalise=per-image"],
 }
