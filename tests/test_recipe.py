@@ -43,7 +43,7 @@ def test_what_is_shipped():
         assert recipe.name == name
         assert recipe.values["description"]
         layers = recipe.values["network"]["layers"]
-        widths = [layer["units"] for layer in layers if layer["type"] == "dense"]
+        widths = [layer["units"] for layer in layers if "units" in layer]
         kind = name.rpartition("-")[2]
         n_layers = {"logistic": 1, "shallow": 2}.get(kind)
         assert len(widths) == n_layers if n_layers else len(widths) >= 3

@@ -126,7 +126,8 @@ def _section(results: Results) -> Section:
             )
         )
     lines = [
-        "784-100-100-100-10 as in the paper's section 4.1, plain gradient descent, batches of 60, "
+        "784-100-100-100-10 as in the paper's section 4.1 (from memory, not verified), plain "
+        "gradient descent, batches of 60, "
         f"15 epochs at most. Epochs until {TARGET:g} of 6,000 validation images are right, by "
         "learning rate: medians of three seeds, with the least and the most; >15 for those that "
         "do not get there.",
@@ -184,7 +185,7 @@ EXPERIMENT = Experiment(
     name="batch-norm",
     title="Batch normalisation: epochs to an accuracy, by learning rate",
     claimed="the same accuracy in 14 times fewer steps, at higher learning rates (an Inception "
-    "network on ImageNet)",
+    "network on ImageNet; from memory, not verified)",
     source="Ioffe and Szegedy, Batch normalization, ICML 2015, abstract and section 4; on other "
     "data and a small network",
     runs=_runs,

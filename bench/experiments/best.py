@@ -15,7 +15,7 @@ __all__ = ["EXPERIMENT"]
 
 NAME = "fashion-mnist-best"
 TRIED = Path(__file__).resolve().parent / "best.csv"
-MINUTES = 10
+N_THREADS = 2
 
 
 def _run(changes: list[str]) -> dict[str, Any]:
@@ -48,18 +48,20 @@ def _section(results: Results) -> Section:
                 ("MLP 256-128-100, the data set's README", "0.8833"),
                 ("support vectors, RBF kernel, the paper", "0.897"),
                 ("XGBoost, the README", "0.898"),
-                ("`fashion-mnist`, shipped, ten seconds", "0.895"),
+                ("`fashion-mnist`, shipped with xpnet, as the README says", "0.895"),
                 (f"**`{NAME}`**, {minutes:.1f} minutes", f"**{found['accuracy']:.4f}**"),
             ],
         ),
         "",
         f"{found['parameters']:,} parameters; training error {100 * found['train_error']:.2f} %. "
-        "The test images were looked at once, by this run. What was tried before, in this order, "
-        "was chosen on 6,000 of the training images; the recipe then trains on all 60,000:",
+        "No choice was made by the test images. This is what was tried, in this order, with 6,000 "
+        "of the training images held out to choose by; the recipe trains on all 60,000. A standard "
+        "error of these accuracies is 0.004, so the cost was looked at too:",
         "",
         *markdown.table(titles, tried),
     ]
-    return Section(f"{found['accuracy']:.4f} in {minutes:.1f} minutes on two threads", lines)
+    came_out = f"{found['accuracy']:.4f} in {minutes:.1f} minutes on {N_THREADS} threads"
+    return Section(came_out, lines)
 
 
 EXPERIMENT = Experiment(
@@ -73,5 +75,5 @@ EXPERIMENT = Experiment(
     section=_section,
     recipes=(NAME,),
     one_run="xpnet train fashion-mnist-best",
-    n_threads=2,
+    n_threads=N_THREADS,
 )

@@ -12,7 +12,7 @@ import numpy as np
 from xpnet.data import Dataset
 from xpnet.recipe import Recipe, Result, load_recipe
 
-__all__ = ["SHORT", "errors", "load_data", "recipe", "run"]
+__all__ = ["SHORT", "errors", "load_data", "part", "recipe", "run"]
 
 FOLDER = Path(__file__).resolve().parent
 # A short form trains on scikit-learn's digits, which are everywhere, for an epoch.
@@ -50,11 +50,12 @@ def run(name: str, changes: Sequence[str], n_train: int | None = None, seed: int
     chosen = recipe(name, [*changes, f"seed={seed}"])
     data = load_data(chosen)
     if n_train is not None and n_train < len(data.X_train):
-        data = _part(data, n_train, seed)
+        data = part(data, n_train, seed)
     return chosen.run(data)
 
 
-def _part(data: Dataset, n: int, seed: int) -> Dataset:
+def part(data: Dataset, n: int, seed: int) -> Dataset:
+    """Draw so many training samples, the classes in equal parts."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(data.y_train))
     each = n // data.n_classes

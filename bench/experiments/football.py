@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from bench import markdown
-from bench.cpu.turns import ROOT
 from bench.experiments.experiment import Experiment, Results, Section
 from bench.experiments.planar import Points, draw_regions, outcome
 from bench.experiments.words import spread
@@ -42,9 +41,9 @@ def load(folder: str | os.PathLike[str] | None = None) -> tuple[Points, Points]:
     """
     import scipy.io
 
-    where = Path(folder or os.environ.get("XPNET_DATA_DIR") or ROOT.parent / "shared" / "data")
-    file = where / "football.mat"
-    if not file.is_file():
+    where = folder or os.environ.get("XPNET_DATA_DIR")
+    file = Path(where or ".") / "football.mat"
+    if not where or not file.is_file():
         raise DataError(
             "football.mat is not there: put the file of the course's exercise into a folder, and "
             "say which with XPNET_DATA_DIR"
@@ -198,7 +197,7 @@ def _section(results: Results) -> Section:
         f"notebook's one mask {results['frozen']['test']:.3f}, with fresh masks {spread(tests)} "
         "(five seeds)"
     )
-    return Section(came_out, lines, {"football.png": draw_regions(panels, *load()[0])})
+    return Section(came_out, lines, {"football.png": draw_regions(panels)})
 
 
 def _whether(is_equal: bool) -> str:

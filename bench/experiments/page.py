@@ -23,20 +23,25 @@ class Done:
         None where runs are missing.
     missing : str
         Why, in that case.
-    seconds : float
-        Of all runs, added up.
-    dates : sequence of str
-        Of the runs, as ISO 8601.
+    kept : sequence of dict
+        What :func:`~bench.experiments.running.run_here` keeps of each run that is there.
     """
 
     experiment: Experiment
     section: Section | None
     missing: str
-    seconds: float
-    dates: Sequence[str]
+    kept: Sequence[Mapping[str, Any]]
+
+    @property
+    def minutes(self) -> float:
+        """How long the runs take, as many at a time as there are processors."""
+        n_threads = self.experiment.n_threads
+        at_a_time = [max(found["machine"]["processors"] // n_threads, 1) for found in self.kept]
+        seconds = (found["seconds"] for found in self.kept)
+        return float(sum(s / n for s, n in zip(seconds, at_a_time, strict=True)) / 60)
 
 
-def page(all_done: Sequence[Done], machine: Mapping[str, Any], *, is_short: bool) -> str:
+def page(all_done: Sequence[Done], *, is_short: bool) -> str:
     """Write the page in Markdown."""
     lines = ["# Experiments: published results and ours", ""]
     if is_short:
@@ -66,17 +71,30 @@ def page(all_done: Sequence[Done], machine: Mapping[str, Any], *, is_short: bool
     ]
     for done in all_done:
         lines += ["", *_of(done)]
-    seconds = sum(done.seconds for done in all_done)
-    dates = sorted(date for done in all_done for date in done.dates)
-    lines += ["", "## The machine", ""]
-    if dates:
-        lines += [
-            f"Runs of {dates[0][:10]} to {dates[-1][:10]}, {seconds / 60:.0f} minutes of one "
-            "processor in all where a run has one thread; such runs go side by side.",
-            "",
-        ]
-    lines += markdown.table(("", ""), [(key, str(value)) for key, value in machine.items()])
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_machines(all_done)]) + "\n"
+
+
+def _machines(all_done: Sequence[Done]) -> list[str]:
+    """Say when the runs were carried out, how long they take and on what."""
+    kept = [found for done in all_done for found in done.kept]
+    if not kept:
+        return []
+    dates = sorted(found["date"][:10] for found in kept)
+    minutes = sum(done.minutes for done in all_done)
+    columns = list({repr(found["machine"]): found["machine"] for found in kept}.values())
+    keys = list(dict.fromkeys(key for machine in columns for key in machine))
+    when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    return [
+        "## Machine and time",
+        "",
+        f"{len(kept)} runs of {when}; {minutes:.0f} minutes, where runs of one thread go side by "
+        "side on all processors.",
+        "",
+        *markdown.table(
+            ("", *("" for _ in columns)),
+            [(key, *(str(machine.get(key, "-")) for machine in columns)) for key in keys],
+        ),
+    ]
 
 
 def _came_out(done: Done) -> str:
@@ -91,9 +109,9 @@ def _of(done: Done) -> list[str]:
         "",
         f"- **Claimed:** {experiment.claimed} ({experiment.source}).",
         f"- **Came out:** {_came_out(done)}.",
-        f"- **To repeat:** `python -m bench.experiments {experiment.name} --again`, "
-        f"{max(done.seconds / 60, 0.1):.1f} minutes of runs; the settings are in "
-        f"[{module}](../../experiments/{module}).",
+        f"- **To repeat:** `python -m bench.experiments {experiment.name} --again`"
+        + (f", {max(done.minutes, 0.1):.1f} minutes" if done.kept else "")
+        + f"; the settings are in [{module}](../../experiments/{module}).",
     ]
     if experiment.one_run:
         lines.append(f"- **One run by itself:** `{experiment.one_run}`.")

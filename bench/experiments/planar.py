@@ -35,18 +35,18 @@ def outcome(
         "cost": history.cost,
         "train": accuracies[0],
         "test": accuracies[1],
-        "region": region(network, data[0][0]),
+        "region": region(network, *data[0]),
     }
 
 
-def region(network: nn.Network, X: npt.NDArray[Any]) -> dict[str, Any]:
+def region(network: nn.Network, X: npt.NDArray[Any], y: npt.NDArray[Any]) -> dict[str, Any]:
     """Ask a network of one output about places all over the samples' rectangle and around it.
 
     Returns
     -------
     dict
-        ``box``, (left, right, bottom, top); and ``rows``, from the bottom, each a text with a digit
-        for every place: the probability of class 1 in tenths.
+        ``box``, (left, right, bottom, top); ``rows``, from the bottom, each a text with a digit for
+        every place: the probability of class 1 in tenths; and the samples, ``X`` and ``y``.
     """
     low, high = X.min(axis=0), X.max(axis=0)
     margin = 0.08 * (high - low)
@@ -58,16 +58,12 @@ def region(network: nn.Network, X: npt.NDArray[Any]) -> dict[str, Any]:
     return {
         "box": [float(v) for v in (left, right, bottom, top)],
         "rows": ["".join(_LEVELS[tenth] for tenth in row) for row in rows],
+        "X": X.round(4).tolist(),
+        "y": y.tolist(),
     }
 
 
-def draw_regions(
-    panels: Sequence[tuple[str, dict[str, Any]]],
-    X: npt.NDArray[Any],
-    y: npt.NDArray[Any],
-    *,
-    columns: int = 3,
-) -> bytes:
+def draw_regions(panels: Sequence[tuple[str, dict[str, Any]]], *, columns: int = 3) -> bytes:
     """Draw what networks make of the plane, with the samples on it, as PNG."""
     n_rows = -(-len(panels) // columns)
     drawn = pictures.figure(3.5 * columns, 3.1 * n_rows)
@@ -83,6 +79,7 @@ def draw_regions(
         if tenths.min() < 5 <= tenths.max():
             places = [np.linspace(low, high, _N) for low, high in (box[:2], box[2:])]
             ax.contour(*places, tenths >= 5, levels=[0.5], colors="black", linewidths=1)
+        X, y = np.array(found["X"]), np.array(found["y"])
         for label, colour in ((0, "#053061"), (1, "#67001f")):
             ax.scatter(*X[y == label].T, s=7, color=colour, edgecolor="white", linewidth=0.3)
         ax.set_title(title, fontsize=9)

@@ -2,7 +2,8 @@
 
 A run's outcome is a file, which is written whole or not at all and holds the arguments too. A run
 whose file is there with the same arguments, and the same recipes, is not repeated: that is how an
-interrupted command goes on where it stopped.
+interrupted command goes on where it stopped. Of a change of the code they do not know: after one,
+``--again``.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any
 from bench.cpu.turns import ROOT, environment
 from bench.experiments.experiment import Experiment
 from xpnet.data import DataError
+from xpnet.environment import versions
 from xpnet.files import write_whole
 from xpnet.kernels.blas import available_cpus
 from xpnet.recipe import load_recipe
@@ -100,6 +102,7 @@ def run_here(run: Run) -> dict[str, Any]:
         "arguments": run.arguments,
         "recipes": _digest(run.experiment.recipes),
         "result": result,
+        "machine": {"processors": available_cpus(), **versions()},
         "seconds": round(time.perf_counter() - began, 1),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
@@ -144,12 +147,12 @@ def carry_out(runs: Sequence[Run], say: Callable[[str], None]) -> dict[Run, str]
     n_workers = max(available_cpus() // n_threads, 1)
     children = _Children()
     failed: dict[Run, str] = {}
+    waiting: dict[Future[str | None], Run] = {}
+    n_done = 0
     with ThreadPoolExecutor(n_workers) as pool:
-        waiting: dict[Future[str | None], Run] = {
-            pool.submit(_in_a_child, run, children): run for run in runs
-        }
-        n_done = 0
         try:
+            for run in runs:
+                waiting[pool.submit(_in_a_child, run, children)] = run
             while waiting:
                 done, _ = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
