@@ -116,9 +116,11 @@ def _write(kept: Path, out: str | None, failed: dict[Run, str], *, is_short: boo
     is_complete = not is_short and all(done.section for done in all_done)
     folder = Path(out or (PAGE if is_complete else kept))
     folder.mkdir(parents=True, exist_ok=True)
-    for done in all_done:
-        for name, picture in (done.section.pictures if done.section else {}).items():
+    for section in (done.section for done in all_done if done.section):
+        for name, picture in section.pictures.items():
             write_whole(folder / name, picture)
+        for name, picture in section.own_pictures.items():
+            write_whole(kept / name, picture)
     write_whole(folder / "README.md", page(all_done, is_short=is_short).encode())
     return folder
 

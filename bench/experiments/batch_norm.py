@@ -173,6 +173,7 @@ def _draw(results: Results) -> bytes:
                 lines[f"{rate:g}"] = list(enumerate(middle, start=1))
         pictures.curves(ax, lines)
         ax.axhline(TARGET, color="black", linewidth=0.6)
+        ax.set_ylim(0.7, 0.91)  # what lies below learns nothing, or slowly
         title = f"{activation}, {'batch norm' if normalised else 'plain'}"
         is_first = (row, column) == (0, 0)
         pictures.finish(

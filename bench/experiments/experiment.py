@@ -23,11 +23,14 @@ class Section:
         The rest, in Markdown.
     pictures : dict of str to bytes
         PNG files, by the names under which the lines refer to them.
+    own_pictures : dict of str to bytes
+        Those that may not be published, and are written where outcomes are kept.
     """
 
     came_out: str
     lines: list[str]
     pictures: dict[str, bytes] = field(default_factory=dict)
+    own_pictures: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
