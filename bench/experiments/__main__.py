@@ -138,6 +138,8 @@ def _gather(experiment: Experiment, kept: Path, reason: str, is_short: bool) -> 
             section = experiment.section({key: found["result"] for key, found in there.items()})
         except (DataError, ImportError) as error:
             missing = str(error)
+        except KeyError as error:  # kept by other code than this
+            missing = f"outcomes without {error}; --again makes them anew"
     return Done(experiment, section, missing, list(there.values()))
 
 

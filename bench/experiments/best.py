@@ -24,7 +24,6 @@ def _run(changes: list[str]) -> dict[str, Any]:
     return {
         "accuracy": result.test_accuracy,
         "parameters": result.network.n_parameters,
-        "epochs": len(result.history.reports),
         "cost": [[r.epoch + 1, r.cost, r.train_accuracy] for r in result.history.reports],
         **fashion.errors(result),
     }
