@@ -18,6 +18,7 @@ import pytest
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
+import bench.experiments.__main__ as main_module
 from bench.experiments import batch_norm, best, cats, circles, fashion, glorot, moons, running
 from bench.experiments.catalogue import EXPERIMENTS
 from bench.experiments.fashion import SHORT
@@ -120,25 +121,37 @@ def said(process):
     return process.returncode, out, err
 
 
-def test_what_is_there_is_not_repeated(tmp_path):
-    folders = ["--kept", str(tmp_path / "kept"), "--out", str(tmp_path / "page")]
-    status, out, err = said(command("circles", "--short", *folders))
+def test_what_is_there_is_not_repeated(tmp_path, monkeypatch):
+    kept = ["--kept", str(tmp_path)]
+    published = ROOT / "bench" / "results" / "experiments" / "README.md"
+    before = published.read_bytes()
+    status, out, err = said(command("circles", "--short", *kept))
     assert (status, err) == (0, "")
     assert "circles: 0 of 3 runs are there" in out
-    text = (tmp_path / "page" / "README.md").read_text(encoding="utf-8")
+    assert f"written: {tmp_path / 'README.md'}" in out
+    assert published.read_bytes() == before  # it waits until there is everything for it
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "zeros 0.500" in text
     assert "not there: 8 of 8 runs are missing" in text  # football was not asked for
-    file = tmp_path / "kept" / "circles" / "he.json"
-    before = file.stat().st_mtime_ns
-    (tmp_path / "kept" / "circles" / "zeros.json").write_text('{"arguments": {"epochs": 3')
-    status, out, err = said(command("circles", "--short", *folders))
+    file = tmp_path / "circles" / "he.json"
+    written = file.stat().st_mtime_ns
+    (tmp_path / "circles" / "zeros.json").write_text('{"arguments": {"epochs": 3')
+    status, out, err = said(command("circles", "--short", *kept))
     assert (status, err) == (0, "")
     assert "circles: 2 of 3 runs are there" in out
-    assert file.stat().st_mtime_ns == before
-    status, out, _ = said(command("circles", "--short", "--again", *folders))
-    assert status == 0
-    assert "circles: 0 of 3" in out
-    assert file.stat().st_mtime_ns > before
+    assert file.stat().st_mtime_ns == written
+
+    asked: list[running.Run] = []
+
+    def carry_out(runs, say):
+        asked.extend(runs)
+        return {}
+
+    monkeypatch.setattr(main_module, "carry_out", carry_out)
+    for again, n_runs in ((False, 0), (True, 3)):
+        asked.clear()
+        main_module._carry_out(circles.EXPERIMENT, tmp_path, again, True)
+        assert len(asked) == n_runs
 
 
 def test_other_arguments_are_another_run(tmp_path):
@@ -151,19 +164,18 @@ def test_other_arguments_are_another_run(tmp_path):
     assert running.outcome(other) is None
 
 
-def test_missing_data_are_named_and_the_rest_goes_on(tmp_path):
+def test_missing_data_are_named(tmp_path):
     pytest.importorskip("scipy.io")
     (tmp_path / "data").mkdir()
     folders = ["--kept", str(tmp_path / "kept"), "--out", str(tmp_path / "page")]
     status, out, err = said(
-        command("football", "circles", "--short", *folders, XPNET_DATA_DIR=str(tmp_path / "data"))
+        command("football", "--short", *folders, XPNET_DATA_DIR=str(tmp_path / "data"))
     )
     assert status == 1
     assert "football, none: football.mat is not there: put the file" in err
     assert "Traceback" not in err + out
     text = (tmp_path / "page" / "README.md").read_text(encoding="utf-8")
     assert "8 of 8 runs are missing; football.mat is not there" in text
-    assert "zeros 0.500" in text
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
@@ -174,9 +186,11 @@ def test_ctrl_c_keeps_what_has_ended(tmp_path):
     began = time.monotonic()
     while not list(folder.glob("*.json")) and time.monotonic() - began < 60:
         time.sleep(0.05)
+    assert of_folder(folder.parent)
     process.send_signal(signal.SIGINT)
     status, _, err = said(process)
     assert status == 130, err
+    assert not of_folder(folder.parent)  # runs end with their command
     assert err == "stopped; the same command goes on from here\n"
     kept = list(folder.glob("*.json"))
     assert kept
@@ -337,20 +351,19 @@ def test_the_gain_of_the_cats_tools_is_what_accuracy_rises_by():
     assert cats._error(gains, 209) == pytest.approx(alone * np.sqrt(1 + 20 * 50 / 209))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_runs_end_with_their_command(tmp_path, number):
-    process = command("moons", "--kept", str(tmp_path), "--out", str(tmp_path / "page"))
-    assert process.stdout is not None
-    process.stdout.readline()
-    running_now: list[str] = []
-    began = time.monotonic()
-    while not running_now and time.monotonic() - began < 60:
-        running_now = of_folder(tmp_path)
-    process.send_signal(number)
-    status, _, err = said(process)
-    assert status == 130, err
-    assert not of_folder(tmp_path)
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_other_ends_are_as_ctrl_c(name):
+    number = getattr(signal, name, None)
+    if number is None:
+        pytest.skip(f"there is no {name}")
+    before = {n: signal.getsignal(getattr(signal, n)) for n in ("SIGTERM", "SIGHUP")}
+    try:
+        main_module.handle_ends()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+    finally:
+        for n, handler in before.items():
+            signal.signal(getattr(signal, n), handler)
 
 
 def of_folder(folder):
@@ -377,12 +390,3 @@ def test_other_recipes_are_another_run(tmp_path):
     )
     assert running.outcome(run) is not None
     assert running.outcome(other) is None
-
-
-def test_the_page_of_the_repository_waits_for_all(tmp_path):
-    """One experiment alone leaves it as it is."""
-    before = (ROOT / "bench" / "results" / "experiments" / "README.md").read_bytes()
-    status, out, err = said(command("circles", "--short", "--kept", str(tmp_path)))
-    assert (status, err) == (0, "")
-    assert f"written: {tmp_path / 'README.md'}" in out
-    assert (ROOT / "bench" / "results" / "experiments" / "README.md").read_bytes() == before

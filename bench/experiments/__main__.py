@@ -46,9 +46,7 @@ def main() -> int:
         if problem is not None:
             sys.stderr.write(problem)
             return 2
-    for name in ("SIGTERM", "SIGHUP"):  # runs end with their command
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _end)
+    handle_ends()
     chosen = [EXPERIMENTS[name] for name in arguments.names or EXPERIMENTS]
     failed: dict[Run, str] = {}
     status = 0
@@ -69,6 +67,13 @@ def main() -> int:
     for run, why in failed.items():
         sys.stderr.write(f"{run.experiment.name}, {run.key}: {why}\n")
     return int(bool(failed))
+
+
+def handle_ends() -> None:
+    """See to it that runs end with their command, however that ends."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _end)
 
 
 def _end(number: int, frame: Any) -> None:
