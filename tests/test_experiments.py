@@ -143,7 +143,7 @@ def test_what_is_there_is_not_repeated(tmp_path, monkeypatch):
 
     asked: list[running.Run] = []
 
-    def carry_out(runs, say):
+    def carry_out(runs, _say):
         asked.extend(runs)
         return {}
 
