@@ -212,10 +212,10 @@ def test_the_list():
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == recipe_names()
-    assert lines[0].split(maxsplit=1) == [
-        "cats-deep",
-        "Cat or not: four layers, weights scaled by 1 / sqrt(fan_in), as the course's last week",
-    ]
+    assert lines[0] == (
+        "cats-deep           Cat or not: four layers, weights scaled by 1 / sqrt(fan_in), as the "
+        "course's last week"
+    )
 
 
 def test_show_prints_a_recipe_that_can_be_run(tmp_path):

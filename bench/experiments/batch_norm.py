@@ -68,7 +68,11 @@ def _runs(is_short: bool) -> dict[str, dict[str, Any]]:
 
 
 def _key(activation: str, normalised: bool, rate: float) -> str:
-    return f"{activation}, {'batch norm' if normalised else 'plain'}, rate {rate:g}"
+    return f"{_kind(activation, normalised)}, rate {rate:g}"
+
+
+def _kind(activation: str, normalised: bool) -> str:
+    return f"{activation}, {'batch norm' if normalised else 'plain'}"
 
 
 def _epochs_to_target(found: dict[str, Any]) -> float:
@@ -81,23 +85,24 @@ def _epochs_to_target(found: dict[str, Any]) -> float:
     return float(min(reached, default=np.inf))
 
 
+def _all_counts(results: Results, activation: str, normalised: bool, rate: float) -> list[float]:
+    """Count them for every seed."""
+    return [_epochs_to_target(found) for found in results[_key(activation, normalised, rate)]]
+
+
 def _median(results: Results, activation: str, normalised: bool, rate: float) -> float:
-    return float(
-        np.median([_epochs_to_target(f) for f in results[_key(activation, normalised, rate)]])
-    )
+    return float(np.median(_all_counts(results, activation, normalised, rate)))
 
 
 def _section(results: Results) -> Section:
-    rows, said, sentences = [], [], []
-    for activation, normalised in itertools.product(ACTIVATIONS, (False, True)):
-        cells = []
-        for rate in RATES:
-            counts = [
-                _epochs_to_target(found) for found in results[_key(activation, normalised, rate)]
-            ]
-            cells.append(_counts(counts))
-        name = f"{activation}, {'batch norm' if normalised else 'plain'}"
-        rows.append((name, *cells))
+    said, sentences = [], []
+    rows = [
+        (
+            _kind(activation, normalised),
+            *(_counts(_all_counts(results, activation, normalised, rate)) for rate in RATES),
+        )
+        for activation, normalised in itertools.product(ACTIVATIONS, (False, True))
+    ]
     for activation in ACTIVATIONS:
         best = {
             normalised: min(_median(results, activation, normalised, rate) for rate in RATES)
@@ -174,7 +179,7 @@ def _draw(results: Results) -> bytes:
         pictures.curves(ax, lines)
         ax.axhline(TARGET, color="black", linewidth=0.6)
         ax.set_ylim(0.7, 0.91)  # what lies below learns nothing, or slowly
-        title = f"{activation}, {'batch norm' if normalised else 'plain'}"
+        title = _kind(activation, normalised)
         is_first = (row, column) == (0, 0)
         pictures.finish(
             ax, title, "epoch", "validation accuracy", legend="rate" if is_first else None

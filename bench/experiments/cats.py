@@ -7,13 +7,14 @@ import itertools
 import json
 import os
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from bench import markdown, pictures
 from bench.experiments.experiment import Experiment, Results, Section
-from bench.experiments.words import mean, spread
+from bench.experiments.words import spread
 from xpnet import report
 from xpnet.data import Contents, Dataset, Part, make_dataset
 from xpnet.recipe import load_recipe
@@ -87,12 +88,12 @@ def _pool(data: Dataset) -> Contents:
 def _tools(changes: list[str], seeds: list[int], epochs: int) -> list[dict[str, Any]]:
     shared = ["rng=numpy", "dtype=float32", f"training.epochs={epochs}",
               f"training.report_every={epochs}"]  # fmt: skip
-    whole = load_recipe("cats-deep").load_data()
+    pool = _pool(load_recipe("cats-deep").load_data())
     found = []
     for seed in seeds:
         recipe = load_recipe("cats-deep", changes=[*shared, *changes, f"seed={seed}"])
         split = make_dataset(
-            "cats", _pool(whole), test_fraction=N_TEST / N_IMAGES, seed=seed
+            "cats", pool, test_fraction=N_TEST / N_IMAGES, seed=seed
         )  # fmt: skip
         result = recipe.run(split)
         found.append({"train": result.train_accuracy, "test": result.test_accuracy})
@@ -160,7 +161,7 @@ def _section(results: Results) -> Section:
     for name in VARIANTS:
         test = _of(results, name, "test")
         gains = [own - none for own, none in zip(test, plain, strict=True)]
-        gain = "-" if name == "none" else f"{mean(gains):+.3f} ± {_error(gains, n_train):.3f}"
+        gain = "-" if name == "none" else f"{fmean(gains):+.3f} ± {_error(gains, n_train):.3f}"
         tools.append((name, spread(test), spread(_of(results, name, "train")), gain))
     lines = [
         *markdown.table(
@@ -196,11 +197,11 @@ def _section(results: Results) -> Section:
         "twice their error may be chance.",
         "",
         f"The course's 0.82 is 41 of 50 images that are two thirds cats. On splits like the whole "
-        f"set, which is 41 % cats, the same network scores {mean(plain):.2f} on average, from "
+        f"set, which is 41 % cats, the same network scores {fmean(plain):.2f} on average, from "
         f"{min(plain):.2f} to {max(plain):.2f}, although it learns its 209 images all but by "
-        f"heart ({mean(_of(results, 'none', 'train')):.3f}).",
+        f"heart ({fmean(_of(results, 'none', 'train')):.3f}).",
     ]
-    by_name = {name: mean(_of(results, name, "test")) for name in VARIANTS if name != "none"}
+    by_name = {name: fmean(_of(results, name, "test")) for name in VARIANTS if name != "none"}
     best = max(by_name, key=lambda name: by_name[name])
     worst = min(by_name, key=lambda name: by_name[name])
     came_out = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from bench import markdown, pictures
 from bench.experiments import fashion
 from bench.experiments.experiment import Experiment, Results, Section
-from bench.experiments.words import mean, spread
+from bench.experiments.words import spread
 
 __all__ = ["EXPERIMENT"]
 
@@ -49,9 +50,8 @@ def _runs(is_short: bool) -> dict[str, dict[str, Any]]:
         if is_short:
             own = [*fashion.SHORT, "network.layers.1.units=32", "network.layers.3.units=32"]
         variants = {**VARIANTS, **PAPER} if n_train == FULL else VARIANTS
-        # What takes minutes is a run for each seed; the rest, one for all seeds.
         for name, changes in variants.items():
-            for seeds in [[seed] for seed in SEEDS] if n_train == FULL else [list(SEEDS)]:
+            for seeds in _seeds_together(n_train):
                 runs[_key(name, n_train, seeds)] = {
                     "n_train": n_train,
                     "changes": [*own, *changes],
@@ -60,16 +60,20 @@ def _runs(is_short: bool) -> dict[str, dict[str, Any]]:
     return runs
 
 
+def _seeds_together(n_train: int) -> list[list[int]]:
+    """Give the seeds of each run: what takes minutes is a run for each, the rest one for all."""
+    return [[seed] for seed in SEEDS] if n_train == FULL else [list(SEEDS)]
+
+
 def _key(variant: str, n_train: int, seeds: list[int]) -> str:
     return f"{variant}, {n_train} samples, seeds {' '.join(map(str, seeds))}"
 
 
 def _errors(results: Results, variant: str, n_train: int, part: str = "test") -> list[float]:
     """Give errors in per cent, one for each seed."""
-    groups = [[seed] for seed in SEEDS] if n_train == FULL else [list(SEEDS)]
     return [
         100 * found[f"{part}_error"]
-        for seeds in groups
+        for seeds in _seeds_together(n_train)
         for found in results[_key(variant, n_train, seeds)]
     ]
 
@@ -96,9 +100,10 @@ def _section(results: Results) -> Section:
             )
         )
     none, dropped = (_errors(results, name, FULL) for name in ("none", "dropout"))
-    gain = mean(none) - mean(dropped)
+    gain = fmean(none) - fmean(dropped)
     gains_by_size = {
-        n: mean(_errors(results, "none", n)) - mean(_errors(results, "dropout", n)) for n in EPOCHS
+        n: fmean(_errors(results, "none", n)) - fmean(_errors(results, "dropout", n))
+        for n in EPOCHS
     }
     best = max(gains_by_size, key=lambda n: gains_by_size[n])
     lines = [

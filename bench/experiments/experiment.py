@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Experiment", "Section"]
+__all__ = ["Experiment", "Results", "Section"]
 
 Results = Mapping[str, Any]
 

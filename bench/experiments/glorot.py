@@ -171,7 +171,7 @@ def _section(results: Results) -> Section:
                 _listed(factors(gradients), ".2f"),
                 _listed(factors(expected["gradients"]), ".0f"),
                 f"{gradients[-1] / gradients[0]:.3g}",
-                f"{max(found['signals']['weights']) / min(found['signals']['weights']):.2g}",
+                f"{_weights_ratio(found):.2g}",
             )
         ]
         errors.append(
@@ -207,18 +207,17 @@ def _section(results: Results) -> Section:
         "more is missing to the prediction there. The paper also says (from memory, not verified) "
         "that the gradients of weights have about the same variance in all layers under the "
         "standard initialisation, as what falls downwards and what falls upwards make up for each "
-        f"other: here the largest is {_weights_ratio(results, 'tanh'):.2f} times the smallest for "
-        f"tanh, {_weights_ratio(results, 'softsign'):.2f} times for softsign (of the batch's mean "
-        "gradient).",
+        f"other: here the largest is {_weights_ratio(results['tanh, standard']):.2f} times the "
+        f"smallest for tanh, {_weights_ratio(results['softsign, standard']):.2f} times for "
+        "softsign (of the batch's mean gradient).",
         "",
         "![Variances by layer, measured and predicted](glorot.png)",
         "",
         "After training with plain gradient descent, batches of 100, 8 epochs; of each, the rate "
         f"is the best of {', '.join(map(str, RATES))}, by the cost of 6,000 validation images "
-        "after "
-        "two epochs on 10,000 training images. Test errors in per cent, one seed. The paper's are "
-        "of MNIST, "
-        "quoted from memory and not verified, with batches of 10 and far more updates.",
+        "after two epochs on 10,000 training images. Test errors in per cent, one seed. The "
+        "paper's are of MNIST, quoted from memory and not verified, with batches of 10 and far "
+        "more updates.",
         "",
         *markdown.table(
             ("", "rate", "test error", "training error", "the paper, MNIST"), errors
@@ -276,8 +275,8 @@ def _verdict(results: Results) -> str:
     return " ".join(said)
 
 
-def _weights_ratio(results: Results, activation: str) -> float:
-    weights = results[f"{activation}, standard"]["signals"]["weights"]
+def _weights_ratio(found: Mapping[str, Any]) -> float:
+    weights = found["signals"]["weights"]
     return float(max(weights) / min(weights))
 
 

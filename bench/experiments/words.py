@@ -5,16 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-__all__ = ["mean", "spread"]
-
-
-def mean(values: Sequence[float]) -> float:
-    """Give the mean."""
-    return statistics.fmean(values)
+__all__ = ["spread"]
 
 
 def spread(values: Sequence[float], decimals: int = 3) -> str:
     """Write a mean and the standard deviation of a single value."""
     if len(values) < 2:
-        return f"{mean(values):.{decimals}f}"
-    return f"{mean(values):.{decimals}f} ± {statistics.stdev(values):.{decimals}f}"
+        return f"{statistics.fmean(values):.{decimals}f}"
+    return f"{statistics.fmean(values):.{decimals}f} ± {statistics.stdev(values):.{decimals}f}"
