@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import warnings
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -506,6 +507,32 @@ def test_ctrl_c_at_any_moment(tmp_path):
         assert len(errors.splitlines()) <= 1, errors
     for folder in tmp_path.glob("out/*/*"):
         assert {entry.name for entry in folder.iterdir()} == FILES | pictures()
+
+
+def test_ctrl_c_where_python_has_nobody_to_raise_it_to(monkeypatch, capsys):
+    """In the callback of a weak reference, say, of which the import system has many."""
+    seen = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: seen.append(unraisable.exc_type))
+
+    class Thing:
+        pass
+
+    def drop(callback):
+        thing = Thing()
+        reference = weakref.ref(thing, callback)
+        del thing
+        assert reference() is None
+
+    ctrl_c = xpnet.cli._CtrlC()
+    with ctrl_c:
+        drop(lambda _: signal.raise_signal(signal.SIGINT))
+        drop(lambda _: 1 / 0)
+        assert ctrl_c.was_pressed
+        with pytest.raises(KeyboardInterrupt):
+            ctrl_c.check()
+    drop(lambda _: 1 // 0)
+    assert seen == [ZeroDivisionError] * 2
+    assert capsys.readouterr().err == ""
 
 
 def test_the_same_data_are_loaded_once(monkeypatch, tmp_path):

@@ -50,7 +50,8 @@ class _FailedError(Exception):
 class _CtrlC:
     """Notes that Ctrl-C was pressed, and raises KeyboardInterrupt as Python does by itself.
 
-    Which somebody may catch who should not: an import, a callback of a C library.
+    Which somebody may catch who should not: an import, a callback of a C library. Where Python has
+    nobody to raise it to, as in a weak reference's callback, it would print it; it is noted anyway.
     """
 
     was_pressed = False
@@ -62,10 +63,12 @@ class _CtrlC:
         )
         if self._is_ours:
             signal.signal(signal.SIGINT, self._handle)
+            self._report, sys.unraisablehook = sys.unraisablehook, self._report_others
 
     def __exit__(self, *error: object) -> None:
         if self._is_ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            sys.unraisablehook = self._report
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if it was raised before and got lost."""
@@ -75,6 +78,10 @@ class _CtrlC:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.was_pressed = True
         signal.default_int_handler(number, frame)
+
+    def _report_others(self, unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            self._report(unraisable)
 
 
 class _Parser(argparse.ArgumentParser):
