@@ -12,6 +12,7 @@ import importlib
 import logging
 import os
 import re
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import ModuleType
@@ -24,10 +25,12 @@ from xpnet.kernels import host
 from xpnet.kernels.reference import Array, NumpyOps, ReferenceOps
 
 __all__ = [
+    "PRECISIONS",
     "Device",
     "DeviceUnavailableError",
     "cuda_problem",
     "device",
+    "format_bytes",
     "format_cuda_version",
     "host_array",
 ]
@@ -36,6 +39,8 @@ _VALID = "'cpu', 'cuda', 'cuda:N' (N a device number) or 'auto'"
 _MIN_CUDA12_DRIVER = 12000
 _CUDA13_DRIVER = 13000
 _CUDA13_MIN_CAPABILITY = (7, 5)  # CUDA 13 dropped Maxwell, Pascal and Volta
+_TF32_MIN_CAPABILITY = (8, 0)
+PRECISIONS = ("float32", "tf32")
 
 logger = logging.getLogger("xpnet")
 
@@ -59,10 +64,12 @@ class Device:
         CUDA device number; None on the CPU.
     kernels : {"fused", "reference"}
         Which operations ``ops`` holds.
+    precision : {"float32", "tf32"}
+        What products of float32 matrices are computed in.
 
     Attributes
     ----------
-    name, xp, ops, index, kernels
+    name, xp, ops, index, kernels, precision
         As given.
     stream : cupy.cuda.Stream or None
         The one non-blocking stream that all of this device's work is issued on; None on the CPU.
@@ -76,12 +83,15 @@ class Device:
         *,
         index: int | None = None,
         kernels: str = "reference",
+        precision: str = "float32",
     ) -> None:
         self.name = name
         self.xp: Any = xp
         self.ops = ops
         self.index = index
         self.kernels = kernels
+        self.precision = precision
+        self.graphs: weakref.WeakSet[Any] = weakref.WeakSet()  # that use what is kept for them
         self.stream: Any = None
         if index is not None:
             with self.xp.cuda.Device(index):
@@ -90,9 +100,9 @@ class Device:
     def __repr__(self) -> str:
         return f"Device({self.name!r})"
 
-    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+    def __reduce__(self) -> tuple[Any, tuple[str, str, str]]:
         """Pickle by name: a stream cannot leave its process, nor kernels their machine."""
-        return _restored, (self.name, self.kernels)
+        return _restored, (self.name, self.kernels, self.precision)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Device:
         """Stay the same device: copies of what lives on it live on it too."""
@@ -105,7 +115,8 @@ class Device:
 
         On CUDA the device and its stream become current. Entering waits, on the GPU, for what the
         caller's stream has been given so far; leaving makes the caller's stream wait for this
-        one. Neither blocks the host. Nesting is free of effect.
+        one. Neither blocks the host. Nesting is free of effect. Where the GPU's memory runs out
+        inside, a MemoryError says in one line what was needed and what is free.
 
         On the CPU NumPy's floating-point warnings are off inside: a diverging run is detected by
         its loss, and NumPy on some ARM machines warns of divisions by zero in products that have
@@ -120,17 +131,103 @@ class Device:
         with cuda.Device(self.index):
             caller = cuda.get_current_stream()
             if caller == self.stream:
-                yield
+                with self._explained_memory():
+                    yield
                 return
             self.stream.wait_event(caller.record())
             try:
-                with self.stream:
+                with self.stream, self._explained_memory():
                     yield
             finally:
                 # Leaving its "with" makes CuPy return to the stream of the enclosing "with", and
                 # forget one that the caller chose by stream.use().
                 caller.use()
                 caller.wait_event(self.stream.record())
+
+    @contextmanager
+    def _explained_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except self.xp.cuda.memory.OutOfMemoryError as error:
+            needed = getattr(error, "_size", None)  # by CuPy's name; its message has it as well
+            what = str(error) if needed is None else f"{format_bytes(needed)} more were needed"
+            free, total = self.memory()
+            raise MemoryError(
+                f"{self.name} is out of memory: {what}, and {format_bytes(free)} of "
+                f"{format_bytes(total)} are free"
+            ) from error
+
+    def memory(self) -> tuple[int, int]:
+        """Tell how much memory the GPU has.
+
+        Returns
+        -------
+        free, total : int
+            Bytes. What is free includes what CuPy's pool holds for later arrays.
+
+        Raises
+        ------
+        ValueError
+            On the CPU.
+        """
+        if self.index is None:
+            raise ValueError("memory() is about a GPU, but the device is 'cpu'")
+        with self.xp.cuda.Device(self.index) as gpu:
+            free, total = gpu.mem_info
+            pool = self.xp.get_default_memory_pool()
+            return free + pool.free_bytes(), total
+
+    def require_room(self, n_bytes: int, name: str, advice: str) -> None:
+        """Refuse an array that the GPU has no room for, before any of it is copied.
+
+        Parameters
+        ----------
+        n_bytes : int
+            That it takes.
+        name : str
+            How the error message calls it.
+        advice : str
+            What the message says to do.
+
+        Raises
+        ------
+        MemoryError
+            With both sizes. Never on the CPU, where memory is the operating system's concern.
+        """
+        if self.index is None:
+            return
+        free, total = self.memory()
+        if n_bytes > free:
+            raise MemoryError(
+                f"{name} takes {format_bytes(n_bytes)}, and {self.name} has {format_bytes(free)} "
+                f"of {format_bytes(total)} free: {advice}"
+            )
+
+    def free_memory(self) -> None:
+        """Give memory back to the GPU that no array uses, for other programs to have.
+
+        CuPy keeps freed memory for its next arrays; operations keep a workspace for products and
+        buffers for sums over columns, and make them anew when they are called again. All of it goes
+        back: after :func:`xpnet.training.fit` what is left is the model. Nothing on the CPU.
+
+        Raises
+        ------
+        RuntimeError
+            If a training step that is captured as a graph uses what is kept, as during ``fit``.
+        """
+        if self.index is None:
+            return
+        if len(self.graphs):
+            raise RuntimeError(
+                f"{self.name}: a captured training step uses the memory that would be given back"
+            )
+        with self.activate():
+            self.synchronize()
+            for name in self.ops.fused:
+                release = getattr(getattr(self.ops, name), "release", None)
+                if release is not None:
+                    release()
+            self.xp.get_default_memory_pool().free_all_blocks()
 
     def synchronize(self) -> None:
         """Block the host until all work issued on this device has finished."""
@@ -199,7 +296,9 @@ class Device:
             return np.asarray(self.xp.asnumpy(array))
 
 
-def device(spec: str | Device | None = None, kernels: str | None = None) -> Device:
+def device(
+    spec: str | Device | None = None, kernels: str | None = None, precision: str | None = None
+) -> Device:
     """Make the device that a program runs on.
 
     Parameters
@@ -209,11 +308,16 @@ def device(spec: str | Device | None = None, kernels: str | None = None) -> Devi
         GPU where one is usable and else the CPU, and logs which and why (logger ``xpnet``; the
         CPU as a warning, which Python shows unless told otherwise). None reads the environment
         variable ``XPNET_DEVICE``, and means ``"cpu"`` where it is not set. A :class:`Device` is
-        returned as it is, unless ``kernels`` asks for others than it has.
+        returned as it is, unless ``kernels`` or ``precision`` asks for others than it has.
     kernels : {"fused", "reference"} or None
         ``"fused"`` for the compiled operations, ``"reference"`` for plain array expressions. None
         reads the environment variable ``XPNET_KERNELS``; where it is not set, operations are fused
         where that is possible. On the CPU that takes kernels that were built at installation.
+    precision : {"float32", "tf32"} or None
+        What products of float32 matrices are computed in on a GPU: ``"tf32"`` rounds their elements
+        to 10 bits of mantissa, as tensor cores do from compute capability 8.0 on, and sums in
+        float32. None reads the environment variable ``XPNET_PRECISION``, and means ``"float32"``
+        where it is not set. Products of float64 matrices are the same in both.
 
     Returns
     -------
@@ -222,16 +326,18 @@ def device(spec: str | Device | None = None, kernels: str | None = None) -> Devi
     Raises
     ------
     ValueError
-        If ``spec`` or ``kernels`` is none of these.
+        If ``spec``, ``kernels`` or ``precision`` is none of these.
     DeviceUnavailableError
-        If CUDA was asked for by name and is not usable, or fused kernels, and there are none. There
-        is no silent fall-back.
+        If CUDA was asked for by name and is not usable, or fused kernels, and there are none, or a
+        precision that the device does not have. There is no silent fall-back.
     """
-    if isinstance(spec, Device) and kernels in (None, spec.kernels):
-        return spec
-    wanted = _wanted_kernels(kernels)
     if isinstance(spec, Device):
+        if kernels in (None, spec.kernels) and precision in (None, spec.precision):
+            return spec
+        kernels, precision = kernels or spec.kernels, precision or spec.precision
         spec = spec.name
+    wanted = _wanted("kernels", kernels, ("fused", "reference"))
+    exact = _wanted("precision", precision, PRECISIONS)
     source = "device"
     if spec is None:
         source = "XPNET_DEVICE"
@@ -239,13 +345,13 @@ def device(spec: str | Device | None = None, kernels: str | None = None) -> Devi
     if not isinstance(spec, str) or not re.fullmatch(r"cpu|auto|cuda(:\d+)?", spec):
         raise ValueError(f"{source} must be {_VALID}, got {spec!r}")
     if spec == "cpu":
-        return _cpu_device(wanted)
+        return _cpu_device(wanted, exact)
     index = int(spec.partition(":")[2] or 0)
     problem = cuda_problem(index)
     if problem is None:
-        chosen = _cuda_device(index, wanted)
+        chosen = _cuda_device(index, wanted, exact)
     elif spec == "auto":
-        chosen = _cpu_device(wanted)
+        chosen = _cpu_device(wanted, exact)
     else:
         raise DeviceUnavailableError(f"{source}={spec}: {problem}")
     if spec == "auto":
@@ -297,10 +403,12 @@ def cuda_problem(index: int = 0) -> str | None:
             f"cuda:{index}; {_install('cupy-cuda12x')}"
         )
     try:
+        from xpnet.kernels import cublas
+
         # A product needs cuBLAS, a sum the compiler: CuPy imports, and counts GPUs, without either.
         with cupy.cuda.Device(index):
             A = cupy.ones((2, 2), dtype="float32")
-            cupy.asnumpy(cupy.matmul(A, A) + A)
+            cupy.asnumpy(cublas.Products(cupy)(A, A) + A)
     except Exception as error:  # whatever it is, it is the reason
         package = _installed_cupy() or "cupy-cuda13x"
         return (
@@ -400,19 +508,24 @@ def _nvidia_driver() -> tuple[int, tuple[int, int] | None] | None:
     return version.value, (major.value, minor.value)
 
 
-def _wanted_kernels(kernels: str | None) -> tuple[str | None, str]:
-    """Read which kernels are wanted, None for fused ones where there are any, and who says so."""
-    source = "kernels"
-    if kernels is None:
-        source = "XPNET_KERNELS"
-        kernels = os.environ.get("XPNET_KERNELS") or None
-    if kernels not in (None, "fused", "reference"):
-        raise ValueError(f"{source} must be 'fused' or 'reference', got {kernels!r}")
-    return kernels, source
+def _wanted(name: str, value: str | None, valid: tuple[str, ...]) -> tuple[str | None, str]:
+    """Read what is wanted, from the argument or its environment variable, and who says so."""
+    source = name
+    if value is None:
+        source = f"XPNET_{name.upper()}"
+        value = os.environ.get(source) or None
+    if value not in (None, *valid):
+        listed = " or ".join(map(repr, valid))
+        raise ValueError(f"{source} must be {listed}, got {value!r}")
+    return value, source
 
 
-def _cpu_device(wanted: tuple[str | None, str]) -> Device:
+def _cpu_device(wanted: tuple[str | None, str], exact: tuple[str | None, str]) -> Device:
     kernels, source = wanted
+    if exact[0] == "tf32":
+        raise DeviceUnavailableError(
+            f"{exact[1]}=tf32: it is a number format of NVIDIA's GPUs, and the device is 'cpu'"
+        )
     problem = None if kernels == "reference" else host.problem()  # which loads them
     if kernels == "fused" and problem is not None:
         raise DeviceUnavailableError(f"{source}=fused: the host kernels are {problem}")
@@ -421,22 +534,49 @@ def _cpu_device(wanted: tuple[str | None, str]) -> Device:
     return Device("cpu", np, NumpyOps(np, {**host.fused(), **host.shared()}), kernels="fused")
 
 
-def _cuda_device(index: int, wanted: tuple[str | None, str]) -> Device:
+def _cuda_device(
+    index: int, wanted: tuple[str | None, str], exact: tuple[str | None, str]
+) -> Device:
     cupy = importlib.import_module("cupy")
     name = f"cuda:{index}"
+    precision = exact[0] or "float32"
+    if precision == "tf32":
+        capability = _compute_capability(cupy, index)
+        if capability < _TF32_MIN_CAPABILITY:
+            raise DeviceUnavailableError(
+                f"{exact[1]}=tf32: {name} has compute capability {capability[0]}.{capability[1]}, "
+                "and TF32 came with 8.0"
+            )
+        if wanted[0] == "reference":
+            raise DeviceUnavailableError(
+                f"{exact[1]}=tf32: products of reference kernels are CuPy's own, in float32"
+            )
     if wanted[0] == "reference":
         return Device(name, cupy, ReferenceOps(cupy), index=index)
-    from xpnet.kernels import cuda  # what the CPU has no use for
+    from xpnet.kernels import cublas, cuda  # what the CPU has no use for
 
-    ops = ReferenceOps(cupy, cuda.fused(cupy))
-    return Device(name, cupy, ops, index=index, kernels="fused")
+    fused: dict[str, Callable[..., Any]] = {
+        **cuda.fused(cupy),
+        "matmul": cublas.Products(cupy, precision),
+    }
+    return Device(
+        name, cupy, ReferenceOps(cupy, fused), index=index, kernels="fused", precision=precision
+    )
 
 
-def _restored(name: str, kernels: str) -> Device:
+def _restored(name: str, kernels: str, precision: str = "float32") -> Device:
     """Make the device of a pickle: its kernels are used where they are there too."""
     if name == "cpu" and host.problem() is not None:
         kernels = "reference"
-    return device(name, kernels)
+    return device(name, kernels, precision)
+
+
+def format_bytes(n: int) -> str:
+    """Write a number of bytes as people do: 3210000000 is "3.2 GB"."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n >= size:
+            return f"{n / size:.1f} {unit}"
+    return f"{n} bytes"
 
 
 def host_array(

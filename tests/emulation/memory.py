@@ -8,7 +8,9 @@ the stream on which it was asked for first, although another stream may still be
 
 from __future__ import annotations
 
+import bisect
 import threading
+import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +26,15 @@ from tests.emulation.execution import (
     lock,
 )
 
-__all__ = ["Allocation", "MemoryPointer", "MemoryPool", "OutOfMemoryError", "alloc", "counter"]
+__all__ = [
+    "Allocation",
+    "MemoryPointer",
+    "MemoryPool",
+    "OutOfMemoryError",
+    "alloc",
+    "allocation_at",
+    "counter",
+]
 
 _ALIGNMENT = 512  # bytes, as CuPy's (cupy/cuda/memory.pyx, _allocation_unit_size)
 
@@ -39,6 +49,7 @@ class OutOfMemoryError(MemoryError):
     def __init__(self, size: int, total: int, limit: int) -> None:
         message = f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes"
         super().__init__(message + (f", limit set to: {limit:,} bytes)." if limit else ")."))
+        self._size = size
 
 
 class Allocation:
@@ -55,8 +66,14 @@ class Allocation:
         self.written: tuple[Timeline, int] | None = None
         self.read: dict[Timeline, int] = {}
         self._stream = get_current_stream().timeline
+        with lock:
+            bisect.insort(_starts, self._bytes.ctypes.data)
+            _at[self._bytes.ctypes.data] = weakref.ref(self)
 
     def __del__(self) -> None:
+        with lock:
+            start = self._bytes.ctypes.data
+            del _starts[bisect.bisect_left(_starts, start)], _at[start]
         if self._pool is None:  # cudaFree waits
             return
         with lock:
@@ -64,6 +81,20 @@ class Allocation:
             freed = self._stream.freed
             for timeline, position in (*self.read.items(), *filter(None, [self.written])):
                 freed[timeline] = max(freed.get(timeline, 0), position)
+
+
+_starts: list[int] = []  # of all allocations, in order
+_at: dict[int, weakref.ref[Allocation]] = {}
+
+
+def allocation_at(address: int) -> tuple[Allocation, int]:
+    """Give the allocation that an address lies in, and where in it, or raise ValueError."""
+    with lock:
+        place = bisect.bisect_right(_starts, address) - 1
+        found = _at[_starts[place]]() if place >= 0 else None
+        if found is None or address - _starts[place] >= found.size:
+            raise ValueError(f"{address:#x} is no address of the device's memory")
+        return found, address - _starts[place]
 
 
 class MemoryPointer:
@@ -100,6 +131,10 @@ class MemoryPool:
 
     def total_bytes(self) -> int:
         return self.used_bytes()
+
+    def free_bytes(self) -> int:
+        """Give what is kept for later: nothing."""
+        return 0
 
     def free_all_blocks(self) -> None:
         """Give unused memory back; this pool keeps none."""

@@ -6,9 +6,10 @@ import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from tests.emulation import arrays, execution, functions, kernels, memory
+from tests.emulation import arrays, cublas, execution, functions, kernels, memory
+from xpnet.kernels import cublas as calls
 
-__all__ = ["cupy", "cupyx"]
+__all__ = ["cupy", "cupyx", "library"]
 
 _CUDA = 13000
 
@@ -72,10 +73,12 @@ cupyx = _module(
     DeviceSynchronized=execution.DeviceSynchronized,
     allow_synchronize=execution.allow_synchronize,
 )
+library = cublas.Library()
 
 
 def install() -> None:
-    """Let ``import cupy`` give the stand-in, in this process."""
+    """Let ``import cupy`` give the stand-in, in this process, and its cuBLAS be used with it."""
     sys.modules.update(
         {"cupy": cupy, "cupy.cuda": cuda, "cupy.cuda.runtime": runtime, "cupyx": cupyx}
     )
+    calls.load = lambda: library

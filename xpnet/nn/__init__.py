@@ -31,6 +31,7 @@ from xpnet.nn.base import (
     Optimizer,
     Schedule,
 )
+from xpnet.nn.captured import CapturedSteps
 from xpnet.nn.diagnosis import Diagnosis, LayerDiagnosis, diagnose
 from xpnet.nn.dropout import Dropout
 from xpnet.nn.gradient_check import GradientCheck, gradient_check
@@ -74,6 +75,7 @@ __all__ = [
     "BatchNorm",
     "BrightnessContrast",
     "Cache",
+    "CapturedSteps",
     "Constant",
     "CosineDecay",
     "Dense",

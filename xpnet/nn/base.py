@@ -62,7 +62,7 @@ class Configurable:
         if "name" not in cls.__dict__:
             cls.name = cls.__name__
         known = cls._registry.get(cls.name)
-        if known is not None and _is_ours(known) and known.__module__ != cls.__module__:
+        if known is not None and is_own(known) and known.__module__ != cls.__module__:
             raise TypeError(
                 f"name {cls.name!r} is taken by {known.__module__}.{known.__name__}: "
                 "give the class another name"
@@ -152,7 +152,8 @@ class Configurable:
         return found
 
 
-def _is_ours(cls: type) -> bool:
+def is_own(cls: type) -> bool:
+    """Tell whether a class is one of xpnet's, and not of whoever uses it."""
     return cls.__module__.partition(".")[0] == "xpnet"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from xpnet.device import Device
 from xpnet.kernels.reference import Array
 from xpnet.nn.base import Augmentation, Batch, Loss, Optimizer
 from xpnet.nn.network import Network
@@ -56,6 +57,10 @@ class TrainingStep:
 
     Attributes
     ----------
+    batch_size : int
+        The number of samples of a step.
+    gathers : bool
+        Whether a step is given the indices of its samples.
     loss_value : device array (1,)
         The mean loss of the last batch and the penalties, taken before the update.
 
@@ -93,12 +98,12 @@ class TrainingStep:
         self._data = X
         self._labels = y
         self._divide_by = divide_by
-        self._gathers = batch_size is not None
+        self.gathers = batch_size is not None
         self.batch_size = len(X) if batch_size is None else batch_size
         self.X, self.y = X, y
-        if self._gathers or X.dtype != network.dtype:
+        if self.gathers or X.dtype != network.dtype:
             self.X = xp.empty((self.batch_size, *X.shape[1:]), dtype=network.dtype)
-        if self._gathers:
+        if self.gathers:
             self.y = xp.empty((self.batch_size, *y.shape[1:]), dtype=y.dtype)
         elif X.dtype != network.dtype:
             self._ops.gather(X, xp.arange(len(X)), out=self.X, divide_by=divide_by)
@@ -112,7 +117,7 @@ class TrainingStep:
             step=counter,
         )
         self._weights, self._of_batch = weights, weights
-        if weights is not None and self._gathers:
+        if weights is not None and self.gathers:
             self._of_batch = xp.empty(self.batch_size, dtype=network.dtype)
         self._caches = network.allocate(self.batch_size, training=True, batch=self._batch)
         # What there is nothing to do for costs nothing, not even a call.
@@ -125,6 +130,11 @@ class TrainingStep:
         self._losses = xp.empty(self.batch_size, dtype=network.dtype)
         self._dlogits = xp.empty((self.batch_size, network.n_outputs), dtype=network.dtype)
         self.loss_value = xp.empty(1, dtype=network.dtype)
+
+    @property
+    def device(self) -> Device:
+        """The network's device."""
+        return self._network.device
 
     def __call__(self, indices: Array | None = None) -> Array:
         """Take one step.
@@ -140,7 +150,7 @@ class TrainingStep:
             :attr:`loss_value`.
         """
         ops, network, batch = self._ops, self._network, self._batch
-        if self._gathers:
+        if self.gathers:
             if indices is None:
                 raise TypeError(f"a step of batch size {self.batch_size} needs indices, got None")
             ops.gather(self._data, indices, out=self.X, divide_by=self._divide_by)
@@ -175,7 +185,7 @@ class TrainingStep:
         all of its numbers, may not.
         """
         xp = self._network.device.xp
-        source, buffers = self.X, [self.X] if self._gathers else []
+        source, buffers = self.X, [self.X] if self.gathers else []
         found = []
         for augmentation in augmentations:
             augmentation.check(self._image_shape, self.X.shape[-1])

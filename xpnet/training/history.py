@@ -68,6 +68,10 @@ class History:
         Whether early stopping ended the run before its last epoch.
     best_epoch : int or None
         The best reported epoch by what early stopping watches; None without.
+    device, precision : str
+        Where the run was, and what products of float32 matrices were computed in.
+    captured : bool
+        Whether steps were taken as CUDA graphs.
     score_name : str
         What the reports' accuracies are: ``"accuracy"``, or what a loss for numbers scores by.
     """
@@ -79,6 +83,9 @@ class History:
     interrupted: bool = False
     stopped_early: bool = False
     best_epoch: int | None = None
+    device: str = "cpu"
+    precision: str = "float32"
+    captured: bool = False
     score_name: str = "accuracy"
 
     @property
@@ -114,6 +121,9 @@ class History:
                 "interrupted": self.interrupted,
                 "stopped_early": self.stopped_early,
                 "best_epoch": self.best_epoch,
+                "device": self.device,
+                "precision": self.precision,
+                "captured": self.captured,
             }
         )
         return plain

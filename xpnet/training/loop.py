@@ -23,6 +23,7 @@ from xpnet.nn.step import TrainingStep
 from xpnet.random import check_seed, epoch_order, subset
 from xpnet.training.history import History, Report
 from xpnet.training.interruption import Interruption
+from xpnet.training.pace import make_pace
 from xpnet.training.rates import Rates
 from xpnet.training.stopping import Best, EarlyStopping
 from xpnet.training.weights import sample_weights
@@ -87,6 +88,7 @@ def fit(
     early_stopping: EarlyStopping | None = None,
     validation: tuple[Any, Any] | None = None,
     train_accuracy: bool = False,
+    capture: bool | None = None,
     report_every: int = 1,
     on_report: OnReport | None = None,
 ) -> History:
@@ -146,6 +148,13 @@ def fit(
     validation : tuple (X, y) or None
         Evaluated at every report. It has no influence on the training but through
         ``early_stopping`` and a schedule that watches it.
+    capture : bool or None
+        Whether steps are taken as CUDA graphs of many, which gives the same bits and takes a small
+        network a fraction of the time. None does so on a GPU with fused kernels where the layers,
+        the loss, the optimizer and the augmentations are xpnet's own. True does it with others as
+        well: their steps must ask for no memory, and no number of Python's in them may change from
+        step to step, for a graph repeats those that it was recorded with. See
+        :class:`xpnet.nn.CapturedSteps`.
     train_accuracy : bool
         Whether every report also measures the accuracy on the training data, or on some of them;
         see :class:`Report`.
@@ -192,6 +201,8 @@ def fit(
     seed = network.seed if seed is None else check_seed(seed)
     if not isinstance(shuffle, bool):
         raise ValueError(f"shuffle must be true or false, got {shuffle!r}")
+    if capture is not None and not isinstance(capture, bool):
+        raise ValueError(f"capture must be true, false or None, got {capture!r}")
     if not isinstance(train_accuracy, bool):
         raise ValueError(f"train_accuracy must be true or false, got {train_accuracy!r}")
     if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
@@ -271,8 +282,12 @@ def fit(
             counter=device.xp.zeros(1, dtype=np.int64),
         )
         steps = _bind_steps(bind, n, batch_size)
+        sizes = [step.batch_size for step in steps]
         rates = Rates(schedule, optimizer.learning_rate, state, epochs, len(steps), network)
         best = None if early_stopping is None else Best(early_stopping, network, averaged)
+        pace = make_pace(
+            steps, rates, capture, [network, *network.layers, loss, optimizer, *augmentations]
+        )
         recorder = _Recorder(network, state, min(report_every, epochs) * len(steps))
         recorder.history.score_name = loss.score_name
         order, visited = device.asarray(np.arange(n), name="order"), np.arange(n)
@@ -285,15 +300,13 @@ def fit(
                 recorder.begin_epoch()
                 rates.begin_epoch(epoch)
                 counts = _counts(steps, weights, visited)
-                start = 0
-                for number, step in enumerate(steps):
-                    stop = start + step.batch_size
-                    rates.begin_step(number)
-                    recorder.record(step(order[start:stop]), step.batch_size, counts[number])
-                    start = stop
-                    if interruption.is_requested():
-                        break
-                is_cut_short = start < n
+                number = 0
+                while number < len(steps) and not (number and interruption.is_requested()):
+                    n_taken, losses = pace.take(number, order)
+                    stop = number + n_taken
+                    recorder.record(losses, sizes[number:stop], counts[number:stop])
+                    number = stop
+                is_cut_short = number < len(steps)
                 is_last = epoch == epochs - 1 or interruption.is_requested()
                 if epoch % report_every == 0 or is_last:
                     cost_of_epoch = recorder.read()
@@ -320,8 +333,10 @@ def fit(
             if best is not None:
                 recorder.history.best_epoch = best.epoch
             recorder.check_parameters()
+            recorder.history.captured = pace.has_captured
             return recorder.history
         finally:
+            pace.close()
             try:
                 if averaged is not None:
                     averaged.keep()
@@ -408,7 +423,7 @@ class _Recorder:
     """
 
     def __init__(self, network: Network, state: dict[str, Array], n_steps: int) -> None:
-        self.history = History()
+        self.history = History(device=network.device.name, precision=network.device.precision)
         self._network = network
         self._device = network.device
         self._state = state
@@ -426,13 +441,15 @@ class _Recorder:
     def begin_epoch(self) -> None:
         self._epoch_start = len(self._sizes)
 
-    def record(self, loss_value: Array, batch_size: int, weight: float) -> None:
-        if self._filled == len(self._on_device):
+    def record(self, losses: Array, batch_sizes: list[int], weights: list[float]) -> None:
+        filled = self._filled + len(losses)
+        if filled > len(self._on_device):
             self._fetch()
-        self._on_device[self._filled : self._filled + 1] = loss_value
-        self._filled += 1
-        self._sizes.append(batch_size)
-        self._weights.append(weight)
+            filled = len(losses)
+        self._on_device[self._filled : filled] = losses
+        self._filled = filled
+        self._sizes += batch_sizes
+        self._weights += weights
 
     def _fetch(self) -> None:
         filled = self._device.to_host(self._on_device[: self._filled])
@@ -523,6 +540,7 @@ def _samples(network: Network, loss: Loss, X: Any, y: Any, prefix: str) -> tuple
     """Bring samples and labels over the border, checked; bytes stay bytes."""
     is_bytes = getattr(X, "dtype", None) == np.uint8
     dtype = None if is_bytes else network.dtype
+    _require_room(network, X, is_bytes=is_bytes, name=f"{prefix}X")
     X_data = network.device.asarray(X, dtype, name=f"{prefix}X")
     check_samples(X_data, network.n_features, name=f"{prefix}X")
     if len(X_data) == 0:
@@ -536,6 +554,19 @@ def _samples(network: Network, loss: Loss, X: Any, y: Any, prefix: str) -> tuple
             f"{len(y_data)} labels"
         )
     return X_data, y_data
+
+
+def _require_room(network: Network, X: Any, *, is_bytes: bool, name: str) -> None:
+    """Refuse samples on the host that the GPU has no room for."""
+    if network.device.index is None or hasattr(X, "__cuda_array_interface__"):
+        return
+    advice = "train on fewer samples, or on the CPU"
+    if not is_bytes:
+        advice = f"give bytes (uint8), with divide_by, where that will do; {advice}"
+        if network.dtype == np.float64:
+            advice = f"make the network float32, which takes half; {advice}"
+    n_bytes = math.prod(np.shape(X)) * (1 if is_bytes else network.dtype.itemsize)
+    network.device.require_room(n_bytes, name, advice)
 
 
 def _scored(device: Device, n: int, seed: int) -> Array | None:

@@ -28,6 +28,13 @@ class Rates:
         Epochs, and steps in each.
     network : Network
         With its device active.
+
+    Attributes
+    ----------
+    rate : device array (1,)
+        Where the optimizer reads it.
+    by_step : device array (n_steps,) or None
+        The rates of this epoch's steps, where each has its own.
     """
 
     def __init__(
@@ -41,10 +48,10 @@ class Rates:
     ) -> None:
         self._schedule = schedule
         self._learning_rate = learning_rate
-        self._rate = state["learning_rate"]
+        self.rate = state["learning_rate"]
         self._n_epochs, self._n_steps = n_epochs, n_steps
         self._device, self._dtype = network.device, network.dtype
-        self._by_step: Array | None = None
+        self.by_step: Array | None = None
         self._current = 1.0
 
     def begin_epoch(self, epoch: int) -> None:
@@ -53,17 +60,17 @@ class Rates:
         if schedule.per == "step":
             first, total = epoch * self._n_steps, n * self._n_steps
             factors = [schedule.at(first + i, total) for i in range(self._n_steps)]
-            self._by_step = self._send(factors)
+            self.by_step = self._send(factors)
             return
         factor = schedule.at(epoch, n)
         if factor != self._current:
             self._current = factor
-            self._rate[...] = self._send([factor])
+            self.rate[...] = self._send([factor])
 
     def begin_step(self, number: int) -> None:
         """Set the rate of one of the epoch's steps."""
-        if self._by_step is not None:
-            self._rate[...] = self._by_step[number : number + 1]
+        if self.by_step is not None:
+            self.rate[...] = self.by_step[number : number + 1]
 
     def _send(self, factors: list[float]) -> Array:
         for factor in factors:

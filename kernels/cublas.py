@@ -1,0 +1,396 @@
+"""Matrix products on CUDA: cuBLAS, by a handle and a workspace of our own.
+
+CuPy refuses to call cuBLAS while a stream captures (its issue 6290): its handle has no workspace of
+the user's, and cuBLAS would ask for memory, which a graph must not. Here the workspace is an array
+that lives as long as its operations do, so that a product may be part of a graph, and comes out to
+the bit as it does outside of one: handle, workspace size and algorithm are the same.
+
+cuBLAS is that of CuPy, found by ``cuda.pathfinder``, which CuPy brings along, and called through
+ctypes: five functions. nvmath-python has bindings for them, and with them come cuTENSOR, cuDSS and
+cuda-core, several hundred megabytes that nothing here needs.
+
+cuBLAS is column-major. What it calls the matrix ``M'``, n by m with leading dimension ``ld``, is
+the row-major ``M``, m by n, whose rows are ``ld`` elements apart. So ``C = A B`` is asked for as
+``C' = B' A'``: the operands change places, and each keeps its own transposition.
+
+References
+----------
+NVIDIA, "cuBLAS library", CUDA 13: cublasGemmEx, cublasGemmStridedBatchedEx, cublasSetWorkspace,
+cublasSetStream ("cuBLAS unconditionally resets its workspace"), and section 2.1.4, "Results
+reproducibility".
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import threading
+from collections.abc import Iterator
+from itertools import product
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from xpnet.kernels.reference import Array
+
+__all__ = ["CublasError", "Products", "load", "version"]
+
+MIN_VERSION = 120_000  # CUDA 12's, the oldest that CuPy 14 is built for
+WORKSPACE = {9: 32 << 20}  # bytes, by the major compute capability: what NVIDIA recommends
+OTHER_WORKSPACE = 4 << 20
+
+_INT_MAX = 2**31 - 1
+_N, _T = 0, 1  # cublasOperation_t
+_DEFAULT_ALGORITHM = -1  # CUBLAS_GEMM_DEFAULT
+# cudaDataType, and cublasComputeType_t by precision.
+_DATA_TYPES = {"float32": 0, "float64": 1}
+_COMPUTE_TYPES = {
+    ("float32", "float32"): 68,  # CUBLAS_COMPUTE_32F
+    ("float32", "tf32"): 77,  # CUBLAS_COMPUTE_32F_FAST_TF32
+    ("float64", "float32"): 70,  # CUBLAS_COMPUTE_64F
+    ("float64", "tf32"): 70,
+}
+_SCALARS: dict[str, tuple[Any, Any]] = {
+    "float32": (ctypes.c_float(1), ctypes.c_float(0)),
+    "float64": (ctypes.c_double(1), ctypes.c_double(0)),
+}
+
+_INT, _POINTER, _SIZE = ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t
+_STRIDE = ctypes.c_longlong
+_SHAPE = (_POINTER, _INT, _INT, _INT, _INT, _INT, _POINTER)  # handle, operations, m, n, k, alpha
+PROTOTYPES: dict[str, tuple[Any, ...]] = {
+    "cublasCreate_v2": (ctypes.POINTER(_POINTER),),
+    "cublasGetVersion_v2": (_POINTER, ctypes.POINTER(_INT)),
+    "cublasSetStream_v2": (_POINTER, _POINTER),
+    "cublasSetWorkspace_v2": (_POINTER, _POINTER, _SIZE),
+    "cublasGemmEx": (
+        *_SHAPE,
+        *(_POINTER, _INT, _INT),  # A, its type, lda
+        *(_POINTER, _INT, _INT),
+        _POINTER,  # beta
+        *(_POINTER, _INT, _INT),
+        *(_INT, _INT),  # how to compute, and the algorithm
+    ),
+    "cublasGemmStridedBatchedEx": (
+        *_SHAPE,
+        *(_POINTER, _INT, _INT, _STRIDE),
+        *(_POINTER, _INT, _INT, _STRIDE),
+        _POINTER,
+        *(_POINTER, _INT, _INT, _STRIDE),
+        *(_INT, _INT, _INT),  # how many, how to compute, and the algorithm
+    ),
+}
+_STATUS = {  # cublasStatus_t
+    1: "CUBLAS_STATUS_NOT_INITIALIZED",
+    3: "CUBLAS_STATUS_ALLOC_FAILED",
+    7: "CUBLAS_STATUS_INVALID_VALUE",
+    8: "CUBLAS_STATUS_ARCH_MISMATCH",
+    11: "CUBLAS_STATUS_MAPPING_ERROR",
+    13: "CUBLAS_STATUS_EXECUTION_FAILED",
+    14: "CUBLAS_STATUS_INTERNAL_ERROR",
+    15: "CUBLAS_STATUS_NOT_SUPPORTED",
+    16: "CUBLAS_STATUS_LICENSE_ERROR",
+}
+
+
+class CublasError(RuntimeError):
+    """cuBLAS cannot be used, or says that a call has failed."""
+
+
+def load() -> Any:
+    """Load the cuBLAS that CuPy uses.
+
+    Returns
+    -------
+    ctypes.CDLL
+
+    Raises
+    ------
+    CublasError
+        If there is none.
+    """
+    try:
+        pathfinder = importlib.import_module("cuda.pathfinder")
+        return ctypes.CDLL(pathfinder.load_nvidia_dynamic_lib("cublas").abs_path)
+    except (ImportError, OSError, RuntimeError) as error:  # pathfinder's is a RuntimeError
+        raise CublasError(f"cuBLAS cannot be loaded: {error}") from error
+
+
+class _Library:
+    """cuBLAS with declared arguments, return codes checked, and one handle for each GPU.
+
+    Its functions may be called from several threads, even with the same handle; what goes together
+    is kept together by the lock.
+    """
+
+    cublasCreate_v2: Any
+    cublasGetVersion_v2: Any
+
+    def __init__(self, library: Any) -> None:
+        self.lock = threading.Lock()
+        self._handles: dict[int, Any] = {}
+        for name, arguments in PROTOTYPES.items():
+            try:
+                function = getattr(library, name)
+            except AttributeError as error:
+                raise CublasError(f"this cuBLAS has no {name}: {error}") from error
+            function.argtypes, function.restype = arguments, _INT
+            setattr(self, name, functools.partial(_checked, name, function))
+
+    def handle(self, device: int) -> Any:
+        """Give the handle of a GPU, which must be the current one, with the lock held."""
+        if device not in self._handles:
+            handle, number = _POINTER(), _INT()
+            self.cublasCreate_v2(ctypes.byref(handle))
+            self.cublasGetVersion_v2(handle, ctypes.byref(number))
+            if number.value < MIN_VERSION:
+                raise CublasError(
+                    f"cuBLAS must be {MIN_VERSION} or newer, that of CUDA 12, got {number.value}"
+                )
+            self._handles[device] = handle
+        return self._handles[device]
+
+
+def _checked(name: str, function: Any, *arguments: Any) -> None:
+    status = function(*arguments)
+    if status:
+        raise CublasError(f"{name}: {_STATUS.get(status, f'status {status}')}")
+
+
+@functools.cache
+def _library() -> Any:
+    """Give the process's one: a handle is costly, and is as good for one network as for another."""
+    return _Library(load())
+
+
+def version(cupy: ModuleType) -> int:
+    """Give cuBLAS's version, such as 130001, with a GPU current."""
+    library, number = _library(), _INT()
+    with library.lock:
+        handle = library.handle(cupy.cuda.Device().id)
+        library.cublasGetVersion_v2(handle, ctypes.byref(number))
+    return number.value
+
+
+class _Layout(NamedTuple):
+    """How the matrix in the last two axes lies: transposed or not, and its leading dimension."""
+
+    operation: int
+    leading: int
+
+
+class Products:
+    """The operation ``matmul`` of one device.
+
+    Parameters
+    ----------
+    cupy : module
+        CuPy, or what stands in for it.
+    precision : {"float32", "tf32"}
+        What float32 products are computed in: as they are, or on tensor cores from numbers rounded
+        to TF32's 10 bits of mantissa, whose products are summed in float32.
+    """
+
+    def __init__(self, cupy: ModuleType, precision: str = "float32") -> None:
+        self._cupy = cupy
+        self._precision = precision
+        self._workspaces: dict[tuple[int, int], Array] = {}
+        self.__name__ = "matmul"
+
+    def __call__(self, A: Array, B: Array, out: Array | None = None) -> Array:
+        """Matrix product over the last two axes, ``out = A @ B``; others broadcast.
+
+        Transposed views, and rows that are some way apart, are read as they are; what cuBLAS cannot
+        read is copied.
+
+        Raises
+        ------
+        TypeError
+            If an operand is no array of CuPy, or the dtypes are not one of float32 and float64.
+        ValueError
+            If shapes do not fit; or ``out`` is not C-contiguous, or overlaps an operand.
+        """
+        *stack, m, n, k = self._check(A, B)
+        shape = (*stack, m, n)
+        if out is None:
+            out = self._cupy.empty(shape, dtype=A.dtype)
+        else:
+            self._check_out(A, B, out, shape)
+        if out.size == 0:
+            return out
+        if k == 0:
+            out.fill(0)
+            return out
+        A, layout_A = self._readable(A)
+        B, layout_B = self._readable(B)
+        name = A.dtype.name
+        one, zero = (ctypes.byref(scalar) for scalar in _SCALARS[name])
+        type_ = _DATA_TYPES[name]
+        compute = _COMPUTE_TYPES[name, self._precision]
+        pointers = A.data.ptr, B.data.ptr, out.data.ptr
+        library = _library()
+        with library.lock:
+            handle = self._ready(library, out)
+            shape_and_one = (handle, layout_B.operation, layout_A.operation, n, m, k, one)
+            for (a, b, c), (stride_a, stride_b, stride_c), count in _batches(A, B, out, pointers):
+                if count == 1:
+                    library.cublasGemmEx(
+                        *shape_and_one,
+                        *(b, type_, layout_B.leading),
+                        *(a, type_, layout_A.leading),
+                        zero,
+                        *(c, type_, n),
+                        *(compute, _DEFAULT_ALGORITHM),
+                    )
+                    continue
+                library.cublasGemmStridedBatchedEx(
+                    *shape_and_one,
+                    *(b, type_, layout_B.leading, stride_b),
+                    *(a, type_, layout_A.leading, stride_a),
+                    zero,
+                    *(c, type_, n, stride_c),
+                    *(count, compute, _DEFAULT_ALGORITHM),
+                )
+        return out
+
+    def release(self) -> None:
+        """Let go of the workspaces; the next product asks for one again."""
+        self._workspaces.clear()
+
+    def _ready(self, library: Any, out: Array) -> Any:
+        """Give the handle, told the current stream and a workspace that is this stream's alone."""
+        device = out.data.device_id
+        stream = self._cupy.cuda.get_current_stream().ptr
+        workspace = self._workspaces.get((device, stream))
+        if workspace is None:
+            major = int(self._cupy.cuda.Device(device).compute_capability[:-1])
+            n_bytes = WORKSPACE.get(major, OTHER_WORKSPACE)
+            workspace = self._cupy.empty(n_bytes, dtype="uint8")
+            self._workspaces[device, stream] = workspace
+        handle = library.handle(device)
+        library.cublasSetStream_v2(handle, stream)  # which forgets the workspace
+        library.cublasSetWorkspace_v2(handle, workspace.data.ptr, workspace.nbytes)
+        return handle
+
+    def _check(self, A: Array, B: Array) -> tuple[int, ...]:
+        """Give the stack's shape, and m, n, k."""
+        for name, array in (("A", A), ("B", B)):
+            if not isinstance(array, self._cupy.ndarray):
+                kind = type(array)
+                raise TypeError(
+                    f"matmul: {name} must be a CuPy array, got {kind.__module__}."
+                    f"{kind.__qualname__}"
+                )
+            if array.ndim < 2:
+                raise ValueError(f"matmul: {name} must be a matrix, got shape {array.shape}")
+            if array.dtype.char not in "fd":
+                raise TypeError(f"matmul: {name} must be float32 or float64, got {array.dtype}")
+        if B.dtype != A.dtype:
+            raise TypeError(f"matmul: B must be {A.dtype} like A, got {B.dtype}")
+        if A.shape[-1] != B.shape[-2]:
+            raise ValueError(f"matmul: the shapes {A.shape} and {B.shape} do not fit")
+        if max(*A.shape[-2:], *B.shape[-2:]) > _INT_MAX:
+            raise ValueError(
+                f"matmul: an axis must be shorter than 2**31, got {A.shape} and {B.shape}"
+            )
+        stack: tuple[int, ...] = A.shape[:-2]
+        if stack != B.shape[:-2]:
+            stack = _broadcast(A.shape, B.shape)
+        return (*stack, A.shape[-2], B.shape[-1], A.shape[-1])
+
+    def _check_out(self, A: Array, B: Array, out: Array, shape: tuple[int, ...]) -> None:
+        if not isinstance(out, self._cupy.ndarray) or out.dtype != A.dtype:
+            found = getattr(out, "dtype", type(out).__qualname__)
+            raise TypeError(f"matmul: out must be a CuPy array of {A.dtype}, got {found}")
+        if out.shape != shape:
+            raise ValueError(f"matmul: out must have shape {shape}, got {out.shape}")
+        if not out.flags.c_contiguous:
+            raise ValueError(f"matmul: out must be C-contiguous, got strides {out.strides}")
+        start = out.data.ptr
+        for name, array in (("A", A), ("B", B)):
+            first, last = _extent(array)
+            if first < start + out.nbytes and start < last and out.size:
+                raise ValueError(f"matmul: out shares memory with {name}")
+
+    def _readable(self, array: Array) -> tuple[Array, _Layout]:
+        """Give an operand as cuBLAS reads it, and how."""
+        layout = _layout(array)
+        if layout is None:
+            array = self._cupy.ascontiguousarray(array)
+            layout = _Layout(_N, array.shape[-1])
+        return array, layout
+
+
+def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    """Give the shape of the stack, the axes before the last two."""
+    n = max(len(a), len(b)) - 2
+    first, second = ((1,) * (n - len(shape) + 2) + shape[:-2] for shape in (a, b))
+    if any(x != y and 1 not in (x, y) for x, y in zip(first, second, strict=True)):
+        raise ValueError(f"matmul: the shapes {a} and {b} do not fit")
+    return tuple(x if y == 1 else y for x, y in zip(first, second, strict=True))
+
+
+def _layout(array: Array) -> _Layout | None:
+    """Tell how cuBLAS reads a matrix as it lies, or None where it cannot.
+
+    The stride of an axis of length 1 means nothing.
+    """
+    (n_rows, n_columns), size = array.shape[-2:], array.itemsize
+    down, right = array.strides[-2:]
+    if (right == size or n_columns == 1) and (n_rows == 1 or down >= n_columns * size):
+        leading = n_columns if n_rows == 1 else down // size
+        return _Layout(_N, leading) if leading <= _INT_MAX else None
+    if (down == size or n_rows == 1) and (n_columns == 1 or right >= n_rows * size):
+        leading = n_rows if n_columns == 1 else right // size
+        return _Layout(_T, leading) if leading <= _INT_MAX else None
+    return None
+
+
+def _extent(array: Array) -> tuple[int, int]:
+    """Give where an array's memory begins and ends."""
+    if not array.size:
+        return 0, 0
+    first = last = array.data.ptr
+    for length, stride in zip(array.shape, array.strides, strict=True):
+        if stride < 0:
+            first += (length - 1) * stride
+        else:
+            last += (length - 1) * stride
+    return first, last + array.itemsize
+
+
+def _batches(
+    A: Array, B: Array, out: Array, pointers: tuple[int, int, int]
+) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], int]]:
+    """Go through the products of a stack, as many at a time as lie evenly apart.
+
+    Yields
+    ------
+    pointers : of A, B and out
+    strides : in elements
+    count : int
+        How many products.
+    """
+    stack, size = out.shape[:-2], out.itemsize
+    steps = zip(*(_steps(array, stack) for array in (A, B, out)), strict=True)
+    axes = [(n, step) for n, step in zip(stack, steps, strict=True) if n > 1]
+    count, apart = 1, (0, 0, 0)
+    if axes and min(axes[-1][1]) >= 0:
+        count, apart = axes.pop()
+        while axes and axes[-1][1] == tuple(count * step for step in apart):
+            count *= axes.pop()[0]
+    strides = tuple(step // size for step in apart)
+    for place in product(*(range(n) for n, _ in axes)):
+        offsets = [
+            sum(i * step[which] for i, (_, step) in zip(place, axes, strict=True))
+            for which in range(3)
+        ]
+        yield tuple(map(sum, zip(pointers, offsets, strict=True))), strides, count
+
+
+def _steps(array: Array, stack: tuple[int, ...]) -> tuple[int, ...]:
+    """Give the bytes from one matrix to the next along each axis of the stack, 0 if it repeats."""
+    missing = len(stack) - (array.ndim - 2)
+    lengths = (1,) * missing + array.shape[:-2]
+    strides = (0,) * missing + array.strides[:-2]
+    return tuple(0 if n == 1 else step for n, step in zip(lengths, strides, strict=True))

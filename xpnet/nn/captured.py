@@ -1,0 +1,106 @@
+"""Several training steps in a row as one CUDA graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xpnet.graph import Recorder
+from xpnet.kernels.reference import Array
+from xpnet.nn.step import TrainingStep
+
+__all__ = ["CapturedSteps"]
+
+
+class CapturedSteps:
+    """``n_steps`` training steps, recorded once as a CUDA graph and launched as often as need be.
+
+    A small network's step is some twenty-five kernels of a few microseconds each, and to issue each
+    of them takes the host longer than that. A graph is issued as one. Its results are those of the
+    step itself, to the bit: it holds the same kernels.
+
+    What differs from launch to launch reaches the graph through device arrays: the samples' indices
+    and, if it changes within an epoch, the learning rate, which are copied to their places before
+    each launch; the step count that random draws depend on, the optimizer's own with its bias
+    corrections, moving statistics and averages, which the recorded kernels advance.
+
+    Parameters
+    ----------
+    step : TrainingStep
+        On a GPU with fused kernels. It has been called by :meth:`warm_up` before.
+    n_steps : int
+        At least 1.
+    recorder : Recorder
+        Of the step's device, which must be active.
+    learning_rate : device array (1,), optional
+        Where the optimizer reads it, if each step has a rate of its own.
+
+    Attributes
+    ----------
+    losses : device array (n_steps,)
+        Of the last launch, each as :attr:`TrainingStep.loss_value`.
+
+    Raises
+    ------
+    CaptureError
+        If the step does something that a graph cannot hold.
+
+    References
+    ----------
+    NVIDIA, "CUDA C++ programming guide", section on CUDA graphs: stream capture.
+    """
+
+    def __init__(
+        self,
+        step: TrainingStep,
+        n_steps: int,
+        recorder: Recorder,
+        learning_rate: Array | None = None,
+    ) -> None:
+        xp = step.device.xp
+        self._step, self._n_steps, self._recorder = step, n_steps, recorder
+        self.losses = xp.empty(n_steps, dtype=step.loss_value.dtype)
+        self._indices: Array | None = None
+        if step.gathers:
+            self._indices = xp.zeros(n_steps * step.batch_size, dtype="int64")
+        self._learning_rate = learning_rate
+        if learning_rate is not None:
+            self._rates = xp.empty(n_steps, dtype=learning_rate.dtype)
+        self._graph = recorder.record(self._take_all)
+
+    def __call__(self, indices: Array | None = None, rates: Array | None = None) -> Array:
+        """Take the steps.
+
+        Parameters
+        ----------
+        indices : int64 device array (n_steps batch_size,), optional
+            The samples of all minibatches, one after another; not given where a step trains on the
+            whole data set.
+        rates : device array (n_steps,), optional
+            The steps' learning rates, where each has its own.
+
+        Returns
+        -------
+        device array (n_steps,)
+            :attr:`losses`.
+        """
+        if (indices is None) is not (self._indices is None):
+            raise TypeError(f"captured steps that gather need indices, got {indices!r}")
+        if (rates is None) is not (self._learning_rate is None):
+            raise TypeError(f"captured steps with a rate of each need rates, got {rates!r}")
+        if self._indices is not None:
+            self._indices[...] = indices
+        if rates is not None:
+            self._rates[...] = rates
+        self._graph.launch(self._step.device.stream)
+        return self.losses
+
+    def _take_all(self) -> None:
+        """Take the steps; recorded, every number that is not in an array stays what it is now."""
+        size = self._step.batch_size
+        for number in range(self._n_steps):
+            if self._learning_rate is not None:
+                self._learning_rate[...] = self._rates[number : number + 1]
+            given: list[Any] = []
+            if self._indices is not None:
+                given.append(self._indices[number * size : (number + 1) * size])
+            self.losses[number : number + 1] = self._step(*given)
