@@ -417,13 +417,6 @@ def _launch_rows(
     )
 
 
-class _Buffers(threading.local):
-    """The buffers that an operation keeps for this thread."""
-
-    def __init__(self) -> None:
-        self.kept: dict[tuple[Any, ...], Array] = {}
-
-
 class _ColumnOperation(_Operation):
     """A column-reduce: elementwise, and with its sum in two kernels."""
 
@@ -434,7 +427,7 @@ class _ColumnOperation(_Operation):
         each = source.without_total(row)
         self.each = _ElementwiseOperation(cupy, each, reference)
         self.has_each = bool(each.writes)
-        self.buffers = _Buffers()
+        self.kept: dict[tuple[Any, ...], Array] = {}
 
     def run(self, given: Given) -> Array:
         total = given[self.row.total]
@@ -478,11 +471,15 @@ class _ColumnOperation(_Operation):
         It belongs to one thread and stream: there, and only there, kernels run in the order of
         the calls. It stays, since a captured graph may go on to use it.
         """
-        cuda = self.cupy.cuda
-        key = (cuda.Device().id, cuda.get_current_stream().ptr, shape, dtype)
-        if key not in self.buffers.kept:
-            self.buffers.kept[key] = self.cupy.empty(shape, dtype=dtype)
-        return self.buffers.kept[key]
+        cuda, thread = self.cupy.cuda, threading.get_ident()
+        key = (thread, cuda.Device().id, cuda.get_current_stream().ptr, shape, dtype)
+        if key not in self.kept:
+            self.kept[key] = self.cupy.empty(shape, dtype=dtype)
+        return self.kept[key]
+
+    def release(self) -> None:
+        """Let go of the buffers."""
+        self.kept.clear()
 
     def _launch(
         self,

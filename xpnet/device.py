@@ -91,7 +91,10 @@ class Device:
         self.index = index
         self.kernels = kernels
         self.precision = precision
-        self.graphs: weakref.WeakSet[Any] = weakref.WeakSet()  # that use what is kept for them
+        # For graphs: who records any, and the streams that nobody records on at present. They are
+        # used again, and so is what operations keep for them.
+        self.recorders: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.idle_streams: list[Any] = []
         self.stream: Any = None
         if index is not None:
             with self.xp.cuda.Device(index):
@@ -217,7 +220,7 @@ class Device:
         """
         if self.index is None:
             return
-        if len(self.graphs):
+        if len(self.recorders):
             raise RuntimeError(
                 f"{self.name}: a captured training step uses the memory that would be given back"
             )

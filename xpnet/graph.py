@@ -45,16 +45,27 @@ class Recorder:
         if device.index is None:
             raise ValueError("graphs are recorded on a GPU, but the device is 'cpu'")
         self._device = device
-        with device.xp.cuda.Device(device.index):
-            self._stream = device.xp.cuda.Stream(non_blocking=True)
-        device.graphs.add(self)
+        self._stream: Any
+        try:
+            self._stream = device.idle_streams.pop()
+        except IndexError:
+            with device.xp.cuda.Device(device.index):
+                self._stream = device.xp.cuda.Stream(non_blocking=True)
+        device.recorders.add(self)
 
     def close(self) -> None:
-        """Say that no graph recorded here will be launched again."""
-        self._device.graphs.discard(self)
+        """Say that no graph recorded here will be launched again, and nothing recorded."""
+        if self._stream is not None:
+            self._device.idle_streams.append(self._stream)
+            self._device.recorders.discard(self)
+            self._stream = None
 
-    def run(self, work: Callable[[], object]) -> None:
-        """Do work here for once, ordered with the rest of the device's work, as what comes first.
+    def __del__(self) -> None:
+        if hasattr(self, "_stream"):
+            self.close()
+
+    def run(self, work: Callable[..., object], *arguments: object) -> None:
+        """Do work here without recording it, ordered with the rest of the device's work.
 
         It makes what is made at first use: kernels, and buffers that operations keep for a stream.
         The device must be active.
@@ -63,7 +74,7 @@ class Recorder:
         self._stream.wait_event(main.record())
         try:
             with self._stream:
-                work()
+                work(*arguments)
         finally:
             main.use()
             main.wait_event(self._stream.record())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import re
 import shutil
@@ -25,9 +26,10 @@ from bench.test_step import bind_step
 from xpnet import nn
 from xpnet.data import DataError
 from xpnet.data.named import load_contents
+from xpnet.graph import Recorder
 from xpnet.training import evaluate, fit
 
-__all__ = ["classifiers", "parity", "sanitizer", "steady_step", "tests"]
+__all__ = ["classifiers", "graph_equals_eager", "parity", "sanitizer", "steady_step", "tests"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _OUTCOME = re.compile(r"^\S+::.* (PASSED|FAILED|SKIPPED|ERROR)\b", re.MULTILINE)
@@ -120,6 +122,87 @@ def steady_step(settings: Settings) -> list[Row]:
         name = "-".join(map(str, widths))
         rows.append({"network": name, "batch": batch_size, "steps": n_steps, "loss": loss})
     return rows
+
+
+def graph_equals_eager(settings: Settings) -> list[Row]:
+    """Take fifty steps one by one and as graphs: parameters, statistics and losses to the bit."""
+    n_steps = 10 if settings.is_rehearsal else 50
+    rows: list[Row] = []
+    for precision, name in itertools.product(("float32", "tf32"), ("plain", "improved")):
+        device = xpnet.device("cuda", "fused", precision)
+        found = {
+            how: _steps(device, name, n_steps, settings, is_captured=how == "captured")
+            for how in ("eager", "captured")
+        }
+        for what, expected in found["eager"].items():
+            if not np.array_equal(found["captured"][what], expected):
+                n_wrong = int((found["captured"][what] != expected).sum())
+                raise Failed(
+                    f"{name} in {precision}: {n_wrong} of {expected.size} numbers of the {what} "
+                    "differ",
+                    rows,
+                )
+        losses = found["eager"]["losses"]
+        if not np.isfinite(losses).all() or losses[0] == losses[-1]:
+            raise Failed(f"{name} in {precision}: the losses are {losses}", rows)
+        row = {"network": name, "precision": precision, "steps": n_steps, "loss": losses[-1]}
+        rows.append({key: str(value) for key, value in row.items()})
+    return rows
+
+
+def _steps(
+    device: xpnet.Device, name: str, n_steps: int, settings: Settings, *, is_captured: bool
+) -> dict[str, Any]:
+    """Take steps from the same start, several in a graph, and give what came of them."""
+    batch_size, width, n_in_graph = (16, 49, 4) if settings.is_rehearsal else (128, 784, 8)
+    rng = np.random.default_rng(0)
+    n = 4 * batch_size
+    X, y = rng.standard_normal((n, width)), rng.integers(0, 10, n)
+    layers: list[Any] = [nn.Dense(256, "relu"), nn.Dense(128, "relu"), nn.Dense(10)]
+    more: dict[str, Any] = {}
+    if name == "improved":
+        layers = [
+            *(nn.Dropout(0.1), nn.Dense(256, max_norm=1.0), nn.BatchNorm(), "gelu_tanh"),
+            *(nn.Dropout(0.3), nn.Dense(128), nn.LayerNorm(), "relu", nn.Dense(10)),
+        ]
+        more["regularizer"] = nn.Regularizer(l1=1e-5, l2=1e-4, clip_value=1.0, clip_norm=0.5)
+    network = nn.Network(layers, width, device=device)
+    loss, optimizer = nn.SoftmaxCrossEntropy(), nn.AdamW(0.01)
+    with device.activate():
+        if name == "improved":
+            more["average"] = nn.MovingAverage(network, 0.9)
+            more["weights"] = device.asarray(1 + np.arange(n) % 3, network.dtype)
+        step = nn.TrainingStep(
+            network,
+            loss,
+            optimizer,
+            optimizer.init_state(device, network.parameters),
+            device.asarray(X, network.dtype),
+            loss.labels(device, y, 10, network.dtype),
+            batch_size,
+            **more,
+        )
+        order = device.asarray(rng.integers(0, n, (n_steps + 1) * batch_size))
+        losses = []
+        recorder = Recorder(device)
+        recorder.run(step, order[:batch_size])
+        if is_captured:
+            graphs = {k: nn.CapturedSteps(step, k, recorder) for k in (n_in_graph, 1)}
+        number = 1
+        while number <= n_steps:
+            k = n_in_graph if is_captured and number + n_in_graph <= n_steps + 1 else 1
+            chosen = order[number * batch_size : (number + k) * batch_size]
+            losses.append(device.to_host(graphs[k](chosen) if is_captured else step(chosen)).copy())
+            number += k
+        found = {
+            "parameters": network.parameters,
+            "gradients": network.gradients,
+            "statistics": network.statistics,
+        }
+        return {
+            **{key: device.to_host(array) for key, array in found.items()},
+            "losses": np.concatenate(losses),
+        }
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,13 @@ import xpnet
 from bench import test_ops
 from bench.gpu import timing
 from bench.gpu.outcome import Failed, Incomplete, Row, Settings
-from bench.test_step import bind_step
 from tests.kernels.cases import ROWS
 from xpnet import nn
 from xpnet.environment import versions
 from xpnet.kernels.reference import ReferenceOps
 from xpnet.training import fit
 
-__all__ = ["cold_starts", "environment", "operations", "sizes", "steps"]
+__all__ = ["cold_starts", "environment", "operations", "sizes"]
 
 _MIB = 2**20
 _MANY = 512  # calls in a graph
@@ -203,135 +201,6 @@ def _copy(target: Any, source: Any) -> None:
 def _in_turn(calls: Iterable[Callable[[], Any]]) -> Callable[[], Any]:
     turn = itertools.cycle(calls)
     return lambda: next(turn)()
-
-
-_NETWORKS: tuple[tuple[tuple[int, ...], int], ...] = (
-    ((784, 128, 10), 32),
-    ((784, 256, 128, 10), 128),
-    ((784, 1024, 1024, 10), 1024),
-)
-
-
-def steps(settings: Settings) -> list[Row]:
-    """Count training steps a second, beside PyTorch where there is one."""
-    rows = []
-    device, on = xpnet.device("cuda", "fused"), _torch_device(settings)
-    for widths, batch_size in _NETWORKS:
-        if settings.is_rehearsal:
-            widths, batch_size = tuple(min(width, 32) for width in widths), 16
-        makers: dict[str, Any] = {"xpnet fused": _our_step}
-        if on is not None:
-            makers["PyTorch eager"] = functools.partial(_torch_step, on)
-            makers["PyTorch eager, Adam(fused=True)"] = functools.partial(
-                _torch_step, on, fused=True
-            )
-        with device.activate():
-            runs = {key: make(device, widths, batch_size) for key, make in makers.items()}
-            rates = _alternating(runs, settings)
-        base = rates["xpnet fused"][0]
-        for key, (rate, spread) in rates.items():
-            rows.append(
-                {
-                    "network": "-".join(map(str, widths)),
-                    "batch": batch_size,
-                    "implementation": key,
-                    "device": on if key.startswith("PyTorch") else settings.device,
-                    "precision": "float32, no TF32",  # which bench/gpu/__main__.py sees to
-                    "xpnet / this": base / rate,
-                    "steps/s": rate,
-                    "+-": spread,
-                    "samples/s": rate * batch_size,
-                }
-            )
-    return rows
-
-
-def _alternating(runs: dict[str, Callable[[int], None]], settings: Settings) -> dict[str, Any]:
-    """Time each by turns; a run takes as many steps as it is told, and waits for the last."""
-    n_steps = {}
-    for key, run in runs.items():
-        run(5)
-        began = time.perf_counter()
-        run(5)
-        seconds = (time.perf_counter() - began) / 5
-        n_steps[key] = 2 if settings.is_rehearsal else int(0.1 / seconds) + 5
-    found: dict[str, list[float]] = {key: [] for key in runs}
-    for _ in range(2 if settings.is_rehearsal else 9):
-        for key, run in runs.items():
-            began = time.perf_counter()
-            run(n_steps[key])
-            found[key].append(n_steps[key] / (time.perf_counter() - began))
-    return {
-        key: (float(np.median(rates)), float(np.subtract(*np.percentile(rates, [75, 25])) / 2))
-        for key, rates in found.items()
-    }
-
-
-def _data(widths: tuple[int, ...], batch_size: int) -> tuple[Any, Any, Any]:
-    rng = np.random.default_rng(0)
-    n = 8 * batch_size
-    X = rng.standard_normal((n, widths[0]), np.float32)
-    return X, rng.integers(0, widths[-1], n), rng.permutation(n).reshape(8, batch_size)
-
-
-def _our_step(
-    device: xpnet.Device, widths: tuple[int, ...], batch_size: int
-) -> Callable[[int], None]:
-    X, y, batches = _data(widths, batch_size)
-    step = bind_step(device, widths, batch_size, X, y)
-    indices = [device.asarray(batch) for batch in batches]
-
-    def run(n: int) -> None:
-        for turn in range(n):
-            step(indices[turn % len(indices)])
-        device.synchronize()
-
-    return run
-
-
-def _torch_device(settings: Settings) -> str | None:
-    """Give where PyTorch runs, if it is here and not without a GPU beside ours."""
-    try:
-        import torch
-    except ImportError:
-        return None
-    torch.set_float32_matmul_precision("highest")  # what xpnet computes in: no TF32
-    if torch.cuda.is_available():
-        return "cuda"
-    return "cpu" if settings.is_rehearsal else None
-
-
-def _torch_step(
-    on: str,
-    device: xpnet.Device,
-    widths: tuple[int, ...],
-    batch_size: int,
-    *,
-    fused: bool = False,
-) -> Callable[[int], None]:
-    import torch
-
-    del device
-    X, y, batches = _data(widths, batch_size)
-    layers: list[Any] = []
-    for n_in, n_out in pairwise(widths):
-        layers += [torch.nn.Linear(n_in, n_out), torch.nn.ReLU()]
-    model = torch.nn.Sequential(*layers[:-1]).to(on)
-    optimizer = torch.optim.Adam(model.parameters(), fused=fused)
-    data, labels = torch.from_numpy(X).to(on), torch.from_numpy(y).to(on)
-    indices = [torch.from_numpy(batch).to(on) for batch in batches]
-
-    def run(n: int) -> None:
-        for turn in range(n):
-            chosen = indices[turn % len(indices)]
-            optimizer.zero_grad(set_to_none=True)
-            loss: Any = torch.nn.functional.cross_entropy(model(data[chosen]), labels[chosen])
-            loss.backward()
-            optimizer.step()
-        if on == "cuda":
-            torch.cuda.synchronize()
-
-    return run
 
 
 def sizes(settings: Settings) -> list[Row]:

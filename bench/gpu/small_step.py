@@ -1,4 +1,4 @@
-"""A few small training steps, for a tool that watches every access to memory.
+"""A few small training steps, also as graphs, for a tool that watches every access to memory.
 
 Every array is an allocation of its own, without CuPy's pool, so that one past its end is past the
 end of what CUDA gave out. ``python -m bench.gpu.small_step``.
@@ -13,7 +13,8 @@ import numpy as np
 
 import xpnet
 from xpnet import nn
-from xpnet.nn import TrainingStep
+from xpnet.graph import Recorder
+from xpnet.nn import CapturedSteps, TrainingStep
 
 N, D, K, BATCH = 50, 21, 7, 13
 
@@ -36,9 +37,13 @@ def main() -> int:
             for optimizer in (nn.Adam(), nn.GradientDescent()):
                 state = optimizer.init_state(device, network.parameters)
                 step = TrainingStep(network, criterion, optimizer, state, X, target, BATCH)
+                indices = device.asarray(rng.permutation(N)[: 2 * BATCH])
+                recorder = Recorder(device)
+                recorder.run(step, indices[:BATCH])
+                captured = CapturedSteps(step, 2, recorder)
                 for _ in range(2):
-                    step(device.asarray(rng.permutation(N)[:BATCH]))
-                losses.append(float(device.to_host(step.loss_value)[0]))
+                    captured(indices)
+                losses.append(float(device.to_host(captured.losses)[-1]))
     sys.stdout.write(f"losses: {', '.join(f'{loss:.3f}' for loss in losses)}\n")
     return int(not np.isfinite(losses).all())
 

@@ -16,7 +16,7 @@ from typing import Any
 import xpnet
 from bench.gpu.outcome import Settings
 
-__all__ = ["Timed", "captured", "eager"]
+__all__ = ["Timed", "captured", "eager", "repeated"]
 
 _SECONDS = 0.02  # a round, on a GPU
 _ROUNDS = 9
@@ -32,7 +32,7 @@ class Timed:
 
 def eager(settings: Settings, device: xpnet.Device, call: Callable[[], Any]) -> Timed:
     """Time calls that are issued one after another, with the device active."""
-    return _timed(settings, device, call, 1)
+    return repeated(settings, device, call, 1)
 
 
 def captured(settings: Settings, device: xpnet.Device, calls: Sequence[Callable[[], Any]]) -> Timed:
@@ -44,12 +44,14 @@ def captured(settings: Settings, device: xpnet.Device, calls: Sequence[Callable[
             call()
     finally:
         graph = device.stream.end_capture()
-    return _timed(settings, device, lambda: graph.launch(device.stream), len(calls))
+    return repeated(settings, device, lambda: graph.launch(device.stream), len(calls))
 
 
-def _timed(
+def repeated(
     settings: Settings, device: xpnet.Device, call: Callable[[], Any], n_in_call: int
 ) -> Timed:
+    """Time calls that are each ``n_in_call`` of what is to be timed."""
+
     def seconds(n: int) -> float:
         device.synchronize()
         start = time.perf_counter()

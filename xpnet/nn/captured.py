@@ -6,6 +6,7 @@ from typing import Any
 
 from xpnet.graph import Recorder
 from xpnet.kernels.reference import Array
+from xpnet.nn.base import check_count
 from xpnet.nn.step import TrainingStep
 
 __all__ = ["CapturedSteps"]
@@ -26,7 +27,7 @@ class CapturedSteps:
     Parameters
     ----------
     step : TrainingStep
-        On a GPU with fused kernels. It has been called by :meth:`warm_up` before.
+        On a GPU with fused kernels. The recorder has :meth:`~xpnet.graph.Recorder.run` it before.
     n_steps : int
         At least 1.
     recorder : Recorder
@@ -41,6 +42,8 @@ class CapturedSteps:
 
     Raises
     ------
+    ValueError
+        If ``n_steps`` is no positive integer.
     CaptureError
         If the step does something that a graph cannot hold.
 
@@ -56,6 +59,7 @@ class CapturedSteps:
         recorder: Recorder,
         learning_rate: Array | None = None,
     ) -> None:
+        n_steps = check_count("n_steps", n_steps)
         xp = step.device.xp
         self._step, self._n_steps, self._recorder = step, n_steps, recorder
         self.losses = xp.empty(n_steps, dtype=step.loss_value.dtype)
@@ -65,6 +69,8 @@ class CapturedSteps:
         self._learning_rate = learning_rate
         if learning_rate is not None:
             self._rates = xp.empty(n_steps, dtype=learning_rate.dtype)
+            self._rates[:1] = learning_rate
+        self.losses[:1] = step.loss_value  # a copy as those below, whose kernel is now there
         self._graph = recorder.record(self._take_all)
 
     def __call__(self, indices: Array | None = None, rates: Array | None = None) -> Array:
@@ -87,10 +93,10 @@ class CapturedSteps:
             raise TypeError(f"captured steps that gather need indices, got {indices!r}")
         if (rates is None) is not (self._learning_rate is None):
             raise TypeError(f"captured steps with a rate of each need rates, got {rates!r}")
-        if self._indices is not None:
-            self._indices[...] = indices
+        if indices is not None:
+            _copy(self._indices, indices, "indices")
         if rates is not None:
-            self._rates[...] = rates
+            _copy(self._rates, rates, "rates")
         self._graph.launch(self._step.device.stream)
         return self.losses
 
@@ -104,3 +110,10 @@ class CapturedSteps:
             if self._indices is not None:
                 given.append(self._indices[number * size : (number + 1) * size])
             self.losses[number : number + 1] = self._step(*given)
+
+
+def _copy(target: Array, source: Array, name: str) -> None:
+    """Copy what must be of one shape; CuPy would repeat a single number."""
+    if source.shape != target.shape:
+        raise ValueError(f"{name} must have shape {target.shape}, got {source.shape}")
+    target[...] = source

@@ -105,7 +105,7 @@ class AsGraphs(OneByOne):
         if step.batch_size not in self._warm:
             self._warm.add(step.batch_size)
             self._rates.begin_step(number)
-            self._recorder.run(lambda: self._take_one(number, order))
+            self._recorder.run(self._take_one, number, order)
             return 1, step.loss_value
         last = number + STEPS_PER_GRAPH - 1
         n = STEPS_PER_GRAPH if last < len(self._steps) and self._steps[last] is step else 1

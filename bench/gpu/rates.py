@@ -1,0 +1,253 @@
+"""How near steps and operations come to what the GPU can do, and how long an epoch takes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+import xpnet
+from bench.gpu import timing
+from bench.gpu.outcome import Failed, Incomplete, Row, Settings
+from bench.gpu.steps import STEPS_PER_GRAPH, bind_captured
+from bench.test_step import bind_step
+from xpnet import nn
+from xpnet.data import DataError
+from xpnet.data.named import load_contents
+from xpnet.training import fit
+
+__all__ = ["bandwidths", "epochs", "rooflines"]
+
+_ADAM_BYTES = 28  # a parameter: four numbers are read, three written
+
+
+def bandwidths(settings: Settings) -> list[Row]:
+    """Measure what Adam and the bias gradient move, beside a copy of as much."""
+    device = xpnet.device("cuda", "fused")
+    n = 10_000 if settings.is_rehearsal else 100_000_000
+    rows: list[Row] = []
+    with device.activate():
+        xp = device.xp
+        p, g, m, v = (xp.zeros(n, dtype="float32") for _ in range(4))
+        copy = _timed(settings, device, functools.partial(_copy, m, v))
+        rate = 8 * n / copy.median / 1e3
+        rows.append(_row(f"copy of {n:,} numbers", 8 * n, copy, rate))
+        optimizer = nn.Adam()
+        state = {**optimizer.init_state(device, p), "m": m, "v": v}
+        update = functools.partial(optimizer.update, device.ops, p, g, state)
+        update()
+        n_bytes = _ADAM_BYTES * n
+        rows.append(
+            _row(f"Adam, {n:,} parameters", n_bytes, _timed(settings, device, update), rate)
+        )
+        del p, g, m, v, state, update
+        for shape in ((128, 256), (1024, 1024), (8192, 2048), (8192, 10)):
+            if settings.is_rehearsal:
+                shape = (min(shape[0], 64), min(shape[1], 16))
+            dZ, A, out = (xp.ones(shape, dtype="float32") for _ in range(3))
+            db, ones = xp.empty(shape[1], dtype="float32"), xp.ones((1, shape[0]), dtype="float32")
+            name, size = "x".join(map(str, shape)), 4 * dZ.size
+            for what, n_bytes, call in (
+                ("bias gradient", size, functools.partial(device.ops.bias_grad, dZ, out=db)),
+                (
+                    "the same as a product with ones",
+                    size,
+                    functools.partial(device.ops.matmul, ones, dZ, out=db.reshape(1, -1)),
+                ),
+                (
+                    "ReLU's gradient and the bias's",
+                    3 * size,
+                    functools.partial(device.ops.relu_grad, dZ, A, out=out, db=db),
+                ),
+            ):
+                call()
+                taken = _timed(settings, device, call, repeated=20)
+                rows.append(_row(f"{what}, {name}", n_bytes, taken, rate))
+    return rows
+
+
+def _copy(target: Any, source: Any) -> None:
+    target[...] = source
+
+
+def _timed(
+    settings: Settings, device: xpnet.Device, call: Callable[[], Any], repeated: int = 1
+) -> timing.Timed:
+    return timing.captured(settings, device, [call] * repeated)
+
+
+def _row(what: str, n_bytes: int, taken: timing.Timed, of_copy: float) -> Row:
+    rate = n_bytes / taken.median / 1e3
+    return {
+        "what": what,
+        "precision": "float32",
+        "us": taken.median,
+        "+-": taken.spread,
+        "GB/s": rate,
+        "of the copy": f"{rate / of_copy:.0%}",
+    }
+
+
+_NETWORKS: tuple[tuple[tuple[int, ...], int, str], ...] = (
+    ((784, 256, 128, 10), 128, "float32"),
+    ((784, 256, 128, 10), 1024, "float32"),
+    ((784, 256, 128, 10), 8192, "float32"),
+    ((784, 256, 128, 10), 8192, "tf32"),
+    ((784, 1024, 1024, 10), 1024, "float32"),
+    ((784, 2048, 2048, 2048, 10), 8192, "float32"),
+    ((784, 2048, 2048, 2048, 10), 8192, "tf32"),
+)
+
+
+def rooflines(settings: Settings) -> list[Row]:
+    """Compare captured steps with their products alone and with what arithmetic and memory allow.
+
+    The rate of products is that of two square matrices, the bandwidth that of a copy, both measured
+    here. A step must do ``2 m n k`` operations for each product; and it must move, in float32 and
+    without anything fused into the products, 40 bytes a parameter (read forward and backward, its
+    gradient written, and Adam's 28), 36 bytes for each hidden activation of each sample (written by
+    the product; read and written with the bias; read for dW, and by the next product; the same for
+    its gradient but for the bias), and 8 bytes for each feature of each sample.
+    """
+    rows: list[Row] = []
+    measured: dict[str, tuple[float, float]] = {}
+    for widths, batch_size, precision in _NETWORKS:
+        if settings.left() < 8:
+            raise Incomplete(f"it ran out of time before {widths} at {batch_size}", rows)
+        if settings.is_rehearsal:
+            widths, batch_size = tuple(min(width, 32) for width in widths), min(batch_size, 16)
+        device = xpnet.device("cuda", "fused", precision)
+        with device.activate():
+            if precision not in measured:
+                measured[precision] = _limits(settings, device)
+            product_rate, bandwidth = measured[precision]
+            products = timing.captured(settings, device, _products(device, widths, batch_size))
+            step = _step(settings, device, widths, batch_size)
+        device.free_memory()
+        n_operations = _n_operations(widths, batch_size)
+        arithmetic = n_operations / product_rate
+        memory = _n_bytes(widths, batch_size) / bandwidth
+        rows.append(
+            {
+                "network": "-".join(map(str, widths)),
+                "batch": batch_size,
+                "precision": precision,
+                "step (us)": step.median,
+                "+-": step.spread,
+                "products alone (us)": products.median,
+                "TFLOP/s": n_operations / step.median / 1e6,
+                "square products, TFLOP/s": product_rate / 1e6,
+                "of that rate": f"{arithmetic / step.median:.0%}",
+                "arithmetic allows (us)": arithmetic,
+                "memory allows (us)": memory,
+                "bound by": "arithmetic" if arithmetic > memory else "memory",
+                "step / limit": step.median / max(arithmetic, memory),
+            }
+        )
+    return rows
+
+
+def _limits(settings: Settings, device: xpnet.Device) -> tuple[float, float]:
+    """Give operations, and bytes, a microsecond."""
+    n = 64 if settings.is_rehearsal else 8192
+    A, B, C = (device.xp.ones((n, n), dtype="float32") for _ in range(3))
+    multiply = functools.partial(device.ops.matmul, A, B, out=C)
+    multiply()
+    product = _timed(settings, device, multiply)
+    copy = _timed(settings, device, functools.partial(_copy, C, A))
+    return 2 * n**3 / product.median, 2 * A.nbytes / copy.median
+
+
+def _products(
+    device: xpnet.Device, widths: tuple[int, ...], batch_size: int
+) -> list[Callable[[], Any]]:
+    """Give the products of a step, one call."""
+    xp, matmul = device.xp, device.ops.matmul
+    A = [xp.zeros((batch_size, width), dtype="float32") for width in widths]
+    dA = [xp.zeros((batch_size, width), dtype="float32") for width in widths]
+    W = [xp.zeros(shape, dtype="float32") for shape in pairwise(widths)]
+    dW = [xp.empty_like(matrix) for matrix in W]
+
+    def call() -> None:
+        for i, matrix in enumerate(W):
+            matmul(A[i], matrix, out=A[i + 1])
+        for i, matrix in reversed(list(enumerate(W))):
+            matmul(A[i].T, dA[i + 1], out=dW[i])
+            if i:
+                matmul(dA[i + 1], matrix.T, out=dA[i])
+
+    call()
+    return [call]
+
+
+def _step(
+    settings: Settings, device: xpnet.Device, widths: tuple[int, ...], batch_size: int
+) -> timing.Timed:
+    rng = np.random.default_rng(0)
+    n = STEPS_PER_GRAPH * batch_size
+    X = rng.standard_normal((n, widths[0]), np.float32)
+    step = bind_step(device, widths, batch_size, X, rng.integers(0, widths[-1], n))
+    order = device.asarray(rng.permutation(n))
+    captured = bind_captured(device, step, order[:batch_size])
+    return timing.repeated(settings, device, lambda: captured(order), STEPS_PER_GRAPH)
+
+
+def _n_operations(widths: tuple[int, ...], batch_size: int) -> int:
+    sizes = [n_in * n_out for n_in, n_out in pairwise(widths)]
+    return 2 * batch_size * (3 * sum(sizes) - sizes[0])
+
+
+def _n_bytes(widths: tuple[int, ...], batch_size: int) -> int:
+    n_parameters = sum((n_in + 1) * n_out for n_in, n_out in pairwise(widths))
+    return 40 * n_parameters + batch_size * (36 * sum(widths[1:]) + 8 * widths[0])
+
+
+def epochs(settings: Settings) -> list[Row]:
+    """Time an epoch of fit on Fashion-MNIST, or on something drawn of that size."""
+    data, X, y = _fashion(600 if settings.is_rehearsal else 60_000)
+    rows: list[Row] = []
+    for precision, capture in (("float32", True), ("float32", False), ("tf32", True)):
+        device = xpnet.device("cuda", "fused", precision)
+        layers = [nn.Dense(256, "relu"), nn.Dense(128, "relu"), nn.Dense(10)]
+        network = nn.Network(layers, X.shape[1], device=device)
+        history = fit(
+            network,
+            X,
+            y,
+            loss="softmax_cross_entropy",
+            optimizer="adam",
+            epochs=2 if settings.is_rehearsal else 9,
+            batch_size=128,
+            divide_by=255,
+            capture=capture,
+        )
+        if history.captured is not capture:
+            raise Failed(f"captured is {history.captured}", rows)
+        seconds = np.diff([report.seconds for report in history.reports])
+        rows.append(
+            {
+                "data": data,
+                "network": "784-256-128-10",
+                "batch": 128,
+                "precision": precision,
+                "steps": "captured" if capture else "one by one",
+                "an epoch (ms)": 1e3 * float(np.median(seconds)),
+                "slowest (ms)": 1e3 * float(seconds.max()),
+                "the first (ms)": 1e3 * history.reports[0].seconds,
+                "cost": history.reports[-1].cost,
+            }
+        )
+    return rows
+
+
+def _fashion(n: int) -> tuple[str, Any, Any]:
+    """Give images as bytes, and their labels."""
+    try:
+        part = load_contents("fashion-mnist").parts["train"]
+    except DataError:
+        rng = np.random.default_rng(0)
+        return "drawn", rng.integers(0, 256, (n, 784), np.uint8), rng.integers(0, 10, n)
+    return "fashion-mnist", part.X.reshape(len(part.X), -1)[:n], np.asarray(part.y)[:n]

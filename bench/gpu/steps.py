@@ -1,0 +1,286 @@
+"""Training steps a second: issued one by one, as graphs, and beside PyTorch's."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+
+import xpnet
+from bench.gpu.outcome import Failed, Incomplete, Row, Settings
+from bench.test_step import bind_step
+from xpnet import nn
+from xpnet.graph import Recorder
+
+__all__ = ["alternating", "bind_captured", "compiled_steps", "steps"]
+
+Run: TypeAlias = Callable[[int], int]  # takes about so many steps, waits, and says how many
+
+STEPS_PER_GRAPH = 16
+PRECISIONS = {"float32": "float32, no TF32", "tf32": "tf32"}
+_NETWORKS: tuple[tuple[tuple[int, ...], int, str], ...] = (
+    ((784, 256, 128, 10), 128, "float32"),
+    ((784, 256, 128, 10), 1024, "float32"),
+    ((784, 256, 128, 10), 8192, "float32"),
+    ((784, 256, 128, 10), 128, "tf32"),
+    ((784, 256, 128, 10), 8192, "tf32"),
+    ((784, 128, 10), 32, "float32"),
+    ((784, 1024, 1024, 10), 1024, "float32"),
+    ((784, 2048, 2048, 2048, 10), 8192, "tf32"),
+)
+
+
+def steps(settings: Settings) -> list[Row]:
+    """Count training steps a second, beside PyTorch where there is one."""
+    makers: dict[str, Any] = {"xpnet captured": _our_graphs, "xpnet eager": _our_step}
+    on = _torch_device(settings)
+    if on is not None:
+        eager = functools.partial(_torch_step, on)
+        makers["PyTorch eager"] = eager
+        makers["PyTorch eager, Adam(fused=True)"] = functools.partial(eager, fused=True)
+    if on == "cuda":
+        makers["PyTorch captured"] = functools.partial(_torch_graph, 1)
+        makers[f"PyTorch captured, {STEPS_PER_GRAPH} steps a graph"] = functools.partial(
+            _torch_graph, STEPS_PER_GRAPH
+        )
+    return _compared(settings, makers, on)
+
+
+def compiled_steps(settings: Settings) -> list[Row]:
+    """Count steps a second of PyTorch's compiler, which takes its time to compile."""
+    on = _torch_device(settings)
+    makers: dict[str, Any] = {"xpnet captured": _our_graphs}
+    if on == "cuda":
+        makers['torch.compile(mode="reduce-overhead")'] = _torch_compiled
+    return _compared(settings, makers, on)
+
+
+def _compared(settings: Settings, makers: dict[str, Any], on: str | None) -> list[Row]:
+    rows: list[Row] = []
+    # In a rehearsal the first network, in both precisions.
+    for widths, batch_size, precision in _NETWORKS[:4:3] if settings.is_rehearsal else _NETWORKS:
+        if settings.left() < 12:
+            raise Incomplete(f"it ran out of time before {widths} at {batch_size}", rows)
+        if settings.is_rehearsal:
+            widths, batch_size = tuple(min(width, 32) for width in widths), min(batch_size, 16)
+        device = xpnet.device("cuda", "fused", precision)
+        if on is not None:
+            import torch
+
+            torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        with device.activate():
+            runs = {key: make(device, widths, batch_size) for key, make in makers.items()}
+            rates = alternating(runs, settings)
+        del runs
+        device.free_memory()
+        base = rates["xpnet captured"][0]
+        for key, (rate, spread) in rates.items():
+            rows.append(
+                {
+                    "network": "-".join(map(str, widths)),
+                    "batch": batch_size,
+                    "implementation": key,
+                    "device": settings.device if key.startswith("xpnet") else on,
+                    "precision": PRECISIONS[precision],
+                    "xpnet captured / this": base / rate,
+                    "steps/s": rate,
+                    "+-": spread,
+                    "samples/s": rate * batch_size,
+                }
+            )
+    return rows
+
+
+def alternating(runs: dict[str, Run], settings: Settings) -> dict[str, tuple[float, float]]:
+    """Time each by turns; give the median of steps a second, and half the interquartile range."""
+    n_steps = {}
+    for key, run in runs.items():
+        run(1 if settings.is_rehearsal else 2 * STEPS_PER_GRAPH)
+        rate = _rate(run, 1 if settings.is_rehearsal else STEPS_PER_GRAPH)
+        n_steps[key] = 2 if settings.is_rehearsal else int(0.1 * rate) + 5
+    found: dict[str, list[float]] = {key: [] for key in runs}
+    for _ in range(2 if settings.is_rehearsal else 9):
+        for key, run in runs.items():
+            found[key].append(_rate(run, n_steps[key]))
+    return {
+        key: (float(np.median(rates)), float(np.subtract(*np.percentile(rates, [75, 25])) / 2))
+        for key, rates in found.items()
+    }
+
+
+def _rate(run: Run, n: int) -> float:
+    began = time.perf_counter()
+    n_taken = run(n)
+    return n_taken / (time.perf_counter() - began)
+
+
+def _data(widths: tuple[int, ...], batch_size: int) -> tuple[Any, Any, Any]:
+    """Give samples, labels, and the order of an epoch of ``STEPS_PER_GRAPH`` steps."""
+    rng = np.random.default_rng(0)
+    n = STEPS_PER_GRAPH * batch_size
+    X = rng.standard_normal((n, widths[0]), np.float32)
+    return X, rng.integers(0, widths[-1], n), rng.permutation(n)
+
+
+def _our_step(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) -> Run:
+    X, y, order = _data(widths, batch_size)
+    step = bind_step(device, widths, batch_size, X, y)
+    batches = list(device.asarray(order).reshape(-1, batch_size))
+
+    def run(n: int) -> int:
+        for turn in range(n):
+            step(batches[turn % len(batches)])
+        device.synchronize()
+        return n
+
+    return run
+
+
+def bind_captured(
+    device: xpnet.Device, step: nn.TrainingStep, indices: Any, n: int = STEPS_PER_GRAPH
+) -> nn.CapturedSteps:
+    """Warm a step up and capture it, with the device active."""
+    recorder = Recorder(device)
+    recorder.run(step, indices)
+    return nn.CapturedSteps(step, n, recorder)
+
+
+def _our_graphs(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) -> Run:
+    X, y, order = _data(widths, batch_size)
+    on_device = device.asarray(order)
+    step = bind_step(device, widths, batch_size, X, y)
+    captured = bind_captured(device, step, on_device[:batch_size])
+
+    def run(n: int) -> int:
+        n_graphs = -(-n // STEPS_PER_GRAPH)
+        for _ in range(n_graphs):
+            captured(on_device)
+        device.synchronize()
+        loss = float(device.to_host(captured.losses)[-1])
+        if not np.isfinite(loss):
+            raise Failed(f"the loss of captured steps is {loss}")
+        return n_graphs * STEPS_PER_GRAPH
+
+    return run
+
+
+def _torch_device(settings: Settings) -> str | None:
+    """Give where PyTorch runs, if it is here and not without a GPU beside ours."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    if torch.cuda.is_available():
+        return "cuda"
+    return "cpu" if settings.is_rehearsal else None
+
+
+def _torch_parts(on: str, widths: tuple[int, ...], batch_size: int, **of_adam: Any) -> Any:
+    """Give PyTorch's model, optimizer, samples, labels and minibatches of the same problem."""
+    import torch
+
+    X, y, order = _data(widths, batch_size)
+    layers: list[Any] = []
+    for n_in, n_out in pairwise(widths):
+        layers += [torch.nn.Linear(n_in, n_out), torch.nn.ReLU()]
+    model = torch.nn.Sequential(*layers[:-1]).to(on)
+    optimizer = torch.optim.Adam(model.parameters(), **of_adam)
+    data, labels = torch.from_numpy(X).to(on), torch.from_numpy(y).to(on)
+    return model, optimizer, data, labels, torch.from_numpy(order).to(on)
+
+
+def _torch_step(
+    on: str, device: xpnet.Device, widths: tuple[int, ...], batch_size: int, *, fused: bool = False
+) -> Run:
+    import torch
+
+    del device
+    model, optimizer, data, labels, order = _torch_parts(on, widths, batch_size, fused=fused)
+    batches = order.reshape(-1, batch_size)
+
+    def run(n: int) -> int:
+        for turn in range(n):
+            chosen = batches[turn % len(batches)]
+            optimizer.zero_grad(set_to_none=True)
+            loss: Any = torch.nn.functional.cross_entropy(model(data[chosen]), labels[chosen])
+            loss.backward()
+            optimizer.step()
+        if on == "cuda":
+            torch.cuda.synchronize()
+        return n
+
+    return run
+
+
+def _torch_graph(
+    n_steps: int, device: xpnet.Device, widths: tuple[int, ...], batch_size: int
+) -> Run:
+    """Capture PyTorch's step as its guide says: warm up on a side stream, no gradients before."""
+    import torch
+
+    del device
+    model, optimizer, data, labels, order = _torch_parts(
+        "cuda", widths, batch_size, fused=True, capturable=True
+    )
+    indices = order[: n_steps * batch_size].clone()
+    losses = torch.empty(n_steps, device="cuda")
+
+    def take(number: int) -> None:
+        chosen = indices[number * batch_size : (number + 1) * batch_size]
+        optimizer.zero_grad(set_to_none=True)
+        loss: Any = torch.nn.functional.cross_entropy(model(data[chosen]), labels[chosen])
+        loss.backward()
+        optimizer.step()
+        losses[number] = loss.detach()
+
+    side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            take(0)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for number in range(n_steps):
+            take(number)
+    batches = order.reshape(-1, n_steps * batch_size)
+
+    def run(n: int) -> int:
+        n_graphs = -(-n // n_steps)
+        for turn in range(n_graphs):
+            indices.copy_(batches[turn % len(batches)])
+            graph.replay()
+        torch.cuda.synchronize()
+        return n_graphs * n_steps
+
+    return run
+
+
+def _torch_compiled(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) -> Run:
+    """Compile the loss and its gradient; the optimizer is PyTorch's fused Adam."""
+    import torch
+
+    del device
+    model, optimizer, data, labels, order = _torch_parts("cuda", widths, batch_size, fused=True)
+    batches = order.reshape(-1, batch_size)
+
+    def loss_of(chosen: Any) -> Any:
+        return torch.nn.functional.cross_entropy(model(data[chosen]), labels[chosen])
+
+    compiled = torch.compile(loss_of, mode="reduce-overhead")
+
+    def run(n: int) -> int:
+        for turn in range(n):
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+            optimizer.zero_grad(set_to_none=True)
+            loss: Any = compiled(batches[turn % len(batches)])
+            loss.backward()
+            optimizer.step()
+        torch.cuda.synchronize()
+        return n
+
+    return run

@@ -1,0 +1,187 @@
+"""Recording work as a graph, and what a graph cannot hold."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpnet
+from xpnet.graph import CaptureError, Recorder
+
+
+@pytest.fixture
+def device():
+    """A device that no other test has, so that what it keeps is this test's."""
+    return xpnet.device(xpnet.device().name, "fused")
+
+
+@pytest.mark.host
+def test_there_are_no_graphs_on_the_cpu():
+    with pytest.raises(ValueError, match="graphs are recorded on a GPU, but the device is 'cpu'"):
+        Recorder(xpnet.device("cpu"))
+
+
+@pytest.mark.accelerator
+def test_recorded_work_is_done_at_each_launch_and_not_before(device):
+    with device.activate():
+        total, one = device.xp.zeros(3), device.xp.ones(3)
+
+        def work():
+            device.xp.add(total, one, out=total)
+
+        recorder = Recorder(device)
+        recorder.run(work)
+        np.testing.assert_array_equal(device.to_host(total), 1)
+        graph = recorder.record(work)
+        np.testing.assert_array_equal(device.to_host(total), 1)
+        for _ in range(3):
+            graph.launch(device.stream)
+        np.testing.assert_array_equal(device.to_host(total), 4)
+        one[...] = 10
+        graph.launch(device.stream)
+        np.testing.assert_array_equal(device.to_host(total), 14)
+
+
+@pytest.mark.accelerator
+def test_work_that_is_run_is_ordered_with_the_rest(device):
+    """On the emulated device whatever is not ordered raises."""
+    with device.activate():
+        a = device.xp.ones(1000)
+        recorder = Recorder(device)
+        for _ in range(3):
+            a += 1
+            recorder.run(device.xp.multiply, a, 2, a)
+            a += 1
+        assert device.to_host(a)[0] == 29
+        assert device.xp.cuda.get_current_stream() == device.stream
+
+
+FORBIDDEN = {
+    "an allocation": (
+        lambda device, a: device.xp.empty(7),
+        r"it asks for \d+ bytes of memory|an allocation of \d+ bytes",
+    ),
+    "a temporary array": (
+        lambda device, a: device.xp.copyto(a, a + 1),
+        r"it asks for \d+ bytes of memory|an allocation of \d+ bytes",
+    ),
+    "CuPy's own cuBLAS": (
+        lambda device, a: device.xp.matmul(a.reshape(4, 4), a.reshape(4, 4), out=_other(device)),
+        "cuBLAS API during stream capture is currently unsupported",
+    ),
+    "a copy to the host": (lambda device, a: a.get(), "(?i)captur"),
+    "a copy from the host": (lambda device, a: a.set(np.zeros(16)), "(?i)captur"),
+    "a number read from the device": (lambda device, a: float(a[0]), "(?i)captur"),
+    "waiting for the device": (lambda device, a: device.synchronize(), "(?i)captur"),
+}
+_others: dict[int, Any] = {}
+
+
+def _other(device):
+    return _others[id(device)]
+
+
+@pytest.mark.accelerator
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_what_a_graph_cannot_hold_is_refused(device, name):
+    work, message = FORBIDDEN[name]
+    with device.activate():
+        a = device.xp.ones(16)
+        _others[id(device)] = device.xp.empty((4, 4))
+        recorder = Recorder(device)
+        recorder.run(work, device, a)
+        with pytest.raises(CaptureError, match="it cannot be captured as a graph: ") as caught:
+            recorder.record(lambda: work(device, a))
+        assert caught.match(message)
+        del _others[id(device)]
+        # All is as before: the device computes, and records what it can.
+        assert device.xp.cuda.get_current_stream() == device.stream
+        a[...] = 1
+        graph = recorder.record(lambda: device.xp.add(a, a, out=a))
+        graph.launch(device.stream)
+        assert device.to_host(a + 1)[0] == 3
+
+
+@pytest.mark.emulated
+def test_the_default_stream_is_refused(device):
+    """CUDA would do the work at once, and the graph would not have it."""
+    with device.activate():
+        a = device.xp.ones(16)
+
+        def work():
+            with device.xp.cuda.Stream.null:
+                device.xp.add(a, a, out=a)
+
+        with pytest.raises(CaptureError, match=r"on <Stream 0 .* while <Stream .* captures"):
+            Recorder(device).record(work)
+
+
+@pytest.mark.accelerator
+def test_an_error_of_the_work_itself(device):
+    def work():
+        raise ZeroDivisionError("of its own")
+
+    with device.activate():
+        recorder = Recorder(device)
+        with pytest.raises(CaptureError, match="as a graph: of its own") as caught:
+            recorder.record(work)
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.accelerator
+def test_ctrl_c_while_recording(device):
+    def work():
+        raise KeyboardInterrupt
+
+    with device.activate():
+        recorder = Recorder(device)
+        with pytest.raises(KeyboardInterrupt):
+            recorder.record(work)
+        recorder.record(lambda: None)
+
+
+@pytest.mark.accelerator
+def test_other_threads_go_on_meanwhile(device):
+    """What another thread issues while one records is done there and then."""
+    found = []
+    with device.activate():
+        a = device.xp.zeros(8)
+
+        def other():
+            with device.activate():
+                found.append(device.to_host(device.xp.ones(8) + 1))
+
+        def work():
+            thread = threading.Thread(target=other)
+            thread.start()
+            thread.join()
+            device.xp.add(a, 1, out=a)
+
+        recorder = Recorder(device)
+        recorder.run(work)
+        graph = recorder.record(work)
+        graph.launch(device.stream)
+        assert device.to_host(a)[0] == 2
+    assert len(found) == 2
+    for array in found:
+        np.testing.assert_array_equal(array, 2)
+
+
+@pytest.mark.accelerator
+def test_streams_are_used_again(device):
+    with device.activate():
+        first = Recorder(device)
+        stream = first._stream
+        second = Recorder(device)
+        assert second._stream != stream
+        assert len(device.recorders) == 2
+        first.close()
+        first.close()
+        assert len(device.recorders) == 1
+        assert Recorder(device)._stream == stream
+        del second
+        assert len(device.recorders) == 0
+        assert len(device.idle_streams) == 2
