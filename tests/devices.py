@@ -9,7 +9,8 @@
 
 Processes that tests start run on the same device. What tests marked ``host`` look at is the same
 whatever the device, and they run with ``cpu`` alone; those marked ``accelerator`` run with the
-other two; tests marked ``gpu`` wait for a GPU.
+other two; tests marked ``gpu`` wait for a GPU. Those marked ``long`` leave the stand-in out, whose
+arithmetic is the CPU's.
 """
 
 from __future__ import annotations
@@ -25,7 +26,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICES = ("cpu", "emulated", "cuda")
-RUNS_ON = {"host": ("cpu",), "emulated": ("emulated",), "accelerator": ("emulated", "cuda")}
+RUNS_ON = {
+    "host": ("cpu",),
+    "emulated": ("emulated",),
+    "accelerator": ("emulated", "cuda"),
+    "long": ("cpu", "cuda"),
+}
 WAITING = "waits for a GPU"
 chosen: pytest.StashKey[str] = pytest.StashKey()
 

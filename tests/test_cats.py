@@ -34,7 +34,7 @@ def run(data_dir, dev):
 
 @pytest.mark.parametrize(
     ("kind", "decimals", "n_costs", "test_accuracy"),
-    [("logistic", 6, 20, 0.70), ("deep", 4, 31, 0.82)],
+    [("logistic", 6, 20, 0.70), pytest.param("deep", 4, 31, 0.82, marks=pytest.mark.long)],
 )
 def test_equal_to_every_printed_digit(run, published, kind, decimals, n_costs, test_accuracy):
     result, cost = run(kind)
@@ -45,6 +45,7 @@ def test_equal_to_every_printed_digit(run, published, kind, decimals, n_costs, t
     assert 100 * result["train_accuracy"] == pytest.approx(published[kind]["train_accuracy"])
 
 
+@pytest.mark.long
 def test_shallow(run, published):
     """This net trains at the edge of stability around iteration 700.
 

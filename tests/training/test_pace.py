@@ -1,0 +1,250 @@
+"""Training by graphs: the same run to the bit, where it is possible, and as it says."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xpnet
+from xpnet import nn
+from xpnet.graph import CaptureError
+from xpnet.training import EarlyStopping, fit
+from xpnet.training.pace import STEPS_PER_GRAPH
+
+N, D, K = 330, 12, 4
+_RNG = np.random.default_rng(0)
+X, Y = _RNG.standard_normal((N, D)).astype("f"), _RNG.integers(0, K, N)
+
+
+def train(layers=None, *, device=None, optimizer="adam", epochs=3, batch_size=8, **arguments):
+    layers = layers or [nn.Dense(16, "relu"), nn.Dropout(0.2), nn.BatchNorm(), nn.Dense(K)]
+    network = nn.Network(layers, D, device=device or xpnet.device())
+    arguments = {"X": X, "y": Y, "loss": "softmax_cross_entropy", **arguments}
+    history = fit(network, optimizer=optimizer, epochs=epochs, batch_size=batch_size, **arguments)
+    return network, history
+
+
+def assert_same_run(first, second):
+    (network, history), (other, other_history) = first, second
+    timeless = ("seconds", "samples_per_second")
+    for report, other_report in zip(history.reports, other_history.reports, strict=True):
+        for name, value in vars(report).items():
+            assert name in timeless or getattr(other_report, name) == value, name
+    assert (other_history.n_steps, other_history.n_samples) == (history.n_steps, history.n_samples)
+    for name in ("parameters", "statistics"):
+        found, expected = (n.device.to_host(getattr(n, name)) for n in (other, network))
+        np.testing.assert_array_equal(found, expected, err_msg=name)
+
+
+WAYS: dict[str, dict[str, Any]] = {
+    "as it comes": {},
+    "a rate for each step": {"schedule": {"type": "cosine", "per": "step", "warmup": 5}},
+    "a rate for each epoch": {"schedule": "exponential"},
+    "the whole data set": {"batch_size": None, "epochs": 20},
+    "bytes": {"X": (X * 40 + 128).clip(0, 255).astype(np.uint8), "divide_by": 255},
+    "weights of samples and classes": {
+        "sample_weight": 1 + np.arange(N) % 3,
+        "class_weight": "balanced",
+    },
+    "penalties, clipping, an average": {"l1": 1e-4, "l2": 1e-3, "clip_norm": 0.5, "average": 0.9},
+    "noise": {"augmentation": [nn.GaussianNoise(0.1)]},
+    "validation and accuracy": {"validation": (X[:50], Y[:50]), "train_accuracy": True},
+    "reports now and then": {"report_every": 2, "epochs": 5},
+    "no shuffle": {"shuffle": False},
+    "fewer steps than a graph has": {"batch_size": 64},
+    "early stopping": {
+        "validation": (X[:50], Y[:50]),
+        "early_stopping": EarlyStopping("validation_cost", patience=1),
+        "epochs": 8,
+    },
+}
+
+
+@pytest.mark.accelerator
+@pytest.mark.parametrize("name", WAYS)
+def test_the_run_is_the_same_to_the_bit(name):
+    network, history = train(**WAYS[name], capture=False)
+    captured, captured_history = train(**WAYS[name])
+    assert (history.captured, captured_history.captured) == (False, True)
+    assert_same_run((network, history), (captured, captured_history))
+
+
+@pytest.mark.accelerator
+def test_most_steps_are_taken_many_at_a_time(monkeypatch):
+    from xpnet.training import pace
+
+    taken = []
+    take = pace.AsGraphs.take
+
+    def watch(self, number, order):
+        found = take(self, number, order)
+        taken.append(found[0])
+        return found
+
+    monkeypatch.setattr(pace.AsGraphs, "take", watch)
+    _, history = train(epochs=2)
+    assert history.n_steps == sum(taken) == 2 * 42
+    # 41 steps of 8 samples and one of 2; the first of each size as it is.
+    assert taken == [1, 16, 16, *[1] * 8, 1, 16, 16, *[1] * 9, 1]
+    assert STEPS_PER_GRAPH == 16
+
+
+@pytest.mark.host
+def test_on_the_cpu_there_are_no_graphs():
+    _, history = train()
+    assert not history.captured
+    with pytest.raises(ValueError, match="capture=True takes a GPU with fused kernels"):
+        train(capture=True)
+    with pytest.raises(ValueError, match="capture must be true, false or None, got 'yes'"):
+        train(capture="yes")
+
+
+@pytest.mark.accelerator
+def test_reference_kernels_are_not_captured():
+    reference = xpnet.device(xpnet.device().name, "reference")
+    _, history = train(device=reference, epochs=1)
+    assert not history.captured
+    with pytest.raises(ValueError, match=r"the device is 'cuda:\d' with reference ones"):
+        train(device=reference, capture=True)
+
+
+class Doubling(nn.Layer):
+    """Of a user's, and it asks for memory."""
+
+    name = "doubling_of_test_pace"
+
+    def build(self, n_in):
+        return n_in
+
+    def forward(self, X, cache):
+        del cache
+        return X * 2
+
+    def backward(self, dA, cache):
+        del cache
+        return dA * 2
+
+
+class Scaling(Doubling):
+    """Of a user's, and in place."""
+
+    name = "scaling_of_test_pace"
+
+    def forward(self, X, cache):
+        del cache
+        return self.xp.multiply(X, 2, out=X)
+
+    def backward(self, dA, cache):
+        del cache
+        return self.xp.multiply(dA, 2, out=dA)
+
+
+class Own(nn.Adam):
+    """A user's optimizer may count on the host."""
+
+    name = "own_of_test_pace"
+
+
+class Squared(nn.Activation):
+    name = "squared_of_test_pace"
+
+    def function(self, Z):
+        return Z * Z
+
+    def derivative(self, Z, A):
+        del A
+        return 2 * Z
+
+
+FOREIGN: dict[str, tuple[list[Any], Any]] = {
+    "a layer": ([nn.Dense(8), Doubling(), nn.Dense(K)], "adam"),
+    "an activation inside of a layer": ([nn.Dense(8, Squared()), nn.Dense(K)], "adam"),
+    "an optimizer": ([nn.Dense(8), nn.Dense(K)], Own()),
+}
+
+
+@pytest.mark.accelerator
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_a_user_has_written_is_not_captured_unasked(name, caplog):
+    layers, optimizer = FOREIGN[name]
+    _, history = train([layer.clone() for layer in layers], optimizer=optimizer, epochs=1)
+    assert not history.captured
+    assert not caplog.records
+
+
+@pytest.mark.accelerator
+def test_what_a_user_has_written_is_captured_on_demand():
+    def layers():
+        return [nn.Dense(8), Scaling(), nn.Dense(K)]
+
+    _, history = train(layers(), capture=True)
+    assert history.captured
+    assert_same_run(train(layers()), train(layers(), capture=True))
+    with pytest.raises(CaptureError, match=r"captured as a graph: .* bytes"):
+        train([nn.Dense(8), Doubling(), nn.Dense(K)], capture=True)
+
+
+@pytest.mark.accelerator
+def test_a_step_that_cannot_be_captured_is_taken_as_it_is(monkeypatch, caplog):
+    """It should not come to that with our own parts; if it does, the run says so and goes on."""
+    expected = train(capture=False)
+
+    def allocate(self, A, B, out=None):
+        self._cupy.empty(3)
+        return multiply(self, A, B, out)
+
+    from xpnet.kernels.cublas import Products
+
+    multiply = Products.__call__
+    monkeypatch.setattr(Products, "__call__", allocate)
+    with caplog.at_level(logging.WARNING, "xpnet"):
+        found = train()
+    (record,) = caplog.records
+    assert record.message.startswith("the training step is not captured: it cannot be captured as")
+    assert not found[1].captured
+    assert_same_run(expected, found)
+
+
+@pytest.mark.accelerator
+def test_graphs_are_gone_after_the_run():
+    device = xpnet.device(xpnet.device().name, "fused")
+    train(device=device)
+    assert len(device.recorders) == 0
+    with pytest.raises(ZeroDivisionError):
+        train(device=device, on_report=lambda report: report.epoch / 0)
+    assert len(device.recorders) == 0
+
+
+@pytest.mark.accelerator
+def test_memory_goes_back_but_for_the_model():
+    device = xpnet.device(xpnet.device().name, "fused")
+    pool = device.xp.get_default_memory_pool()
+    device.free_memory()
+    with device.activate():
+        before = pool.used_bytes(), pool.total_bytes()
+    network, _ = train(device=device)
+    with device.activate():
+        assert pool.used_bytes() > before[0]
+    device.free_memory()
+    arrays = (network.parameters, network.gradients, network.statistics)
+    model = sum(-(-array.nbytes // 512) * 512 for array in arrays)
+    with device.activate():
+        assert pool.used_bytes() - before[0] == model
+        assert pool.total_bytes() - before[1] <= 2 * model + 2**20
+    # And everything is made again where it is needed.
+    train(device=device)
+
+
+@pytest.mark.accelerator
+def test_memory_is_not_freed_under_a_graph():
+    device = xpnet.device(xpnet.device().name, "fused")
+
+    def free(report):
+        del report
+        device.free_memory()
+
+    with pytest.raises(RuntimeError, match="a captured training step uses the memory"):
+        train(device=device, on_report=free)
