@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import pickle
+import re
 import sys
 import types
 import warnings
@@ -14,7 +15,8 @@ import pytest
 
 import xpnet
 from xpnet import device as make_device
-from xpnet.kernels import host
+from xpnet.device import format_bytes
+from xpnet.kernels import cublas, host
 from xpnet.kernels.reference import NumpyOps
 
 device_module = sys.modules["xpnet.device"]
@@ -102,6 +104,8 @@ class FakeCuda:
 
         self.Device = Device
 
+    memory = types.SimpleNamespace(OutOfMemoryError=MemoryError)
+
     def Stream(self, *, non_blocking):  # noqa: N802
         assert non_blocking
         return FakeStream(self.log, "own")
@@ -114,7 +118,20 @@ class FakeCuda:
 def fake_cupy(monkeypatch):
     """Install a module ``cupy`` with a runtime that answers as the test wants."""
 
-    def install(n_devices=1, version=13020, capability="90", error=None, no_library=None):
+    def install(
+        n_devices=1,
+        version=13020,
+        capability="90",
+        error=None,
+        no_library=None,
+        no_own_library=None,
+    ):
+        def own_library(cupy, problem):
+            assert cupy is module
+            if problem:
+                raise problem
+            return 130_000
+
         def matmul(A, B):
             if no_library:
                 raise no_library
@@ -125,6 +142,7 @@ def fake_cupy(monkeypatch):
         module.__version__ = "14.2.0"  # type: ignore[attr-defined]
         module.cuda = FakeCuda(FakeRuntime(n_devices, version, error), capability)  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "cupy", module)
+        monkeypatch.setattr(cublas, "version", lambda cupy: own_library(cupy, no_own_library))
         return module
 
     return install
@@ -232,6 +250,60 @@ def test_kernels_of_a_gpu(fake_cupy, kernels):
     found = make_device("cuda", kernels)
     assert found.kernels == kernels
     assert bool(found.ops.fused) == (kernels == "fused")
+
+
+def test_no_cublas_of_our_own(fake_cupy):
+    fake_cupy(no_own_library=cublas.CublasError("cuBLAS cannot be loaded: there is none"))
+    with pytest.raises(
+        xpnet.DeviceUnavailableError,
+        match=r"cannot compute on cuda:0 \(cuBLAS cannot be loaded: there is none\); where a CUDA",
+    ):
+        xpnet.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"capability": "75"}, "precision=tf32: cuda:0 has compute capability 7.5, and TF32 came"),
+        ({"kernels": "reference"}, "precision=tf32: products of reference kernels are CuPy's own"),
+    ],
+)
+def test_a_precision_that_a_gpu_lacks(fake_cupy, arguments, message):
+    kernels = arguments.pop("kernels", None)
+    fake_cupy(**arguments)
+    with pytest.raises(xpnet.DeviceUnavailableError, match=re.escape(message)) as error:
+        xpnet.device("cuda", kernels, "tf32")
+    assert "\n" not in str(error.value)
+    assert xpnet.device("cuda", kernels).precision == "float32"
+
+
+def test_precisions(fake_cupy, monkeypatch):
+    fake_cupy()
+    assert xpnet.device("cuda").precision == "float32"
+    fast = xpnet.device("cuda", precision="tf32")
+    assert fast.precision == "tf32"
+    assert xpnet.device(fast) is fast
+    assert xpnet.device(fast, precision="float32").precision == "float32"
+    assert pickle.loads(pickle.dumps(fast)).precision == "tf32"
+    monkeypatch.setenv("XPNET_PRECISION", "tf32")
+    assert xpnet.device("cuda").precision == "tf32"
+    assert xpnet.device("cuda", precision="float32").precision == "float32"
+    monkeypatch.setenv("XPNET_PRECISION", "float16")
+    with pytest.raises(ValueError, match="XPNET_PRECISION must be 'float32' or 'tf32', got 'float"):
+        xpnet.device("cpu")
+
+
+@pytest.mark.parametrize(("variable", "source"), [("", "precision"), ("tf32", "XPNET_PRECISION")])
+@pytest.mark.usefixtures("no_cupy")
+def test_the_cpu_has_no_tf32(monkeypatch, variable, source):
+    monkeypatch.setenv("XPNET_PRECISION", variable)
+    precision = None if variable else "tf32"
+    for name in ("cpu", "auto"):
+        with pytest.raises(
+            xpnet.DeviceUnavailableError, match=f"{source}=tf32: it is a number format of NVIDIA's"
+        ):
+            xpnet.device(name, precision=precision)
+    assert xpnet.device("cpu", precision="float32").precision == "float32"
 
 
 @pytest.mark.usefixtures("no_cupy")
@@ -532,3 +604,19 @@ def test_spurious_warnings_are_off_inside_only():
             assert np.isinf(one / zero)
     with pytest.warns(RuntimeWarning, match="divide by zero"):
         one / zero
+
+
+def test_memory_on_the_cpu():
+    cpu = xpnet.device("cpu")
+    cpu.free_memory()
+    cpu.require_room(2**60, "X", "nothing")
+    with pytest.raises(ValueError, match=r"memory\(\) is about a GPU, but the device is 'cpu'"):
+        cpu.memory()
+
+
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (2e6, "2.0 MB"), (94.04e9, "94.0 GB")],
+)
+def test_bytes_as_people_write_them(n, text):
+    assert format_bytes(n) == text

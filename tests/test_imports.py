@@ -27,7 +27,7 @@ BELOW = {
     "training": {"kernels", "device", "graph", "random", "files", "nn", "data"},
     "report": {"data", "nn", "training"},
     "kinds": {"nn"},
-    "schema": {"kinds", "nn", "data"},
+    "schema": {"device", "kinds", "nn", "data"},
     "terminal": {"training"},
     "recipe": {
         *("kernels", "device", "random", "files", "nn", "data", "training", "environment"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import xpnet
 from tests.conftest import ROOT
 from xpnet import nn
 from xpnet.data import DataError
@@ -43,6 +44,7 @@ def test_everything_is_filled_in():
         "rng": "numpy",
         "dtype": "float32",
         "device": "cpu",
+        "precision": "float32",
         "loss": {"type": "softmax_cross_entropy", "label_smoothing": 0.0},
         "optimizer": {
             "type": "adam",
@@ -428,6 +430,7 @@ CHANGES = {
     "rng": '"numpy-legacy"',
     "dtype": '"float64"',
     "device": '"cuda:99"',
+    "precision": '"tf32"',
     "loss": '"sigmoid_cross_entropy"',
     "optimizer": '"gradient_descent"',
     "schedule": '"exponential"',
@@ -499,7 +502,8 @@ def test_every_key_is_tried():
 
 # What is no other for these data; it is tried below.
 ELSEWHERE = {
-    *("description", "device", "data.target", "data.sample_weight", "data.standardise_target"),
+    *("description", "device", "precision"),
+    *("data.target", "data.sample_weight", "data.standardise_target"),
 }
 
 
@@ -528,6 +532,18 @@ def test_the_device_is_read(monkeypatch):
     assert recipe.run().network.device.name == "cpu"
     monkeypatch.setenv("XPNET_DEVICE", "cuda:98")
     assert recipe.run(device="cpu").recipe.values["device"] == "cpu"
+
+
+def test_the_precision_is_read(monkeypatch):
+    from xpnet import DeviceUnavailableError
+
+    monkeypatch.delenv("XPNET_PRECISION", raising=False)
+    recipe = parse_recipe("good", GOOD, changes=["precision=tf32"])
+    with pytest.raises(DeviceUnavailableError, match="precision=tf32: it is a number format of NV"):
+        recipe.run()
+    assert recipe.run(device=xpnet.device("cpu")).recipe.values["precision"] == "float32"
+    monkeypatch.setenv("XPNET_PRECISION", "float32")
+    assert recipe.run().to_dict()["precision"] == "float32"
 
 
 def test_the_target_is_read(tmp_path):

@@ -411,7 +411,8 @@ def cuda_problem(index: int = 0) -> str | None:
         # A product needs cuBLAS, a sum the compiler: CuPy imports, and counts GPUs, without either.
         with cupy.cuda.Device(index):
             A = cupy.ones((2, 2), dtype="float32")
-            cupy.asnumpy(cublas.Products(cupy)(A, A) + A)
+            cupy.asnumpy(cupy.matmul(A, A) + A)
+            cublas.version(cupy)  # by a handle of our own
     except Exception as error:  # whatever it is, it is the reason
         package = _installed_cupy() or "cupy-cuda13x"
         return (

@@ -93,7 +93,24 @@ def _device() -> list[tuple[str, str]]:
         device = xpnet.device()
     except (ValueError, xpnet.DeviceUnavailableError) as error:
         return [("device", f"none: {error}")]
-    return [("device", device.name), ("kernels", _kernels(device))]
+    rows = [("device", device.name), ("kernels", _kernels(device))]
+    if device.index is not None:
+        rows += [("precision", _precision(device)), ("cuBLAS", _cublas(device))]
+    return rows
+
+
+def _precision(device: xpnet.Device) -> str:
+    if device.precision == "tf32":
+        return "tf32: products of float32 matrices on tensor cores, 10 bits of mantissa"
+    return "float32: products as they are"
+
+
+def _cublas(device: xpnet.Device) -> str:
+    from xpnet.kernels import cublas
+
+    with device.activate():
+        number = cublas.version(device.xp)
+    return f"{number // 10_000}.{number % 10_000 // 100}.{number % 100}"
 
 
 def _kernels(device: xpnet.Device) -> str:

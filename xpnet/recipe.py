@@ -174,7 +174,10 @@ class Recipe:
     def _device(self, device: str | Device | None) -> Device:
         if device is None and not os.environ.get("XPNET_DEVICE"):
             device = str(self.values["device"])
-        return make_device(device)
+        precision = None  # that of a device that was made before
+        if not isinstance(device, Device) and not os.environ.get("XPNET_PRECISION"):
+            precision = str(self.values["precision"])
+        return make_device(device, precision=precision)
 
     def run(
         self,
@@ -347,7 +350,8 @@ class Recipe:
     def _as_run(self, network: Network, preprocessing: Preprocessing) -> Recipe:
         """Fill in what the data set and the machine decided."""
         data = {**self.values["data"], "divide_by": preprocessing.divide_by}
-        return Recipe(self.name, {**self.values, "device": network.device.name, "data": data})
+        device = {"device": network.device.name, "precision": network.device.precision}
+        return Recipe(self.name, {**self.values, **device, "data": data})
 
 
 def _only_divides(
@@ -443,6 +447,7 @@ class Result:
                     "test": len(dataset.X_test),
                 },
                 "device": self.network.device.name,
+                "precision": self.network.device.precision,
                 "dtype": self.network.dtype.name,
                 "seed": self.network.seed,
                 "rng": self.network.rng,

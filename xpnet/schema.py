@@ -15,6 +15,7 @@ from typing import Any
 
 from xpnet.data.named import GENERATED, NAMES, WEIGHTED, is_file_name
 from xpnet.data.preprocessing import NORMALISATIONS
+from xpnet.device import PRECISIONS
 from xpnet.kinds import (
     REQUIRED,
     Boolean,
@@ -138,6 +139,15 @@ KEYS = (
         "cpu",
         "-",
         "Where to train. `--device` and the environment variable `XPNET_DEVICE` come first.",
+    ),
+    Key(
+        "precision",
+        Choice(PRECISIONS),
+        "float32",
+        "-",
+        "What products of float32 matrices are computed in: `tf32` rounds their elements to 10 "
+        "bits of mantissa and takes the tensor cores of a GPU, from Ampere on. The environment "
+        "variable `XPNET_PRECISION` comes first.",
     ),
     Key(
         "loss",

@@ -1,0 +1,100 @@
+"""What a GPU's memory holds, and what is said when it does not."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+import xpnet
+from xpnet import nn
+from xpnet.training import evaluate, fit
+
+pytestmark = pytest.mark.accelerator
+
+
+@pytest.fixture
+def device():
+    return xpnet.device(xpnet.device().name, "fused")
+
+
+@pytest.fixture
+def limited(device):
+    """CuPy's pool with a limit that is gone after the test."""
+    device.free_memory()
+    with device.activate():
+        pool = device.xp.get_default_memory_pool()
+
+        def limit(n_bytes):
+            pool.set_limit(size=pool.total_bytes() + n_bytes)
+
+        yield limit
+        pool.set_limit(size=0)
+
+
+def test_memory_that_runs_out_is_one_line(device, limited):
+    limited(2**20)
+    with pytest.raises(MemoryError) as error, device.activate():
+        device.xp.empty(4 * 2**20, dtype="uint8")
+    assert re.fullmatch(
+        r"cuda:0 is out of memory: 4.2 MB more were needed, and \S+ GB of \S+ GB are free",
+        str(error.value),
+    )
+    with device.activate():  # and it goes on
+        assert device.to_host(device.xp.ones(3)).sum() == 3
+
+
+def test_training_that_runs_out_of_memory(device, limited):
+    network = nn.Network([nn.Dense(1000), nn.Dense(3)], 8, device=device)
+    X, y = np.ones((5000, 8), "f"), np.zeros(5000, int)
+    limited(2**21)
+    with pytest.raises(MemoryError, match="is out of memory: .* more were needed, and .* are free"):
+        fit(network, X, y, loss="softmax_cross_entropy", optimizer="adam", epochs=1)
+    assert len(device.recorders) == 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "of_network", "advice"),
+    [
+        ("uint8", "float32", r"free: train on fewer samples, or on the CPU"),
+        ("float64", "float32", r"free: give bytes \(uint8\), with divide_by, where that will do; "),
+        ("float32", "float64", r"free: make the network float32, which takes half; give bytes"),
+    ],
+)
+def test_a_data_set_that_does_not_fit(device, monkeypatch, dtype, of_network, advice):
+    """It is refused before any of it is copied; memory that is not there need not be touched."""
+    network = nn.Network([nn.Dense(3)], 1000, device=device, dtype=of_network)
+    X = np.broadcast_to(np.ones(1, dtype), (100_000, 1000))
+    n_bytes = 100_000 * 1000 * (1 if dtype == "uint8" else int(of_network[5:]) // 8)
+    monkeypatch.setattr(device, "memory", lambda: (n_bytes - 1, 80 * 10**9))
+    y = np.zeros(len(X), int)
+    message = f"X takes {n_bytes / 1e6:.1f} MB, and cuda:0 has .* of 80.0 GB {advice}"
+    with pytest.raises(MemoryError, match=message):
+        fit(network, X, y, loss="softmax_cross_entropy", optimizer="adam", epochs=1)
+    with pytest.raises(MemoryError, match="and cuda:0 has"):
+        evaluate(network, "softmax_cross_entropy", X, y)
+
+
+def test_what_is_free_includes_what_is_kept_for_later(device):
+    with device.activate():
+        array = device.xp.ones(2**20)
+        free, total = device.memory()
+        assert 0 < free <= total
+        del array
+        assert device.memory()[0] >= free
+
+
+def test_free_memory_lets_go_of_what_operations_keep(device):
+    with device.activate():
+        xp, ops = device.xp, device.ops
+        dZ, db = xp.ones((1000, 4)), xp.empty(4)
+        ops.bias_grad(dZ, out=db)
+        ops.matmul(xp.ones((4, 4)), xp.ones((4, 4)))
+        pool = xp.get_default_memory_pool()
+        before = pool.used_bytes()
+    device.free_memory()
+    with device.activate():
+        assert pool.used_bytes() < before - 2**20
+        ops.bias_grad(dZ, out=db)
+        assert device.to_host(db)[0] == 1000
