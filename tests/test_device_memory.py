@@ -49,7 +49,7 @@ def test_training_that_runs_out_of_memory(device, limited):
     network = nn.Network([nn.Dense(1000), nn.Dense(3)], 8, device=device)
     X, y = np.ones((5000, 8), "f"), np.zeros(5000, int)
     limited(2**21)
-    with pytest.raises(MemoryError, match=r"is out of memory: .* more were needed, and .* are free"):
+    with pytest.raises(MemoryError, match=r"out of memory: .* more were needed, and .* are free"):
         fit(network, X, y, loss="softmax_cross_entropy", optimizer="adam", epochs=1)
     assert len(device.recorders) == 0
 

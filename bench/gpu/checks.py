@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import itertools
 import os
 import re
@@ -21,15 +23,25 @@ from typing import Any
 import numpy as np
 
 import xpnet
+from bench.gpu import capture_refusal
 from bench.gpu.outcome import Failed, Row, Settings, Skipped
 from bench.test_step import bind_step
 from xpnet import nn
 from xpnet.data import DataError
 from xpnet.data.named import load_contents
 from xpnet.graph import Recorder
+from xpnet.kernels import cublas
 from xpnet.training import evaluate, fit
 
-__all__ = ["classifiers", "graph_equals_eager", "parity", "sanitizer", "steady_step", "tests"]
+__all__ = [
+    "classifiers",
+    "graph_equals_eager",
+    "parity",
+    "refusal",
+    "sanitizer",
+    "steady_step",
+    "tests",
+]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _OUTCOME = re.compile(r"^\S+::.* (PASSED|FAILED|SKIPPED|ERROR)\b", re.MULTILINE)
@@ -203,6 +215,18 @@ def _steps(
             **{key: device.to_host(array) for key, array in found.items()},
             "losses": np.concatenate(losses),
         }
+
+
+def refusal(settings: Settings) -> list[Row]:
+    """Show why products are our own: CuPy's cannot be captured."""
+    del settings
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        status = capture_refusal.main(cublas.load())
+    rows: list[Row] = [{"CuPy's products": line} for line in said.getvalue().splitlines()]
+    if status == 1:
+        raise Failed("a product in a graph has other bits than outside of one", rows)
+    return rows
 
 
 @contextmanager

@@ -37,6 +37,7 @@ PARTS: dict[str, Part] = {
     "parity in float32": Part(functools.partial(checks.parity, "not float64"), 70),
     "steady step": Part(checks.steady_step, 40),
     "graph equals eager": Part(checks.graph_equals_eager, 60),
+    "capture refusal": Part(checks.refusal, 20),
     "memcheck": Part(functools.partial(checks.sanitizer, "memcheck"), 40),
     "initcheck": Part(functools.partial(checks.sanitizer, "initcheck"), 40),
     "racecheck": Part(functools.partial(checks.sanitizer, "racecheck"), 40),
