@@ -21,7 +21,9 @@ from bench.gpu import timing
 from bench.gpu.outcome import Failed, Incomplete, Row, Settings
 from tests.kernels.cases import ROWS
 from xpnet import nn
+from xpnet.device import PRECISIONS
 from xpnet.environment import versions
+from xpnet.kernels import cublas
 from xpnet.kernels.reference import ReferenceOps
 from xpnet.training import fit
 
@@ -52,6 +54,7 @@ def environment(settings: Settings) -> list[Row]:
         {"what": "CuPy", "value": device.xp.__version__},
         {"what": "driver", "value": runtime.driverGetVersion()},
         {"what": "CUDA runtime", "value": runtime.runtimeGetVersion()},
+        {"what": "cuBLAS", "value": cublas.version(device.xp)},
         *({"what": name, "value": version} for name, version in versions().items()),
         {"what": "commit", "value": _said("git", "describe", "--always", "--dirty")},
         {"what": "kernels on the CPU", "value": xpnet.device("cpu").kernels},
@@ -86,6 +89,13 @@ def environment(settings: Settings) -> list[Row]:
             )
             rate = 2 * n**3 / taken.median / 1e6
             rows.append(_rate(f"product {n}x{n} {dtype}", rate, "TFLOP/s", taken))
+        n = 64 if settings.is_rehearsal else 8192
+        A, B, C = (device.xp.ones((n, n), dtype="float32") for _ in range(3))
+        for precision in PRECISIONS:
+            multiply = cublas.Products(device.xp, precision)
+            taken = timing.eager(settings, device, functools.partial(multiply, A, B, out=C))
+            rate = 2 * n**3 / taken.median / 1e6
+            rows.append(_rate(f"product {n}x{n} in {precision}", rate, "TFLOP/s", taken))
     return rows
 
 

@@ -26,15 +26,15 @@ _LEGENDS = {
     "steps": "Training steps a second with Adam, data on the device; the loss is not read back. "
     "Medians of alternating rounds, +- half the interquartile range. A ratio above 1 says that "
     "xpnet, captured, is faster. Sixteen of its steps are one graph.",
-    "compiled steps": "As above, beside PyTorch's compiler, whose time for compiling is not counted.",
-    "epochs": "An epoch of fit, with a report behind it, the order of the samples drawn on the host "
-    "and sent over; medians of those behind the first.",
-    "bandwidths": "Bytes are those that must be read and written, 28 a parameter for Adam; beside a "
-    "copy of 100 million numbers. Those of a bias gradient, twenty times in a graph, lie in L2.",
-    "rooflines": "A captured step with Adam, beside its products alone, the arithmetic at the rate "
-    "of a product of square matrices, and the bytes that a step must move at the rate of a copy (40 "
-    "a parameter, 36 a hidden activation of a sample, 8 a feature of a sample). A step whose arrays "
-    "fit into L2 may be faster than memory allows.",
+    "compiled steps": "As above, beside PyTorch's compiler; the time for compiling does not count.",
+    "epochs": "An epoch of fit with the report behind it. The order of the samples is drawn on the "
+    "host and sent over. Medians of those behind the first.",
+    "bandwidths": "Bytes are those that must be read and written, 28 a parameter for Adam, beside a "
+    "copy of 100 million numbers. Bias gradients run twenty times in a graph and lie in L2.",
+    "rooflines": "A captured step with Adam, beside its products alone, and beside its arithmetic "
+    "at the rate of a product of square matrices and the bytes that it must move at the rate of a "
+    "copy: 40 a parameter, 36 a hidden activation of a sample, 8 a feature of a sample. A step "
+    "whose arrays fit into L2 may be faster than memory allows.",
     "sizes": "One epoch of a network with two hidden layers of that width, and a prediction, from "
     "arrays on the host to arrays on the host; the better of two. What is compiled at first use is "
     "in the cold starts.",
