@@ -230,7 +230,7 @@ class Products:
         pointers = A.data.ptr, B.data.ptr, out.data.ptr
         library = _library()
         with library.lock:
-            handle = self._ready(library, out)
+            handle = self._ready(library)
             shape_and_one = (handle, layout_B.operation, layout_A.operation, n, m, k, one)
             for (a, b, c), (stride_a, stride_b, stride_c), count in _batches(A, B, out, pointers):
                 if count == 1:
@@ -257,17 +257,20 @@ class Products:
         """Let go of the workspaces; the next product asks for one again."""
         self._workspaces.clear()
 
-    def _ready(self, library: Any, out: Array) -> Any:
-        """Give the handle, told the current stream and a workspace that is this stream's alone."""
-        device = out.data.device_id
+    def _ready(self, library: Any) -> Any:
+        """Give the handle, told the current stream and a workspace that is this stream's alone.
+
+        All three are the current GPU's, wherever the arrays are: a handle that is made for another
+        one would stay wrong for the whole process.
+        """
+        gpu = self._cupy.cuda.Device()
         stream = self._cupy.cuda.get_current_stream().ptr
-        workspace = self._workspaces.get((device, stream))
+        workspace = self._workspaces.get((gpu.id, stream))
         if workspace is None:
-            major = int(self._cupy.cuda.Device(device).compute_capability[:-1])
-            n_bytes = WORKSPACE.get(major, OTHER_WORKSPACE)
+            n_bytes = WORKSPACE.get(int(gpu.compute_capability[:-1]), OTHER_WORKSPACE)
             workspace = self._cupy.empty(n_bytes, dtype="uint8")
-            self._workspaces[device, stream] = workspace
-        handle = library.handle(device)
+            self._workspaces[gpu.id, stream] = workspace
+        handle = library.handle(gpu.id)
         library.cublasSetStream_v2(handle, stream)  # which forgets the workspace
         library.cublasSetWorkspace_v2(handle, workspace.data.ptr, workspace.nbytes)
         return handle
