@@ -279,11 +279,7 @@ class Products:
         """Give the stack's shape, and m, n, k."""
         for name, array in (("A", A), ("B", B)):
             if not isinstance(array, self._cupy.ndarray):
-                kind = type(array)
-                raise TypeError(
-                    f"matmul: {name} must be a CuPy array, got {kind.__module__}."
-                    f"{kind.__qualname__}"
-                )
+                raise TypeError(f"matmul: {name} must be a CuPy array, got {_kind(array)}")
             if array.ndim < 2:
                 raise ValueError(f"matmul: {name} must be a matrix, got shape {array.shape}")
             if array.dtype.char not in "fd":
@@ -302,9 +298,10 @@ class Products:
         return (*stack, A.shape[-2], B.shape[-1], A.shape[-1])
 
     def _check_out(self, A: Array, B: Array, out: Array, shape: tuple[int, ...]) -> None:
-        if not isinstance(out, self._cupy.ndarray) or out.dtype != A.dtype:
-            found = getattr(out, "dtype", type(out).__qualname__)
-            raise TypeError(f"matmul: out must be a CuPy array of {A.dtype}, got {found}")
+        if not isinstance(out, self._cupy.ndarray):
+            raise TypeError(f"matmul: out must be a CuPy array, got {_kind(out)}")
+        if out.dtype != A.dtype:
+            raise TypeError(f"matmul: out must be {A.dtype} like A, got {out.dtype}")
         if out.shape != shape:
             raise ValueError(f"matmul: out must have shape {shape}, got {out.shape}")
         if not out.flags.c_contiguous:
@@ -322,6 +319,10 @@ class Products:
             array = self._cupy.ascontiguousarray(array)
             layout = _Layout(_N, array.shape[-1])
         return array, layout
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
