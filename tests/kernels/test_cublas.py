@@ -913,3 +913,36 @@ def test_a_product_on_another_gpu_than_the_current_one(device, monkeypatch):
         matmul(a, a, out=out)
     with xp.cuda.Device(1):
         np.testing.assert_array_equal(matmul(a, a, out=out).get(), np.full((4, 4), 4))
+
+
+@pytest.mark.emulated
+def test_threads_do_not_come_between_the_calls_of_a_product(device, library, monkeypatch):
+    """Stream, workspace and product belong together: the handle is that of all threads."""
+    order = []
+    with device.activate():
+        a = device.asarray(np.eye(4, dtype="float32"))
+    device.synchronize()
+
+    def multiply():
+        stream = device.xp.cuda.Stream(non_blocking=True)
+        with stream:
+            np.testing.assert_array_equal(cublas.Products(device.xp)(a, a).get(), np.eye(4))
+
+    second = threading.Thread(target=multiply)
+
+    def noting(call, *, pauses):
+        def noted(*arguments):
+            order.append(threading.current_thread())
+            if pauses and len(order) == 1:
+                second.start()
+                second.join(0.2)  # where nothing holds it up, it is done by then
+            return call(*arguments)
+
+        return noted
+
+    for name, pauses in (("cublasSetWorkspace_v2", True), ("cublasGemmEx", False)):
+        function = getattr(library, name)
+        monkeypatch.setattr(function, "_call", noting(function._call, pauses=pauses))
+    multiply()
+    second.join()
+    assert order == [threading.current_thread()] * 2 + [second] * 2
