@@ -230,7 +230,7 @@ class Products:
         pointers = A.data.ptr, B.data.ptr, out.data.ptr
         library = _library()
         with library.lock:
-            handle = self._ready(library, out)
+            handle = self._ready(library)
             shape_and_one = (handle, layout_B.operation, layout_A.operation, n, m, k, one)
             for (a, b, c), (stride_a, stride_b, stride_c), count in _batches(A, B, out, pointers):
                 if count == 1:
@@ -257,17 +257,20 @@ class Products:
         """Let go of the workspaces; the next product asks for one again."""
         self._workspaces.clear()
 
-    def _ready(self, library: Any, out: Array) -> Any:
-        """Give the handle, told the current stream and a workspace that is this stream's alone."""
-        device = out.data.device_id
+    def _ready(self, library: Any) -> Any:
+        """Give the handle, told the current stream and a workspace that is this stream's alone.
+
+        All three are the current GPU's, wherever the arrays are: a handle that is made for another
+        one would stay wrong for the whole process.
+        """
+        gpu = self._cupy.cuda.Device()
         stream = self._cupy.cuda.get_current_stream().ptr
-        workspace = self._workspaces.get((device, stream))
+        workspace = self._workspaces.get((gpu.id, stream))
         if workspace is None:
-            major = int(self._cupy.cuda.Device(device).compute_capability[:-1])
-            n_bytes = WORKSPACE.get(major, OTHER_WORKSPACE)
+            n_bytes = WORKSPACE.get(int(gpu.compute_capability[:-1]), OTHER_WORKSPACE)
             workspace = self._cupy.empty(n_bytes, dtype="uint8")
-            self._workspaces[device, stream] = workspace
-        handle = library.handle(device)
+            self._workspaces[gpu.id, stream] = workspace
+        handle = library.handle(gpu.id)
         library.cublasSetStream_v2(handle, stream)  # which forgets the workspace
         library.cublasSetWorkspace_v2(handle, workspace.data.ptr, workspace.nbytes)
         return handle
@@ -276,11 +279,7 @@ class Products:
         """Give the stack's shape, and m, n, k."""
         for name, array in (("A", A), ("B", B)):
             if not isinstance(array, self._cupy.ndarray):
-                kind = type(array)
-                raise TypeError(
-                    f"matmul: {name} must be a CuPy array, got {kind.__module__}."
-                    f"{kind.__qualname__}"
-                )
+                raise TypeError(f"matmul: {name} must be a CuPy array, got {_kind(array)}")
             if array.ndim < 2:
                 raise ValueError(f"matmul: {name} must be a matrix, got shape {array.shape}")
             if array.dtype.char not in "fd":
@@ -299,9 +298,10 @@ class Products:
         return (*stack, A.shape[-2], B.shape[-1], A.shape[-1])
 
     def _check_out(self, A: Array, B: Array, out: Array, shape: tuple[int, ...]) -> None:
-        if not isinstance(out, self._cupy.ndarray) or out.dtype != A.dtype:
-            found = getattr(out, "dtype", type(out).__qualname__)
-            raise TypeError(f"matmul: out must be a CuPy array of {A.dtype}, got {found}")
+        if not isinstance(out, self._cupy.ndarray):
+            raise TypeError(f"matmul: out must be a CuPy array, got {_kind(out)}")
+        if out.dtype != A.dtype:
+            raise TypeError(f"matmul: out must be {A.dtype} like A, got {out.dtype}")
         if out.shape != shape:
             raise ValueError(f"matmul: out must have shape {shape}, got {out.shape}")
         if not out.flags.c_contiguous:
@@ -319,6 +319,10 @@ class Products:
             array = self._cupy.ascontiguousarray(array)
             layout = _Layout(_N, array.shape[-1])
         return array, layout
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:

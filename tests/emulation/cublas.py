@@ -69,7 +69,7 @@ def _converted(kind: Any, argument: Any) -> Any:
     if hasattr(argument, "_obj"):  # byref
         return argument._obj
     value = argument.value if isinstance(argument, kind) else argument
-    if isinstance(value, int) and kind(value).value not in (value, None):
+    if isinstance(value, int) and (kind(value).value or 0) != value:  # which ctypes would cut off
         raise OverflowError(f"{value} does not fit {kind.__name__}")
     return value
 
@@ -172,6 +172,10 @@ class Library:
             execution.forbid_in_capture("cuBLAS without a workspace while a stream captures")
         if 0 in (m, n, a["batchCount"]):
             return SUCCESS
+        written: list[Any] = []
+        if handle.workspace is not None:  # which the product uses, now or when a graph is launched
+            found, _ = memory.allocation_at(handle.workspace[0])
+            written.append(SimpleNamespace(_allocation=found))
         views, used = {}, {}
         for name, (rows, columns) in shapes.items():
             views[name], used[name] = _matrices(
@@ -194,7 +198,7 @@ class Library:
             made = alpha * np.matmul(right.swapaxes(-1, -2), left.swapaxes(-1, -2))
             C[...] = (made if beta == 0 else made + beta * C.swapaxes(-1, -2)).swapaxes(-1, -2)
 
-        execution.launch("cublasGemmEx", work, [used["A"], used["B"]], [used["C"]])
+        execution.launch("cublasGemmEx", work, [used["A"], used["B"]], [used["C"], *written])
         return SUCCESS
 
 
@@ -209,6 +213,8 @@ def _matrices(
     """Give column-major matrices as views, and whose memory that is."""
     found, offset = memory.allocation_at(address)
     size = dtype.itemsize
+    if stride < 0:
+        raise ValueError(f"a stride of {stride}, of which cuBLAS's documents say nothing")
     last = (count - 1) * stride + (columns - 1) * leading + rows if columns else 0
     if offset + last * size > found.size:
         raise ValueError(f"cuBLAS reads or writes {offset + last * size} of {found.size} bytes")
