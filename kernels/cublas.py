@@ -25,6 +25,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
+import math
 import threading
 from collections.abc import Iterator
 from itertools import product
@@ -288,13 +289,14 @@ class Products:
             raise TypeError(f"matmul: B must be {A.dtype} like A, got {B.dtype}")
         if A.shape[-1] != B.shape[-2]:
             raise ValueError(f"matmul: the shapes {A.shape} and {B.shape} do not fit")
-        if max(*A.shape[-2:], *B.shape[-2:]) > _INT_MAX:
-            raise ValueError(
-                f"matmul: an axis must be shorter than 2**31, got {A.shape} and {B.shape}"
-            )
         stack: tuple[int, ...] = A.shape[:-2]
         if stack != B.shape[:-2]:
             stack = _broadcast(A.shape, B.shape)
+        if max(math.prod(stack), *A.shape[-2:], *B.shape[-2:]) > _INT_MAX:
+            raise ValueError(
+                "matmul: axes, and the number of products, must be less than 2**31, got "
+                f"{A.shape} and {B.shape}"
+            )
         return (*stack, A.shape[-2], B.shape[-1], A.shape[-1])
 
     def _check_out(self, A: Array, B: Array, out: Array, shape: tuple[int, ...]) -> None:
@@ -344,8 +346,8 @@ def _layout(array: Array) -> _Layout | None:
     if (right == size or n_columns == 1) and (n_rows == 1 or down >= n_columns * size):
         leading = n_columns if n_rows == 1 else down // size
         return _Layout(_N, leading) if leading <= _INT_MAX else None
-    if (down == size or n_rows == 1) and (n_columns == 1 or right >= n_rows * size):
-        leading = n_rows if n_columns == 1 else right // size
+    if (down == size or n_rows == 1) and right >= n_rows * size:  # a single column was above
+        leading = right // size
         return _Layout(_T, leading) if leading <= _INT_MAX else None
     return None
 

@@ -29,8 +29,8 @@ _LEGENDS = {
     "compiled steps": "As above, beside PyTorch's compiler; the time for compiling does not count.",
     "epochs": "An epoch of fit with the report behind it. The order of the samples is drawn on the "
     "host and sent over. Medians of those behind the first.",
-    "bandwidths": "Bytes are those that must be read and written, 28 a parameter for Adam, beside a "
-    "copy of 100 million numbers. Bias gradients run twenty times in a graph and lie in L2.",
+    "bandwidths": "Bytes are those that must be read and written, 28 a parameter for Adam; beside "
+    "a copy of 100 million numbers. Bias gradients run twenty times in a graph and lie in L2.",
     "rooflines": "A captured step with Adam, beside its products alone, and beside its arithmetic "
     "at the rate of a product of square matrices and the bytes that it must move at the rate of a "
     "copy: 40 a parameter, 36 a hidden activation of a sample, 8 a feature of a sample. A step "
