@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,8 @@ def test_show_config(capsys, monkeypatch):
     assert "threads" in lines["BLAS"]
     assert lines["cuda"]
     assert lines["kernels"]
+    assert lines["precision"] == "float32: products as they are"
+    assert "cuBLAS" not in lines
 
 
 def test_kernels_are_told(capsys, monkeypatch):
@@ -41,6 +45,16 @@ def test_kernels_are_told(capsys, monkeypatch):
     monkeypatch.delenv("XPNET_KERNELS", raising=False)
     monkeypatch.setattr(host, "problem", lambda: "not built: for a test")
     assert told() == "reference (numpy expressions): the host kernels are not built: for a test"
+
+
+@pytest.mark.accelerator
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_precision_and_cublas_are_told(capsys, monkeypatch, precision):
+    monkeypatch.setenv("XPNET_PRECISION", precision)
+    xpnet.show_config()
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["precision"].startswith(f"{precision}: products ")
+    assert re.fullmatch(r"1[2-9]\.\d+\.\d+", lines["cuBLAS"])
 
 
 def test_the_device_that_none_means(capsys, monkeypatch):

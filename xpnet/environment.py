@@ -93,10 +93,12 @@ def _device() -> list[tuple[str, str]]:
         device = xpnet.device()
     except (ValueError, xpnet.DeviceUnavailableError) as error:
         return [("device", f"none: {error}")]
-    rows = [("device", device.name), ("kernels", _kernels(device))]
-    if device.index is not None:
-        rows += [("precision", _precision(device)), ("cuBLAS", _cublas(device))]
-    return rows
+    rows = [
+        ("device", device.name),
+        ("kernels", _kernels(device)),
+        ("precision", _precision(device)),
+    ]
+    return rows if device.index is None else [*rows, ("cuBLAS", _cublas(device))]
 
 
 def _precision(device: xpnet.Device) -> str:

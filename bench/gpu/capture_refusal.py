@@ -103,7 +103,7 @@ def main(library: Any = None) -> int:
         graph.launch(stream)
         first, second = eager.get().tobytes(), captured.get().tobytes()
     bits = "the same bits" if first == second else "OTHER BITS"
-    sys.stdout.write(f"by a handle of one's own: {bits} in a graph than outside of one\n")
+    sys.stdout.write(f"by a handle of one's own: {bits} in a graph as outside of one\n")
     return int(first != second)
 
 

@@ -422,7 +422,9 @@ def test_an_axis_that_cublas_cannot_count(device):
             (x[:, :1], x, f"(1, 1) and (1, {2**31})"),
             (x, x.T, f"(1, {2**31}) and ({2**31}, 1)"),
         ):
-            message = f"matmul: axes, and the number of products, must be less than 2**31, got {shapes}"
+            message = (
+                f"matmul: axes, and the number of products, must be less than 2**31, got {shapes}"
+            )
             with pytest.raises(ValueError, match=refusal(message)):
                 device.ops.matmul(a, b)
 
