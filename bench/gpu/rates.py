@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from bench.test_step import bind_step
 from xpnet import nn
 from xpnet.data import DataError
 from xpnet.data.named import load_contents
+from xpnet.kernels import cuda
 from xpnet.training import fit
 
 __all__ = ["bandwidths", "epochs", "rooflines"]
@@ -58,6 +60,11 @@ def bandwidths(settings: Settings) -> list[Row]:
                     functools.partial(device.ops.matmul, ones, dZ, out=db.reshape(1, -1)),
                 ),
                 (
+                    "the same by one kernel, a thread for each column",
+                    size,
+                    functools.partial(_in_one_kernel, device.ops.bias_grad, dZ, db),
+                ),
+                (
                     "ReLU's gradient and the bias's",
                     3 * size,
                     functools.partial(device.ops.relu_grad, dZ, A, out=out, db=db),
@@ -67,6 +74,11 @@ def bandwidths(settings: Settings) -> list[Row]:
                 taken = _timed(settings, device, call, repeated=20)
                 rows.append(_row(f"{what}, {name}", n_bytes, taken, rate))
     return rows
+
+
+def _in_one_kernel(bias_grad: Any, dZ: Any, db: Any) -> None:
+    with mock.patch.object(cuda, "n_splits", lambda *_: 1):
+        bias_grad(dZ, out=db)
 
 
 def _copy(target: Any, source: Any) -> None:
