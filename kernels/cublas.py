@@ -37,7 +37,8 @@ from xpnet.kernels.reference import Array
 __all__ = ["CublasError", "Products", "load", "version"]
 
 MIN_VERSION = 120_000  # CUDA 12's, the oldest that CuPy 14 is built for
-WORKSPACE = {9: 32 << 20}  # bytes, by the major compute capability: what NVIDIA recommends
+# Bytes, by the major compute capability, as NVIDIA recommends them: Hopper, Blackwell, others.
+WORKSPACE = {9: 32 << 20, 10: 32 << 20, 12: 32 << 20}
 OTHER_WORKSPACE = 4 << 20
 
 _INT_MAX = 2**31 - 1

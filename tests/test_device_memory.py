@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import types
 
 import numpy as np
 import pytest
@@ -76,13 +77,15 @@ def test_a_data_set_that_does_not_fit(device, monkeypatch, dtype, of_network, ad
         evaluate(network, "softmax_cross_entropy", X, y)
 
 
-def test_what_is_free_includes_what_is_kept_for_later(device):
+def test_what_is_free_includes_what_is_kept_for_later(device, monkeypatch):
     with device.activate():
-        array = device.xp.ones(2**20)
         free, total = device.memory()
         assert 0 < free <= total
-        del array
-        assert device.memory()[0] >= free
+        # Other programs use the GPU as well: what it says is held here.
+        monkeypatch.setattr(device.xp.cuda.Device, "mem_info", (1000, 5000))
+        pool = types.SimpleNamespace(free_bytes=lambda: 234)
+        monkeypatch.setattr(device.xp, "get_default_memory_pool", lambda: pool)
+        assert device.memory() == (1234, 5000)
 
 
 def test_free_memory_lets_go_of_what_operations_keep(device):

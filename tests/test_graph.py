@@ -75,7 +75,10 @@ FORBIDDEN = {
     "a copy to the host": (lambda device, a: a.get(), "(?i)captur"),
     "a copy from the host": (lambda device, a: a.set(np.zeros(16)), "(?i)captur"),
     "a number read from the device": (lambda device, a: float(a[0]), "(?i)captur"),
-    "waiting for the device": (lambda device, a: device.synchronize(), "(?i)captur"),
+    "waiting for itself": (
+        lambda device, a: device.xp.cuda.get_current_stream().synchronize(),
+        "(?i)captur",
+    ),
 }
 _others: dict[int, Any] = {}
 

@@ -24,7 +24,8 @@ class Recorder:
 
     - Asking for memory. CuPy's pool would give some, and give it to somebody else once it is freed,
       while the graph still writes there.
-    - Copies from and to the host, waiting, the default stream: CUDA or CuPy refuse them themselves.
+    - Copies from and to the host, waiting for what is recorded, the default stream: CUDA or CuPy
+      refuse them themselves.
     - CuPy's own cuBLAS, which CuPy refuses; see :mod:`xpnet.kernels.cublas`.
 
     Other threads may go on using the device, whose stream is another one: what they issue meanwhile

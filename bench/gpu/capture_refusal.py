@@ -32,7 +32,7 @@ The way round
     A handle of one's own; before each product ``cublasSetStream`` and then ``cublasSetWorkspace``,
     in that order, since the first resets what the second sets. The workspace is an array that is
     made before the capture begins, serves one stream, and lives as long as the graph does. 32 MiB
-    are what NVIDIA recommends on Hopper, 4 MiB elsewhere.
+    are what NVIDIA recommends on Hopper and Blackwell, 4 MiB before.
 
 What CuPy could do
     Keep such a workspace beside each handle of ``cupy.cuda.device``, per stream, set it where the

@@ -165,12 +165,20 @@ def rooflines(settings: Settings) -> list[Row]:
 def _limits(settings: Settings, device: xpnet.Device) -> tuple[float, float]:
     """Give operations, and bytes, a microsecond."""
     n = 64 if settings.is_rehearsal else 8192
-    A, B, C = (device.xp.ones((n, n), dtype="float32") for _ in range(3))
-    multiply = functools.partial(device.ops.matmul, A, B, out=C)
+    # Constant matrices would take less power, and so run at a higher clock.
+    A = _normal(device, (n, n))
+    C = device.xp.empty_like(A)
+    multiply = functools.partial(device.ops.matmul, A, A, out=C)
     multiply()
     product = _timed(settings, device, multiply)
     copy = _timed(settings, device, functools.partial(_copy, C, A))
     return 2 * n**3 / product.median, 2 * A.nbytes / copy.median
+
+
+def _normal(device: xpnet.Device, shape: tuple[int, int]) -> Any:
+    """Draw a matrix; products with it leave numbers about as large as they are."""
+    rng = np.random.default_rng(0)
+    return device.asarray(rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(shape[0])))
 
 
 def _products(
@@ -178,9 +186,9 @@ def _products(
 ) -> list[Callable[[], Any]]:
     """Give the products of a step, one call."""
     xp, matmul = device.xp, device.ops.matmul
-    A = [xp.zeros((batch_size, width), dtype="float32") for width in widths]
-    dA = [xp.zeros((batch_size, width), dtype="float32") for width in widths]
-    W = [xp.zeros(shape, dtype="float32") for shape in pairwise(widths)]
+    A = [_normal(device, (batch_size, width)) for width in widths]
+    dA = [_normal(device, (batch_size, width)) for width in widths]
+    W = [_normal(device, shape) for shape in pairwise(widths)]
     dW = [xp.empty_like(matrix) for matrix in W]
 
     def call() -> None:

@@ -39,15 +39,14 @@ def steps(settings: Settings) -> list[Row]:
     makers: dict[str, Any] = {"xpnet captured": _our_graphs, "xpnet eager": _our_step}
     on = _torch_device(settings)
     if on is not None:
-        eager = functools.partial(_torch_step, on)
-        makers["PyTorch eager"] = eager
-        makers["PyTorch eager, Adam(fused=True)"] = functools.partial(eager, fused=True)
+        makers["PyTorch eager"] = functools.partial(_torch_step, on)
+        makers["PyTorch eager, Adam(fused=True)"] = functools.partial(_torch_step, on, fused=True)
     if on == "cuda":
         makers["PyTorch captured"] = functools.partial(_torch_graph, 1)
         makers[f"PyTorch captured, {STEPS_PER_GRAPH} steps a graph"] = functools.partial(
             _torch_graph, STEPS_PER_GRAPH
         )
-    return _compared(settings, makers, on)
+    return _compared(settings, makers, on, 12)
 
 
 def compiled_steps(settings: Settings) -> list[Row]:
@@ -56,14 +55,17 @@ def compiled_steps(settings: Settings) -> list[Row]:
     makers: dict[str, Any] = {"xpnet captured": _our_graphs}
     if on == "cuda":
         makers['torch.compile(mode="reduce-overhead")'] = _torch_compiled
-    return _compared(settings, makers, on)
+    return _compared(settings, makers, on, 40)
 
 
-def _compared(settings: Settings, makers: dict[str, Any], on: str | None) -> list[Row]:
+def _compared(
+    settings: Settings, makers: dict[str, Any], on: str | None, seconds: float
+) -> list[Row]:
+    """Compare implementations on every network for which there are so many seconds left."""
     rows: list[Row] = []
     # In a rehearsal the first network, in both precisions.
     for widths, batch_size, precision in _NETWORKS[:4:3] if settings.is_rehearsal else _NETWORKS:
-        if settings.left() < 12:
+        if settings.left() < seconds:
             raise Incomplete(f"it ran out of time before {widths} at {batch_size}", rows)
         if settings.is_rehearsal:
             widths, batch_size = tuple(min(width, 32) for width in widths), min(batch_size, 16)
@@ -72,10 +74,19 @@ def _compared(settings: Settings, makers: dict[str, Any], on: str | None) -> lis
             import torch
 
             torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        runs: dict[str, Run] = {}
         with device.activate():
-            runs = {key: make(device, widths, batch_size) for key, make in makers.items()}
+            for key, make in makers.items():
+                try:
+                    runs[key] = make(device, widths, batch_size)
+                    runs[key](1)  # which compiles what is compiled
+                except Exception as error:
+                    if key.startswith("xpnet"):
+                        raise
+                    said = " ".join(str(error).split())[:300]
+                    raise Incomplete(f"{key}: {said}", rows) from error
             rates = alternating(runs, settings)
-        del runs
+        runs.clear()
         device.free_memory()
         base = rates["xpnet captured"][0]
         for key, (rate, spread) in rates.items():
@@ -118,6 +129,7 @@ def _rate(run: Run, n: int) -> float:
     return n_taken / (time.perf_counter() - began)
 
 
+@functools.lru_cache(maxsize=1)
 def _data(widths: tuple[int, ...], batch_size: int) -> tuple[Any, Any, Any]:
     """Give samples, labels, and the order of an epoch of ``STEPS_PER_GRAPH`` steps."""
     rng = np.random.default_rng(0)
@@ -194,12 +206,12 @@ def _torch_parts(on: str, widths: tuple[int, ...], batch_size: int, **of_adam: A
 
 
 def _torch_step(
-    on: str, device: xpnet.Device, widths: tuple[int, ...], batch_size: int, *, fused: bool = False
+    on: str, device: xpnet.Device, widths: tuple[int, ...], batch_size: int, **of_adam: Any
 ) -> Run:
     import torch
 
     del device
-    model, optimizer, data, labels, order = _torch_parts(on, widths, batch_size, fused=fused)
+    model, optimizer, data, labels, order = _torch_parts(on, widths, batch_size, **of_adam)
     batches = order.reshape(-1, batch_size)
 
     def run(n: int) -> int:
@@ -261,17 +273,24 @@ def _torch_graph(
 
 
 def _torch_compiled(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) -> Run:
-    """Compile the loss and its gradient; the optimizer is PyTorch's fused Adam."""
+    """Compile the loss and its gradient; the optimizer is PyTorch's fused Adam.
+
+    Each network is compiled for its own shapes, and the data set is said to stay where it is:
+    otherwise sizes become variables, and all samples are copied before each step.
+    """
     import torch
 
     del device
+    torch._dynamo.reset()
     model, optimizer, data, labels, order = _torch_parts("cuda", widths, batch_size, fused=True)
+    torch._dynamo.mark_static_address(data)
+    torch._dynamo.mark_static_address(labels)
     batches = order.reshape(-1, batch_size)
 
     def loss_of(chosen: Any) -> Any:
         return torch.nn.functional.cross_entropy(model(data[chosen]), labels[chosen])
 
-    compiled = torch.compile(loss_of, mode="reduce-overhead")
+    compiled = torch.compile(loss_of, mode="reduce-overhead", dynamic=False)
 
     def run(n: int) -> int:
         for turn in range(n):

@@ -153,7 +153,7 @@ class Device:
 
     def synchronize(self) -> None:
         """Wait for all streams of the device."""
-        _check_wait("Device.synchronize")
+        _check_wait("Device.synchronize", None)
         with lock:
             _merge_host(_issued[self.id])
 
@@ -257,7 +257,7 @@ class Stream:
 
     def synchronize(self) -> None:
         """Block the host until this stream has done its work."""
-        _check_wait("Stream.synchronize")
+        _check_wait("Stream.synchronize", self)
         with lock:
             _join_host(self.timeline)
 
@@ -265,7 +265,7 @@ class Stream:
     def done(self) -> bool:
         # A query while capturing spoils the capture, and CuPy says nothing
         # (cupy/cuda/stream.pyx, _BaseStream.done).
-        _check_wait("Stream.done")
+        _check_wait("Stream.done", self)
         return True
 
     def is_capturing(self) -> bool:
@@ -329,7 +329,7 @@ class Event:
         (get_current_stream() if stream is None else stream).record(self)
 
     def synchronize(self) -> None:
-        _check_wait("Event.synchronize")
+        check_synchronize("Event.synchronize waits for the device")  # none is of a capture
         with lock:
             _merge_host(self.clock)
 
@@ -507,10 +507,14 @@ def check_synchronize(what: str) -> None:
         raise DeviceSynchronized(f"Device synchronization was detected while disallowed: {what}")
 
 
-def _check_wait(what: str) -> None:
-    """Raise where the host must not wait for a stream, which a capture does not survive."""
+def _check_wait(what: str, stream: Stream | None) -> None:
+    """Raise where the host must not wait for a stream, or for all of them.
+
+    A capture does not survive that, unless it is another stream that is waited for: CuPy captures
+    in CUDA's relaxed mode.
+    """
     check_synchronize(f"{what} waits for the device")
-    if _thread.capturing is not None:
+    if _thread.capturing is not None and stream in (None, _thread.capturing):
         # CuPy's test_graph.py, test_stream_capture_failure1
         _thread.capturing._is_spoiled = True
         raise CUDARuntimeError(

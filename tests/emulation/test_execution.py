@@ -464,7 +464,6 @@ def test_refused_in_a_capture_which_goes_on(streams, work, kind, message):
 SPOILING = {
     "stream": lambda: cupy.cuda.get_current_stream().synchronize(),
     "device": lambda: cupy.cuda.Device().synchronize(),
-    "event": lambda: cupy.cuda.Event().synchronize(),
     "query": lambda: cupy.cuda.get_current_stream().done,
 }
 

@@ -70,7 +70,6 @@ class CapturedSteps:
         if learning_rate is not None:
             self._rates = xp.empty(n_steps, dtype=learning_rate.dtype)
             self._rates[:1] = learning_rate
-        self.losses[:1] = step.loss_value  # a copy as those below, whose kernel is now there
         self._graph = recorder.record(self._take_all)
 
     def __call__(self, indices: Array | None = None, rates: Array | None = None) -> Array:
@@ -102,14 +101,19 @@ class CapturedSteps:
 
     def _take_all(self) -> None:
         """Take the steps; recorded, every number that is not in an array stays what it is now."""
-        size = self._step.batch_size
-        for number in range(self._n_steps):
-            if self._learning_rate is not None:
-                self._learning_rate[...] = self._rates[number : number + 1]
-            given: list[Any] = []
-            if self._indices is not None:
-                given.append(self._indices[number * size : (number + 1) * size])
-            self.losses[number : number + 1] = self._step(*given)
+        step, size = self._step, self._step.batch_size
+        own = step.loss_value
+        try:
+            for number in range(self._n_steps):
+                if self._learning_rate is not None:
+                    self._learning_rate[...] = self._rates[number : number + 1]
+                given: list[Any] = []
+                if self._indices is not None:
+                    given.append(self._indices[number * size : (number + 1) * size])
+                step.loss_value = self.losses[number : number + 1]  # written there at once
+                step(*given)
+        finally:
+            step.loss_value = own
 
 
 def _copy(target: Array, source: Array, name: str) -> None:
