@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import xpnet
+from tests.nn.test_captured import Allocating
 from xpnet import nn
 from xpnet.graph import CaptureError
 from xpnet.training import EarlyStopping, fit
@@ -112,24 +113,7 @@ def test_reference_kernels_are_not_captured():
         train(device=reference, capture=True)
 
 
-class Doubling(nn.Layer):
-    """Of a user's, and it asks for memory."""
-
-    name = "doubling_of_test_pace"
-
-    def build(self, n_in):
-        return n_in
-
-    def forward(self, X, cache):
-        del cache
-        return X * 2
-
-    def backward(self, dA, cache):
-        del cache
-        return dA * 2
-
-
-class Scaling(Doubling):
+class Scaling(Allocating):
     """Of a user's, and in place."""
 
     name = "scaling_of_test_pace"
@@ -161,7 +145,7 @@ class Squared(nn.Activation):
 
 
 FOREIGN: dict[str, tuple[list[Any], Any]] = {
-    "a layer": ([nn.Dense(8), Doubling(), nn.Dense(K)], "adam"),
+    "a layer": ([nn.Dense(8), Allocating(), nn.Dense(K)], "adam"),
     "an activation inside of a layer": ([nn.Dense(8, Squared()), nn.Dense(K)], "adam"),
     "an optimizer": ([nn.Dense(8), nn.Dense(K)], Own()),
 }
@@ -185,7 +169,7 @@ def test_what_a_user_has_written_is_captured_on_demand():
     assert history.captured
     assert_same_run(train(layers()), train(layers(), capture=True))
     with pytest.raises(CaptureError, match=r"captured as a graph: .* bytes"):
-        train([nn.Dense(8), Doubling(), nn.Dense(K)], capture=True)
+        train([nn.Dense(8), Allocating(), nn.Dense(K)], capture=True)
 
 
 @pytest.mark.accelerator
