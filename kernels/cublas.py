@@ -6,7 +6,7 @@ that lives as long as its operations do, so that a product may be part of a grap
 the bit as it does outside of one: handle, workspace size and algorithm are the same.
 
 cuBLAS is that of CuPy, found by ``cuda.pathfinder``, which CuPy brings along, and called through
-ctypes: five functions. nvmath-python has bindings for them, and with them come cuTENSOR, cuDSS and
+ctypes: six functions. nvmath-python has bindings for them, and with them come cuTENSOR, cuDSS and
 cuda-core, several hundred megabytes that nothing here needs.
 
 cuBLAS is column-major. What it calls the matrix ``M'``, n by m with leading dimension ``ld``, is
@@ -33,6 +33,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from xpnet.kernels.reference import Array
+from xpnet.kernels.streams import owner_of_memory
 
 __all__ = ["CublasError", "Products", "load", "version"]
 
@@ -205,14 +206,35 @@ class Products:
         Transposed views, and rows that are some way apart, are read as they are; what cuBLAS cannot
         read is copied.
 
+        Vectors, and dtypes other than one of float32 and float64, are left to CuPy's own product,
+        which cannot be captured.
+
+        Parameters
+        ----------
+        A : array (..., m, k)
+        B : array (..., k, n)
+            Of A's dtype.
+        out : array (..., m, n), optional
+            C-contiguous, and sharing no memory with A and B.
+
+        Returns
+        -------
+        array (..., m, n)
+            ``out``, or a new one.
+
         Raises
         ------
         TypeError
-            If an operand is no array of CuPy, or the dtypes are not one of float32 and float64.
+            If an operand is no array of CuPy, or ``out`` is of another dtype.
         ValueError
             If shapes do not fit; or ``out`` is not C-contiguous, or overlaps an operand.
+        CublasError
+            If cuBLAS says so.
         """
-        *stack, m, n, k = self._check(A, B)
+        self._check_arrays(A, B)
+        if min(A.ndim, B.ndim) < 2 or A.dtype != B.dtype or A.dtype.char not in "fd":
+            return self._cupy.matmul(A, B, out=out)
+        *stack, m, n, k = self._check_shapes(A, B)
         shape = (*stack, m, n)
         if out is None:
             out = self._cupy.empty(shape, dtype=A.dtype)
@@ -257,37 +279,35 @@ class Products:
 
     def release(self) -> None:
         """Let go of the workspaces; the next product asks for one again."""
-        self._workspaces.clear()
+        if self._workspaces:
+            with _library().lock:  # not between a call that is told of one and its launch
+                self._workspaces.clear()
 
     def _ready(self, library: Any) -> Any:
-        """Give the handle, told the current stream and a workspace that is this stream's alone.
+        """Give the handle, told the current stream and the workspace of the one it will run on.
 
         All three are the current GPU's, wherever the arrays are: a handle that is made for another
         one would stay wrong for the whole process.
         """
         gpu = self._cupy.cuda.Device()
-        stream = self._cupy.cuda.get_current_stream().ptr
-        workspace = self._workspaces.get((gpu.id, stream))
+        owner = owner_of_memory(self._cupy)
+        workspace = self._workspaces.get((gpu.id, owner))
         if workspace is None:
             n_bytes = WORKSPACE.get(int(gpu.compute_capability[:-1]), OTHER_WORKSPACE)
             workspace = self._cupy.empty(n_bytes, dtype="uint8")
-            self._workspaces[gpu.id, stream] = workspace
-        handle = library.handle(gpu.id)
+            self._workspaces[gpu.id, owner] = workspace
+        handle, stream = library.handle(gpu.id), self._cupy.cuda.get_current_stream().ptr
         library.cublasSetStream_v2(handle, stream)  # which forgets the workspace
         library.cublasSetWorkspace_v2(handle, workspace.data.ptr, workspace.nbytes)
         return handle
 
-    def _check(self, A: Array, B: Array) -> tuple[int, ...]:
-        """Give the stack's shape, and m, n, k."""
+    def _check_arrays(self, A: Array, B: Array) -> None:
         for name, array in (("A", A), ("B", B)):
             if not isinstance(array, self._cupy.ndarray):
                 raise TypeError(f"matmul: {name} must be a CuPy array, got {_kind(array)}")
-            if array.ndim < 2:
-                raise ValueError(f"matmul: {name} must be a matrix, got shape {array.shape}")
-            if array.dtype.char not in "fd":
-                raise TypeError(f"matmul: {name} must be float32 or float64, got {array.dtype}")
-        if B.dtype != A.dtype:
-            raise TypeError(f"matmul: B must be {A.dtype} like A, got {B.dtype}")
+
+    def _check_shapes(self, A: Array, B: Array) -> tuple[int, ...]:
+        """Give the stack's shape, and m, n, k."""
         if A.shape[-1] != B.shape[-2]:
             raise ValueError(f"matmul: the shapes {A.shape} and {B.shape} do not fit")
         stack: tuple[int, ...] = A.shape[:-2]

@@ -34,6 +34,7 @@ from xpnet.kernels.catalogue import (
 )
 from xpnet.kernels.cuda_source import KernelSpec
 from xpnet.kernels.reference import Array, ReferenceOps
+from xpnet.kernels.streams import owner_of_memory
 
 __all__ = ["block_size", "fused", "n_splits"]
 
@@ -471,11 +472,12 @@ class _ColumnOperation(_Operation):
         It belongs to one thread and stream: there, and only there, kernels run in the order of
         the calls. It stays, since a captured graph may go on to use it.
         """
-        cuda, thread = self.cupy.cuda, threading.get_ident()
-        key = (thread, cuda.Device().id, cuda.get_current_stream().ptr, shape, dtype)
-        if key not in self.kept:
-            self.kept[key] = self.cupy.empty(shape, dtype=dtype)
-        return self.kept[key]
+        stream, index = owner_of_memory(self.cupy), self.cupy.cuda.Device().id
+        key = (threading.get_ident(), index, stream, shape, dtype)
+        buffer = self.kept.get(key)
+        if buffer is None:
+            buffer = self.kept[key] = self.cupy.empty(shape, dtype=dtype)
+        return buffer
 
     def release(self) -> None:
         """Let go of the buffers."""

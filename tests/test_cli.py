@@ -488,6 +488,7 @@ def test_a_real_ctrl_c_to_a_real_process(tmp_path, dev):
     assert {entry.name for entry in tmp_path.iterdir()} == set("01234")
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_ctrl_c_at_any_moment(tmp_path):
     """While importing, loading, training, drawing: no folder is ever half there."""

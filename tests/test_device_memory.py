@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import types
 
 import numpy as np
@@ -39,7 +40,8 @@ def test_memory_that_runs_out_is_one_line(device, limited):
     with pytest.raises(MemoryError) as error, device.activate():
         device.xp.empty(4 * 2**20, dtype="uint8")
     assert re.fullmatch(
-        r"cuda:0 is out of memory: 4.2 MB more were needed, and \S+ GB of \S+ GB are free",
+        r"cuda:0 is out of memory: 4.2 MB more were needed, and CuPy's memory pool is limited to "
+        r"\S+ MB",
         str(error.value),
     )
     with device.activate():  # and it goes on
@@ -50,7 +52,7 @@ def test_training_that_runs_out_of_memory(device, limited):
     network = nn.Network([nn.Dense(1000), nn.Dense(3)], 8, device=device)
     X, y = np.ones((5000, 8), "f"), np.zeros(5000, int)
     limited(2**21)
-    with pytest.raises(MemoryError, match=r"out of memory: .* more were needed, and .* are free"):
+    with pytest.raises(MemoryError, match=r"out of memory: .* more were needed, and CuPy's"):
         fit(network, X, y, loss="softmax_cross_entropy", optimizer="adam", epochs=1)
     assert len(device.recorders) == 0
 
@@ -66,8 +68,8 @@ def test_training_that_runs_out_of_memory(device, limited):
 def test_a_data_set_that_does_not_fit(device, monkeypatch, dtype, of_network, advice):
     """It is refused before any of it is copied; memory that is not there need not be touched."""
     network = nn.Network([nn.Dense(3)], 1000, device=device, dtype=of_network)
-    X = np.broadcast_to(np.ones(1, dtype), (100_000, 1000))
-    n_bytes = 100_000 * 1000 * (1 if dtype == "uint8" else int(of_network[5:]) // 8)
+    X = np.broadcast_to(np.ones(1, dtype), (10_000, 1000))
+    n_bytes = 10_000 * 1000 * (1 if dtype == "uint8" else int(of_network[5:]) // 8)
     monkeypatch.setattr(device, "memory", lambda: (n_bytes - 1, 80 * 10**9))
     y = np.zeros(len(X), int)
     message = f"X takes {n_bytes / 1e6:.1f} MB, and cuda:0 has .* of 80.0 GB {advice}"
@@ -101,3 +103,48 @@ def test_free_memory_lets_go_of_what_operations_keep(device):
         assert pool.used_bytes() < before - 2**20
         ops.bias_grad(dZ, out=db)
         assert device.to_host(db)[0] == 1000
+
+
+def test_memory_that_runs_out_without_a_limit(device):
+    error = device.xp.cuda.memory.OutOfMemoryError(123_456_789, 10**9, 0)
+    with (
+        pytest.raises(MemoryError, match=r"123.5 MB more were needed, and \S+ GB of \S+ GB are f"),
+        device.activate(),
+    ):
+        raise error
+
+
+def test_an_allocator_of_ones_own_knows_best_what_there_is(device):
+    """Managed memory, say, is more than the GPU has."""
+    pool = device.xp.cuda.MemoryPool()
+    device.require_room(1, "X", "nothing")
+    with pytest.raises(MemoryError, match=r"X takes 1152921504\.6 GB"):
+        device.require_room(2**60, "X", "nothing")
+    with device.xp.cuda.using_allocator(pool.malloc):
+        device.require_room(2**60, "X", "nothing")
+
+
+def test_memory_is_freed_while_others_compute(device):
+    """A workspace stays where a product in another thread is about to be launched with it."""
+    network = nn.Network([nn.Dense(16, "relu"), nn.Dense(3)], 8, device=device)
+    X = np.random.default_rng(0).standard_normal((64, 8))
+    expected = network.predict(X)
+    errors = []
+    is_over = threading.Event()
+
+    def predict():
+        try:
+            while not is_over.is_set():
+                np.testing.assert_array_equal(network.predict(X), expected)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=predict) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(200):
+        device.free_memory()
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    assert not errors, errors[0]

@@ -20,7 +20,7 @@ BELOW = {
     "random": {"kernels"},
     "files": set(),
     "device": {"kernels"},
-    "graph": {"device"},
+    "graph": {"device", "kernels"},
     "nn": {"kernels", "device", "graph", "random"},
     "data": {"kernels", "device", "random"},
     "environment": {"device", "kernels"},

@@ -12,6 +12,7 @@ import importlib
 import logging
 import os
 import re
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -91,8 +92,8 @@ class Device:
         self.index = index
         self.kernels = kernels
         self.precision = precision
-        # For graphs: who records any, and the streams that nobody records on at present. They are
-        # used again, and so is what operations keep for them.
+        # For graphs: who records any, and the streams that nobody records on at present.
+        self.lock = threading.RLock()
         self.recorders: weakref.WeakSet[Any] = weakref.WeakSet()
         self.idle_streams: list[Any] = []
         self.stream: Any = None
@@ -155,10 +156,11 @@ class Device:
             needed = getattr(error, "_size", None)  # by CuPy's name; its message has it as well
             what = str(error) if needed is None else f"{format_bytes(needed)} more were needed"
             free, total = self.memory()
-            raise MemoryError(
-                f"{self.name} is out of memory: {what}, and {format_bytes(free)} of "
-                f"{format_bytes(total)} are free"
-            ) from error
+            has = f"{format_bytes(free)} of {format_bytes(total)} are free"
+            limit = getattr(error, "_limit", 0)
+            if limit:
+                has = f"CuPy's memory pool is limited to {format_bytes(limit)}"
+            raise MemoryError(f"{self.name} is out of memory: {what}, and {has}") from error
 
     def memory(self) -> tuple[int, int]:
         """Tell how much memory the GPU has.
@@ -177,8 +179,10 @@ class Device:
             raise ValueError("memory() is about a GPU, but the device is 'cpu'")
         with self.xp.cuda.Device(self.index) as gpu:
             free, total = gpu.mem_info
-            pool = self.xp.get_default_memory_pool()
-            return free + pool.free_bytes(), total
+            return free + self._pool().free_bytes(), total
+
+    def _pool(self) -> Any:
+        return self.xp.get_default_memory_pool()
 
     def require_room(self, n_bytes: int, name: str, advice: str) -> None:
         """Refuse an array that the GPU has no room for, before any of it is copied.
@@ -195,9 +199,10 @@ class Device:
         Raises
         ------
         MemoryError
-            With both sizes. Never on the CPU, where memory is the operating system's concern.
+            With both sizes. Never on the CPU, where memory is the operating system's concern, nor
+            where CuPy's allocator is another than its own pool and may have more than the GPU.
         """
-        if self.index is None:
+        if self.index is None or self.xp.cuda.get_allocator() != self._pool().malloc:
             return
         free, total = self.memory()
         if n_bytes > free:
@@ -220,17 +225,17 @@ class Device:
         """
         if self.index is None:
             return
-        if len(self.recorders):
-            raise RuntimeError(
-                f"{self.name}: a captured training step uses the memory that would be given back"
-            )
-        with self.activate():
+        with self.lock, self.activate():  # no recorder comes meanwhile
+            if len(self.recorders):
+                raise RuntimeError(
+                    f"{self.name}: a captured training step uses the memory that would be freed"
+                )
             self.synchronize()
             for name in self.ops.fused:
                 release = getattr(getattr(self.ops, name), "release", None)
                 if release is not None:
                     release()
-            self.xp.get_default_memory_pool().free_all_blocks()
+            self._pool().free_all_blocks()
 
     def synchronize(self) -> None:
         """Block the host until all work issued on this device has finished."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xpnet.device import Device
+from xpnet.kernels.streams import launched_on
 
 __all__ = ["CaptureError", "Recorder"]
 
@@ -28,8 +29,8 @@ class Recorder:
       refuse them themselves.
     - CuPy's own cuBLAS, which CuPy refuses; see :mod:`xpnet.kernels.cublas`.
 
-    Other threads may go on using the device, whose stream is another one: what they issue meanwhile
-    is no part of the graph.
+    Recording happens on a stream of its own. So other threads may go on using the device: what they
+    issue meanwhile is no part of the graph.
 
     Parameters
     ----------
@@ -47,38 +48,22 @@ class Recorder:
             raise ValueError("graphs are recorded on a GPU, but the device is 'cpu'")
         self._device = device
         self._stream: Any
-        try:
-            self._stream = device.idle_streams.pop()
-        except IndexError:
-            with device.xp.cuda.Device(device.index):
-                self._stream = device.xp.cuda.Stream(non_blocking=True)
-        device.recorders.add(self)
+        with device.lock, device.xp.cuda.Device(device.index):
+            idle = device.idle_streams
+            self._stream = idle.pop() if idle else device.xp.cuda.Stream(non_blocking=True)
+            device.recorders.add(self)
 
     def close(self) -> None:
         """Say that no graph recorded here will be launched again, and nothing recorded."""
-        if self._stream is not None:
-            self._device.idle_streams.append(self._stream)
-            self._device.recorders.discard(self)
-            self._stream = None
+        with self._device.lock:
+            if self._stream is not None:
+                self._device.idle_streams.append(self._stream)
+                self._device.recorders.discard(self)
+                self._stream = None
 
     def __del__(self) -> None:
         if hasattr(self, "_stream"):
             self.close()
-
-    def run(self, work: Callable[..., object], *arguments: object) -> None:
-        """Do work here without recording it, ordered with the rest of the device's work.
-
-        It makes what is made at first use: kernels, and buffers that operations keep for a stream.
-        The device must be active.
-        """
-        main = self._device.stream
-        self._stream.wait_event(main.record())
-        try:
-            with self._stream:
-                work(*arguments)
-        finally:
-            main.use()
-            main.wait_event(self._stream.record())
 
     def record(self, work: Callable[[], object]) -> Any:
         """Record what ``work`` issues. Nothing of it is done.
@@ -86,7 +71,8 @@ class Recorder:
         Parameters
         ----------
         work : callable
-            Has been :meth:`run` before.
+            It has been called before, with the device active: that makes whatever is made at first
+            use, kernels and the buffers that operations keep.
 
         Returns
         -------
@@ -97,10 +83,14 @@ class Recorder:
         ------
         CaptureError
             If it cannot be recorded. What ``work`` has changed on the host stays changed.
+        RuntimeError
+            After :meth:`close`.
         """
+        if self._stream is None:
+            raise RuntimeError("this recorder is closed")
         stream, cuda = self._stream, self._device.xp.cuda
         try:
-            with stream:
+            with stream, launched_on(self._device.stream.ptr):
                 stream.begin_capture()
                 try:
                     with cuda.using_allocator(_refuse):

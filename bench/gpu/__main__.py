@@ -46,8 +46,8 @@ def main() -> int:
             sys.stderr.write(f"no rehearsal: {error}\n")
             return 2
     os.environ["XPNET_DEVICE"] = "cuda"
-    for variable in ("CUPY_TF32", "NVIDIA_TF32_OVERRIDE"):
-        os.environ.pop(variable, None)  # every figure is one of float32 as it is
+    for variable in ("CUPY_TF32", "NVIDIA_TF32_OVERRIDE", "XPNET_PRECISION"):
+        os.environ.pop(variable, None)  # every figure is of the precision that it states
     problem = cuda_problem()
     if problem is not None:
         sys.stderr.write(f"no GPU to run on: {problem}\n")

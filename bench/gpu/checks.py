@@ -197,7 +197,7 @@ def _steps(
         order = device.asarray(rng.integers(0, n, (n_steps + 1) * batch_size))
         losses = []
         recorder = Recorder(device)
-        recorder.run(step, order[:batch_size])
+        step(order[:batch_size])
         if is_captured:
             graphs = {k: nn.CapturedSteps(step, k, recorder) for k in (n_in_graph, 1)}
         number = 1

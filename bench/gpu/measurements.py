@@ -185,6 +185,7 @@ def _operation(
         unfused = timing.eager(settings, device, _in_turn(plain))
         yield {
             "operation": name,
+            "precision": "float32",
             "shape": "x".join(map(str, shape)),
             "in L2": "yes" if is_hot else "no",
             "alone (us)": alone.median,
@@ -231,7 +232,7 @@ def sizes(settings: Settings) -> list[Row]:
             {
                 "rows": n,
                 "width": width,
-                "dtype": dtype,
+                "precision": dtype,
                 f"CPU, {kernels} (s)": seconds["cpu"],
                 f"{gpu} (s)": seconds["cuda"],
                 f"CPU / {gpu}": seconds["cpu"] / seconds["cuda"],

@@ -13,13 +13,14 @@ import numpy as np
 import xpnet
 from bench.gpu import timing
 from bench.gpu.outcome import Failed, Incomplete, Row, Settings
-from bench.gpu.steps import STEPS_PER_GRAPH, bind_captured
+from bench.gpu.steps import bind_captured
 from bench.test_step import bind_step
 from xpnet import nn
 from xpnet.data import DataError
 from xpnet.data.named import load_contents
 from xpnet.kernels import cuda
 from xpnet.training import fit
+from xpnet.training.pace import STEPS_PER_GRAPH
 
 __all__ = ["bandwidths", "epochs", "rooflines"]
 

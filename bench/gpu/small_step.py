@@ -39,7 +39,7 @@ def main() -> int:
                 step = TrainingStep(network, criterion, optimizer, state, X, target, BATCH)
                 indices = device.asarray(rng.permutation(N)[: 2 * BATCH])
                 recorder = Recorder(device)
-                recorder.run(step, indices[:BATCH])
+                step(indices[:BATCH])
                 captured = CapturedSteps(step, 2, recorder)
                 for _ in range(2):
                     captured(indices)

@@ -15,12 +15,12 @@ from bench.gpu.outcome import Failed, Incomplete, Row, Settings
 from bench.test_step import bind_step
 from xpnet import nn
 from xpnet.graph import Recorder
+from xpnet.training.pace import STEPS_PER_GRAPH
 
 __all__ = ["alternating", "bind_captured", "compiled_steps", "steps"]
 
 Run: TypeAlias = Callable[[int], int]  # takes about so many steps, waits, and says how many
 
-STEPS_PER_GRAPH = 16
 PRECISIONS = {"float32": "float32, no TF32", "tf32": "tf32"}
 _NETWORKS: tuple[tuple[tuple[int, ...], int, str], ...] = (
     ((784, 256, 128, 10), 128, "float32"),
@@ -157,7 +157,7 @@ def bind_captured(
 ) -> nn.CapturedSteps:
     """Warm a step up and capture it, with the device active."""
     recorder = Recorder(device)
-    recorder.run(step, indices)
+    step(indices)
     return nn.CapturedSteps(step, n, recorder)
 
 

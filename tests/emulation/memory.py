@@ -49,7 +49,7 @@ class OutOfMemoryError(MemoryError):
     def __init__(self, size: int, total: int, limit: int) -> None:
         message = f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes"
         super().__init__(message + (f", limit set to: {limit:,} bytes)." if limit else ")."))
-        self._size = size
+        self._size, self._total, self._limit = size, total, limit
 
 
 class Allocation:
@@ -66,14 +66,14 @@ class Allocation:
         self.written: tuple[Timeline, int] | None = None
         self.read: dict[Timeline, int] = {}
         self._stream = get_current_stream().timeline
+        self._start = self._bytes.ctypes.data
         with lock:
-            bisect.insort(_starts, self._bytes.ctypes.data)
-            _at[self._bytes.ctypes.data] = weakref.ref(self)
+            bisect.insort(_starts, self._start)
+            _at[self._start] = weakref.ref(self)
 
     def __del__(self) -> None:
         with lock:
-            start = self._bytes.ctypes.data
-            del _starts[bisect.bisect_left(_starts, start)], _at[start]
+            del _starts[bisect.bisect_left(_starts, self._start)], _at[self._start]
         if self._pool is None:  # cudaFree waits
             return
         with lock:
@@ -106,6 +106,12 @@ class MemoryPointer:
         self.device_id = mem.device
 
 
+def _forbid_in_capture(size: int) -> None:
+    # CuPy lets its pool answer during a capture, and memory that is then freed is used again by
+    # whoever asks next, while the graph still writes there. An allocator of one's own is asked.
+    forbid_in_capture(f"an allocation of {size} bytes while a stream captures")
+
+
 class MemoryPool:
     """As ``cupy.cuda.MemoryPool``."""
 
@@ -114,6 +120,7 @@ class MemoryPool:
         self._limits: dict[int, int] = {}
 
     def malloc(self, size: int) -> MemoryPointer:
+        _forbid_in_capture(size)
         device, rounded = current_device(), _rounded(size)
         with lock:
             used, limit = self._used[device], self._limits.get(device, 0)
@@ -157,6 +164,7 @@ default_pool = MemoryPool()
 
 def _raw(size: int) -> MemoryPointer:
     """Ask CUDA itself, which is what None stands for (cupy/cuda/memory.pyx, set_allocator)."""
+    _forbid_in_capture(size)
     return MemoryPointer(Allocation(size), 0)
 
 
@@ -170,9 +178,6 @@ _allocator: list[Callable[[int], Any]] = [default_pool.malloc]
 
 def alloc(size: int) -> MemoryPointer:
     """Ask the current allocator for memory."""
-    # CuPy lets its pool answer during a capture, and memory that is then freed is used again by
-    # whoever asks next, while the graph still writes there.
-    forbid_in_capture(f"an allocation of {size} bytes while a stream captures")
     with lock:
         counter.n_allocations += 1
         counter.n_bytes += size

@@ -39,7 +39,7 @@ def taken_as_graphs(device, make, batch_size, n_in_graph):
     network, step = make(device, batch_size)
     order = batches_of(device, batch_size)
     recorder = Recorder(device)
-    recorder.run(step, order[:batch_size])
+    step(order[:batch_size])
     losses = [device.to_host(step.loss_value).copy()]
     graphs = {n: nn.CapturedSteps(step, n, recorder) for n in {n_in_graph, 1}}
     number = 1
@@ -93,7 +93,7 @@ def test_what_changes_outside_is_seen(device):
         network, step = make_step(device, 32)
         order = batches_of(device, 32)
         recorder = Recorder(device)
-        recorder.run(step, order[:32])
+        step(order[:32])
         captured = nn.CapturedSteps(step, 2, recorder)
         step._state["learning_rate"][...] = 0
         before = device.to_host(network.parameters).copy()
@@ -113,7 +113,7 @@ def test_a_rate_for_each_step(device):
             network, step = make_step(device, 32)
             rate = step._state["learning_rate"]
             recorder = Recorder(device)
-            recorder.run(step, order[:32])
+            step(order[:32])
             if is_captured:
                 captured = nn.CapturedSteps(step, 4, recorder, rate)
                 captured(order[32:], rates=device.asarray(rates, np.float64))
@@ -131,7 +131,7 @@ def test_a_step_on_the_whole_data_set(device):
         for is_captured in (False, True):
             network, step = make_improved_step(device, None)
             recorder = Recorder(device)
-            recorder.run(step)
+            step()
             take = nn.CapturedSteps(step, 1, recorder) if is_captured else step
             losses = [device.to_host(take()).copy() for _ in range(6)]
             found.append((np.array(losses), device.to_host(network.parameters)))
@@ -151,8 +151,8 @@ def test_two_sizes_share_the_network(device):
             )
             recorder = Recorder(device)
             order = batches_of(device, 32)
-            recorder.run(step, order[:32])
-            recorder.run(small, order[:7])
+            step(order[:32])
+            small(order[:7])
             takes = [
                 nn.CapturedSteps(one, 1, recorder) if is_captured else one for one in (step, small)
             ]
@@ -167,7 +167,7 @@ def test_arguments_are_asked_for(device):
         _, step = make_step(device, 32)
         order = batches_of(device, 32)
         recorder = Recorder(device)
-        recorder.run(step, order[:32])
+        step(order[:32])
         captured = nn.CapturedSteps(step, 2, recorder)
         with pytest.raises(TypeError, match="captured steps that gather need indices, got None"):
             captured()
@@ -229,7 +229,7 @@ def test_a_layer_that_asks_for_memory_is_found(device):
         _, step = step_with(device, [Allocating()], nn.GradientDescent())
         order = batches_of(device, 32, 2)
         recorder = Recorder(device)
-        recorder.run(step, order[:32])
+        step(order[:32])
         with pytest.raises(CaptureError, match="bytes"):
             nn.CapturedSteps(step, 2, recorder)
 
@@ -240,7 +240,7 @@ def test_products_of_cupys_are_found(device):
         order = batches_of(device, 32, 2)
         device.ops.matmul = lambda A, B, out: device.xp.matmul(A, B, out=out)
         recorder = Recorder(device)
-        recorder.run(step, order[:32])
+        step(order[:32])
         with pytest.raises(CaptureError, match="cuBLAS API during stream capture"):
             nn.CapturedSteps(step, 2, recorder)
 

@@ -13,7 +13,7 @@ import xpnet
 from tests.nn.test_captured import Allocating
 from xpnet import nn
 from xpnet.graph import CaptureError
-from xpnet.training import EarlyStopping, fit
+from xpnet.training import EarlyStopping, Interruption, fit
 from xpnet.training.pace import STEPS_PER_GRAPH
 
 N, D, K = 330, 12, 4
@@ -32,10 +32,12 @@ def train(layers=None, *, device=None, optimizer="adam", epochs=3, batch_size=8,
 def assert_same_run(first, second):
     (network, history), (other, other_history) = first, second
     timeless = ("seconds", "samples_per_second")
+    plain, other_plain = history.to_dict(), other_history.to_dict()
+    for name in set(plain) - {*timeless, "reports", "captured"}:
+        assert other_plain[name] == plain[name], name
     for report, other_report in zip(history.reports, other_history.reports, strict=True):
         for name, value in vars(report).items():
             assert name in timeless or getattr(other_report, name) == value, name
-    assert (other_history.n_steps, other_history.n_samples) == (history.n_steps, history.n_samples)
     for name in ("parameters", "statistics"):
         found, expected = (n.device.to_host(getattr(n, name)) for n in (other, network))
         np.testing.assert_array_equal(found, expected, err_msg=name)
@@ -133,6 +135,14 @@ class Own(nn.Adam):
     name = "own_of_test_pace"
 
 
+class OwnLoss(nn.SoftmaxCrossEntropy):
+    name = "own_loss_of_test_pace"
+
+
+class OwnNoise(nn.GaussianNoise):
+    name = "own_noise_of_test_pace"
+
+
 class Squared(nn.Activation):
     name = "squared_of_test_pace"
 
@@ -144,20 +154,55 @@ class Squared(nn.Activation):
         return 2 * Z
 
 
-FOREIGN: dict[str, tuple[list[Any], Any]] = {
-    "a layer": ([nn.Dense(8), Allocating(), nn.Dense(K)], "adam"),
-    "an activation inside of a layer": ([nn.Dense(8, Squared()), nn.Dense(K)], "adam"),
-    "an optimizer": ([nn.Dense(8), nn.Dense(K)], Own()),
+PLAIN = [nn.Dense(8), nn.Dense(K)]
+FOREIGN: dict[str, tuple[list[Any], dict[str, Any]]] = {
+    "a layer": ([nn.Dense(8), Allocating(), nn.Dense(K)], {}),
+    "an activation inside of a layer": ([nn.Dense(8, Squared()), nn.Dense(K)], {}),
+    "an optimizer": (PLAIN, {"optimizer": Own()}),
+    "a loss": (PLAIN, {"loss": OwnLoss()}),
+    "an augmentation": (PLAIN, {"augmentation": [OwnNoise(0.1)]}),
 }
 
 
 @pytest.mark.accelerator
 @pytest.mark.parametrize("name", FOREIGN)
 def test_what_a_user_has_written_is_not_captured_unasked(name, caplog):
-    layers, optimizer = FOREIGN[name]
-    _, history = train([layer.clone() for layer in layers], optimizer=optimizer, epochs=1)
+    layers, arguments = FOREIGN[name]
+    _, history = train([layer.clone() for layer in layers], epochs=1, **arguments)
     assert not history.captured
     assert not caplog.records
+
+
+@pytest.mark.accelerator
+@pytest.mark.parametrize("at", [0, 1, 2, 5, 11])
+def test_an_interruption_leaves_whole_steps(monkeypatch, at):
+    """It is seen behind each graph, and what was reached is what single steps reach by then."""
+    from xpnet.training import loop
+
+    class Interrupted(Interruption):
+        def __init__(self):
+            super().__init__()
+            self.n_asked = 0
+
+        def is_requested(self):
+            self.n_asked += 1
+            return self.n_asked > at
+
+    monkeypatch.setattr(loop, "Interruption", Interrupted)
+    network, history = train(epochs=4)
+    assert history.interrupted
+    assert history.captured == (at > 0)
+    monkeypatch.undo()
+
+    n_left = [history.n_steps]
+
+    class Counted(Interruption):
+        def is_requested(self):
+            n_left[0] -= 1
+            return n_left[0] <= 0
+
+    monkeypatch.setattr(loop, "Interruption", Counted)
+    assert_same_run(train(epochs=4, capture=False), (network, history))
 
 
 @pytest.mark.accelerator

@@ -27,7 +27,8 @@ class CapturedSteps:
     Parameters
     ----------
     step : TrainingStep
-        On a GPU with fused kernels. The recorder has :meth:`~xpnet.graph.Recorder.run` it before.
+        On a GPU with fused kernels. It has been called before, so that whatever is made at first
+        use is there.
     n_steps : int
         At least 1.
     recorder : Recorder

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.device import Device
+from xpnet.device import Device, host_array
 from xpnet.kernels.reference import Array
 from xpnet.nn.augmentation import check_image_shape
 from xpnet.nn.base import Augmentation, Loss, Optimizer, Schedule, check_count, check_fraction
@@ -282,31 +282,31 @@ def fit(
             counter=device.xp.zeros(1, dtype=np.int64),
         )
         steps = _bind_steps(bind, n, batch_size)
-        sizes = [step.batch_size for step in steps]
+        sizes, n_steps = [step.batch_size for step in steps], len(steps)
         rates = Rates(schedule, optimizer.learning_rate, state, epochs, len(steps), network)
         best = None if early_stopping is None else Best(early_stopping, network, averaged)
-        pace = make_pace(
-            steps, rates, capture, [network, *network.layers, loss, optimizer, *augmentations]
-        )
         recorder = _Recorder(network, state, min(report_every, epochs) * len(steps))
         recorder.history.score_name = loss.score_name
         order, visited = device.asarray(np.arange(n), name="order"), np.arange(n)
         scored = _scored(device, n, seed) if train_accuracy else None
+        parts = [network, *network.layers, loss, optimizer, *augmentations]
+        pace = make_pace(steps, rates, capture, parts)
         try:
             for epoch in range(epochs):
                 if shuffle and batch_size is not None:
                     visited = epoch_order(n, seed, epoch, network.rng)
                     order = device.asarray(visited, name="order")
-                recorder.begin_epoch()
                 rates.begin_epoch(epoch)
                 counts = _counts(steps, weights, visited)
                 number = 0
-                while number < len(steps) and not (number and interruption.is_requested()):
+                while number < n_steps:
                     n_taken, losses = pace.take(number, order)
-                    stop = number + n_taken
-                    recorder.record(losses, sizes[number:stop], counts[number:stop])
-                    number = stop
-                is_cut_short = number < len(steps)
+                    recorder.record(losses, n_taken)
+                    number += n_taken
+                    if interruption.is_requested():
+                        break
+                recorder.end_epoch(sizes[:number], counts[:number])
+                is_cut_short = number < n_steps
                 is_last = epoch == epochs - 1 or interruption.is_requested()
                 if epoch % report_every == 0 or is_last:
                     cost_of_epoch = recorder.read()
@@ -438,16 +438,18 @@ class _Recorder:
         self._weights: list[float] = []
         self._resumed = time.perf_counter()
 
-    def begin_epoch(self) -> None:
-        self._epoch_start = len(self._sizes)
-
-    def record(self, losses: Array, batch_sizes: list[int], weights: list[float]) -> None:
-        filled = self._filled + len(losses)
+    def record(self, losses: Array, n_steps: int) -> None:
+        """Take the losses of some steps."""
+        filled = self._filled + n_steps
         if filled > len(self._on_device):
             self._fetch()
-            filled = len(losses)
+            filled = n_steps
         self._on_device[self._filled : filled] = losses
         self._filled = filled
+
+    def end_epoch(self, batch_sizes: list[int], weights: list[float]) -> None:
+        """Take the sizes of an epoch's steps, and how much their samples count."""
+        self._epoch_start = len(self._sizes)
         self._sizes += batch_sizes
         self._weights += weights
 
@@ -540,7 +542,9 @@ def _samples(network: Network, loss: Loss, X: Any, y: Any, prefix: str) -> tuple
     """Bring samples and labels over the border, checked; bytes stay bytes."""
     is_bytes = getattr(X, "dtype", None) == np.uint8
     dtype = None if is_bytes else network.dtype
-    _require_room(network, X, is_bytes=is_bytes, name=f"{prefix}X")
+    if network.device.index is not None and not hasattr(X, "__cuda_array_interface__"):
+        X = host_array(X, dtype, name=f"{prefix}X")
+        _require_room(network, X, f"{prefix}X")
     X_data = network.device.asarray(X, dtype, name=f"{prefix}X")
     check_samples(X_data, network.n_features, name=f"{prefix}X")
     if len(X_data) == 0:
@@ -556,17 +560,14 @@ def _samples(network: Network, loss: Loss, X: Any, y: Any, prefix: str) -> tuple
     return X_data, y_data
 
 
-def _require_room(network: Network, X: Any, *, is_bytes: bool, name: str) -> None:
-    """Refuse samples on the host that the GPU has no room for."""
-    if network.device.index is None or hasattr(X, "__cuda_array_interface__"):
-        return
+def _require_room(network: Network, X: npt.NDArray[Any], name: str) -> None:
+    """Refuse samples that the GPU has no room for."""
     advice = "train on fewer samples, or on the CPU"
-    if not is_bytes:
+    if X.dtype != np.uint8:
         advice = f"give bytes (uint8), with divide_by, where that will do; {advice}"
         if network.dtype == np.float64:
             advice = f"make the network float32, which takes half; {advice}"
-    n_bytes = math.prod(np.shape(X)) * (1 if is_bytes else network.dtype.itemsize)
-    network.device.require_room(n_bytes, name, advice)
+    network.device.require_room(X.nbytes, name, advice)
 
 
 def _scored(device: Device, n: int, seed: int) -> Array | None:

@@ -53,16 +53,13 @@ class OneByOne:
             Overwritten by the next call.
         """
         self._rates.begin_step(number)
-        return 1, self._take_one(number, order)
+        step = self._steps[number]
+        if not step.gathers:
+            return 1, step()
+        return 1, step(order[self._starts[number] : self._starts[number + 1]])
 
     def close(self) -> None:
         """Let go of what a pace holds beside the steps."""
-
-    def _take_one(self, number: int, order: Array) -> Array:
-        step = self._steps[number]
-        if not step.gathers:
-            return step()
-        return step(order[self._starts[number] : self._starts[number + 1]])
 
 
 class AsGraphs(OneByOne):
@@ -104,9 +101,7 @@ class AsGraphs(OneByOne):
             return super().take(number, order)
         if step.batch_size not in self._warm:
             self._warm.add(step.batch_size)
-            self._rates.begin_step(number)
-            self._recorder.run(self._take_one, number, order)
-            return 1, step.loss_value
+            return super().take(number, order)
         last = number + STEPS_PER_GRAPH - 1
         n = STEPS_PER_GRAPH if last < len(self._steps) and self._steps[last] is step else 1
         try:
