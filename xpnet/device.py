@@ -74,6 +74,12 @@ class Device:
         As given.
     stream : cupy.cuda.Stream or None
         The one non-blocking stream that all of this device's work is issued on; None on the CPU.
+    recorders : weakref.WeakSet
+        Those that record graphs for this device, and whose graphs may be launched.
+    idle_streams : list
+        Streams that were made for recording and are not in use.
+    lock : threading.RLock
+        Held where these two change, and while memory is given back.
     """
 
     def __init__(
@@ -92,7 +98,6 @@ class Device:
         self.index = index
         self.kernels = kernels
         self.precision = precision
-        # For graphs: who records any, and the streams that nobody records on at present.
         self.lock = threading.RLock()
         self.recorders: weakref.WeakSet[Any] = weakref.WeakSet()
         self.idle_streams: list[Any] = []

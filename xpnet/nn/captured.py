@@ -88,6 +88,13 @@ class CapturedSteps:
         -------
         device array (n_steps,)
             :attr:`losses`.
+
+        Raises
+        ------
+        TypeError
+            If an argument is missing, or given where there is no use for it.
+        ValueError
+            If one has another shape.
         """
         if (indices is None) is not (self._indices is None):
             raise TypeError(f"captured steps that gather need indices, got {indices!r}")
