@@ -178,8 +178,8 @@ def fit(
     Notes
     -----
     Ctrl-C ends the run after the step in progress, or the graph of up to sixteen steps: ``fit``
-    returns with ``history.interrupted`` set and the weights of the last whole step; a second one raises ``KeyboardInterrupt`` at once.
-    See :class:`Interruption`.
+    returns with ``history.interrupted`` set and the weights of the last whole step; a second one
+    raises ``KeyboardInterrupt`` at once. See :class:`Interruption`.
 
     However a run ends, also by an error, a network that is averaged is left with the average, and
     one whose best epoch is to be restored with that.
