@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
@@ -66,6 +67,15 @@ def test_the_reproducer_by_itself():
         [sys.executable, SCRIPT], capture_output=True, text=True, check=False, cwd="/"
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.host
+def test_the_reproducer_without_a_gpu(monkeypatch, capsys):
+    cupy = types.ModuleType("cupy")
+    vars(cupy).update(__version__="14.2.0", is_available=lambda: False)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    assert capture_refusal.main() == 2
+    assert capsys.readouterr().err == "CuPy 14.2.0 finds no usable GPU\n"
 
 
 @pytest.mark.host

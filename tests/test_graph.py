@@ -173,6 +173,15 @@ def test_streams_are_used_again(device):
         with pytest.raises(RuntimeError, match="this recorder is closed"):
             first.record(lambda: None)
         assert Recorder(device)._stream == stream
-        del second
+        second.close()
         assert len(device.recorders) == 0
-        assert len(device.idle_streams) == 2
+        assert len(device.idle_streams) == 1
+
+
+@pytest.mark.accelerator
+def test_a_recorder_that_is_gone_is_closed(device):
+    recorder = Recorder(device)
+    with pytest.raises(RuntimeError, match="a captured training step uses the memory"):
+        device.free_memory()
+    del recorder
+    device.free_memory()

@@ -61,10 +61,6 @@ class Recorder:
                 self._device.recorders.discard(self)
                 self._stream = None
 
-    def __del__(self) -> None:
-        if hasattr(self, "_stream"):
-            self.close()
-
     def record(self, work: Callable[[], object]) -> Any:
         """Record what ``work`` issues. Nothing of it is done.
 

@@ -42,8 +42,8 @@ What CuPy could do
     still writes to it.
 
 The exit status is 0 if CuPy refuses and the way round gives, launched as a graph, the bits of the
-same product outside of one; 1 if the result is another; 3 if CuPy no longer refuses, which would be
-good news.
+same product outside of one; 1 if the result is another; 2 without a GPU; 3 if CuPy no longer refuses,
+which would be good news.
 """
 
 from __future__ import annotations
@@ -82,6 +82,9 @@ def main(library: Any = None) -> int:
     """Show the refusal, then the way round, and give the exit status."""
     import cupy
 
+    if not cupy.is_available():
+        sys.stderr.write(f"CuPy {cupy.__version__} finds no usable GPU\n")
+        return 2
     m, n, k = 37, 29, 53
     stream = cupy.cuda.Stream(non_blocking=True)
     with stream:
