@@ -42,8 +42,8 @@ What CuPy could do
     still writes to it.
 
 The exit status is 0 if CuPy refuses and the way round gives, launched as a graph, the bits of the
-same product outside of one; 1 if the result is another; 2 without a GPU; 3 if CuPy no longer refuses,
-which would be good news.
+same product outside of one; 1 if the result is another; 2 without a GPU; 3 if CuPy no longer
+refuses, which would be good news.
 """
 
 from __future__ import annotations
