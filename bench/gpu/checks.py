@@ -315,6 +315,8 @@ def classifiers(settings: Settings) -> list[Row]:
                     "classifier": name,
                     "data": data,
                     "device": f"cpu ({kernels})" if device == "cpu" else settings.device,
+                    "precision": "float32",
+                    "steps": "captured" if history.captured else "one by one",
                     "accuracy": accuracy,
                     "cost": cost,
                     "seconds": seconds,

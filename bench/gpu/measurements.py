@@ -298,5 +298,6 @@ def cold_starts(settings: Settings) -> list[Row]:
             )
             if done.returncode:
                 raise Failed(f"{what}: {done.stderr[-2000:]}", rows)
-            rows.append({"a process on": what, "seconds": time.perf_counter() - began})
+            seconds = time.perf_counter() - began
+            rows.append({"a process on": what, "precision": "float32", "seconds": seconds})
     return rows
