@@ -130,7 +130,7 @@ class _Library:
     cublasGetVersion_v2: Any
 
     def __init__(self, library: Any) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a handler of signals may multiply as well
         self._handles: dict[int, Any] = {}
         for name, arguments in PROTOTYPES.items():
             try:
@@ -252,9 +252,9 @@ class Products:
         type_ = _DATA_TYPES[name]
         compute = _COMPUTE_TYPES[name, self._precision]
         pointers = A.data.ptr, B.data.ptr, out.data.ptr
-        library = _library()
+        library, workspace = _library(), self._workspace()
         with library.lock:
-            handle = self._ready(library)
+            handle = self._ready(library, workspace)
             shape_and_one = (handle, layout_B.operation, layout_A.operation, n, m, k, one)
             for (a, b, c), (stride_a, stride_b, stride_c), count in _batches(A, B, out, pointers):
                 if count == 1:
@@ -279,24 +279,27 @@ class Products:
 
     def release(self) -> None:
         """Let go of the workspaces; the next product asks for one again."""
-        if self._workspaces:
-            with _library().lock:  # not between a call that is told of one and its launch
-                self._workspaces.clear()
+        self._workspaces.clear()  # a product that is about to be launched holds its own
 
-    def _ready(self, library: Any) -> Any:
-        """Give the handle, told the current stream and the workspace of the one it will run on.
-
-        All three are the current GPU's, wherever the arrays are: a handle that is made for another
-        one would stay wrong for the whole process.
-        """
+    def _workspace(self) -> Array:
+        """Give the workspace of the stream that what is issued now will run on."""
         gpu = self._cupy.cuda.Device()
-        owner = owner_of_memory(self._cupy)
-        workspace = self._workspaces.get((gpu.id, owner))
+        key = gpu.id, owner_of_memory(self._cupy)
+        workspace = self._workspaces.get(key)
         if workspace is None:
             n_bytes = WORKSPACE.get(int(gpu.compute_capability[:-1]), OTHER_WORKSPACE)
-            workspace = self._cupy.empty(n_bytes, dtype="uint8")
-            self._workspaces[gpu.id, owner] = workspace
-        handle, stream = library.handle(gpu.id), self._cupy.cuda.get_current_stream().ptr
+            made = self._cupy.empty(n_bytes, dtype="uint8")
+            workspace = self._workspaces.setdefault(key, made)
+        return workspace
+
+    def _ready(self, library: Any, workspace: Array) -> Any:
+        """Give the handle, told the current stream and a workspace, with the lock held.
+
+        It is the current GPU's, wherever the arrays are: a handle that is made for another one
+        would stay wrong for the whole process.
+        """
+        handle = library.handle(self._cupy.cuda.Device().id)
+        stream = self._cupy.cuda.get_current_stream().ptr
         library.cublasSetStream_v2(handle, stream)  # which forgets the workspace
         library.cublasSetWorkspace_v2(handle, workspace.data.ptr, workspace.nbytes)
         return handle
@@ -333,7 +336,7 @@ class Products:
         for name, array in (("A", A), ("B", B)):
             first, last = _extent(array)
             if first < start + out.nbytes and start < last and out.size:
-                raise ValueError(f"matmul: out shares memory with {name}")
+                raise ValueError(f"matmul: out may share memory with {name}")
 
     def _readable(self, array: Array) -> tuple[Array, _Layout]:
         """Give an operand as cuBLAS reads it, and how."""
@@ -364,6 +367,8 @@ def _layout(array: Array) -> _Layout | None:
     """
     (n_rows, n_columns), size = array.shape[-2:], array.itemsize
     down, right = array.strides[-2:]
+    if (down % size and n_rows > 1) or (right % size and n_columns > 1):
+        return None
     if (right == size or n_columns == 1) and (n_rows == 1 or down >= n_columns * size):
         leading = n_columns if n_rows == 1 else down // size
         return _Layout(_N, leading) if leading <= _INT_MAX else None
@@ -402,7 +407,7 @@ def _batches(
     steps = zip(*(_steps(array, stack) for array in (A, B, out)), strict=True)
     axes = [(n, step) for n, step in zip(stack, steps, strict=True) if n > 1]
     count, apart = 1, (0, 0, 0)
-    if axes and min(axes[-1][1]) >= 0:
+    if axes and all(step >= 0 and step % size == 0 for step in axes[-1][1]):
         count, apart = axes.pop()
         while axes and axes[-1][1] == tuple(count * step for step in apart):
             count *= axes.pop()[0]

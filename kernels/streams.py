@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-__all__ = ["launched_on", "owner_of_memory"]
+__all__ = ["is_recorded", "launched_on", "owner_of_memory"]
 
 
 class _Thread(threading.local):
@@ -36,6 +36,11 @@ def launched_on(stream: int) -> Iterator[None]:
         yield
     finally:
         _thread.launched_on = before
+
+
+def is_recorded() -> bool:
+    """Tell whether what this thread issues will run on another stream, and not now."""
+    return _thread.launched_on is not None
 
 
 def owner_of_memory(cupy: ModuleType) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_what_is_free_includes_what_is_kept_for_later(device, monkeypatch):
         assert 0 < free <= total
         # Other programs use the GPU as well: what it says is held here.
         monkeypatch.setattr(device.xp.cuda.Device, "mem_info", (1000, 5000))
-        pool = types.SimpleNamespace(free_bytes=lambda: 234)
+        pool = types.SimpleNamespace(free_bytes=lambda: 234, get_limit=lambda: 0)
         monkeypatch.setattr(device.xp, "get_default_memory_pool", lambda: pool)
         assert device.memory() == (1234, 5000)
 
@@ -148,3 +149,43 @@ def test_memory_is_freed_while_others_compute(device):
     for thread in threads:
         thread.join()
     assert not errors, errors[0]
+
+
+@pytest.mark.emulated
+def test_a_workspace_outlives_the_product_that_was_told_of_it(device, monkeypatch):
+    """Memory is freed by another thread between the two."""
+    from tests.emulation.module import library
+
+    function: Any = vars(library)["cublasGemmEx"]
+    multiply, freed = function._call, []
+
+    def free_and_multiply(*arguments):
+        thread = threading.Thread(target=lambda: freed.append(device.free_memory()))
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+        return multiply(*arguments)
+
+    with device.activate():
+        A = device.xp.ones((4, 4))
+        monkeypatch.setattr(function, "_call", free_and_multiply)
+        product = device.ops.matmul(A, A)
+        monkeypatch.undo()
+        assert freed == [None]
+        np.testing.assert_array_equal(device.to_host(product), 4)
+
+
+def test_what_is_free_keeps_to_the_limit_of_the_pool(limited, device):
+    limited(2**21)
+    assert device.memory()[0] <= 2**21
+    with pytest.raises(MemoryError, match=r"X takes 16.8 MB, and cuda:\d has 2.1 MB of"):
+        device.require_room(2**24, "X", "nothing")
+
+
+def test_a_gpu_that_is_full_is_not_blamed_on_the_limit(device):
+    error = device.xp.cuda.memory.OutOfMemoryError(3 * 10**9, 10**9, 60 * 10**9)
+    with (
+        pytest.raises(MemoryError, match=r"3.0 GB more were needed, and .* are free"),
+        device.activate(),
+    ):
+        raise error

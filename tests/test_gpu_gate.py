@@ -25,11 +25,11 @@ from xpnet.device import cuda_problem
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 
-def gate(*arguments, cwd=ROOT):
+def gate(*arguments, cwd=ROOT, **variables):
     return subprocess.run(
         [sys.executable, "-m", "bench.gpu", *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(cwd)},
+        env={**os.environ, "PYTHONPATH": str(cwd), **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -77,6 +77,13 @@ def test_a_rehearsal(tmp_path):
     assert "EMULATED" in done.stdout
     assert done.stdout.count("emulated: passed") == 2 * len(PARTS)
     assert "Nothing failed; " in done.stdout
+
+
+def test_precisions_are_those_of_the_rows(tmp_path):
+    """And not of the environment, where the gate's own CPU would be refused."""
+    arguments = ("--rehearse", "--quick", "--only", "environment", "--out", tmp_path)
+    done = gate(*arguments, XPNET_PRECISION="tf32")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_rehearsal_with_four_packages(tmp_path):

@@ -61,6 +61,10 @@ FORBIDDEN = {
     "a copy to the host": (lambda device, a: a.get(), "(?i)captur"),
     "a copy from the host": (lambda device, a: a.set(np.zeros(16)), "(?i)captur"),
     "a number read from the device": (lambda device, a: float(a[0]), "(?i)captur"),
+    "a device to be activated": (
+        lambda device, a: device.to_host(a),
+        "cannot be activated inside of work that is recorded",
+    ),
     "waiting for itself": (
         lambda device, a: device.xp.cuda.get_current_stream().synchronize(),
         "(?i)captur",
@@ -185,3 +189,32 @@ def test_a_recorder_that_is_gone_is_closed(device):
         device.free_memory()
     del recorder
     device.free_memory()
+
+
+@pytest.mark.accelerator
+def test_the_callers_stream_stays_current(device):
+    cuda = device.xp.cuda
+    with cuda.Device(device.index):
+        for stream in (cuda.Stream.null, cuda.Stream(non_blocking=True)):
+            stream.use()
+            Recorder(device).record(lambda: None)
+            assert cuda.get_current_stream() == stream
+        cuda.Stream.null.use()
+
+
+@pytest.mark.accelerator
+def test_no_recorder_comes_while_memory_is_freed(device, monkeypatch):
+    came = []
+    thread = threading.Thread(target=lambda: came.append(Recorder(device)))
+
+    def wait():
+        thread.start()
+        thread.join(0.2)
+        assert not came
+
+    monkeypatch.setattr(device, "synchronize", wait)
+    device.free_memory()
+    thread.join()
+    assert len(came) == 1
+    with pytest.raises(RuntimeError, match="a captured training step uses the memory"):
+        device.free_memory()

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from xpnet.kernels import host
 from xpnet.kernels.reference import Array, NumpyOps, ReferenceOps
+from xpnet.kernels.streams import is_recorded
 
 __all__ = [
     "PRECISIONS",
@@ -143,6 +144,11 @@ class Device:
                 with self._explained_memory():
                     yield
                 return
+            if is_recorded():
+                raise RuntimeError(
+                    f"{self.name} cannot be activated inside of work that is recorded as a graph: "
+                    "that is for what comes from the host, or goes there"
+                )
             self.stream.wait_event(caller.record())
             try:
                 with self.stream, self._explained_memory():
@@ -162,8 +168,8 @@ class Device:
             what = str(error) if needed is None else f"{format_bytes(needed)} more were needed"
             free, total = self.memory()
             has = f"{format_bytes(free)} of {format_bytes(total)} are free"
-            limit = getattr(error, "_limit", 0)
-            if limit:
+            limit, allocated = getattr(error, "_limit", 0), getattr(error, "_total", 0)
+            if needed and limit and allocated + needed > limit:
                 has = f"CuPy's memory pool is limited to {format_bytes(limit)}"
             raise MemoryError(f"{self.name} is out of memory: {what}, and {has}") from error
 
@@ -173,7 +179,8 @@ class Device:
         Returns
         -------
         free, total : int
-            Bytes. What is free includes what CuPy's pool holds for later arrays.
+            Bytes. What is free includes what CuPy's pool holds for later arrays, and is no more
+            than its limit allows, if it has one.
 
         Raises
         ------
@@ -184,7 +191,10 @@ class Device:
             raise ValueError("memory() is about a GPU, but the device is 'cpu'")
         with self.xp.cuda.Device(self.index) as gpu:
             free, total = gpu.mem_info
-            return free + self._pool().free_bytes(), total
+            pool = self._pool()
+            free += pool.free_bytes()
+            limit = pool.get_limit()
+            return (min(free, limit - pool.used_bytes()) if limit else free), total
 
     def _pool(self) -> Any:
         return self.xp.get_default_memory_pool()
@@ -222,6 +232,8 @@ class Device:
         CuPy keeps freed memory for its next arrays; operations keep a workspace for products and
         buffers for sums over columns, and make them anew when they are called again. All of it goes
         back: after :func:`xpnet.training.fit` what is left is the model. Nothing on the CPU.
+
+        A graph that was recorded for another device must not hold operations of this one.
 
         Raises
         ------

@@ -28,6 +28,7 @@ class Recorder:
     - Copies from and to the host, waiting for what is recorded, the default stream: CUDA or CuPy
       refuse them themselves.
     - CuPy's own cuBLAS, which CuPy refuses; see :mod:`xpnet.kernels.cublas`.
+    - Activating a device, which would wait for another stream.
 
     Recording happens on a stream of its own. So other threads may go on using the device: what they
     issue meanwhile is no part of the graph.
@@ -85,6 +86,7 @@ class Recorder:
         if self._stream is None:
             raise RuntimeError("this recorder is closed")
         stream, cuda = self._stream, self._device.xp.cuda
+        caller = cuda.get_current_stream()
         try:
             with stream, launched_on(self._device.stream.ptr):
                 stream.begin_capture()
@@ -100,7 +102,7 @@ class Recorder:
             text = " ".join(str(error).split()) or type(error).__name__
             raise CaptureError(f"it cannot be captured as a graph: {text}") from error
         finally:
-            self._device.stream.use()
+            caller.use()  # which leaving "with" may have forgotten
 
 
 def _refuse(n_bytes: int) -> Any:

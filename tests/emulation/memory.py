@@ -56,6 +56,7 @@ class Allocation:
     """A stretch of memory of one device, and who used it last."""
 
     _pool: MemoryPool | None = None  # that has it back
+    _start = 0
 
     def __init__(self, size: int) -> None:
         self.device = current_device()
@@ -72,6 +73,8 @@ class Allocation:
             _at[self._start] = weakref.ref(self)
 
     def __del__(self) -> None:
+        if not self._start:  # it was never made
+            return
         with lock:
             del _starts[bisect.bisect_left(_starts, self._start)], _at[self._start]
         if self._pool is None:  # cudaFree waits
@@ -145,6 +148,9 @@ class MemoryPool:
 
     def free_all_blocks(self) -> None:
         """Give unused memory back; this pool keeps none."""
+
+    def get_limit(self) -> int:
+        return self._limits.get(current_device(), 0)
 
     def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
         assert fraction is None, "the stand-in knows no total"

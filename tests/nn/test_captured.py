@@ -162,6 +162,22 @@ def test_two_sizes_share_the_network(device):
         np.testing.assert_array_equal(found[1], found[0])
 
 
+def test_the_step_is_left_as_it_was(device):
+    with device.activate():
+        _, step = make_step(device, 32)
+        order = batches_of(device, 32, 4)
+        own = step(order[:32])
+        captured = nn.CapturedSteps(step, 2, Recorder(device))
+        assert step.loss_value is own
+        losses = device.to_host(captured(order[:64])).copy()
+        assert step(order[64:96]) is own
+        np.testing.assert_array_equal(device.to_host(captured.losses), losses)
+        device.ops.matmul = lambda A, B, out: device.xp.matmul(A, B, out=out)
+        with pytest.raises(CaptureError):
+            nn.CapturedSteps(step, 2, Recorder(device))
+        assert step.loss_value is own
+
+
 def test_arguments_are_asked_for(device):
     with device.activate():
         _, step = make_step(device, 32)

@@ -71,7 +71,7 @@ class History:
     device, precision : str
         Where the run was, and what products of float32 matrices were computed in.
     captured : bool
-        Whether steps were taken as CUDA graphs.
+        Whether steps were taken as CUDA graphs, but for the first of each batch size.
     score_name : str
         What the reports' accuracies are: ``"accuracy"``, or what a loss for numbers scores by.
     """

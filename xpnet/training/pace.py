@@ -78,7 +78,7 @@ class AsGraphs(OneByOne):
     Attributes
     ----------
     has_captured : bool
-        Whether a graph has been launched.
+        Whether graphs are launched, and have not been given up.
 
     Raises
     ------
@@ -109,8 +109,9 @@ class AsGraphs(OneByOne):
         except CaptureError as error:
             if self._is_required:
                 raise
-            logger.warning("the training step is not captured: %s", error)
+            logger.warning("training steps are not captured any more: %s", error)
             self.close()
+            self.has_captured = False
             return super().take(number, order)
         given: dict[str, Any] = {}
         if step.gathers:
