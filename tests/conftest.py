@@ -6,6 +6,7 @@ Which device they run on is decided in :mod:`tests.devices`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import Iterator
@@ -37,10 +38,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Test the mathematics on both kinds of operations: fused, where there are any, and not."""
     folder = metafunc.definition.path.parent.name
     if "dev" in metafunc.fixturenames and folder in ("kernels", "nn", "parity"):
-        default = xpnet.device()
-        kinds = dict.fromkeys([default.kernels, "reference"])
-        devices = [xpnet.device(default.name, kernels) for kernels in kinds]
+        kinds = dict.fromkeys([xpnet.device().kernels, "reference"])
+        devices = [_device(kernels) for kernels in kinds]
         metafunc.parametrize("dev", devices, ids=list(kinds), scope="session")
+
+
+@functools.cache
+def _device(kernels: str) -> xpnet.Device:
+    """Give one device to all tests: each keeps a workspace for products on a GPU."""
+    return xpnet.device(None, kernels)
 
 
 @pytest.fixture(autouse=True)
