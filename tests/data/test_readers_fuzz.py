@@ -20,7 +20,7 @@ from xpnet.data.readers import read_file
 
 pytestmark = pytest.mark.host
 
-N_EXAMPLES = 1000 if os.environ.get("CI") == "true" else 200
+N_EXAMPLES = 500 if os.environ.get("CI") == "true" else 200
 N_EXAMPLES = int(os.environ.get("XPNET_FUZZ_EXAMPLES", N_EXAMPLES))
 TIMEOUT = 60  # seconds for a file, of which none takes more than one
 
