@@ -65,6 +65,10 @@ def pytest_configure(config: pytest.Config) -> None:
         forbid_waiting()
     else:
         os.environ["XPNET_DEVICE"] = "cpu"
+        from tests.emulation import kernels
+
+        with contextlib.suppress(RuntimeError):  # then there is no compiler
+            kernels.prepare()  # for all processes of tests that use the stand-in: compiled once
 
 
 def emulate() -> None:
