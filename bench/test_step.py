@@ -6,7 +6,7 @@ both; in the tests each runs once, so that it cannot rot.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -28,12 +28,18 @@ def bind_step(
 ) -> nn.TrainingStep:
     """Make a float32 ReLU network and its training step with Adam, with the device active."""
     layers = [nn.Dense(width, "relu") for width in widths[1:-1]] + [nn.Dense(widths[-1])]
-    network = nn.Network(layers, widths[0], device=device)
-    loss, optimizer = nn.SoftmaxCrossEntropy(), nn.Adam()
+    return bind(nn.Network(layers, widths[0], device=device), nn.Adam(), X, y, batch_size)
+
+
+def bind(
+    network: nn.Network, optimizer: nn.Optimizer, X: Any, y: Any, batch_size: int, **more: Any
+) -> nn.TrainingStep:
+    """Make a classifier's training step, with its device active."""
+    device, loss = network.device, nn.SoftmaxCrossEntropy()
     data = device.asarray(X, network.dtype)
-    labels = loss.labels(device, y, widths[-1], network.dtype)
+    labels = loss.labels(device, y, network.n_outputs, network.dtype)
     state = optimizer.init_state(device, network.parameters)
-    return nn.TrainingStep(network, loss, optimizer, state, data, labels, batch_size)
+    return nn.TrainingStep(network, loss, optimizer, state, data, labels, batch_size, **more)
 
 
 def make_step(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) -> Any:
@@ -50,6 +56,18 @@ def make_step(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) ->
     return run
 
 
+def multiply(
+    matmul: Callable[..., Any], A: list[Any], dA: list[Any], W: list[Any], dW: list[Any]
+) -> None:
+    """Compute the products of a step: forward into ``A``, back into ``dW`` and ``dA``."""
+    for i, matrix in enumerate(W):
+        matmul(A[i], matrix, out=A[i + 1])
+    for i, matrix in reversed(list(enumerate(W))):
+        matmul(A[i].T, dA[i + 1], out=dW[i])
+        if i:
+            matmul(dA[i + 1], matrix.T, out=dA[i])
+
+
 def make_products(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) -> Any:
     xp = device.xp
     # Zeros take as long to multiply as any other normal number, and never overflow.
@@ -59,12 +77,7 @@ def make_products(device: xpnet.Device, widths: tuple[int, ...], batch_size: int
     dW = [xp.empty_like(matrix) for matrix in W]
 
     def run() -> None:
-        for i, matrix in enumerate(W):
-            xp.matmul(A[i], matrix, out=A[i + 1])
-        for i, matrix in reversed(list(enumerate(W))):
-            xp.matmul(A[i].T, dA[i + 1], out=dW[i])
-            if i:
-                xp.matmul(dA[i + 1], matrix.T, out=dA[i])
+        multiply(xp.matmul, A, dA, W, dW)
         device.synchronize()
 
     return run

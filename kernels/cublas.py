@@ -6,8 +6,8 @@ that lives as long as its operations do, so that a product may be part of a grap
 the bit as it does outside of one: handle, workspace size and algorithm are the same.
 
 cuBLAS is that of CuPy, found by ``cuda.pathfinder``, which CuPy brings along, and called through
-ctypes: six functions. nvmath-python has bindings for them, and with them come cuTENSOR, cuDSS and
-cuda-core, several hundred megabytes that nothing here needs.
+ctypes: six functions. nvmath-python has bindings for them and hundreds more; cuda-core comes with
+it, and with its libraries cuTENSOR and cuDSS, which nothing here needs.
 
 cuBLAS is column-major. What it calls the matrix ``M'``, n by m with leading dimension ``ld``, is
 the row-major ``M``, m by n, whose rows are ``ld`` elements apart. So ``C = A B`` is asked for as
@@ -32,6 +32,9 @@ from itertools import product
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from xpnet.kernels.cuda import check_array
 from xpnet.kernels.reference import Array
 from xpnet.kernels.streams import owner_of_memory
 
@@ -231,7 +234,8 @@ class Products:
         CublasError
             If cuBLAS says so.
         """
-        self._check_arrays(A, B)
+        check_array(self._cupy, "matmul", "A", A)
+        check_array(self._cupy, "matmul", "B", B)
         if min(A.ndim, B.ndim) < 2 or A.dtype != B.dtype or A.dtype.char not in "fd":
             return self._cupy.matmul(A, B, out=out)
         *stack, m, n, k = self._check_shapes(A, B)
@@ -304,18 +308,16 @@ class Products:
         library.cublasSetWorkspace_v2(handle, workspace.data.ptr, workspace.nbytes)
         return handle
 
-    def _check_arrays(self, A: Array, B: Array) -> None:
-        for name, array in (("A", A), ("B", B)):
-            if not isinstance(array, self._cupy.ndarray):
-                raise TypeError(f"matmul: {name} must be a CuPy array, got {_kind(array)}")
-
     def _check_shapes(self, A: Array, B: Array) -> tuple[int, ...]:
         """Give the stack's shape, and m, n, k."""
         if A.shape[-1] != B.shape[-2]:
             raise ValueError(f"matmul: the shapes {A.shape} and {B.shape} do not fit")
         stack: tuple[int, ...] = A.shape[:-2]
         if stack != B.shape[:-2]:
-            stack = _broadcast(A.shape, B.shape)
+            try:
+                stack = np.broadcast_shapes(stack, B.shape[:-2])
+            except ValueError:
+                raise ValueError(f"matmul: the shapes {A.shape} and {B.shape} do not fit") from None
         if max(math.prod(stack), *A.shape[-2:], *B.shape[-2:]) > _INT_MAX:
             raise ValueError(
                 "matmul: axes, and the number of products, must be less than 2**31, got "
@@ -324,8 +326,7 @@ class Products:
         return (*stack, A.shape[-2], B.shape[-1], A.shape[-1])
 
     def _check_out(self, A: Array, B: Array, out: Array, shape: tuple[int, ...]) -> None:
-        if not isinstance(out, self._cupy.ndarray):
-            raise TypeError(f"matmul: out must be a CuPy array, got {_kind(out)}")
+        check_array(self._cupy, "matmul", "out", out)
         if out.dtype != A.dtype:
             raise TypeError(f"matmul: out must be {A.dtype} like A, got {out.dtype}")
         if out.shape != shape:
@@ -345,19 +346,6 @@ class Products:
             array = self._cupy.ascontiguousarray(array)
             layout = _Layout(_N, array.shape[-1])
         return array, layout
-
-
-def _kind(value: object) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
-def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
-    """Give the shape of the stack, the axes before the last two."""
-    n = max(len(a), len(b)) - 2
-    first, second = ((1,) * (n - len(shape) + 2) + shape[:-2] for shape in (a, b))
-    if any(x != y and 1 not in (x, y) for x, y in zip(first, second, strict=True)):
-        raise ValueError(f"matmul: the shapes {a} and {b} do not fit")
-    return tuple(x if y == 1 else y for x, y in zip(first, second, strict=True))
 
 
 def _layout(array: Array) -> _Layout | None:

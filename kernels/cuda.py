@@ -36,7 +36,7 @@ from xpnet.kernels.cuda_source import KernelSpec
 from xpnet.kernels.reference import Array, ReferenceOps
 from xpnet.kernels.streams import owner_of_memory
 
-__all__ = ["block_size", "fused", "n_splits"]
+__all__ = ["block_size", "check_array", "fused", "n_splits"]
 
 Given: TypeAlias = Mapping[str, Any]  # the arguments of a call, by name
 
@@ -63,6 +63,15 @@ def fused(cupy: ModuleType) -> dict[str, Callable[..., Any]]:
     """
     reference = ReferenceOps(cupy)
     return {row.name: _operation(cupy, row, reference) for row in CATALOGUE}
+
+
+def check_array(cupy: ModuleType, operation: str, name: str, value: Any) -> None:
+    """Raise TypeError where an operand is no array of CuPy."""
+    if not isinstance(value, cupy.ndarray):
+        kind = type(value)
+        raise TypeError(
+            f"{operation}: {name} must be a CuPy array, got {kind.__module__}.{kind.__qualname__}"
+        )
 
 
 def block_size(n_threads: int, n_multiprocessors: int) -> int:
@@ -156,12 +165,7 @@ class _Operation:
             name, array = operand.name, given[operand.name]
             if array is None and (operand.optional or name in self.defaults):
                 continue
-            if not isinstance(array, self.cupy.ndarray):
-                kind = type(array)
-                raise TypeError(
-                    f"{self.row.name}: {name} must be a CuPy array, "
-                    f"got {kind.__module__}.{kind.__qualname__}"
-                )
+            check_array(self.cupy, self.row.name, name, array)
             if operand.type != "T":
                 self._check_integer(operand, array.dtype)
             elif first is None:

@@ -260,7 +260,12 @@ class Device:
             self.stream.synchronize()
 
     def asarray(
-        self, array: Any, dtype: npt.DTypeLike | None = None, *, name: str = "array"
+        self,
+        array: Any,
+        dtype: npt.DTypeLike | None = None,
+        *,
+        name: str = "array",
+        advice: str | None = None,
     ) -> Array:
         """Bring a user's array over the border.
 
@@ -274,6 +279,9 @@ class Device:
             Converted to this; by default the array's own.
         name : str
             How error messages call the argument.
+        advice : str, optional
+            For what may be large: what an error message says to do where a GPU has no room for it.
+            That is then found out before anything is copied; see :meth:`require_room`.
 
         Returns
         -------
@@ -283,6 +291,8 @@ class Device:
         ------
         TypeError
             If the array lives on another device, or does not convert to ``dtype``.
+        MemoryError
+            If a GPU has no room for it.
         """
         on_gpu = hasattr(array, "__cuda_array_interface__")
         if self.index is None:
@@ -294,7 +304,10 @@ class Device:
             return host_array(array, dtype, name=name)
         with self.activate():
             if not on_gpu:
-                return self.xp.asarray(host_array(array, dtype, name=name))
+                array = host_array(array, dtype, name=name)
+                if advice is not None:
+                    self.require_room(array.nbytes, name, advice)
+                return self.xp.asarray(array)
             # CuPy's own arrays as they are: asarray would copy one of another GPU without a word.
             is_cupy = isinstance(array, self.xp.ndarray)
             gpu_array = array if is_cupy else self.xp.asarray(array)

@@ -25,7 +25,7 @@ import numpy as np
 import xpnet
 from bench.gpu import capture_refusal
 from bench.gpu.outcome import Failed, Row, Settings, Skipped
-from bench.test_step import bind_step
+from bench.test_step import bind, bind_step
 from xpnet import nn
 from xpnet.data import DataError
 from xpnet.data.named import load_contents
@@ -179,21 +179,11 @@ def _steps(
         ]
         more["regularizer"] = nn.Regularizer(l1=1e-5, l2=1e-4, clip_value=1.0, clip_norm=0.5)
     network = nn.Network(layers, width, device=device)
-    loss, optimizer = nn.SoftmaxCrossEntropy(), nn.AdamW(0.01)
     with device.activate():
         if name == "improved":
             more["average"] = nn.MovingAverage(network, 0.9)
             more["weights"] = device.asarray(1 + np.arange(n) % 3, network.dtype)
-        step = nn.TrainingStep(
-            network,
-            loss,
-            optimizer,
-            optimizer.init_state(device, network.parameters),
-            device.asarray(X, network.dtype),
-            loss.labels(device, y, 10, network.dtype),
-            batch_size,
-            **more,
-        )
+        step = bind(network, nn.AdamW(0.01), X, y, batch_size, **more)
         order = device.asarray(rng.integers(0, n, (n_steps + 1) * batch_size))
         losses = []
         recorder = Recorder(device)

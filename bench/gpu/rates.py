@@ -12,9 +12,9 @@ import numpy as np
 
 import xpnet
 from bench.gpu import timing
-from bench.gpu.outcome import Failed, Incomplete, Row, Settings
-from bench.gpu.steps import bind_captured
-from bench.test_step import bind_step
+from bench.gpu.outcome import Failed, Row, Settings
+from bench.gpu.steps import Case, bind_captured, in_time
+from bench.test_step import multiply
 from xpnet import nn
 from xpnet.data import DataError
 from xpnet.data.named import load_contents
@@ -104,7 +104,7 @@ def _row(what: str, n_bytes: int, taken: timing.Timed, of_copy: float) -> Row:
     }
 
 
-_NETWORKS: tuple[tuple[tuple[int, ...], int, str], ...] = (
+_CASES: tuple[Case, ...] = (
     ((784, 256, 128, 10), 128, "float32"),
     ((784, 256, 128, 10), 1024, "float32"),
     ((784, 256, 128, 10), 8192, "float32"),
@@ -127,18 +127,19 @@ def rooflines(settings: Settings) -> list[Row]:
     """
     rows: list[Row] = []
     measured: dict[str, tuple[float, float]] = {}
-    for widths, batch_size, precision in _NETWORKS:
-        if settings.left() < 8:
-            raise Incomplete(f"it ran out of time before {widths} at {batch_size}", rows)
-        if settings.is_rehearsal:
-            widths, batch_size = tuple(min(width, 32) for width in widths), min(batch_size, 16)
+    for widths, batch_size, precision in in_time(settings, _CASES, 8, rows):
         device = xpnet.device("cuda", "fused", precision)
         with device.activate():
             if precision not in measured:
                 measured[precision] = _limits(settings, device)
             product_rate, bandwidth = measured[precision]
-            products = timing.captured(settings, device, _products(device, widths, batch_size))
-            step = _step(settings, device, widths, batch_size)
+            multiply_all = _products(device, widths, batch_size)
+            multiply_all()
+            products = _timed(settings, device, multiply_all)
+            captured, indices = bind_captured(device, widths, batch_size)
+            take = functools.partial(captured, indices)
+            step = timing.repeated(settings, device, take, STEPS_PER_GRAPH)
+            del multiply_all, captured, take  # which hold on to memory
         device.free_memory()
         n_operations = _n_operations(widths, batch_size)
         arithmetic = n_operations / product_rate
@@ -182,38 +183,13 @@ def _normal(device: xpnet.Device, shape: tuple[int, int]) -> Any:
     return device.asarray(rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(shape[0])))
 
 
-def _products(
-    device: xpnet.Device, widths: tuple[int, ...], batch_size: int
-) -> list[Callable[[], Any]]:
-    """Give the products of a step, one call."""
-    xp, matmul = device.xp, device.ops.matmul
+def _products(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) -> Callable[[], None]:
+    """Give a call that computes the products of a step."""
     A = [_normal(device, (batch_size, width)) for width in widths]
     dA = [_normal(device, (batch_size, width)) for width in widths]
     W = [_normal(device, shape) for shape in pairwise(widths)]
-    dW = [xp.empty_like(matrix) for matrix in W]
-
-    def call() -> None:
-        for i, matrix in enumerate(W):
-            matmul(A[i], matrix, out=A[i + 1])
-        for i, matrix in reversed(list(enumerate(W))):
-            matmul(A[i].T, dA[i + 1], out=dW[i])
-            if i:
-                matmul(dA[i + 1], matrix.T, out=dA[i])
-
-    call()
-    return [call]
-
-
-def _step(
-    settings: Settings, device: xpnet.Device, widths: tuple[int, ...], batch_size: int
-) -> timing.Timed:
-    rng = np.random.default_rng(0)
-    n = STEPS_PER_GRAPH * batch_size
-    X = rng.standard_normal((n, widths[0]), np.float32)
-    step = bind_step(device, widths, batch_size, X, rng.integers(0, widths[-1], n))
-    order = device.asarray(rng.permutation(n))
-    captured = bind_captured(device, step, order[:batch_size])
-    return timing.repeated(settings, device, lambda: captured(order), STEPS_PER_GRAPH)
+    dW = [device.xp.empty_like(matrix) for matrix in W]
+    return functools.partial(multiply, device.ops.matmul, A, dA, W, dW)
 
 
 def _n_operations(widths: tuple[int, ...], batch_size: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -17,12 +17,13 @@ from xpnet import nn
 from xpnet.graph import Recorder
 from xpnet.training.pace import STEPS_PER_GRAPH
 
-__all__ = ["alternating", "bind_captured", "compiled_steps", "steps"]
+__all__ = ["Case", "alternating", "bind_captured", "compiled_steps", "in_time", "steps"]
 
 Run: TypeAlias = Callable[[int], int]  # takes about so many steps, waits, and says how many
 
 PRECISIONS = {"float32": "float32, no TF32", "tf32": "tf32"}
-_NETWORKS: tuple[tuple[tuple[int, ...], int, str], ...] = (
+Case: TypeAlias = tuple[tuple[int, ...], int, str]  # a network's widths, batch size, precision
+_CASES: tuple[Case, ...] = (
     ((784, 256, 128, 10), 128, "float32"),
     ((784, 256, 128, 10), 1024, "float32"),
     ((784, 256, 128, 10), 8192, "float32"),
@@ -64,11 +65,8 @@ def _compared(
     """Compare implementations on every network for which there are so many seconds left."""
     rows: list[Row] = []
     # In a rehearsal the first network, in both precisions.
-    for widths, batch_size, precision in _NETWORKS[:4:3] if settings.is_rehearsal else _NETWORKS:
-        if settings.left() < seconds:
-            raise Incomplete(f"it ran out of time before {widths} at {batch_size}", rows)
-        if settings.is_rehearsal:
-            widths, batch_size = tuple(min(width, 32) for width in widths), min(batch_size, 16)
+    cases = _CASES[:4:3] if settings.is_rehearsal else _CASES
+    for widths, batch_size, precision in in_time(settings, cases, seconds, rows):
         device = xpnet.device("cuda", "fused", precision)
         if on is not None:
             import torch
@@ -104,6 +102,18 @@ def _compared(
                 }
             )
     return rows
+
+
+def in_time(
+    settings: Settings, cases: Sequence[Case], seconds: float, rows: list[Row]
+) -> Iterator[Case]:
+    """Go through cases, small ones in a rehearsal, while there are so many seconds left."""
+    for widths, batch_size, precision in cases:
+        if settings.left() < seconds:
+            raise Incomplete(f"it ran out of time before {widths} at {batch_size}", rows)
+        if settings.is_rehearsal:
+            widths, batch_size = tuple(min(width, 32) for width in widths), min(batch_size, 16)
+        yield widths, batch_size, precision
 
 
 def alternating(runs: dict[str, Run], settings: Settings) -> dict[str, tuple[float, float]]:
@@ -153,24 +163,23 @@ def _our_step(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) ->
 
 
 def bind_captured(
-    device: xpnet.Device, step: nn.TrainingStep, indices: Any, n: int = STEPS_PER_GRAPH
-) -> nn.CapturedSteps:
-    """Warm a step up and capture it, with the device active."""
-    recorder = Recorder(device)
-    step(indices)
-    return nn.CapturedSteps(step, n, recorder)
-
-
-def _our_graphs(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) -> Run:
+    device: xpnet.Device, widths: tuple[int, ...], batch_size: int
+) -> tuple[nn.CapturedSteps, Any]:
+    """Make captured steps, and the indices to call them with, with the device active."""
     X, y, order = _data(widths, batch_size)
     on_device = device.asarray(order)
     step = bind_step(device, widths, batch_size, X, y)
-    captured = bind_captured(device, step, on_device[:batch_size])
+    step(on_device[:batch_size])
+    return nn.CapturedSteps(step, STEPS_PER_GRAPH, Recorder(device)), on_device
+
+
+def _our_graphs(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) -> Run:
+    captured, indices = bind_captured(device, widths, batch_size)
 
     def run(n: int) -> int:
         n_graphs = -(-n // STEPS_PER_GRAPH)
         for _ in range(n_graphs):
-            captured(on_device)
+            captured(indices)
         device.synchronize()
         loss = float(device.to_host(captured.losses)[-1])
         if not np.isfinite(loss):

@@ -70,7 +70,6 @@ class CapturedSteps:
         self._learning_rate = learning_rate
         if learning_rate is not None:
             self._rates = xp.empty(n_steps, dtype=learning_rate.dtype)
-            self._rates[:1] = learning_rate
         self._graph = recorder.record(self._take_all)
 
     def __call__(self, indices: Array | None = None, rates: Array | None = None) -> Array:

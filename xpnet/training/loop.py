@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.device import Device, host_array
+from xpnet.device import Device
 from xpnet.kernels.reference import Array
 from xpnet.nn.augmentation import check_image_shape
 from xpnet.nn.base import Augmentation, Loss, Optimizer, Schedule, check_count, check_fraction
@@ -34,6 +34,13 @@ OnReport: TypeAlias = Callable[[Report], None]
 _CAPACITY = 65_536  # losses that wait on the device between two reports
 _SCORED = 10_000  # training samples that a report's accuracy is measured on
 _PIECE = 1024  # how many of them are copied at a time
+# What to do about samples that a GPU has no room for.
+_TOO_LARGE = "train on fewer samples, or on the CPU"
+_BYTES = "give bytes (uint8), with divide_by, where that will do"
+_TOO_WIDE = {
+    "float32": _BYTES,
+    "float64": f"make the network float32, which takes half; {_BYTES}",
+}
 
 
 class DivergenceError(ArithmeticError):
@@ -283,9 +290,9 @@ def fit(
         )
         steps = _bind_steps(bind, n, batch_size)
         sizes, n_steps = [step.batch_size for step in steps], len(steps)
-        rates = Rates(schedule, optimizer.learning_rate, state, epochs, len(steps), network)
+        rates = Rates(schedule, optimizer.learning_rate, state, epochs, n_steps, network)
         best = None if early_stopping is None else Best(early_stopping, network, averaged)
-        recorder = _Recorder(network, state, min(report_every, epochs) * len(steps))
+        recorder = _Recorder(network, state, min(report_every, epochs) * n_steps)
         recorder.history.score_name = loss.score_name
         order, visited = device.asarray(np.arange(n), name="order"), np.arange(n)
         scored = _scored(device, n, seed) if train_accuracy else None
@@ -542,10 +549,8 @@ def _samples(network: Network, loss: Loss, X: Any, y: Any, prefix: str) -> tuple
     """Bring samples and labels over the border, checked; bytes stay bytes."""
     is_bytes = getattr(X, "dtype", None) == np.uint8
     dtype = None if is_bytes else network.dtype
-    if network.device.index is not None and not hasattr(X, "__cuda_array_interface__"):
-        X = host_array(X, dtype, name=f"{prefix}X")
-        _require_room(network, X, f"{prefix}X")
-    X_data = network.device.asarray(X, dtype, name=f"{prefix}X")
+    advice = _TOO_LARGE if is_bytes else f"{_TOO_WIDE[network.dtype.name]}; {_TOO_LARGE}"
+    X_data = network.device.asarray(X, dtype, name=f"{prefix}X", advice=advice)
     check_samples(X_data, network.n_features, name=f"{prefix}X")
     if len(X_data) == 0:
         raise ValueError(f"{prefix}X must hold at least one sample, got none")
@@ -558,16 +563,6 @@ def _samples(network: Network, loss: Loss, X: Any, y: Any, prefix: str) -> tuple
             f"{len(y_data)} labels"
         )
     return X_data, y_data
-
-
-def _require_room(network: Network, X: npt.NDArray[Any], name: str) -> None:
-    """Refuse samples that the GPU has no room for."""
-    advice = "train on fewer samples, or on the CPU"
-    if X.dtype != np.uint8:
-        advice = f"give bytes (uint8), with divide_by, where that will do; {advice}"
-        if network.dtype == np.float64:
-            advice = f"make the network float32, which takes half; {advice}"
-    network.device.require_room(X.nbytes, name, advice)
 
 
 def _scored(device: Device, n: int, seed: int) -> Array | None:
