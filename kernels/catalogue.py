@@ -374,12 +374,12 @@ CATALOGUE: tuple[Row, ...] = (
     # Regularisation of the gradient and of the parameters.
     ColumnReduce(
         name="penalty_grad",
-        reads="T grad, T param",
+        reads="T grad, T param, single T factor",
         writes="T out, column T penalty?",
         constants="T l1, T l2",
-        body="out = grad + xpn::penalty_grad(param, l1, l2);",
+        body="out = grad + factor * xpn::penalty_grad(param, l1, l2);",
         total="penalty",
-        term="xpn::penalty(param, l1, l2)",
+        term="factor * xpn::penalty(param, l1, l2)",
     ),
     Elementwise(
         name="clip",

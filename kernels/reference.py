@@ -626,18 +626,21 @@ class ReferenceOps:
         self,
         grad: Array,
         param: Array,
+        factor: Array,
         l1: float,
         l2: float,
         out: Array | None = None,
         penalty: Array | None = None,
     ) -> Array:
-        """Add the gradient of ``sum_ij l1 |W_ij| + l2 / 2 W_ij^2`` to another gradient.
+        """Add the gradient of ``factor sum_ij l1 |W_ij| + l2 / 2 W_ij^2`` to another gradient.
 
-        ``out = grad + l1 sign(W) + l2 W``; the derivative of ``|W|`` at 0 is taken as 0.
+        ``out = grad + factor (l1 sign(W) + l2 W)``; the derivative of ``|W|`` at 0 is taken as 0.
 
         Parameters
         ----------
         grad, param : arrays (..., n_rows, n_columns)
+        factor : array (..., n_rows, 1) or (1,)
+            What may change from step to step.
         l1, l2 : float
         out : array like grad, optional
         penalty : array (..., n_columns), optional
@@ -645,8 +648,9 @@ class ReferenceOps:
         """
         xp = self.xp
         if penalty is not None:
-            xp.sum(l1 * xp.abs(param) + 0.5 * l2 * xp.square(param), axis=-2, out=penalty)
-        return xp.add(grad, l1 * xp.sign(param) + l2 * param, out=out)
+            terms = l1 * xp.abs(param) + 0.5 * l2 * xp.square(param)
+            xp.sum(factor * terms, axis=-2, out=penalty)
+        return xp.add(grad, factor * (l1 * xp.sign(param) + l2 * param), out=out)
 
     def clip(self, X: Array, limit: float, out: Array | None = None) -> Array:
         """``min(max(X, -limit), limit)``."""

@@ -199,15 +199,19 @@ class MeanSquaredError(Loss):
         del ops
         return logits
 
-    def score(self, ops: ReferenceOps, logits: Array, labels: Array) -> Array:
+    def score(
+        self, ops: ReferenceOps, logits: Array, labels: Array, weights: Array | None = None
+    ) -> Array:
         """Coefficient of determination, ``R^2 = 1 - SS_residual / SS_total``, the outputs' mean.
 
         An output whose target is constant scores 1 where it is met and else 0, as in scikit-learn.
         """
-        return determination(ops.xp, logits, labels).mean()
+        return determination(ops.xp, logits, labels, weights).mean()
 
 
-def determination(xp: Any, predictions: Array, targets: Array) -> Array:
+def determination(
+    xp: Any, predictions: Array, targets: Array, weights: Array | None = None
+) -> Array:
     """Coefficient of determination of each output; see :meth:`MeanSquaredError.score`.
 
     Parameters
@@ -215,6 +219,8 @@ def determination(xp: Any, predictions: Array, targets: Array) -> Array:
     xp : module
         NumPy or CuPy.
     predictions, targets : arrays (n_samples, n_outputs)
+    weights : array (n_samples,), optional
+        The samples' parts, which sum to 1; by default all count the same.
 
     Returns
     -------
@@ -227,8 +233,13 @@ def determination(xp: Any, predictions: Array, targets: Array) -> Array:
     is_constant = size == 0
     unit = xp.where(is_constant, 1.0, size)
     targets, predictions = (targets - first) / unit, (predictions - first) / unit
-    residual = xp.square(predictions - targets).sum(axis=0)
-    total = xp.square(targets - targets.mean(axis=0)).sum(axis=0)
+    if weights is None:
+        residual = xp.square(predictions - targets).sum(axis=0)
+        total = xp.square(targets - targets.mean(axis=0)).sum(axis=0)
+    else:
+        parts = weights.astype("float64")[:, None]
+        residual = (parts * xp.square(predictions - targets)).sum(axis=0)
+        total = (parts * xp.square(targets - (parts * targets).sum(axis=0))).sum(axis=0)
     of_constant = xp.where(residual == 0, 1.0, 0.0)
     R2 = 1 - residual / xp.where(is_constant, 1.0, total)
     return xp.where(is_constant, of_constant, R2)
