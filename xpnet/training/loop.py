@@ -29,7 +29,7 @@ from xpnet.training.state import TrainingState, check_state
 from xpnet.training.stopping import Best, EarlyStopping
 from xpnet.training.weights import sample_weights
 
-__all__ = ["DivergenceError", "OnReport", "Order", "evaluate", "fit"]
+__all__ = ["DivergenceError", "OnReport", "Order", "evaluate", "fit", "samples"]
 
 OnReport: TypeAlias = Callable[[Report], Any]
 Order: TypeAlias = Callable[[int], npt.NDArray[np.int64]]
@@ -238,7 +238,7 @@ def fit(
     if image_shape is not None:
         image_shape = check_image_shape(image_shape, network.n_features)
     device = network.device
-    X_data, y_data = _samples(network, loss, X, y, "")
+    X_data, y_data = samples(network, loss, X, y, "")
     regularizer = Regularizer(l1=l1, l2=l2, clip_value=clip_value, clip_norm=clip_norm)
     weights, unit = sample_weights(
         sample_weight, class_weight, y_data, device, loss=loss, n_outputs=network.n_outputs
@@ -266,7 +266,7 @@ def fit(
                 "validation must be a pair (X, y), or with weights (X, y, sample_weight), got "
                 f"{type(validation).__name__}"
             )
-        X_held_out, y_held_out = _samples(network, loss, *validation[:2], "validation ")
+        X_held_out, y_held_out = samples(network, loss, *validation[:2], "validation ")
         check_divisor(divide_by, X_held_out, network.dtype, name="validation X")
         shares = _shares(network, loss, y_held_out, *validation[2:])
         held_out = X_held_out, y_held_out, shares
@@ -428,7 +428,7 @@ def evaluate(
         If the data do not fit the network.
     """
     loss = Loss.resolve(loss)
-    X_data, y_data = _samples(network, loss, X, y, "")
+    X_data, y_data = samples(network, loss, X, y, "")
     shares = _shares(network, loss, y_data, sample_weight)
     return _evaluate(network, loss, X_data, y_data, shares, divide_by)
 
@@ -579,13 +579,13 @@ def _evaluate(
         return float(device.to_host(mean)[0]), float(device.to_host(score))
 
 
-def _samples(network: Network, loss: Loss, X: Any, y: Any, prefix: str) -> tuple[Array, Array]:
+def samples(network: Network, loss: Loss, X: Any, y: Any, prefix: str) -> tuple[Array, Array]:
     """Bring samples and labels over the border, checked; bytes stay bytes."""
     is_bytes = getattr(X, "dtype", None) == np.uint8
     dtype = None if is_bytes else network.dtype
     advice = _TOO_LARGE if is_bytes else f"{_TOO_WIDE[network.dtype.name]}; {_TOO_LARGE}"
     X_data = network.device.asarray(X, dtype, name=f"{prefix}X", advice=advice)
-    check_samples(X_data, network.n_features, name=f"{prefix}X")
+    checksamples(X_data, network.n_features, name=f"{prefix}X")
     if len(X_data) == 0:
         raise ValueError(f"{prefix}X must hold at least one sample, got none")
     if not is_bytes:
