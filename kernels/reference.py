@@ -883,6 +883,7 @@ class ReferenceOps:
         dlogits: Array | None = None,
         weights: Array | None = None,
         smoothing: float = 0.0,
+        ceiling: float = math.inf,
     ) -> None:
         """Binary cross-entropy of each sample, summed over its outputs.
 
@@ -905,11 +906,15 @@ class ReferenceOps:
             The samples' parts in the mean; see :meth:`shares`.
         smoothing : float
             In [0, 1): ``Y`` becomes ``(1 - smoothing) Y + smoothing / 2``.
+        ceiling : float
+            The largest loss that an output is said to have: a larger term of the sum becomes this.
+            The gradient is that of the loss without a ceiling.
         """
         xp = self.xp
         labels = labels + smoothing * (0.5 - labels)
         linear = xp.maximum(logits, 0) - labels * logits
-        xp.sum(linear + xp.log1p(xp.exp(-xp.abs(logits))), axis=-1, out=losses)
+        terms = linear + xp.log1p(xp.exp(-xp.abs(logits)))
+        xp.sum(xp.minimum(terms, ceiling), axis=-1, out=losses)
         if dlogits is not None:
             xp.subtract(self.sigmoid(logits), labels, out=dlogits)
             self._average(dlogits, weights)
@@ -922,6 +927,7 @@ class ReferenceOps:
         dlogits: Array | None = None,
         weights: Array | None = None,
         smoothing: float = 0.0,
+        ceiling: float = math.inf,
     ) -> None:
         """Cross-entropy of each sample's softmax.
 
@@ -942,6 +948,9 @@ class ReferenceOps:
             The samples' parts in the mean; see :meth:`shares`.
         smoothing : float
             In [0, 1): targets are ``(1 - smoothing) onehot + smoothing / n_classes``.
+        ceiling : float
+            The largest loss that a sample is said to have: a larger one becomes this. The gradient
+            is that of the loss without a ceiling.
 
         References
         ----------
@@ -957,7 +966,7 @@ class ReferenceOps:
         targets = onehot + smoothing * (1 / n_classes - onehot)
         # A class that is not asked for may have minus infinity.
         terms = xp.where(targets > 0, targets * shifted, logits.dtype.type(0))
-        losses[...] = xp.log(total)[..., 0] - xp.sum(terms, axis=-1)
+        xp.minimum(xp.log(total)[..., 0] - xp.sum(terms, axis=-1), ceiling, out=losses)
         if dlogits is not None:
             xp.divide(E, total, out=dlogits)
             xp.subtract(dlogits, targets, out=dlogits)
