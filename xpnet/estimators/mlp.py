@@ -24,7 +24,7 @@ from sklearn.utils.multiclass import (
 
 from xpnet.estimators.base import NetworkEstimator, host_ops
 from xpnet.estimators.rules import HalfSquaredError
-from xpnet.nn import PoissonDeviance, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from xpnet.nn import MeanSquaredError as PoissonDeviance, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from xpnet.nn.base import Loss
 
 __all__ = ["MLPClassifier", "MLPRegressor", "NetworkClassifier"]
@@ -106,7 +106,8 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         -------
         ndarray of shape (n_samples,), or (n_samples, n_classes) for several labels
         """
-        return self._label_binarizer.inverse_transform(self._outputs(X))
+        outputs = self._outputs(X)
+        return self._label_binarizer.inverse_transform(outputs)
 
     def predict_proba(self, X: Any) -> npt.NDArray[Any]:
         """Compute the probability of each class.
@@ -120,10 +121,12 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``; for several labels each label's own.
         """
-        outputs = self._outputs(X)
-        if outputs.ndim == 1:
-            return np.column_stack([1 - outputs, outputs])
-        return outputs
+        logits, ops = self._logits(X), host_ops()
+        if self._is_multiclass():
+            return np.asarray(ops.softmax(logits))
+        if self.n_outputs_ == 1:  # 1 - p loses the digits that sigmoid(-Z) has
+            return np.column_stack([ops.sigmoid(-logits), ops.sigmoid(logits)])
+        return np.asarray(ops.sigmoid(logits))
 
     def predict_log_proba(self, X: Any) -> npt.NDArray[Any]:
         """Compute the logarithm of the probability of each class.

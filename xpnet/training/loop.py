@@ -585,7 +585,7 @@ def samples(network: Network, loss: Loss, X: Any, y: Any, prefix: str) -> tuple[
     dtype = None if is_bytes else network.dtype
     advice = _TOO_LARGE if is_bytes else f"{_TOO_WIDE[network.dtype.name]}; {_TOO_LARGE}"
     X_data = network.device.asarray(X, dtype, name=f"{prefix}X", advice=advice)
-    checksamples(X_data, network.n_features, name=f"{prefix}X")
+    check_samples(X_data, network.n_features, name=f"{prefix}X")
     if len(X_data) == 0:
         raise ValueError(f"{prefix}X must hold at least one sample, got none")
     if not is_bytes:
