@@ -374,12 +374,12 @@ CATALOGUE: tuple[Row, ...] = (
     # Regularisation of the gradient and of the parameters.
     ColumnReduce(
         name="penalty_grad",
-        reads="T grad, T param",
+        reads="T grad, T param, single T factor",
         writes="T out, column T penalty?",
         constants="T l1, T l2",
-        body="out = grad + xpn::penalty_grad(param, l1, l2);",
+        body="out = grad + factor * xpn::penalty_grad(param, l1, l2);",
         total="penalty",
-        term="xpn::penalty(param, l1, l2)",
+        term="factor * xpn::penalty(param, l1, l2)",
     ),
     Elementwise(
         name="clip",
@@ -492,12 +492,13 @@ CATALOGUE: tuple[Row, ...] = (
         name="sigmoid_cross_entropy",
         reads="T logits, T labels, row T weights?",
         writes="row T losses, T dlogits?",
-        constants="T smoothing",
+        constants="T smoothing, T ceiling",
         reductions=(
             (
                 "sum",
                 "total",
-                "xpn::sigmoid_cross_entropy(logits, xpn::smoothed(labels, smoothing))",
+                "xpn::at_most("
+                "xpn::sigmoid_cross_entropy(logits, xpn::smoothed(labels, smoothing)), ceiling)",
             ),
         ),
         result="losses = total;",
@@ -507,13 +508,13 @@ CATALOGUE: tuple[Row, ...] = (
         name="softmax_cross_entropy",
         reads="T logits, row int64 labels, row T weights?",
         writes="row T losses, T dlogits?",
-        constants="T smoothing",
+        constants="T smoothing, T ceiling",
         reductions=(
             ("max", "top", "logits"),
             ("sum", "total", "xpn::exponential(logits - top)"),
             ("sum", "of_label", f"xpn::part({_TARGET}, logits - top)"),
         ),
-        result="losses = xpn::logarithm(total) - of_label;",
+        result="losses = xpn::at_most(xpn::logarithm(total) - of_label, ceiling);",
         body=_share_of(f"xpn::exponential(logits - top) / total - {_TARGET}"),
     ),
     Rowwise(

@@ -263,6 +263,11 @@ template <class T> XPN_INLINE T part(T target, T logarithm) {
     return target > T(0) ? target * logarithm : T(0);
 }
 
+// In this form nan stays nan.
+template <class T> XPN_INLINE T at_most(T loss, T ceiling) {
+    return loss > ceiling ? ceiling : loss;
+}
+
 // softplus(Z) - Y Z, one output's share of the binary cross-entropy.
 template <class T> XPN_INLINE T sigmoid_cross_entropy(T Z, T Y) {
     return (positive_part(Z) - Y * Z) + log_1_plus(exponential(-absolute(Z)));

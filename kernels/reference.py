@@ -626,18 +626,21 @@ class ReferenceOps:
         self,
         grad: Array,
         param: Array,
+        factor: Array,
         l1: float,
         l2: float,
         out: Array | None = None,
         penalty: Array | None = None,
     ) -> Array:
-        """Add the gradient of ``sum_ij l1 |W_ij| + l2 / 2 W_ij^2`` to another gradient.
+        """Add the gradient of ``factor sum_ij l1 |W_ij| + l2 / 2 W_ij^2`` to another gradient.
 
-        ``out = grad + l1 sign(W) + l2 W``; the derivative of ``|W|`` at 0 is taken as 0.
+        ``out = grad + factor (l1 sign(W) + l2 W)``; the derivative of ``|W|`` at 0 is taken as 0.
 
         Parameters
         ----------
         grad, param : arrays (..., n_rows, n_columns)
+        factor : array (..., n_rows, 1) or (1,)
+            What may change from step to step.
         l1, l2 : float
         out : array like grad, optional
         penalty : array (..., n_columns), optional
@@ -645,8 +648,9 @@ class ReferenceOps:
         """
         xp = self.xp
         if penalty is not None:
-            xp.sum(l1 * xp.abs(param) + 0.5 * l2 * xp.square(param), axis=-2, out=penalty)
-        return xp.add(grad, l1 * xp.sign(param) + l2 * param, out=out)
+            terms = l1 * xp.abs(param) + 0.5 * l2 * xp.square(param)
+            xp.sum(factor * terms, axis=-2, out=penalty)
+        return xp.add(grad, factor * (l1 * xp.sign(param) + l2 * param), out=out)
 
     def clip(self, X: Array, limit: float, out: Array | None = None) -> Array:
         """``min(max(X, -limit), limit)``."""
@@ -879,6 +883,7 @@ class ReferenceOps:
         dlogits: Array | None = None,
         weights: Array | None = None,
         smoothing: float = 0.0,
+        ceiling: float = math.inf,
     ) -> None:
         """Binary cross-entropy of each sample, summed over its outputs.
 
@@ -901,11 +906,15 @@ class ReferenceOps:
             The samples' parts in the mean; see :meth:`shares`.
         smoothing : float
             In [0, 1): ``Y`` becomes ``(1 - smoothing) Y + smoothing / 2``.
+        ceiling : float
+            The largest loss that an output is said to have: a larger term of the sum becomes this.
+            The gradient is that of the loss without a ceiling.
         """
         xp = self.xp
         labels = labels + smoothing * (0.5 - labels)
         linear = xp.maximum(logits, 0) - labels * logits
-        xp.sum(linear + xp.log1p(xp.exp(-xp.abs(logits))), axis=-1, out=losses)
+        terms = linear + xp.log1p(xp.exp(-xp.abs(logits)))
+        xp.sum(xp.minimum(terms, ceiling), axis=-1, out=losses)
         if dlogits is not None:
             xp.subtract(self.sigmoid(logits), labels, out=dlogits)
             self._average(dlogits, weights)
@@ -918,6 +927,7 @@ class ReferenceOps:
         dlogits: Array | None = None,
         weights: Array | None = None,
         smoothing: float = 0.0,
+        ceiling: float = math.inf,
     ) -> None:
         """Cross-entropy of each sample's softmax.
 
@@ -938,6 +948,9 @@ class ReferenceOps:
             The samples' parts in the mean; see :meth:`shares`.
         smoothing : float
             In [0, 1): targets are ``(1 - smoothing) onehot + smoothing / n_classes``.
+        ceiling : float
+            The largest loss that a sample is said to have: a larger one becomes this. The gradient
+            is that of the loss without a ceiling.
 
         References
         ----------
@@ -953,7 +966,7 @@ class ReferenceOps:
         targets = onehot + smoothing * (1 / n_classes - onehot)
         # A class that is not asked for may have minus infinity.
         terms = xp.where(targets > 0, targets * shifted, logits.dtype.type(0))
-        losses[...] = xp.log(total)[..., 0] - xp.sum(terms, axis=-1)
+        xp.minimum(xp.log(total)[..., 0] - xp.sum(terms, axis=-1), ceiling, out=losses)
         if dlogits is not None:
             xp.divide(E, total, out=dlogits)
             xp.subtract(dlogits, targets, out=dlogits)

@@ -18,17 +18,8 @@ import pytest
 
 PACKAGES = [
     *("build", "h5py", "hypothesis", "ipykernel", "jax", "matplotlib", "nbclient", "nbformat"),
-    *(
-        "pooch",
-        "rich",
-        "safetensors",
-        "scipy",
-        "setuptools",
-        "sklearn",
-        "threadpoolctl",
-        "tomli_w",
-        "torch",
-    ),
+    *("onnx", "onnxruntime", "pooch", "rich", "safetensors", "scipy", "setuptools", "sklearn"),
+    *("threadpoolctl", "tomli_w", "torch"),
 ]
 
 

@@ -26,6 +26,7 @@ BELOW = {
     "environment": {"device", "kernels"},
     "training": {"kernels", "device", "graph", "random", "files", "nn", "data"},
     "report": {"data", "nn", "training"},
+    "export": {"kernels", "device", "files", "nn", "data", "training"},
     "kinds": {"nn"},
     "schema": {"device", "kinds", "nn", "data"},
     "terminal": {"training"},
@@ -43,10 +44,11 @@ SIBLINGS = {"activations", "layers", "losses", "initializers", "optimizers"}
 THIRD_PARTY = {  # everything else: numpy alone
     "training.checkpoint": {"safetensors"},
     "recipe": {"tomli_w"},
+    "export": {"onnx"},
 }
 LAZY = (
     *("cupy", "matplotlib", "sklearn", "scipy", "h5py", "safetensors", "threadpoolctl"),
-    *("rich", "pooch", "requests", "tomli_w"),
+    *("rich", "pooch", "requests", "tomli_w", "onnx"),
 )
 
 
@@ -119,7 +121,9 @@ def python(code):
 
 
 def test_import_is_light():
-    loaded = set(python("import sys, xpnet, xpnet.nn, xpnet.training; print(*sys.modules)").split())
+    loaded = set(
+        python("import sys, xpnet.nn, xpnet.training, xpnet.export; print(*sys.modules)").split()
+    )
     assert not {name for name in loaded if name.partition(".")[0] in LAZY}
     assert "xpnet.nn" in loaded
 

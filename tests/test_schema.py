@@ -679,10 +679,16 @@ OPTIONS: dict[str, Any] = {
     "normal.std": ("network.init=normal", "network.init.std=0.3"),
     "uniform.limit": ("network.init=uniform", "network.init.limit=0.3"),
     "softmax_cross_entropy.label_smoothing": "loss.label_smoothing=0.3",
+    "softmax_cross_entropy.ceiling": "loss.ceiling=0.3",
     "sigmoid_cross_entropy.label_smoothing": (
         "network.layers.1.units=1",
         "loss=sigmoid_cross_entropy",
         "loss.label_smoothing=0.3",
+    ),
+    "sigmoid_cross_entropy.ceiling": (
+        "network.layers.1.units=1",
+        "loss=sigmoid_cross_entropy",
+        "loss.ceiling=0.3",
     ),
     **{
         f"{optimizer}.{option}": (f"optimizer={optimizer}", f"optimizer.{option}={value}")

@@ -13,6 +13,7 @@ from xpnet.device import Device, DeviceUnavailableError, device
 if TYPE_CHECKING:
     from xpnet import data, nn, training
     from xpnet.environment import show_config
+    from xpnet.estimators import LogisticRegression, MLPClassifier, MLPRegressor
     from xpnet.nn.diagnosis import diagnose
     from xpnet.nn.gradient_check import gradient_check
     from xpnet.recipe import load_recipe
@@ -23,6 +24,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Device",
     "DeviceUnavailableError",
+    "LogisticRegression",
+    "MLPClassifier",
+    "MLPRegressor",
     "__version__",
     "data",
     "device",
@@ -36,6 +40,9 @@ __all__ = [
 ]
 
 _FROM = {
+    **dict.fromkeys(
+        ("LogisticRegression", "MLPClassifier", "MLPRegressor"), "xpnet.estimators"
+    ),
     "diagnose": "xpnet.nn.diagnosis",
     "gradient_check": "xpnet.nn.gradient_check",
     "load_model": "xpnet.training.model",

@@ -16,6 +16,7 @@ from xpnet.kernels import philox
 
 __all__ = [
     "Purpose",
+    "RandomStateStream",
     "WeightStream",
     "check_seed",
     "epoch_order",
@@ -71,6 +72,26 @@ class _LegacyStream:
 
     def uniform(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
         return self._state.uniform(-1.0, 1.0, shape[::-1]).T
+
+
+class RandomStateStream:
+    """Draws from a ``RandomState`` that others draw from too, arrays in C order.
+
+    Parameters
+    ----------
+    state : numpy.random.RandomState
+    """
+
+    def __init__(self, state: np.random.RandomState) -> None:
+        self._state = state
+
+    def normal(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        """Draw from the standard normal distribution."""
+        return self._state.standard_normal(shape)
+
+    def uniform(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        """Draw from the uniform distribution on [-1, 1)."""
+        return self._state.uniform(-1.0, 1.0, shape)
 
 
 _STREAMS: dict[str, type[_GeneratorStream] | type[_LegacyStream]] = {

@@ -342,11 +342,12 @@ KEYS = (
     ),
     Key(
         "training.penalty",
-        Choice(("mean", "sum")),
+        Choice(("mean", "sum", "batch")),
         "mean",
         "-",
         "What the penalties are added to: the mean of the losses, or their sum over the training "
-        "samples, which is then divided by their number: the course's `lambda` is `l2` with `sum`.",
+        "samples, which is then divided by their number: the course's `lambda` is `l2` with `sum`; or "
+        "that over the batch, divided by its number: scikit-learn's `alpha` is `l2` with `batch`.",
     ),
     Key(
         "training.clip_value",
@@ -553,6 +554,7 @@ _UNITS = {
     "limit": "weights",
     "value": "weights",
     "eps": "cost per weight",
+    "ceiling": "nats",
     "batch_norm.eps": "squared features",
     "layer_norm.eps": "squared features",
     "pixels": "pixels",

@@ -255,6 +255,8 @@ def case(
     for constant in row.numbers:
         if constant.name == "n_decay":
             arguments["n_decay"] = 2 * shape[-1] // 3 if optional else 0
+        elif constant.name == "ceiling":
+            arguments["ceiling"] = np.inf if optional else 1.5
         elif constant.formula is None:
             arguments[constant.name] = _CONSTANTS.get(constant.name, 0.5)
     if "height" in arguments:

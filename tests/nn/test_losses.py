@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
+from sklearn.neural_network import _base
 
 from xpnet import nn
 
@@ -72,3 +76,84 @@ def test_what_counts_as_correct(dev):
         ):
             found = SIGMOID.correct(dev.ops, logits, dev.asarray(np.array(y, float)))
             np.testing.assert_array_equal(dev.to_host(found), expected)
+
+
+def forward(dev, loss, z, y, weights=None):
+    """Give the losses of the samples, their mean and its gradient."""
+    z = np.asarray(z, np.float64)
+    labels = loss.labels(dev, y, z.shape[1], z.dtype)
+    with dev.activate():
+        xp = dev.xp
+        logits = dev.asarray(z)
+        losses, mean, dlogits = xp.empty(len(z)), xp.empty(1), xp.empty_like(logits)
+        parts = () if weights is None else (dev.ops.shares(dev.asarray(weights)),)
+        loss.forward(dev.ops, logits, labels, losses, mean, dlogits, *parts)
+    return dev.to_host(losses), float(dev.to_host(mean)[0]), dev.to_host(dlogits)
+
+
+SURE = [[0.5, -3.0, 9.0], [50.0, -60.0, 2.0], [-1e3, 1e3, 0.0], [-45.0, 700.0, -800.0]]
+CEILING = -math.log(np.finfo(np.float64).eps)  # scikit-learn clips probabilities to [eps, 1 - eps]
+
+
+@pytest.mark.parametrize("y", [[2, 1, 0, 2], [1, 2, 0, 0]])
+def test_the_ceiling_of_scikit_learn(dev, y):
+    weights, z = np.array([1.0, 2.0, 0.5, 3.0]), np.array(SURE)
+    onehot = np.eye(3)[y]
+    A, E = 1 / (1 + np.exp(np.minimum(-z, 700))), np.exp(z - z.max(axis=1, keepdims=True))
+    cases: list[tuple[Any, Any, Any]] = [
+        (
+            nn.SigmoidCrossEntropy(ceiling=CEILING),
+            onehot,
+            lambda w: _base.binary_log_loss(onehot, A, w),
+        ),
+        (
+            nn.SoftmaxCrossEntropy(ceiling=CEILING),
+            y,
+            lambda w: _base.log_loss(onehot, E / E.sum(axis=1, keepdims=True), w),
+        ),
+    ]
+    for loss, labels, theirs in cases:
+        for w in (None, weights):
+            assert forward(dev, loss, z, labels, w)[1] == pytest.approx(theirs(w), rel=1e-6)
+            free = forward(dev, type(loss)(), z, labels, w)[1]
+            assert free > 1.5 * theirs(w)
+
+
+def test_a_ceiling_is_one_of_each_output_or_of_a_sample(dev):
+    z, onehot = np.array([[-30.0, 1.0, 30.0], [0.1, 0.2, 0.3]]), np.array([[1, 0, 0], [0, 1, 0]])
+    terms = np.log1p(np.exp(z)) - onehot * z
+    losses = forward(dev, nn.SigmoidCrossEntropy(ceiling=5.0), z, onehot)[0]
+    np.testing.assert_allclose(losses, [5 + terms[0, 1] + 5, terms[1].sum()], rtol=1e-12)
+    losses = forward(dev, nn.SoftmaxCrossEntropy(ceiling=5.0), z, [0, 1])[0]
+    np.testing.assert_allclose(losses, [5, np.log(np.exp(z[1]).sum()) - z[1, 1]], rtol=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weights", [None, np.array([1.0, 2.0, 0.5, 3.0])], ids=["alike", "each"])
+@pytest.mark.parametrize("kind", [nn.SigmoidCrossEntropy, nn.SoftmaxCrossEntropy])
+def test_the_gradient_knows_no_ceiling(dev, kind, weights, smoothing):
+    y = np.eye(3)[[2, 1, 0, 2]] if kind is nn.SigmoidCrossEntropy else [2, 1, 0, 2]
+    free = forward(dev, kind(smoothing), SURE, y, weights)
+    capped = forward(dev, kind(smoothing, 0.7), SURE, y, weights)
+    assert capped[1] < free[1]
+    np.testing.assert_array_equal(capped[2], free[2])
+
+
+@pytest.mark.parametrize("kind", [nn.SigmoidCrossEntropy, nn.SoftmaxCrossEntropy])
+def test_a_ceiling_hides_no_nan(dev, kind):
+    z = [[np.nan, 0.0], [0.0, 500.0]]
+    y = np.eye(2) if kind is nn.SigmoidCrossEntropy else [0, 0]
+    losses, mean, dlogits = forward(dev, kind(ceiling=2.0), z, y)
+    assert np.isnan(losses[0])
+    assert losses[1] <= 4
+    assert math.isnan(mean)
+    assert np.isnan(dlogits[0]).any()
+
+
+@pytest.mark.parametrize("kind", [nn.SigmoidCrossEntropy, nn.SoftmaxCrossEntropy])
+def test_what_a_ceiling_may_be(kind):
+    assert kind().get_config() == {"type": kind.name, "label_smoothing": 0.0, "ceiling": None}
+    assert nn.Loss.resolve(kind(0.1, 3).get_config()).get_config()["ceiling"] == 3.0
+    for wrong in (0, -1.0, math.inf, math.nan, True, "high"):
+        with pytest.raises(ValueError, match=f"ceiling must be a positive .*number, got {wrong!r}"):
+            kind(ceiling=wrong)

@@ -136,7 +136,7 @@ def test_a_clipped_gradient_is_no_longer_than_asked(dev, limit, dtype):
         network.gradients[...] = dev.asarray(gradient)
         regularizer = nn.Regularizer(clip_norm=limit)
         cost = dev.xp.zeros(1, dtype=dtype)
-        regularizer.apply(dev.ops, network, cost, regularizer.allocate(network))
+        regularizer.apply(dev.ops, network, cost, regularizer.allocate(network, 1))
         found = dev.to_host(network.gradients)
     norm = np.linalg.norm(gradient.astype(float))
     tolerance = 100 * np.finfo(dtype).eps
@@ -153,7 +153,7 @@ def test_clipping_by_value(dev):
         network.gradients[...] = dev.asarray(gradient)
         regularizer = nn.Regularizer(clip_value=0.5)
         cost = dev.xp.zeros(1)
-        regularizer.apply(dev.ops, network, cost, regularizer.allocate(network))
+        regularizer.apply(dev.ops, network, cost, regularizer.allocate(network, 1))
         np.testing.assert_array_equal(dev.to_host(network.gradients), gradient.clip(-0.5, 0.5))
 
 
@@ -287,7 +287,7 @@ def test_training_is_the_same_with_an_average(dev):
         ({"l2": "0.1"}, "l2 must be a non-negative number, got '0.1'"),
         ({"clip_norm": 0}, "clip_norm must be a positive finite number, got 0"),
         ({"clip_value": -1}, "clip_value must be a positive finite number, got -1"),
-        ({"penalty": "max"}, "penalty must be 'mean' or 'sum', got 'max'"),
+        ({"penalty": "max"}, "penalty must be 'mean', 'sum' or 'batch', got 'max'"),
         ({"average": 1}, r"average must lie in \[0, 1\), got 1"),
     ],
 )

@@ -644,9 +644,16 @@ class Loss(Configurable):
         """Turn logits into predicted labels, in the form of :meth:`labels`."""
         raise NotImplementedError(f"{type(self).__name__} must define decide(ops, logits)")
 
-    def score(self, ops: ReferenceOps, logits: Array, labels: Array) -> Array:
-        """Measure how good predictions are, 1 at best: by default the accuracy."""
-        return self.correct(ops, logits, labels).mean()
+    def score(
+        self, ops: ReferenceOps, logits: Array, labels: Array, weights: Array | None = None
+    ) -> Array:
+        """Measure how good predictions are, 1 at best: by default the accuracy.
+
+        ``weights`` (n_samples,) are the samples' parts in it, which sum to 1; by default all count
+        the same. A loss that is evaluated without weights need not have them.
+        """
+        right = self.correct(ops, logits, labels)
+        return right.mean() if weights is None else (right * weights).sum()
 
     def correct(self, ops: ReferenceOps, logits: Array, labels: Array) -> Array:
         """Tell which samples are predicted right: bool (n_samples,)."""

@@ -277,7 +277,10 @@ class _Objective:
                 f"{self.X.dtype} {self.X.shape}, got {dX.dtype} {dX.shape}"
             )
         self.regularizer.apply(
-            device.ops, self.network, self.mean, self.regularizer.allocate(self.network)
+            device.ops,
+            self.network,
+            self.mean,
+            self.regularizer.allocate(self.network, len(self.X)),
         )
         found = {"X": device.to_host(dX).copy()}
         # In a network the layer before overwrites dX; a gradient that shares its memory would not

@@ -7,6 +7,7 @@ derivative is simply ``prediction - label``.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array, ReferenceOps
-from xpnet.nn.base import Loss, check_fraction
+from xpnet.nn.base import Loss, check_fraction, check_positive
 
 __all__ = ["MeanSquaredError", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "determination"]
 
@@ -32,17 +33,28 @@ class SigmoidCrossEntropy(Loss):
     ----------
     label_smoothing : float
         In [0, 1): ``Y`` is replaced by ``(1 - label_smoothing) Y + label_smoothing / 2``.
+    ceiling : float or None
+        The largest loss that one output is said to have, positive. The gradient is still ``A - Y``.
 
     Raises
     ------
     ValueError
-        If it is out of range.
+        If one of them is out of range.
+
+    Notes
+    -----
+    With a ceiling the loss that is stated is ``sum_j min(softplus(Z_j) - Y_j Z_j, ceiling)``, and
+    the gradient that of the loss without it. scikit-learn does the same: it states the loss of
+    probabilities that it has clipped to ``[eps, 1 - eps]``, and steps along ``A - Y``, which knows
+    nothing of that. ``ceiling = -log(eps)``, 36.04 in float64, gives its numbers where labels are 0
+    or 1.
     """
 
     name = "sigmoid_cross_entropy"
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(self, label_smoothing: float = 0.0, ceiling: float | None = None) -> None:
         self.label_smoothing = check_fraction("label_smoothing", label_smoothing)
+        self.ceiling = None if ceiling is None else check_positive("ceiling", ceiling)
 
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
@@ -68,7 +80,8 @@ class SigmoidCrossEntropy(Loss):
         weights: Array | None = None,
     ) -> None:
         """Compute the losses, their mean and its gradient."""
-        ops.sigmoid_cross_entropy(logits, labels, losses, dlogits, weights, self.label_smoothing)
+        options = (self.label_smoothing, _number(self.ceiling))
+        ops.sigmoid_cross_entropy(logits, labels, losses, dlogits, weights, *options)
         ops.mean(losses, weights, out=mean)
 
     def probabilities(self, ops: ReferenceOps, logits: Array) -> Array:
@@ -101,11 +114,18 @@ class SoftmaxCrossEntropy(Loss):
     ----------
     label_smoothing : float
         In [0, 1).
+    ceiling : float or None
+        The largest loss that one sample is said to have, positive. The gradient is still ``P - T``.
 
     Raises
     ------
     ValueError
-        If it is out of range.
+        If one of them is out of range.
+
+    Notes
+    -----
+    With a ceiling the loss that is stated is ``min(-log P_y, ceiling)``, and the gradient that of
+    the loss without it, as in scikit-learn; see :class:`SigmoidCrossEntropy`.
 
     References
     ----------
@@ -115,8 +135,9 @@ class SoftmaxCrossEntropy(Loss):
 
     name = "softmax_cross_entropy"
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(self, label_smoothing: float = 0.0, ceiling: float | None = None) -> None:
         self.label_smoothing = check_fraction("label_smoothing", label_smoothing)
+        self.ceiling = None if ceiling is None else check_positive("ceiling", ceiling)
 
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
@@ -147,7 +168,8 @@ class SoftmaxCrossEntropy(Loss):
         weights: Array | None = None,
     ) -> None:
         """Compute the losses, their mean and its gradient."""
-        ops.softmax_cross_entropy(logits, labels, losses, dlogits, weights, self.label_smoothing)
+        options = (self.label_smoothing, _number(self.ceiling))
+        ops.softmax_cross_entropy(logits, labels, losses, dlogits, weights, *options)
         ops.mean(losses, weights, out=mean)
 
     def probabilities(self, ops: ReferenceOps, logits: Array) -> Array:
@@ -199,15 +221,19 @@ class MeanSquaredError(Loss):
         del ops
         return logits
 
-    def score(self, ops: ReferenceOps, logits: Array, labels: Array) -> Array:
+    def score(
+        self, ops: ReferenceOps, logits: Array, labels: Array, weights: Array | None = None
+    ) -> Array:
         """Coefficient of determination, ``R^2 = 1 - SS_residual / SS_total``, the outputs' mean.
 
         An output whose target is constant scores 1 where it is met and else 0, as in scikit-learn.
         """
-        return determination(ops.xp, logits, labels).mean()
+        return determination(ops.xp, logits, labels, weights).mean()
 
 
-def determination(xp: Any, predictions: Array, targets: Array) -> Array:
+def determination(
+    xp: Any, predictions: Array, targets: Array, weights: Array | None = None
+) -> Array:
     """Coefficient of determination of each output; see :meth:`MeanSquaredError.score`.
 
     Parameters
@@ -215,6 +241,8 @@ def determination(xp: Any, predictions: Array, targets: Array) -> Array:
     xp : module
         NumPy or CuPy.
     predictions, targets : arrays (n_samples, n_outputs)
+    weights : array (n_samples,), optional
+        The samples' parts, which sum to 1; by default all count the same.
 
     Returns
     -------
@@ -227,11 +255,20 @@ def determination(xp: Any, predictions: Array, targets: Array) -> Array:
     is_constant = size == 0
     unit = xp.where(is_constant, 1.0, size)
     targets, predictions = (targets - first) / unit, (predictions - first) / unit
-    residual = xp.square(predictions - targets).sum(axis=0)
-    total = xp.square(targets - targets.mean(axis=0)).sum(axis=0)
+    if weights is None:
+        residual = xp.square(predictions - targets).sum(axis=0)
+        total = xp.square(targets - targets.mean(axis=0)).sum(axis=0)
+    else:
+        parts = weights.astype("float64")[:, None]
+        residual = (parts * xp.square(predictions - targets)).sum(axis=0)
+        total = (parts * xp.square(targets - (parts * targets).sum(axis=0))).sum(axis=0)
     of_constant = xp.where(residual == 0, 1.0, 0.0)
     R2 = 1 - residual / xp.where(is_constant, 1.0, total)
     return xp.where(is_constant, of_constant, R2)
+
+
+def _number(ceiling: float | None) -> float:
+    return math.inf if ceiling is None else ceiling
 
 
 def _in_columns(device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, name: str) -> Array:

@@ -49,6 +49,8 @@ class Network:
     values : mapping of str to array_like, optional
         The first values of parameters and statistics by name, ``layers.<i>.<name>``, instead of
         draws.
+    stream : WeightStream, optional
+        Where the first values are drawn from, in place of one that ``seed`` and ``rng`` say.
 
     Attributes
     ----------
@@ -83,6 +85,7 @@ class Network:
         seed: int | None = 0,
         rng: str = "numpy",
         values: Mapping[str, Any] | None = None,
+        stream: WeightStream | None = None,
     ) -> None:
         if isinstance(layers, (str, dict)) or not isinstance(layers, Iterable):
             raise TypeError(f"layers must be a list of layers, got {layers!r}")
@@ -94,7 +97,7 @@ class Network:
         self.device = make_device(device)
         self.rng = rng
         self.seed = secrets.randbits(32) if seed is None else check_seed(seed)
-        stream = weight_stream(self.seed, rng)
+        of_seed = weight_stream(self.seed, rng)
         attached: list[Layer] = []
         try:
             self._widths = [self.n_features]
@@ -106,7 +109,7 @@ class Network:
             self._spans, self.n_decayed, size = self._lay_out()
             self._statistic_spans = self._lay_out_statistics()
             with self.device.activate():
-                self._bind(self._first_values(size, stream, values))
+                self._bind(self._first_values(size, stream or of_seed, values))
                 self._bind_statistics(values)
                 self._try_out()
         except BaseException:

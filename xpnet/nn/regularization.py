@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+
 from xpnet.kernels.reference import Array, ReferenceOps
 from xpnet.nn.base import Cache, check_fraction, check_positive
 from xpnet.nn.network import LINE, Network
@@ -33,6 +35,10 @@ class Regularizer:
         Coefficients of the penalties, at least 0.
     clip_value, clip_norm : float or None
         Positive; None for no clipping.
+    per_batch : bool
+        Whether the penalties are added to the sum of a batch's losses, before it is divided by the
+        number of its samples, or the sum of their weights: ``l1`` and ``l2`` are divided by that,
+        and so are larger in a smaller batch, as they are in scikit-learn's networks.
 
     Raises
     ------
@@ -58,7 +64,9 @@ class Regularizer:
         l2: float = 0.0,
         clip_value: float | None = None,
         clip_norm: float | None = None,
+        per_batch: bool = False,
     ) -> None:
+        self.per_batch = per_batch
         self.l1 = check_positive("l1", l1, zero=True)
         self.l2 = check_positive("l2", l2, zero=True)
         self.clip_value = None if clip_value is None else check_positive("clip_value", clip_value)
@@ -74,21 +82,33 @@ class Regularizer:
         """Whether there is anything to do at all."""
         return self.has_penalty or self.clip_value is not None or self.clip_norm is not None
 
-    def allocate(self, network: Network) -> Cache:
-        """Make the buffers for a network, with its device active."""
+    def allocate(self, network: Network, batch_size: int) -> Cache:
+        """Make the buffers for a network and batches of one size, with its device active."""
         xp, dtype = network.device.xp, network.dtype
         cache = Cache(
             sums=xp.empty(LINE, dtype=dtype),
             ones=xp.ones(LINE, dtype=dtype),
             penalty=xp.zeros(1, dtype=dtype),
             factor=xp.empty(1, dtype=dtype),
+            of_penalty=xp.full(1, 1 / batch_size if self.per_batch else 1.0, dtype=dtype),
         )
+        if self.per_batch:
+            cache.of_samples = xp.ones(batch_size, dtype=dtype)
+            cache.total = xp.empty(1, dtype=dtype)
         cache.weights = _rows(network.parameters[: network.n_decayed])
         cache.dW = _rows(network.gradients[: network.n_decayed])
         cache.gradient = _rows(network.gradients)
         return cache
 
-    def apply(self, ops: ReferenceOps, network: Network, cost: Array, cache: Cache) -> None:
+    def apply(
+        self,
+        ops: ReferenceOps,
+        network: Network,
+        cost: Array,
+        cache: Cache,
+        weights: Array | None = None,
+        shares: Array | None = None,
+    ) -> None:
         """Change the network's gradients, and add the penalty to the cost, in place.
 
         Parameters
@@ -98,10 +118,17 @@ class Regularizer:
         cost : array (1,)
         cache : Cache
             From :meth:`allocate`.
+        weights, shares : arrays (n_samples,), optional
+            How much the samples of the batch count, and their parts in its mean; by default all
+            count the same.
         """
         if self.has_penalty and network.n_decayed:
+            if self.per_batch and weights is not None:
+                self._divide(ops, cache, weights, shares)
             ops.penalty_grad(
-                cache.dW, cache.weights, self.l1, self.l2, out=cache.dW, penalty=cache.sums
+                *(cache.dW, cache.weights, cache.of_penalty, self.l1, self.l2),
+                out=cache.dW,
+                penalty=cache.sums,
             )
             ops.mean(cache.sums, cache.ones, out=cache.penalty)  # with weights 1: the sum
             ops.xp.add(cost, cache.penalty, out=cost)
@@ -111,6 +138,16 @@ class Regularizer:
             ops.square_sum(cache.gradient, out=cache.sums)
             ops.clip_factor(cache.sums, self.clip_norm, out=cache.factor)
             ops.scale(network.gradients, cache.factor, out=network.gradients)
+
+    def _divide(
+        self, ops: ReferenceOps, cache: Cache, weights: Array, shares: Array | None
+    ) -> None:
+        """Set the penalties' factor, 1 over the sum of the weights; 0 where that is 0."""
+        xp, smallest = ops.xp, np.finfo(weights.dtype).tiny
+        ops.mean(weights, cache.of_samples, out=cache.total)  # with weights 1: the sum
+        xp.maximum(cache.total, smallest, out=cache.total)
+        ops.mean(shares, cache.of_samples, out=cache.of_penalty)  # 1, or 0 where nothing counts
+        xp.divide(cache.of_penalty, cache.total, out=cache.of_penalty)
 
 
 def _rows(flat: Array) -> Array:

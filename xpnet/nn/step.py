@@ -138,7 +138,7 @@ class TrainingStep:
         # What there is nothing to do for costs nothing, not even a call.
         self._regularizer = regularizer if regularizer and regularizer.is_needed else None
         if self._regularizer is not None:
-            self._buffers = self._regularizer.allocate(network)
+            self._buffers = self._regularizer.allocate(network, self.batch_size)
         self._has_constraints = any(layer.has_constraint for layer in network.layers)
         self._average = average
         self._n_decay = (network.n_decayed,) if "weight_decay" in state else ()
@@ -181,7 +181,8 @@ class TrainingStep:
         )
         network.backward(self._dlogits, self._caches)
         if self._regularizer is not None:
-            self._regularizer.apply(ops, network, self.loss_value, self._buffers)
+            of_batch = () if self._of_batch is None else (self._of_batch, *weighted)
+            self._regularizer.apply(ops, network, self.loss_value, self._buffers, *of_batch)
         self._optimizer.update(
             ops, network.parameters, network.gradients, self._state, *self._n_decay
         )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from xpnet.training.checkpoint import load_network, save_network
 from xpnet.training.history import History, Report
 from xpnet.training.interruption import Interruption
+from xpnet.training.lbfgs import minimize
 from xpnet.training.loop import DivergenceError, evaluate, fit
 from xpnet.training.model import Model, load_model, save_model
+from xpnet.training.state import TrainingState
 from xpnet.training.stopping import EarlyStopping
 
 __all__ = [
@@ -16,10 +18,12 @@ __all__ = [
     "Interruption",
     "Model",
     "Report",
+    "TrainingState",
     "evaluate",
     "fit",
     "load_model",
     "load_network",
+    "minimize",
     "save_model",
     "save_network",
 ]

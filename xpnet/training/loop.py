@@ -26,12 +26,14 @@ from xpnet.training.history import History, Report
 from xpnet.training.interruption import Interruption
 from xpnet.training.pace import make_pace
 from xpnet.training.rates import Rates
+from xpnet.training.state import TrainingState, check_state
 from xpnet.training.stopping import Best, EarlyStopping
 from xpnet.training.weights import sample_weights
 
-__all__ = ["DivergenceError", "OnReport", "evaluate", "fit"]
+__all__ = ["DivergenceError", "OnReport", "Order", "evaluate", "fit", "samples"]
 
-OnReport: TypeAlias = Callable[[Report], None]
+OnReport: TypeAlias = Callable[[Report], Any]
+Order: TypeAlias = Callable[[int], npt.NDArray[np.int64]]
 _CAPACITY = 65_536  # losses that wait on the device between two reports
 _SCORED = 10_000  # training samples that a report's accuracy is measured on
 _PIECE = 1024  # how many of them are copied at a time
@@ -80,7 +82,7 @@ def fit(
     epochs: int,
     batch_size: int | None = None,
     divide_by: float | None = None,
-    shuffle: bool = True,
+    shuffle: bool | Order = True,
     seed: int | None = None,
     schedule: str | dict[str, Any] | Schedule = "constant",
     sample_weight: Any = None,
@@ -94,7 +96,8 @@ def fit(
     augmentation: Sequence[str | dict[str, Any] | Augmentation] = (),
     image_shape: tuple[int, ...] | None = None,
     early_stopping: EarlyStopping | None = None,
-    validation: tuple[Any, Any] | None = None,
+    validation: tuple[Any, Any] | tuple[Any, Any, Any] | None = None,
+    state: TrainingState | None = None,
     train_accuracy: bool = False,
     capture: bool | None = None,
     report_every: int = 1,
@@ -126,9 +129,10 @@ def fit(
     divide_by : float or None
         What bytes are divided by, of ``X`` and of the validation data: 255 brings pixels to
         [0, 1]. Only for bytes, and not for sparse ones.
-    shuffle : bool
-        Whether each epoch visits the samples in a new random order. On a full batch there is no
-        order.
+    shuffle : bool or callable
+        Whether each epoch visits the samples in a new random order; or a function that is called
+        once an epoch, with its number from 0, and gives the order, an int64 array of the indices 0
+        to n_samples - 1. On a full batch there is no order.
     seed : int or None
         Seed of the order, and of what layers draw; None takes the network's seed. A network with
         ``rng="numpy-legacy"`` visits the samples as the course does: in epoch k, from 0, in the
@@ -142,9 +146,12 @@ def fit(
         is ``n / (n_classes n_of_the_class)``, so that all classes weigh the same.
     l1, l2 : float
         Coefficients of penalties on the weights; see :class:`xpnet.nn.Regularizer`.
-    penalty : {"mean", "sum"}
-        What the penalties are added to: the mean of the losses, or, as the course has it, their sum
-        over the training samples, before it is divided by their number (the sum of their weights).
+    penalty : {"mean", "sum", "batch"}
+        What the penalties are added to: the mean of the losses; or, as the course has it, their sum
+        over the training samples, before it is divided by their number (the sum of their weights);
+        or, as scikit-learn's networks have it, their sum over the batch, before it is divided by
+        the number of the batch (the sum of its weights). With the last, a report's cost is the mean
+        of the batches' costs by their numbers of samples, also where samples have weights.
     clip_value, clip_norm : float or None
         Bounds of the gradient; see :class:`xpnet.nn.Regularizer`.
     average : float or None
@@ -158,9 +165,12 @@ def fit(
         sample lie; augmentations of images need it.
     early_stopping : EarlyStopping, optional
         When to stop before the last epoch.
-    validation : tuple (X, y) or None
-        Evaluated at every report. It has no influence on the training but through
-        ``early_stopping`` and a schedule that watches it. Its ``X``, too, may be sparse.
+    validation : tuple (X, y) or (X, y, sample_weight), or None
+        Evaluated at every report, with weights as for training. It has no influence on the training
+        but through ``early_stopping`` and a schedule that watches it. Its ``X`` may be sparse, too.
+    state : TrainingState, optional
+        What an earlier run with this network and an equal optimizer has left, to go on from; it is
+        changed in place. By default a new one, with which a run begins.
     capture : bool or None
         Whether steps are taken as CUDA graphs of many, which gives the same bits and takes a small
         network a fraction of the time. None does so on a GPU with fused kernels where the layers,
@@ -175,7 +185,7 @@ def fit(
     report_every : int
         Epochs between reports. The first and the last epoch are always reported.
     on_report : callable, optional
-        Called with each :class:`Report`.
+        Called with each :class:`Report`, the device being active. If it returns True, the run ends.
 
     Returns
     -------
@@ -213,50 +223,60 @@ def fit(
     if on_report is not None and not callable(on_report):
         raise ValueError(f"on_report must be callable, got {on_report!r}")
     seed = network.seed if seed is None else check_seed(seed)
-    if not isinstance(shuffle, bool):
-        raise ValueError(f"shuffle must be true or false, got {shuffle!r}")
+    if not isinstance(shuffle, bool) and not callable(shuffle):
+        raise ValueError(f"shuffle must be true, false or a function, got {shuffle!r}")
     if capture is not None and not isinstance(capture, bool):
         raise ValueError(f"capture must be true, false or None, got {capture!r}")
     if not isinstance(train_accuracy, bool):
         raise ValueError(f"train_accuracy must be true or false, got {train_accuracy!r}")
     if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
         raise ValueError(f"early_stopping must be an EarlyStopping, got {early_stopping!r}")
+    if state is not None:
+        state = check_state(state, network)
     if average is not None:
         average = check_fraction("average", average)
     if network.rng == "numpy-legacy":
         check_seed(seed, bits=32)
-    if penalty not in ("mean", "sum"):
-        raise ValueError(f"penalty must be 'mean' or 'sum', got {penalty!r}")
+    if penalty not in ("mean", "sum", "batch"):
+        raise ValueError(f"penalty must be 'mean', 'sum' or 'batch', got {penalty!r}")
     if not isinstance(augmentation, (list, tuple)):
         raise ValueError(f"augmentation must be a sequence of them, got {augmentation!r}")
     augmentations = [Augmentation.resolve(item) for item in augmentation]
     if image_shape is not None:
         image_shape = check_image_shape(image_shape, network.n_features)
     device = network.device
-    X_data, y_data = _samples(network, loss, X, y, "")
+    X_data, y_data = samples(network, loss, X, y, "")
     regularizer = Regularizer(l1=l1, l2=l2, clip_value=clip_value, clip_norm=clip_norm)
     weights, unit = sample_weights(
         sample_weight, class_weight, y_data, device, loss=loss, n_outputs=network.n_outputs
     )
-    if penalty == "sum" and regularizer.has_penalty:
-        total = len(X_data) if weights is None else float(weights.sum()) * unit
+    if penalty != "mean" and regularizer.has_penalty:
+        total = float(len(X_data)) if weights is None else float(weights.sum()) * unit
         if not 1e-300 < total < math.inf:
             raise ValueError(
-                f"the weights of the samples sum to {total:g}: penalty='sum' cannot divide by that"
+                f"the weights of the samples sum to {total:g}: penalty={penalty!r} cannot divide "
+                "by that"
             )
+        divisor = total if penalty == "sum" else unit
         regularizer = Regularizer(
-            l1=regularizer.l1 / total,
-            l2=regularizer.l2 / total,
+            l1=regularizer.l1 / divisor,
+            l2=regularizer.l2 / divisor,
             clip_value=clip_value,
             clip_norm=clip_norm,
+            per_batch=penalty == "batch",
         )
     divide_by = check_divisor(divide_by, X_data, network.dtype)
     held_out = None
     if validation is not None:
-        if not isinstance(validation, (tuple, list)) or len(validation) != 2:
-            raise ValueError(f"validation must be a pair (X, y), got {type(validation).__name__}")
-        held_out = _samples(network, loss, *validation, "validation ")
-        check_divisor(divide_by, held_out[0], network.dtype, name="validation X")
+        if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
+            raise ValueError(
+                "validation must be a pair (X, y), or with weights (X, y, sample_weight), got "
+                f"{type(validation).__name__}"
+            )
+        X_held_out, y_held_out = samples(network, loss, *validation[:2], "validation ")
+        check_divisor(divide_by, X_held_out, network.dtype, name="validation X")
+        shares = _shares(network, loss, y_held_out, *validation[2:])
+        held_out = X_held_out, y_held_out, shares
     n = len(X_data)
     if batch_size is not None and batch_size >= n:
         batch_size = None
@@ -276,14 +296,15 @@ def fit(
             raise ValueError(f"{name} watches train_accuracy: pass train_accuracy=True as well")
     callers_errstate = np.geterr()
     with device.activate(), Interruption() as interruption:
-        state = optimizer.init_state(device, network.parameters)
+        if state is None:
+            state = TrainingState.start(network, optimizer)
         averaged = None if average is None else MovingAverage(network, average)
         bind = functools.partial(
             TrainingStep,
             network,
             loss,
             optimizer,
-            state,
+            state.optimizer,
             X_data,
             y_data,
             divide_by=divide_by,
@@ -293,13 +314,13 @@ def fit(
             augmentations=augmentations,
             image_shape=image_shape,
             seed=seed,
-            counter=device.xp.zeros(1, dtype=np.int64),
+            counter=state.steps,
         )
         steps = _bind_steps(bind, n, batch_size)
         sizes, n_steps = [step.batch_size for step in steps], len(steps)
-        rates = Rates(schedule, optimizer.learning_rate, state, epochs, n_steps, network)
+        rates = Rates(schedule, optimizer.learning_rate, state.optimizer, epochs, n_steps, network)
         best = None if early_stopping is None else Best(early_stopping, network, averaged)
-        recorder = _Recorder(network, state, min(report_every, epochs) * n_steps)
+        recorder = _Recorder(network, state.optimizer, min(report_every, epochs) * n_steps)
         recorder.history.score_name = loss.score_name
         order, visited = device.asarray(np.arange(n), name="order"), np.arange(n)
         scored = _scored(device, n, seed) if train_accuracy else None
@@ -307,11 +328,14 @@ def fit(
         pace = make_pace(steps, rates, capture, parts)
         try:
             for epoch in range(epochs):
-                if shuffle and batch_size is not None:
+                if callable(shuffle):
+                    visited = _check_order(shuffle(epoch), n)
+                elif shuffle and batch_size is not None:
                     visited = epoch_order(n, seed, epoch, network.rng)
+                if shuffle and batch_size is not None:
                     order = device.asarray(visited, name="order")
                 rates.begin_epoch(epoch)
-                counts = _counts(steps, weights, visited)
+                counts = _counts(steps, None if penalty == "batch" else weights, visited)
                 number = 0
                 while number < n_steps:
                     n_taken, losses = pace.take(number, order)
@@ -329,14 +353,15 @@ def fit(
                         if held_out is not None:
                             scores = _evaluate(network, loss, *held_out, divide_by)
                         if train_accuracy:
-                            fitted = _evaluate(network, loss, X_data, y_data, divide_by, scored)[1]
+                            data = X_data, y_data, None
+                            fitted = _evaluate(network, loss, *data, divide_by, scored)[1]
                         report = recorder.report(epoch, cost_of_epoch, scores, fitted)
                         if schedule.monitor is not None:
                             schedule.observe(getattr(report, schedule.monitor))
                         stops = best is not None and best.is_time_to_stop(report)
                         if on_report is not None:
                             with np.errstate(**callers_errstate):
-                                on_report(report)
+                                stops |= on_report(report) is True
                     recorder.resume()
                     if interruption.is_requested():
                         recorder.history.interrupted = is_cut_short or epoch < epochs - 1
@@ -379,6 +404,7 @@ def evaluate(
     y: Any,
     *,
     divide_by: float | None = None,
+    sample_weight: Any = None,
 ) -> tuple[float, float]:
     """Compute the mean loss and the accuracy on a data set.
 
@@ -393,6 +419,8 @@ def evaluate(
         Labels, as the loss asks for them.
     divide_by : float or None
         As for :func:`fit`.
+    sample_weight : array_like (n_samples,), optional
+        How much each sample counts, in the mean loss and in the accuracy.
 
     Returns
     -------
@@ -408,8 +436,9 @@ def evaluate(
         If the data do not fit the network.
     """
     loss = Loss.resolve(loss)
-    X_data, y_data = _samples(network, loss, X, y, "")
-    return _evaluate(network, loss, X_data, y_data, divide_by)
+    X_data, y_data = samples(network, loss, X, y, "")
+    shares = _shares(network, loss, y_data, sample_weight)
+    return _evaluate(network, loss, X_data, y_data, shares, divide_by)
 
 
 def _bind_steps(
@@ -531,10 +560,14 @@ def _evaluate(
     loss: Loss,
     X: Array | SparseSamples,
     y: Array,
+    shares: Array | None,
     divide_by: float | None,
     chosen: Array | None = None,
 ) -> tuple[float, float]:
-    """Give the mean loss and the accuracy on all samples, or on those that are chosen."""
+    """Give the mean loss and the accuracy on all samples, or on those that are chosen.
+
+    ``shares`` are the samples' parts in both.
+    """
     device = network.device
     with device.activate():
         if chosen is None:
@@ -548,12 +581,13 @@ def _evaluate(
             y = y[chosen]
         losses = device.xp.empty(len(logits), dtype=network.dtype)
         mean = device.xp.empty(1, dtype=network.dtype)
-        loss.forward(device.ops, logits, y, losses, mean)
-        score = loss.score(device.ops, logits, y)
+        weighted = () if shares is None else (shares,)
+        loss.forward(device.ops, logits, y, losses, mean, None, *weighted)
+        score = loss.score(device.ops, logits, y, *weighted)
         return float(device.to_host(mean)[0]), float(device.to_host(score))
 
 
-def _samples(
+def samples(
     network: Network, loss: Loss, X: Any, y: Any, prefix: str
 ) -> tuple[Array | SparseSamples, Array]:
     """Bring samples and labels over the border, checked; bytes stay bytes, sparse ones sparse."""
@@ -578,6 +612,25 @@ def _samples(
             f"{len(y_data)} labels"
         )
     return X_data, y_data
+
+
+def _shares(network: Network, loss: Loss, labels: Array, sample_weight: Any = None) -> Array | None:
+    """Give the parts in the mean of samples that do not count the same, in the network's dtype."""
+    device, n_outputs = network.device, network.n_outputs
+    weights, _ = sample_weights(sample_weight, None, labels, device, loss=loss, n_outputs=n_outputs)
+    if weights is None:
+        return None
+    return device.asarray(weights / weights.sum(), network.dtype, name="sample_weight")
+
+
+def _check_order(order: Any, n: int) -> npt.NDArray[np.int64]:
+    """Return an order of the samples if it is one, or raise a ValueError."""
+    found = np.asarray(order)
+    is_order = found.shape == (n,) and found.dtype.kind in "iu"
+    is_order = is_order and found.min() >= 0 and found.max() < n
+    if not is_order or not (np.bincount(found, minlength=n) == 1).all():
+        raise ValueError(f"shuffle must give the indices 0 to {n - 1} in some order, got {order!r}")
+    return found.astype(np.int64, copy=False)
 
 
 def _scored(device: Device, n: int, seed: int) -> Array | None:

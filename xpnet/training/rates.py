@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from xpnet.kernels.reference import Array
@@ -52,7 +54,7 @@ class Rates:
         self._n_epochs, self._n_steps = n_epochs, n_steps
         self._device, self._dtype = network.device, network.dtype
         self.by_step: Array | None = None
-        self._current = 1.0
+        self._current = math.nan  # so that what an earlier run has left is overwritten
 
     def begin_epoch(self, epoch: int) -> None:
         """Set the rate of an epoch, or get those of its steps ready."""

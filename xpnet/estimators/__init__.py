@@ -1,0 +1,8 @@
+"""The scikit-learn face: estimators with scikit-learn's parameters over xpnet's networks."""
+
+from __future__ import annotations
+
+from xpnet.estimators.logistic import LogisticRegression
+from xpnet.estimators.mlp import MLPClassifier, MLPRegressor
+
+__all__ = ["LogisticRegression", "MLPClassifier", "MLPRegressor"]

@@ -1,0 +1,704 @@
+"""What the estimators share: parameters, the network that they stand for, and its training."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.callback import CallbackSupportMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import check_scoring, get_scorer_names
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.optimize import _check_optimize_result
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from xpnet.device import Device
+from xpnet.device import device as make_device
+from xpnet.estimators.progress import Epochs, Task
+from xpnet.estimators.rules import Held, Order, Patience, Rate, glorot_bound
+from xpnet.kernels.reference import ReferenceOps
+from xpnet.nn import (
+    Adam,
+    BatchNorm,
+    Dense,
+    Dropout,
+    Momentum,
+    Nesterov,
+    Network,
+)
+from xpnet.nn.base import Activation, Initializer, Layer, Loss, Optimizer, Schedule
+from xpnet.random import RandomStateStream
+from xpnet.training import DivergenceError, TrainingState, fit, minimize
+
+__all__ = ["NetworkEstimator"]
+
+_STOCHASTIC = ("sgd", "adam")
+# scikit-learn's names of what is known here by another.
+_ACTIVATIONS = {"logistic": "sigmoid"}
+_SOLVERS_OWN = (
+    "dropout",
+    "batch_norm",
+    "max_norm",
+    "weight_decay",
+    "clip_norm",
+    "optimizer",
+    "schedule",
+)
+
+
+class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
+    """An estimator that trains a :class:`xpnet.nn.Network` by scikit-learn's rules.
+
+    A subclass says by attributes of these names, which may be its parameters or constants, what its
+    network is and how it is trained; by :meth:`_targets` what labels are to the network; by
+    :meth:`_loss` what it is trained on.
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [
+            StrOptions({"logistic", *Activation.known()}),
+            Activation,
+            dict,
+            "array-like",
+        ],
+        "solver": [StrOptions({"lbfgs", *_STOCHASTIC})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [
+            Interval(Integral, 1, None, closed="left"),
+            Options(Real, {np.inf}),
+        ],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "device": [None, str, Device],
+        "precision": [None, StrOptions({"float32", "float64", "tf32"})],
+        "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],
+        "batch_norm": ["boolean"],
+        "initialization": [
+            None,
+            StrOptions({"auto", *Initializer.known()}),
+            Initializer,
+            dict,
+        ],
+        "optimizer": [None, StrOptions(set(Optimizer.known())), Optimizer, dict],
+        "schedule": [None, StrOptions(set(Schedule.known())), Schedule, dict],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "max_norm": [None, Interval(Real, 0, None, closed="neither")],
+        "clip_norm": [None, Interval(Real, 0, None, closed="neither")],
+        "scoring": [None, StrOptions({"loss", *get_scorer_names()}), callable],
+        "warm_start_optimizer": ["boolean"],
+    }
+
+    # What an estimator that has no such parameter does.
+    hidden_layer_sizes: Any = ()
+    activation: Any = "identity"
+    alpha: float
+    batch_size: Any = "auto"
+    learning_rate: str = "constant"
+    learning_rate_init: float = 0.001
+    power_t: float = 0.5
+    shuffle: bool = True
+    momentum: float = 0.9
+    nesterovs_momentum: bool = True
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    n_iter_no_change: float = 10
+    max_fun: int = 15000
+    fit_intercept: bool = True
+    class_weight: Any = None
+    dropout: Any = 0.0
+    batch_norm: bool = False
+    initialization: Any = None
+    optimizer: Any = None
+    schedule: Any = None
+    weight_decay: float = 0.0
+    max_norm: float | None = None
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    scoring: Any = None
+    warm_start_optimizer: bool = False
+    solver: str
+    max_iter: int
+    tol: float
+    verbose: Any
+    random_state: Any
+    warm_start: bool
+    device: Any
+    precision: str | None
+    network_: Network
+
+    # What subclasses say.
+
+    def _targets(self, y: Any, *, incremental: bool) -> npt.NDArray[Any]:
+        """Check labels against those of earlier calls and give them in columns."""
+        raise NotImplementedError
+
+    def _labels(self, targets: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Give targets in the form that the loss takes."""
+        raise NotImplementedError
+
+    def _loss(self, dtype: np.dtype[Any]) -> Loss:
+        """Make the loss."""
+        raise NotImplementedError
+
+    def _out_activation(self) -> str:
+        """Name what follows the last layer, as scikit-learn calls it."""
+        raise NotImplementedError
+
+    def _check_options(self) -> None:
+        """Refuse what cannot be had together."""
+        if self.solver != "lbfgs":
+            return
+        defaults = {name: getattr(NetworkEstimator, name) for name in _SOLVERS_OWN}
+        for name, default in defaults.items():
+            value = getattr(self, name)
+            is_default = value is default or (np.ndim(value) == 0 and value == default)
+            if name == "dropout" and np.ndim(value) == 1:
+                is_default = not np.any(np.asarray(value, dtype=float))
+            if not is_default:
+                raise ValueError(
+                    f"solver='lbfgs' minimises a function of the weights alone, in steps of its "
+                    f"own: {name} must be {default!r} with it, got {value!r}; choose "
+                    "solver='adam' or 'sgd'"
+                )
+
+    # The network.
+
+    def _units(self) -> list[int]:
+        """Give the units of the hidden layers."""
+        sizes = self.hidden_layer_sizes
+        units = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+        if any(
+            isinstance(n, (bool, np.bool_)) or not isinstance(n, Integral) or n <= 0 for n in units
+        ):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {units}.")
+        return [int(n) for n in units]
+
+    def _per_layer(self, name: str, n_hidden: int) -> list[Any]:
+        """Give a parameter's value for each hidden layer."""
+        value = getattr(self, name)
+        if isinstance(value, (str, dict, Layer)) or np.ndim(value) == 0:
+            return [value] * n_hidden
+        if len(value) != n_hidden:
+            raise ValueError(
+                f"{name} must be one for all hidden layers or one for each of the {n_hidden}, got "
+                f"{len(value)}: {value!r}"
+            )
+        return list(value)
+
+    def _layers(self, n_features: int, n_outputs: int) -> list[Layer]:
+        """Make the layers."""
+        units = self._units()
+        activations = [
+            _resolved("activation", Activation, _ACTIVATIONS.get(spec, spec))
+            if isinstance(spec, str)
+            else _resolved("activation", Activation, spec)
+            for spec in self._per_layer("activation", len(units))
+        ]
+        rates = self._per_layer("dropout", len(units))
+        widths = [n_features, *units, n_outputs]
+        layers: list[Layer] = []
+        for number, (n, f, rate) in enumerate(zip(units, activations, rates, strict=True)):
+            dense = functools.partial(Dense, n, max_norm=self.max_norm)
+            drawn = self._drawn(widths[number], n, f)
+            if self.batch_norm:
+                drawn.pop("bias_init", None)
+                layers += [
+                    dense(bias=False, **drawn),
+                    BatchNorm(unbiased=False),
+                    f.clone(),
+                ]
+            else:
+                layers.append(dense(f, **drawn))
+            if not 0 <= rate < 1:
+                raise ValueError(f"dropout must lie in [0, 1), got {self.dropout!r}")
+            if rate:
+                layers.append(Dropout(float(rate)))
+        last = activations[-1] if activations else _output_of(self.activation)
+        drawn = self._drawn(widths[-2], n_outputs, last)
+        if not self.fit_intercept:
+            drawn.pop("bias_init", None)
+        layers.append(Dense(n_outputs, bias=self.fit_intercept, **drawn))
+        return layers
+
+    def _drawn(self, fan_in: int, fan_out: int, f: Activation) -> dict[str, Any]:
+        """Say how a layer's weights and biases are drawn."""
+        if self.initialization is not None:
+            if self.initialization == "auto":
+                return {"init": f.default_init}
+            init = _resolved("initialization", Initializer, self.initialization)
+            return {"init": init.for_activation(f)}
+        bound = glorot_bound(fan_in, fan_out, sigmoid=f.name == "sigmoid")
+        uniform = {"type": "uniform", "limit": bound}
+        return {"init": uniform, "bias_init": uniform}
+
+    def _dtype(self, X: Any) -> np.dtype[Any]:
+        if self.precision is None:
+            return np.dtype(np.float64 if self.solver == "lbfgs" else X.dtype)
+        return np.dtype("float64" if self.precision == "float64" else "float32")
+
+    def _make_network(self, X: Any, n_outputs: int, *, is_first: bool) -> Network:
+        """Make the network, with weights drawn or those of the last fit."""
+        given = None if self.precision == "float64" else self.precision
+        device = make_device(self.device, precision=given)
+        dtype, layers = self._dtype(X), self._layers(X.shape[1], n_outputs)
+        make = functools.partial(Network, n_features=X.shape[1], device=device, dtype=dtype)
+        if is_first:
+            return make(layers, stream=RandomStateStream(self._random_state))
+        old = self.network_
+        is_same = [layer.get_config() for layer in layers] == [
+            layer.get_config() for layer in old.layers
+        ]
+        same_place = (old.dtype, old.device.name) == (dtype, device.name)
+        if is_same and same_place:
+            return old
+        if is_same:
+            return old.copy(device=device, dtype=dtype)
+        try:
+            return make(layers, values=_values(old))
+        except ValueError as error:
+            raise ValueError(
+                f"the network of the last fit, {old!r}, has other weights than these parameters "
+                "ask for: fit with warm_start=False"
+            ) from error
+
+    # Fitting.
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        validation: tuple[Any, Any, Any] = (None, None, None),
+        incremental: bool = False,
+    ) -> Self:
+        self._check_options()
+        self._units()
+        is_first = not hasattr(self, "network_") or not (self.warm_start or incremental)
+        if self.early_stopping and incremental:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        X, y = self._validate(X, y, reset=is_first)
+        y_given = y
+        targets = self._targets(y, incremental=incremental)
+        sample_weight = self._weigh(X, y, sample_weight, incremental=incremental)
+        held_out = self._held_out(*validation)
+        self.n_outputs_ = targets.shape[1]
+        self._random_state = check_random_state(self.random_state)
+        network = self._make_network(X, self.n_outputs_, is_first=is_first)
+        if is_first:
+            self._begin(network)
+        self.network_ = network
+        self.device_ = network.device.name
+        if self.solver == "lbfgs":
+            self._fit_lbfgs(X, targets, sample_weight)
+        else:
+            self._fit_stochastic(X, targets, y_given, sample_weight, held_out, incremental)
+        return self
+
+    def _validate(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse=["csr", "csc"],
+            multi_output=True,
+            y_numeric=not is_classifier(self),
+            dtype=(np.float64, np.float32),
+            reset=reset,
+        )
+        return X, y
+
+    def _weigh(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> Any:
+        """Check the weights of samples."""
+        del y, incremental
+        if sample_weight is None:
+            return None
+        return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+
+    def _held_out(self, X_val: Any, y_val: Any, sample_weight_val: Any) -> Any:
+        """Check validation data of the caller's own."""
+        if (X_val is None) != (y_val is None):
+            raise ValueError(
+                "X_val and y_val must be given together, got "
+                f"{'X_val' if y_val is None else 'y_val'} alone"
+            )
+        if X_val is None:
+            if sample_weight_val is not None:
+                raise ValueError("sample_weight_val must go with X_val and y_val, got it alone")
+            return None
+        if self.solver == "lbfgs":
+            raise ValueError(
+                "X_val is for solver='adam' and 'sgd', whose epochs it is evaluated after, got "
+                "solver='lbfgs'"
+            )
+        X_val, y_val = self._validate(X_val, y_val, reset=False)
+        if sample_weight_val is not None:
+            sample_weight_val = _check_sample_weight(
+                sample_weight_val, X_val, dtype=np.float64, ensure_non_negative=True
+            )
+        return X_val, self._targets(y_val, incremental=True), y_val, sample_weight_val
+
+    def _begin(self, network: Network) -> None:
+        """Set what a first fit begins with."""
+        self.n_iter_: Any = 0
+        self.t_ = 0
+        self.n_layers_ = len(self._units()) + 2
+        self.out_activation_ = self._out_activation()
+        self.__dict__.pop("_state", None)
+        is_random = any(isinstance(layer, Dropout) for layer in network.layers)
+        self._seed = int(self._random_state.randint(2**31)) if is_random else 0
+        if self.solver in _STOCHASTIC:
+            self.loss_curve_: list[float] = []
+            self._patience = Patience(self.tol, self.n_iter_no_change)
+            self._best: Any = None
+            self.best_loss_ = None if self.early_stopping else np.inf
+            self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+            self.validation_loss_curve_: list[float] | None = None
+            self.best_validation_score_ = -np.inf if self.early_stopping else None
+
+    def _fit_lbfgs(self, X: Any, targets: npt.NDArray[Any], sample_weight: Any) -> None:
+        network = self.network_
+        task = Task.of(self, X, targets, sample_weight, self.max_iter)
+        if self.verbose:
+            print(f"L-BFGS, {network.n_parameters} parameters")
+
+        def note(cost: float) -> bool:
+            self.n_iter_ += 1
+            if self.verbose:
+                print(f"Iteration {self.n_iter_}, loss = {cost:.8f}")
+            return task.end_epoch(is_last=self.n_iter_ >= self.max_iter)
+
+        self.n_iter_ = 0
+        result = minimize(
+            network,
+            X,
+            self._labels(targets),
+            loss=self._loss(network.dtype),
+            max_iter=self.max_iter,
+            l2=self.alpha,
+            sample_weight=sample_weight,
+            options=self._lbfgs_options(),
+            on_iteration=note,
+        )
+        self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
+        self.loss_ = float(result.fun)
+        if not np.isfinite(result.x).all():
+            raise ValueError(_NON_FINITE)
+        task.end()
+
+    def _lbfgs_options(self) -> dict[str, Any]:
+        return {"maxfun": self.max_fun, "gtol": self.tol}
+
+    def _fit_stochastic(
+        self,
+        X: Any,
+        targets: npt.NDArray[Any],
+        y: Any,
+        sample_weight: Any,
+        held_out: Any,
+        incremental: bool,
+    ) -> None:
+        network = self.network_
+        optimizer, schedule, rate = self._rule(incremental)
+        if self.early_stopping and held_out is None:
+            X, targets, sample_weight, held_out = self._split(X, targets, y, sample_weight)
+        n_samples = X.shape[0]
+        labels = self._labels(targets)
+        validation = None
+        if held_out is not None:
+            X_val, targets_val, _, weights_val = held_out
+            validation = X_val, self._labels(targets_val), weights_val
+        epochs = 1 if incremental else self.max_iter
+        task = Task.of(self, X, targets, sample_weight, epochs)
+        monitor = Epochs(self, task, rate, held_out, n_samples, epochs, incremental=incremental)
+        try:
+            history = fit(
+                network,
+                X,
+                labels,
+                loss=self._loss(network.dtype),
+                optimizer=optimizer,
+                epochs=epochs,
+                batch_size=self._batch_size(n_samples),
+                shuffle=Order(n_samples, self._random_state) if self.shuffle else False,
+                seed=self._seed,
+                schedule=schedule,
+                sample_weight=sample_weight,
+                l2=self.alpha,
+                penalty="batch",
+                clip_norm=self.clip_norm,
+                validation=validation,
+                state=self._state,
+                on_report=monitor,
+            )
+        except DivergenceError as error:
+            raise ValueError(f"{_NON_FINITE} ({error})") from error
+        if history.interrupted:
+            warnings.warn("Training interrupted by user.", stacklevel=4)
+        elif self.n_iter_ == self.max_iter and not incremental and not monitor.has_stopped:
+            warnings.warn(
+                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
+                "optimization hasn't converged yet.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        if self.early_stopping and self._best is not None:
+            with network.device.activate():
+                for buffer, best in zip(
+                    (network.parameters, network.statistics), self._best, strict=True
+                ):
+                    buffer[...] = network.device.asarray(best)
+        task.end()
+
+    def _batch_size(self, n_samples: int) -> int:
+        if isinstance(self.batch_size, str):
+            return min(200, n_samples)
+        if self.batch_size > n_samples:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be "
+                "clipped",
+                stacklevel=5,
+            )
+        return min(int(self.batch_size), n_samples)
+
+    def _rule(self, incremental: bool) -> tuple[Optimizer, Schedule, Rate]:
+        """Make the optimizer and the schedule, and the state to go on from."""
+        rate = Rate(
+            float(self.learning_rate_init),
+            self.learning_rate if self.solver == "sgd" else "constant",
+            self.power_t,
+            float(self.learning_rate_init),
+        )
+        optimizer = self._optimizer()
+        goes_on = incremental or (self.warm_start and self.warm_start_optimizer)
+        old: TrainingState | None = getattr(self, "_state", None)
+        begun = TrainingState.start(self.network_, optimizer)
+        if goes_on and old is not None and begun.optimizer.keys() == old.optimizer.keys():
+            rate = self._rate if self._rate.initial == rate.initial else rate
+            self._state = old if old.network is self.network_ else old.moved_to(self.network_)
+        else:
+            self._state = begun
+        self._rate = rate
+        if self.schedule is not None:
+            return optimizer, _resolved("schedule", Schedule, self.schedule), rate
+        if self.optimizer is not None:
+            return optimizer, Schedule.resolve("constant"), rate
+        return optimizer, Held(rate), rate
+
+    def _optimizer(self) -> Optimizer:
+        decay = {"weight_decay": self.weight_decay} if self.weight_decay else {}
+        spec = self.optimizer
+        if isinstance(spec, str):
+            spec = {"type": spec, "learning_rate": self.learning_rate_init, **decay}
+        elif spec is not None and decay:
+            raise ValueError(
+                "weight_decay is for a solver or the name of an optimizer; give it to the "
+                f"optimizer itself, got weight_decay={self.weight_decay!r} beside {spec!r}"
+            )
+        if spec is not None:
+            return _resolved("optimizer", Optimizer, spec)
+        if self.solver == "adam":
+            return Adam(
+                self.learning_rate_init,
+                beta1=self.beta_1,
+                beta2=self.beta_2,
+                eps=self.epsilon,
+                epsilon_hat=True,
+                **decay,
+            )
+        kind = Nesterov if self.nesterovs_momentum else Momentum
+        return kind(self.learning_rate_init, beta=self.momentum, **decay)
+
+    def _split(
+        self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any
+    ) -> tuple[Any, npt.NDArray[Any], Any, Any]:
+        """Set samples aside for validation, as scikit-learn draws them."""
+        should_stratify = is_classifier(self) and self.n_outputs_ == 1
+        train, val = train_test_split(
+            np.arange(X.shape[0]),
+            random_state=self._random_state,
+            test_size=self.validation_fraction,
+            stratify=targets if should_stratify else None,
+        )
+        if len(val) < 2:
+            raise ValueError(
+                "The validation set is too small. Increase 'validation_fraction' "
+                "or the size of your dataset."
+            )
+        X = X.tocsr() if hasattr(X, "tocsr") else X
+        weights = (None, None)
+        if sample_weight is not None:
+            weights = sample_weight[train], sample_weight[val]
+        held_out = X[val], targets[val], y[val], weights[1]
+        return X[train], targets[train], weights[0], held_out
+
+    def _keep_best(self) -> None:
+        """Keep the parameters of the best epoch so far."""
+        network = self.network_
+        to_host = network.device.to_host
+        self._best = [to_host(a).copy() for a in (network.parameters, network.statistics)]
+
+    def _score_of(self, held_out: Any, report: Any) -> float:
+        """Give the score of an epoch on the validation data."""
+        if self.scoring is None:
+            return float(report.validation_accuracy)
+        if self.scoring == "loss":
+            return -float(report.validation_cost)
+        X_val, _, y_val, weights = held_out
+        scorer = check_scoring(self, scoring=self.scoring)
+        given = {} if weights is None else {"sample_weight": weights}
+        names = self.__dict__.pop("feature_names_in_", None)  # which the checked data have lost
+        try:
+            return float(scorer(self, X_val, y_val, **given))
+        finally:
+            if names is not None:
+                self.feature_names_in_ = names
+
+    # Predicting.
+
+    def _logits(self, X: Any) -> npt.NDArray[Any]:
+        """Check samples and give the network's output."""
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
+        logits: npt.NDArray[Any] = self.network_.predict(X)
+        return logits
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "network_" in vars(self)
+
+    # What has been learned.
+
+    @property
+    def coefs_(self) -> list[npt.NDArray[Any]]:
+        """The weight matrices, as they act in prediction."""
+        return [W for W, _ in self._affine()]
+
+    @coefs_.setter
+    def coefs_(self, values: Sequence[Any]) -> None:
+        self._put("coefs_", "W", values)
+
+    @property
+    def intercepts_(self) -> list[npt.NDArray[Any]]:
+        """The biases, as they act in prediction."""
+        return [b for _, b in self._affine()]
+
+    @intercepts_.setter
+    def intercepts_(self, values: Sequence[Any]) -> None:
+        self._put("intercepts_", "b", values)
+
+    def _affine(self) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+        """Give weights and biases layer by layer, batch normalisation folded in."""
+        if "network_" not in vars(self):
+            raise AttributeError(f"{type(self).__name__} is not fitted yet")
+        network = self.network_
+        to_host = network.device.to_host
+        found = []
+        for layer, after in zip(network.layers, [*network.layers[1:], None], strict=True):
+            if not isinstance(layer, Dense):
+                continue
+            W = to_host(layer.W)
+            b = to_host(layer.b) if layer.bias else np.zeros(layer.units, network.dtype)
+            if isinstance(after, BatchNorm):
+                scale = to_host(after.gamma) / np.sqrt(to_host(after.running_variance) + after.eps)
+                W, b = W * scale, to_host(after.beta) - to_host(after.running_mean) * scale
+            found.append((W, b))
+        return found
+
+    def _put(self, attribute: str, name: str, values: Sequence[Any]) -> None:
+        if "network_" not in vars(self):
+            raise AttributeError(f"{attribute} can be set after a fit, which makes the network")
+        dense = [layer for layer in self.network_.layers if isinstance(layer, Dense)]
+        if self.batch_norm or not self.fit_intercept:
+            raise AttributeError(f"{attribute} can be set where every layer has weights and biases")
+        shapes = [getattr(layer, name).shape for layer in dense]
+        arrays = [np.asarray(value) for value in values]
+        if [array.shape for array in arrays] != shapes:
+            raise ValueError(
+                f"{attribute} must have the shapes {shapes}, got {[a.shape for a in arrays]}"
+            )
+        device = self.network_.device
+        with device.activate():
+            for layer, array in zip(dense, arrays, strict=True):
+                getattr(layer, name)[...] = device.asarray(array, self.network_.dtype, name=attribute)
+
+    # Pickles.
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        network = state.get("network_")
+        if network is not None and network.device.index is not None:
+            on_host = state["network_"] = network.copy(device="cpu")
+            if "_state" in state:
+                state["_state"] = state["_state"].moved_to(on_host)
+        return state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+_NON_FINITE = (
+    "Solver produced non-finite parameter weights. The input data may contain large values and "
+    "need to be preprocessed."
+)
+
+
+def _values(network: Network) -> dict[str, npt.NDArray[Any]]:
+    named = {**network.named_parameters(), **network.named_statistics()}
+    return {name: network.device.to_host(view) for name, view in named.items()}
+
+
+def _resolved(name: str, kind: Any, spec: Any) -> Any:
+    """Turn a parameter's value into what it stands for; errors name the parameter."""
+    try:
+        return kind.resolve(spec)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _output_of(spec: Any) -> Activation:
+    """Give the activation that a network without hidden layers draws its weights for."""
+    if isinstance(spec, (str, dict, Activation)):
+        name = _ACTIVATIONS.get(spec, spec) if isinstance(spec, str) else spec
+        found: Activation = _resolved("activation", Activation, name)
+        return found
+    return Activation.resolve("identity")
+
+
+@functools.cache
+def host_ops() -> ReferenceOps:
+    """Give the operations of the CPU, for what predictions become on the host."""
+    return make_device("cpu").ops
+
+
+OnEnd = Callable[[], None]

@@ -1,0 +1,188 @@
+"""scikit-learn's own rules of training, in xpnet's terms.
+
+What its multi-layer perceptrons do that a training run of xpnet does not do by itself: the
+distribution that weights and biases are drawn from, the order of the samples, when a run has
+converged, how the learning rate of plain gradient descent falls, and what a squared error is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xpnet.kernels.reference import Array, ReferenceOps
+from xpnet.nn.base import Schedule
+from xpnet.nn.losses import MeanSquaredError
+
+__all__ = [
+    "LOWEST_RATE",
+    "HalfSquaredError",
+    "Held",
+    "Order",
+    "Patience",
+    "Rate",
+    "glorot_bound",
+]
+
+LOWEST_RATE = 1e-6  # at which an adaptive rate stops falling, and the run
+
+
+def glorot_bound(fan_in: int, fan_out: int, *, sigmoid: bool) -> float:
+    """Give the bound of the uniform distribution of a layer's weights and biases.
+
+    ``sqrt(6 / (fan_in + fan_out))``, with 2 in place of 6 in front of a sigmoid. That scikit-learn
+    draws biases as well, and takes the 6 for ReLU too, is its own.
+
+    References
+    ----------
+    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks",
+    AISTATS 2010, equation 16.
+    """
+    return math.sqrt((2.0 if sigmoid else 6.0) / (fan_in + fan_out))
+
+
+class HalfSquaredError(MeanSquaredError, abstract=True):
+    """Half the squared error, ``l_i = 1 / (2 m) sum_j (Z_ij - Y_ij)^2`` for m outputs.
+
+    The gradient is that of the sum over the outputs, ``Z - Y``, so that one output learns as fast
+    with others as alone; the loss that is stated is their mean. Both are scikit-learn's.
+    """
+
+    def forward(
+        self,
+        ops: ReferenceOps,
+        logits: Array,
+        labels: Array,
+        losses: Array,
+        mean: Array,
+        dlogits: Array | None = None,
+        weights: Array | None = None,
+    ) -> None:
+        """Compute the losses, their mean and the gradient."""
+        super().forward(ops, logits, labels, losses, mean, dlogits, weights)
+        ops.xp.multiply(mean, 0.5, out=mean)
+        ops.xp.multiply(losses, 0.5, out=losses)
+        if dlogits is not None:
+            ops.xp.multiply(dlogits, 0.5 * logits.shape[-1], out=dlogits)
+
+
+class Order:
+    """The order of the samples in each epoch: the last one's, shuffled once more.
+
+    Parameters
+    ----------
+    n : int
+        Number of samples.
+    random_state : numpy.random.RandomState
+    """
+
+    def __init__(self, n: int, random_state: np.random.RandomState) -> None:
+        self._order = np.arange(n)
+        self._random_state = random_state
+
+    def __call__(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Draw the next epoch's."""
+        del epoch
+        drawn = np.arange(len(self._order))
+        self._random_state.shuffle(drawn)
+        self._order = self._order[drawn]
+        return self._order
+
+
+@dataclass
+class Rate:
+    """The learning rate of gradient descent from epoch to epoch.
+
+    Attributes
+    ----------
+    initial, current : float
+    kind : {"constant", "invscaling", "adaptive"}
+        Inverse scaling has ``initial / (t + 1)^power`` after t samples; adaptive divides the rate
+        by 5 where training has stopped improving.
+    power : float
+    """
+
+    initial: float
+    kind: str
+    power: float
+    current: float
+
+    def at_epochs_end(self, n_seen: int) -> None:
+        """Set the next epoch's rate, after so many samples."""
+        if self.kind == "invscaling":
+            self.current = self.initial / (n_seen + 1) ** self.power
+
+    def lower(self) -> bool:
+        """Lower an adaptive rate; tell whether that was possible."""
+        if self.kind != "adaptive" or self.current <= LOWEST_RATE:
+            return False
+        self.current /= 5.0
+        return True
+
+
+class Held(Schedule, abstract=True):
+    """The schedule of a rate that is set from outside.
+
+    Parameters
+    ----------
+    rate : Rate
+    """
+
+    def __init__(self, rate: Rate) -> None:
+        self.rate = rate
+
+    def factor(self, t: int, n: int) -> float:
+        """Give the rate that is set now, as a factor."""
+        del t, n
+        return self.rate.current / self.rate.initial
+
+
+@dataclass
+class Patience:
+    """Counts the epochs that have brought no improvement.
+
+    Attributes
+    ----------
+    tol : float
+        How much better than the best so far a value must be to count as an improvement.
+    n_epochs : int or float
+        More of them than this, one after another, are too many.
+    best : float
+        The lowest loss so far, or the negative of the highest score.
+    n_without : int
+    """
+
+    tol: float
+    n_epochs: float
+    best: float = math.inf
+    n_without: int = 0
+
+    def observe_loss(self, loss: float) -> bool:
+        """Take note of a training loss; tell whether it is the best."""
+        self.n_without = self.n_without + 1 if loss > self.best - self.tol else 0
+        return self._is_best(loss)
+
+    def observe_score(self, score: float) -> bool:
+        """Take note of a validation score, which may be nan; tell whether it is the best."""
+        self.n_without = self.n_without + 1 if score < self.best_score + self.tol else 0
+        return self._is_best(-score)
+
+    @property
+    def best_score(self) -> float:
+        """The highest score so far."""
+        return -self.best
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there were too many."""
+        return self.n_without > self.n_epochs
+
+    def _is_best(self, value: Any) -> bool:
+        is_best = bool(value < self.best)
+        if is_best:
+            self.best = value
+        return is_best

@@ -1,0 +1,82 @@
+"""What a run carries from step to step beside the network, for another run to go on from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from xpnet.kernels.reference import Array
+from xpnet.nn.base import Optimizer
+from xpnet.nn.network import Network
+
+__all__ = ["TrainingState", "check_state"]
+
+
+@dataclass
+class TrainingState:
+    """The optimizer's state, and the number of steps taken.
+
+    Given to one call of :func:`xpnet.training.fit` after another, it makes them one run: moments
+    and velocities go on, and no mask or augmentation is drawn twice.
+
+    Attributes
+    ----------
+    network : Network
+        Whose parameters are trained; the state lives on its device.
+    optimizer : dict of str to device array
+        As :meth:`xpnet.nn.base.Optimizer.init_state` makes it.
+    steps : int64 device array (1,)
+        Steps taken by all runs.
+    """
+
+    network: Network
+    optimizer: dict[str, Array]
+    steps: Array
+
+    @classmethod
+    def start(cls, network: Network, optimizer: Optimizer) -> Self:
+        """Make the state of a run that begins.
+
+        Parameters
+        ----------
+        network : Network
+        optimizer : Optimizer
+
+        Returns
+        -------
+        TrainingState
+        """
+        device = network.device
+        with device.activate():
+            state = optimizer.init_state(device, network.parameters)
+            return cls(network, state, device.xp.zeros(1, dtype=np.int64))
+
+    def moved_to(self, network: Network) -> TrainingState:
+        """Copy the state to where a copy of the network lives.
+
+        Parameters
+        ----------
+        network : Network
+            A copy of :attr:`network`, see :meth:`xpnet.nn.Network.copy`.
+
+        Returns
+        -------
+        TrainingState
+        """
+
+        def move(array: Array) -> Array:
+            return network.device.asarray(self.network.device.to_host(array).copy())
+
+        optimizer = {name: move(array) for name, array in self.optimizer.items()}
+        return TrainingState(network, optimizer, move(self.steps))
+
+
+def check_state(state: Any, network: Network) -> TrainingState:
+    """Return the state if it is one, of this very network, or raise a ValueError."""
+    if not isinstance(state, TrainingState):
+        raise ValueError(f"state must be a TrainingState, got {state!r}")
+    if state.network is not network:
+        raise ValueError(f"state must be that of {network!r}, got that of {state.network!r}")
+    return state
