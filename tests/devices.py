@@ -101,10 +101,12 @@ def environment(**more: str) -> dict[str, str]:
 def forbid_waiting() -> None:
     """Let whatever makes the host wait for the device fail inside a training step and behind it.
 
-    The losses are read where a report wants them, or where there is no room for more.
+    The losses are read where a report wants them, or where there is no room for more; sparse
+    samples are gathered by the host.
     """
     import cupyx  # type: ignore[import-untyped]
 
+    from xpnet.nn.sparse import SparseSamples
     from xpnet.nn.step import TrainingStep
     from xpnet.training.loop import _Recorder
 
@@ -118,6 +120,8 @@ def forbid_waiting() -> None:
 
     step, recorder = vars(TrainingStep), vars(_Recorder)
     setattr(TrainingStep, "__call__", with_waiting(step["__call__"], allowed=False))  # noqa: B010
+    gather = with_waiting(SparseSamples.gather, allowed=True)
+    setattr(SparseSamples, "gather", gather)  # noqa: B010
     setattr(_Recorder, "record", with_waiting(recorder["record"], allowed=False))  # noqa: B010
     setattr(_Recorder, "_fetch", with_waiting(recorder["_fetch"], allowed=True))  # noqa: B010
 

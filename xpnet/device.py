@@ -649,6 +649,8 @@ def host_array(
             reason = "it is a masked array; fill in what is masked first"
         elif raw.dtype.kind == "O" and any(isinstance(item, (str, bytes)) for item in raw.flat):
             reason = "it holds strings"
+        elif raw.dtype.kind == "O" and hasattr(array, "tocsr"):
+            reason = "it is sparse, which only samples may be that fit, evaluate or predict take"
         elif raw.dtype.kind in "biuf" or (raw.dtype.kind == "O" and dtype is not None):
             target = raw.dtype.newbyteorder("=") if dtype is None else dtype
             with np.errstate(all="ignore"):  # what overflows becomes infinite; fit refuses that

@@ -17,12 +17,6 @@ from hypothesis import strategies as st
 from xpnet import nn
 
 
-def scipy_sparse():
-    from scipy import sparse
-
-    return sparse.csr_matrix(np.eye(4))
-
-
 def make(dev, **options):
     layers = [nn.Dense(5, "relu"), nn.Dense(7, nn.ELU(0.5), init="he_uniform"), nn.Dense(3)]
     return nn.Network(layers, 4, device=dev, **options)
@@ -297,7 +291,6 @@ def test_numpy_integers_are_integers(dev):
         "abc",
         [[10**400] * 4],
         np.ma.zeros((2, 4)),
-        scipy_sparse(),
     ],
 )
 def test_what_is_no_array_of_numbers_is_refused(dev, X):

@@ -30,7 +30,7 @@ class LogisticRegression(NetworkClassifier):
             name: NetworkEstimator._parameter_constraints[name]
             for name in (
                 *("random_state", "solver", "verbose", "warm_start"),
-                *("learning_rate_init", "batch_size", "device", "precision"),
+                *("learning_rate_init", "batch_size", "n_iter_no_change", "device", "precision"),
             )
         },
     }
@@ -50,6 +50,7 @@ class LogisticRegression(NetworkClassifier):
         warm_start: bool = False,
         learning_rate_init: float = 0.001,
         batch_size: int | str = "auto",
+        n_iter_no_change: float = 10,
         device: Any = None,
         precision: str | None = None,
     ) -> None:
@@ -64,6 +65,7 @@ class LogisticRegression(NetworkClassifier):
         self.warm_start = warm_start
         self.learning_rate_init = learning_rate_init
         self.batch_size = batch_size
+        self.n_iter_no_change = n_iter_no_change
         self.device = device
         self.precision = precision
 

@@ -24,7 +24,7 @@ from sklearn.utils.multiclass import (
 
 from xpnet.estimators.base import NetworkEstimator, host_ops
 from xpnet.estimators.rules import HalfSquaredError
-from xpnet.nn import MeanSquaredError as PoissonDeviance, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from xpnet.nn import PoissonDeviance, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from xpnet.nn.base import Loss
 
 __all__ = ["MLPClassifier", "MLPRegressor", "NetworkClassifier"]

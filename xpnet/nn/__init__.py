@@ -63,6 +63,7 @@ from xpnet.nn.schedules import (
     ReduceOnPlateau,
     StepDecay,
 )
+from xpnet.nn.sparse import SparseSamples
 from xpnet.nn.step import TrainingStep
 
 __all__ = [
@@ -123,6 +124,7 @@ __all__ = [
     "SoftmaxCrossEntropy",
     "Softplus",
     "Softsign",
+    "SparseSamples",
     "StepDecay",
     "Tanh",
     "TrainingStep",

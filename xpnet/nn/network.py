@@ -14,6 +14,7 @@ from xpnet.device import Device, host_array
 from xpnet.device import device as make_device
 from xpnet.kernels.reference import Array
 from xpnet.nn.base import Batch, Cache, Layer, check_count, check_positive
+from xpnet.nn.sparse import SparseSamples, is_sparse
 from xpnet.random import WeightStream, check_seed, weight_stream
 
 __all__ = ["Network", "check_divisor", "check_samples"]
@@ -392,8 +393,8 @@ class Network:
 
         Parameters
         ----------
-        X : array_like (n_samples, n_features)
-            A memory-mapped array is read batch by batch.
+        X : array_like, or sparse matrix or array of SciPy, (n_samples, n_features)
+            A memory-mapped array is read batch by batch, a sparse one made dense batch by batch.
         batch_size : int
             Samples at a time, positive.
         divide_by : float or None
@@ -414,7 +415,11 @@ class Network:
         batch_size = check_count("batch_size", batch_size)
         divide_by = check_divisor(divide_by, X, self.dtype)
         on_gpu = hasattr(X, "__cuda_array_interface__")
-        if not on_gpu and type(X) not in (np.ndarray, np.memmap):  # those are converted by batch
+        if is_sparse(X):
+            check_samples(X, self.n_features)
+            X = SparseSamples(X, self.device, self.dtype)
+        by_batch = (np.ndarray, np.memmap, SparseSamples)  # that is how those are converted
+        if not on_gpu and type(X) not in by_batch:
             X = host_array(X, self.dtype, name="X")
         check_samples(X, self.n_features)
         n = len(X)
@@ -468,6 +473,11 @@ def check_divisor(divide_by: Any, X: Any, dtype: npt.DTypeLike, *, name: str = "
     """
     if divide_by is None:
         return None
+    if is_sparse(X) or isinstance(X, SparseSamples):
+        raise ValueError(
+            f"divide_by is for bytes in a dense array, and {name} is sparse: divide its numbers "
+            "beforehand"
+        )
     number = check_positive("divide_by", divide_by)
     with np.errstate(all="ignore"):
         rounded = np.asarray(number, dtype)

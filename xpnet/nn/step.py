@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import numpy as np
 from xpnet.device import Device
 from xpnet.kernels.reference import Array
 from xpnet.nn.base import Augmentation, Batch, Loss, Optimizer
-from xpnet.nn.network import Network
+from xpnet.nn.network import Network, check_divisor
 from xpnet.nn.regularization import MovingAverage, Regularizer
+from xpnet.nn.sparse import SparseSamples
 
 __all__ = ["TrainingStep"]
 
@@ -21,7 +23,8 @@ class TrainingStep:
 
     Steps for different batch sizes share the network's parameters and gradients and the
     optimizer's state; each has activations of its own. The device must be active when a step is
-    made and when it is called. Nothing in a step waits for the device.
+    made and when it is called. Nothing in a step waits for the device, unless its samples are
+    sparse.
 
     Parameters
     ----------
@@ -30,13 +33,15 @@ class TrainingStep:
     optimizer : Optimizer
     state : dict of str to device array
         The optimizer's state for this network.
-    X : device array (n_samples, n_features)
+    X : device array (n_samples, n_features) or SparseSamples
         The data set, in the network's dtype; or of bytes (uint8), which become numbers as they are
-        gathered.
+        gathered; or sparse, which become dense then, by the host. On CUDA it waits for the device
+        once a step, to be told the indices.
     y : device array (n_samples, ...)
         Its labels, as the loss gives them.
     batch_size : int or None
-        None trains on the whole data set where it lies, without gathering.
+        None trains on the whole data set where it lies, without gathering; bytes and sparse samples
+        are gathered once, when the step is made.
     divide_by : float or None
         What bytes are divided by; see :func:`check_divisor`.
     weights : device array (n_samples,), optional
@@ -61,13 +66,15 @@ class TrainingStep:
         The number of samples of a step.
     gathers : bool
         Whether a step is given the indices of its samples.
+    from_host : bool
+        Whether it is the host that gathers them, as it does sparse ones: no graph can hold that.
     loss_value : device array (1,)
         The mean loss of the last batch and the penalties, taken before the update.
 
     Raises
     ------
     ValueError
-        If an augmentation does not fit the samples.
+        If an augmentation does not fit the samples, or ``divide_by`` is given with sparse ones.
     """
 
     def __init__(
@@ -76,7 +83,7 @@ class TrainingStep:
         loss: Loss,
         optimizer: Optimizer,
         state: dict[str, Array],
-        X: Array,
+        X: Array | SparseSamples,
         y: Array,
         batch_size: int | None = None,
         divide_by: float | None = None,
@@ -97,16 +104,24 @@ class TrainingStep:
         self._state = state
         self._data = X
         self._labels = y
-        self._divide_by = divide_by
         self.gathers = batch_size is not None
+        is_sparse = isinstance(X, SparseSamples)
+        self.from_host = is_sparse and self.gathers
+        self._gather: Callable[..., Array]
+        if isinstance(X, SparseSamples):
+            check_divisor(divide_by, X, network.dtype)
+            self._gather = X.gather
+        else:
+            self._gather = functools.partial(self._ops.gather, X, divide_by=divide_by)
         self.batch_size = len(X) if batch_size is None else batch_size
         self.X, self.y = X, y
-        if self.gathers or X.dtype != network.dtype:
+        is_made = is_sparse or X.dtype != network.dtype
+        if self.gathers or is_made:
             self.X = xp.empty((self.batch_size, *X.shape[1:]), dtype=network.dtype)
         if self.gathers:
             self.y = xp.empty((self.batch_size, *y.shape[1:]), dtype=y.dtype)
-        elif X.dtype != network.dtype:
-            self._ops.gather(X, xp.arange(len(X)), out=self.X, divide_by=divide_by)
+        elif is_made:
+            self._gather(xp.arange(len(X)), out=self.X)
         self._image_shape = None if image_shape is None else tuple(image_shape)
         self._augmentations = self._with_buffers(augmentations)
         self._batch = Batch.of(
@@ -153,7 +168,7 @@ class TrainingStep:
         if self.gathers:
             if indices is None:
                 raise TypeError(f"a step of batch size {self.batch_size} needs indices, got None")
-            ops.gather(self._data, indices, out=self.X, divide_by=self._divide_by)
+            self._gather(indices, out=self.X)
             ops.gather(self._labels, indices, out=self.y)
             if self._weights is not None:
                 ops.gather(self._weights, indices, out=self._of_batch)

@@ -19,6 +19,7 @@ from xpnet.nn.base import Augmentation, Loss, Optimizer, Schedule, check_count, 
 from xpnet.nn.network import Network, check_divisor, check_samples
 from xpnet.nn.regularization import MovingAverage, Regularizer
 from xpnet.nn.schedules import MONITORS
+from xpnet.nn.sparse import SparseSamples, is_sparse
 from xpnet.nn.step import TrainingStep
 from xpnet.random import check_seed, epoch_order, subset
 from xpnet.training.history import History, Report
@@ -108,9 +109,14 @@ def fit(
     ----------
     network : Network
         Trained in place, on its device and in its dtype.
-    X : array_like (n_samples, n_features)
+    X : array_like, or sparse matrix or array of SciPy, (n_samples, n_features)
         Bytes (uint8) stay bytes in memory, a quarter of float32, and become numbers as each
         minibatch is gathered. Training on the full batch holds the numbers as well.
+
+        Sparse samples, of whatever format, stay so on the host and become dense as each minibatch
+        is gathered, with the results of ``X.toarray()``; what is evaluated becomes dense 1,024
+        samples at a time, and the full batch as a whole. On CUDA the host waits for the device at
+        every minibatch.
     y : array_like (n_samples,) or (n_samples, n_outputs)
         Labels, as the loss asks for them.
     loss : str, dict or Loss
@@ -122,7 +128,7 @@ def fit(
         there are samples, trains on the full batch.
     divide_by : float or None
         What bytes are divided by, of ``X`` and of the validation data: 255 brings pixels to
-        [0, 1]. Only for bytes.
+        [0, 1]. Only for bytes, and not for sparse ones.
     shuffle : bool or callable
         Whether each epoch visits the samples in a new random order; or a function that is called
         once an epoch, with its number from 0, and gives the order, an int64 array of the indices 0
@@ -161,7 +167,7 @@ def fit(
         When to stop before the last epoch.
     validation : tuple (X, y) or (X, y, sample_weight), or None
         Evaluated at every report, with weights as for training. It has no influence on the training
-        but through ``early_stopping`` and a schedule that watches it.
+        but through ``early_stopping`` and a schedule that watches it. Its ``X`` may be sparse, too.
     state : TrainingState, optional
         What an earlier run with this network and an equal optimizer has left, to go on from; it is
         changed in place. By default a new one, with which a run begins.
@@ -171,7 +177,8 @@ def fit(
         the loss, the optimizer and the augmentations are xpnet's own. True does it with others as
         well: their steps must ask for no memory, and no number of Python's in them may change from
         step to step, for a graph repeats those that it was recorded with. See
-        :class:`xpnet.nn.CapturedSteps`.
+        :class:`xpnet.nn.CapturedSteps`. Minibatches of sparse samples come from the host, which
+        no graph can hold: None takes single steps there, and True is an error.
     train_accuracy : bool
         Whether every report also measures the accuracy on the training data, or on some of them;
         see :class:`Report`.
@@ -406,7 +413,8 @@ def evaluate(
     network : Network
         Read only.
     loss : str, dict or Loss
-    X : array_like (n_samples, n_features)
+    X : array_like, or sparse matrix or array of SciPy, (n_samples, n_features)
+        Sparse samples become dense 1,024 at a time.
     y : array_like
         Labels, as the loss asks for them.
     divide_by : float or None
@@ -550,7 +558,7 @@ class _Recorder:
 def _evaluate(
     network: Network,
     loss: Loss,
-    X: Array,
+    X: Array | SparseSamples,
     y: Array,
     shares: Array | None,
     divide_by: float | None,
@@ -579,13 +587,20 @@ def _evaluate(
         return float(device.to_host(mean)[0]), float(device.to_host(score))
 
 
-def samples(network: Network, loss: Loss, X: Any, y: Any, prefix: str) -> tuple[Array, Array]:
-    """Bring samples and labels over the border, checked; bytes stay bytes."""
+def samples(
+    network: Network, loss: Loss, X: Any, y: Any, prefix: str
+) -> tuple[Array | SparseSamples, Array]:
+    """Bring samples and labels over the border, checked; bytes stay bytes, sparse ones sparse."""
     is_bytes = getattr(X, "dtype", None) == np.uint8
     dtype = None if is_bytes else network.dtype
     advice = _TOO_LARGE if is_bytes else f"{_TOO_WIDE[network.dtype.name]}; {_TOO_LARGE}"
-    X_data = network.device.asarray(X, dtype, name=f"{prefix}X", advice=advice)
-    check_samples(X_data, network.n_features, name=f"{prefix}X")
+    X_data: Array | SparseSamples
+    if is_sparse(X):
+        check_samples(X, network.n_features, name=f"{prefix}X")
+        X_data = SparseSamples(X, network.device, network.dtype, name=f"{prefix}X")
+    else:
+        X_data = network.device.asarray(X, dtype, name=f"{prefix}X", advice=advice)
+        check_samples(X_data, network.n_features, name=f"{prefix}X")
     if len(X_data) == 0:
         raise ValueError(f"{prefix}X must hold at least one sample, got none")
     if not is_bytes:
@@ -626,11 +641,12 @@ def _scored(device: Device, n: int, seed: int) -> Array | None:
     return None if n <= _SCORED else device.asarray(subset(n, _SCORED, seed), name="chosen")
 
 
-def _check_finite(device: Device, X: Array, name: str) -> None:
-    with device.activate():
+def _check_finite(device: Device, X: Array | SparseSamples, name: str) -> None:
+    xp, values = (np, X.data) if isinstance(X, SparseSamples) else (device.xp, X)
+    with device.activate(), np.errstate(all="ignore"):
         # A sum costs one pass and no memory; only if it is not finite is every element looked at.
-        if bool(device.xp.isfinite(X.sum())):
+        if bool(xp.isfinite(values.sum())):
             return
-        n_bad = int((~device.xp.isfinite(X)).sum())
+        n_bad = int((~xp.isfinite(values)).sum())
         if n_bad:
             raise ValueError(f"{name} must be finite, got {n_bad} values that are nan or infinite")

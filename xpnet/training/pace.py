@@ -145,7 +145,8 @@ def make_pace(
     steps : list of TrainingStep
     rates : Rates
     capture : bool or None
-        Whether as graphs; None for where a GPU has fused kernels and all parts are xpnet's own.
+        Whether as graphs; None for where a GPU has fused kernels, all parts are xpnet's own and
+        nothing comes from the host.
     parts : list
         What a step consists of.
 
@@ -156,8 +157,13 @@ def make_pace(
     Raises
     ------
     ValueError
-        If graphs are asked for on a device that has none.
+        If graphs are asked for on a device that has none, or of steps that no graph can hold.
     """
+    if capture and steps[0].from_host:
+        raise ValueError(
+            "capture=True takes dense samples, but X is sparse: minibatches come from the host, "
+            "which no graph can hold"
+        )
     device = steps[0].device
     is_able = device.index is not None and device.kernels == "fused"
     if capture and not is_able:
@@ -168,7 +174,7 @@ def make_pace(
     # Something of a user's may compute with Python's numbers that change from step to step, which a
     # graph would not see.
     if capture is None:
-        is_possible = is_able and all(map(_is_own, parts))
+        is_possible = is_able and not steps[0].from_host and all(map(_is_own, parts))
         return AsGraphs(steps, rates, is_required=False) if is_possible else OneByOne(steps, rates)
     return AsGraphs(steps, rates, is_required=True) if capture else OneByOne(steps, rates)
 
