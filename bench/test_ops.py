@@ -49,7 +49,7 @@ def shapes_of(name: str) -> tuple[tuple[int, ...], ...]:
         return ((128,), (8192,))
     if name in (*ELSEWHERE, "brightness_contrast", "gaussian_noise"):
         return (IMAGES,)
-    if name in ("softmax", "sigmoid_cross_entropy", "softmax_cross_entropy", "squared_error"):
+    if name == "softmax" or name.endswith(("_cross_entropy", "squared_error", "_deviance")):
         return (LOGITS, MANY_LOGITS)
     return (HIDDEN, LARGE)
 

@@ -525,6 +525,14 @@ CATALOGUE: tuple[Row, ...] = (
         result="losses = total / T(n_columns);",
         body=_share_of("T(2) * (predictions - targets) / T(n_columns)"),
     ),
+    Rowwise(
+        name="poisson_deviance",
+        reads="T logits, T counts, row T weights?",
+        writes="row T losses, T dlogits?",
+        reductions=(("sum", "total", "xpn::poisson_deviance(logits, counts)"),),
+        result="losses = total;",
+        body=_share_of("xpn::exponential(logits) - counts"),
+    ),
     # Optimizers.
     Elementwise(
         name="gradient_descent_update",

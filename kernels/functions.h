@@ -273,6 +273,12 @@ template <class T> XPN_INLINE T sigmoid_cross_entropy(T Z, T Y) {
     return (positive_part(Z) - Y * Z) + log_1_plus(exponential(-absolute(Z)));
 }
 
+// exp(Z) - Y Z + Y log Y - Y. Y log Y of a subnormal Y is lost beside the rest.
+template <class T> XPN_INLINE T poisson_deviance(T Z, T Y) {
+    const T apart = Y * (logarithm_of_normal(Y) - Z);
+    return (exponential(Z) - Y) + (Y > T(0) ? apart : T(0));
+}
+
 // ---------------------------------------------------------------------------------------------
 // Randomness.
 

@@ -1001,6 +1001,50 @@ class ReferenceOps:
             xp.multiply(dlogits, 2 / predictions.shape[-1], out=dlogits)
             self._average(dlogits, weights)
 
+    def poisson_deviance(
+        self,
+        logits: Array,
+        counts: Array,
+        losses: Array,
+        dlogits: Array | None = None,
+        weights: Array | None = None,
+    ) -> None:
+        """Half the Poisson deviance of each sample from ``exp(Z)``, summed over its outputs.
+
+        ``l_i = sum_j exp(Z_ij) - Y_ij Z_ij + (Y_ij log Y_ij - Y_ij)``, where ``Y log Y`` is 0 at
+        ``Y = 0``; its derivative is ``exp(Z) - Y``. Computed as ``(exp(Z) - Y) + Y (log Y - Z)``:
+        near the minimum, ``Z = log Y``, both brackets are small, where ``Y Z`` and ``Y log Y``
+        would cancel.
+
+        Parameters
+        ----------
+        logits : array (..., n_samples, n_outputs)
+            ``Z``, the logarithms of the expected values.
+        counts : array of the same shape and dtype
+            ``Y``, at least 0, of any real value.
+        losses : array (..., n_samples)
+            Overwritten with ``l``.
+        dlogits : array like logits, optional
+            Overwritten with the gradient of the mean of ``l``, ``(exp(Z) - Y) / n_samples``; with
+            weights, ``weights_i (exp(Z) - Y)``.
+        weights : array (..., n_samples), optional
+            The samples' parts in the mean; see :meth:`shares`.
+
+        References
+        ----------
+        McCullagh and Nelder, "Generalized linear models", 1989, section 2.3, table 2.1 and the
+        deviances below it.
+        """
+        xp = self.xp
+        one = counts.dtype.type(1)
+        logarithm = xp.log(xp.where(counts > 0, counts, one))
+        apart = xp.where(counts > 0, counts * (logarithm - logits), one - one)
+        expected = xp.exp(logits)
+        xp.sum((expected - counts) + apart, axis=-1, out=losses)
+        if dlogits is not None:
+            xp.subtract(expected, counts, out=dlogits)
+            self._average(dlogits, weights)
+
     def _average(self, gradient: Array, weights: Array | None) -> None:
         """Turn the losses' gradients into that of their mean."""
         if weights is not None:

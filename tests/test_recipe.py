@@ -445,6 +445,40 @@ def test_regression(dev, tmp_path, n_targets, standardise):
     )
 
 
+@pytest.mark.parametrize("n_targets", [1, 2])
+def test_regression_of_counts(dev, tmp_path, n_targets):
+    rng = np.random.default_rng(0)
+    X = rng.uniform(-1, 1, (400, 2))
+    rates = np.exp(2 + np.stack([X[:, 0] + k * X[:, 1] for k in range(1, n_targets + 1)], axis=1))
+    y = rng.poisson(rates)
+    np.savez(tmp_path / "counts.npz", X=X, y=y if n_targets > 1 else y[:, 0])
+    changes = [
+        "loss=poisson_deviance",
+        f"data.dataset={tmp_path / 'counts.npz'}",
+        f"network.layers.1.units={n_targets}",
+        "training.epochs=60",
+    ]
+    result = parse_recipe("counts", NUMBERS, changes=changes).run(device=dev)
+    dataset, model = result.dataset, result.model
+    predicted = model.predict(dataset.X_test)
+    assert predicted.shape == dataset.y_test.shape
+    assert (predicted > 0).all()
+    assert determination(predicted, dataset.y_test) > 0.6
+    assert result.test_accuracy == pytest.approx(determination(predicted, dataset.y_test), abs=1e-4)
+    true, mu = (a.reshape(len(a), -1) for a in (dataset.y_test, predicted))
+    deviance = np.where(true > 0, true * np.log(np.maximum(true, 1) / mu), 0) - true + mu
+    assert result.test_cost == pytest.approx(deviance.sum(axis=1).mean(), rel=1e-4)
+    pictures = ["curves.png", "predictions.png"] if plotting_problem() is None else []
+    assert result.save(tmp_path / "out")[3:] == pictures
+    again = load_model(tmp_path / "out", device=dev)
+    np.testing.assert_array_equal(again.predict(dataset.X_test), predicted)
+    negative = surface(tmp_path, n_targets)
+    with pytest.raises(RecipeError, match="counts: y must hold counts or other numbers >= 0, got"):
+        parse_recipe("counts", NUMBERS, changes=[*changes, f"data.dataset={negative}"]).run(
+            device=dev
+        )
+
+
 def test_large_numbers_that_differ_little(dev, tmp_path):
     """In float32 seconds since 1970 are 128 apart."""
     path = surface(tmp_path, 1, shift=1.7e9, scale=10.0)

@@ -602,6 +602,16 @@ def test_whether_targets_are_standardised_is_read():
     assert 50 < result[0].model.predict(X).mean() < 250
 
 
+def test_what_must_not_be_negative_is_not_standardised():
+    text = GOOD.replace("softmax_cross_entropy", "poisson_deviance").replace("moons", "diabetes")
+    text = text.replace("n_samples = 60", "standardise_target = true")
+    said = "numbers: data.standardise_target must be false with poisson_deviance, which is for numb"
+    with pytest.raises(RecipeError, match=said):
+        parse_recipe("numbers", text)
+    recipe = parse_recipe("numbers", text, changes=["data.standardise_target=false"])
+    assert recipe.values["loss"] == "poisson_deviance"
+
+
 @pytest.mark.parametrize(
     "kind",
     [nn.Layer, nn.Activation, nn.Initializer, nn.Loss, nn.Optimizer, nn.Schedule, nn.Augmentation],

@@ -155,7 +155,8 @@ KEYS = (
         REQUIRED,
         "nats; squares of the numbers to be predicted",
         "What is minimised: its mean over the training samples. It decides what the data's labels "
-        "are: with `mean_squared_error` numbers to be predicted, with the others classes.",
+        "are: with `mean_squared_error` and `poisson_deviance` numbers to be predicted, with the "
+        "others classes.",
     ),
     Key(
         "optimizer",
@@ -472,8 +473,13 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
                 raise RecipeError(
                     f"{key.path} (got {shown(said)}) says nothing without early_stopping.patience"
                 )
-    if resolved["data"]["standardise_target"] and Loss.resolve(resolved["loss"]).has_classes:
-        raise wrong("data.standardise_target", "false with a loss for classes", True)
+    if resolved["data"]["standardise_target"]:
+        loss = Loss.resolve(resolved["loss"])
+        if loss.has_classes:
+            raise wrong("data.standardise_target", "false with a loss for classes", True)
+        if not loss.has_negatives:
+            expected = f"false with {loss.name}, which is for numbers >= 0"
+            raise wrong("data.standardise_target", expected, True)
     return resolved
 
 

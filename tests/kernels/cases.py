@@ -85,6 +85,7 @@ TOLERANCE: dict[str, tuple[float, str]] = {
     "layer_norm": (8, "two sums of up to 1031 terms, a root and a quotient"),
     "layer_norm_grad": (8, "two sums of up to 1031 terms"),
     "squared_error": (5, "a sum of up to 1031 squares"),
+    "poisson_deviance": (8, "a sum of up to 1031 terms, each of an exponential and a logarithm"),
     "dropout": (1, "the factor 1 / (1 - rate), and a product"),
     "flip": (0, "exact"),
     "shift": (0, "exact"),
@@ -166,8 +167,8 @@ _CONSTANTS: dict[str, Any] = {
     "contrast": 0.3,
     "std": 0.4,
 }
-# Running means of squares, sums of squares, and weights of samples.
-_POSITIVE = ("v", "s", "squares", "variance", "running_variance", "weights")
+# Running means of squares, sums of squares, weights of samples, and counts.
+_POSITIVE = ("v", "s", "squares", "variance", "running_variance", "weights", "counts")
 _SCALES = {
     "learning_rate": 0.01,
     "bias1": 0.19,

@@ -134,7 +134,7 @@ def test_out_may_be_an_input(ops, name):
 
 def test_dlogits_may_be_the_logits(ops):
     for shape in ((50, 10), (7, 90)):
-        for name in ("sigmoid_cross_entropy", "softmax_cross_entropy"):
+        for name in ("sigmoid_cross_entropy", "softmax_cross_entropy", "poisson_deviance"):
             arguments = case(name, shape)
             expected = call(ops[name], ROWS[name], arguments)
             arguments["dlogits"] = arguments["logits"]

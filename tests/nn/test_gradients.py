@@ -71,6 +71,16 @@ def test_sigmoid_cross_entropy(dev, batch, n_outputs):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 9])
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_poisson_deviance(dev, batch, n_outputs):
+    rng = np.random.default_rng(6)  # away from the minimum, where there is little to compare
+    network = nn.Network([nn.Dense(n_outputs)], 4, device=dev)
+    X, y = rng.standard_normal((batch, 4)), rng.poisson(1.5, (batch, n_outputs))
+    result = gradient_check(network, X, y, loss="poisson_deviance")
+    assert result.passed, str(result)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 9])
 @pytest.mark.parametrize("n_outputs", [2, 5])
 def test_softmax_cross_entropy(dev, batch, n_outputs):
     rng = np.random.default_rng(3)
@@ -128,6 +138,7 @@ LOSSES = [
     {"type": "softmax_cross_entropy", "label_smoothing": 0.2},
     {"type": "sigmoid_cross_entropy", "label_smoothing": 0.2},
     "mean_squared_error",
+    "poisson_deviance",
 ]
 
 

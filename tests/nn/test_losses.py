@@ -12,6 +12,7 @@ from sklearn.neural_network import _base
 from xpnet import nn
 
 SIGMOID, SOFTMAX = nn.SigmoidCrossEntropy(), nn.SoftmaxCrossEntropy()
+POISSON = nn.PoissonDeviance()
 
 
 @pytest.mark.parametrize("y", [[0, 1, 1], [[0], [1], [1]], [False, True, True], [0.0, 1.0, 1.0]])
@@ -41,6 +42,16 @@ def test_classes(dev, dtype):
         (SIGMOID, [0, np.nan], 1, ValueError, "must hold 0, 1 or probabilities"),
         (SIGMOID, [0, 1], 2, ValueError, r"shape \(n_samples, 2\).* got \(2,\)"),
         (SIGMOID, ["a", "b"], 1, TypeError, "labels does not convert to an array of float32"),
+        (
+            POISSON,
+            [0, -1],
+            1,
+            ValueError,
+            "labels must hold counts .* >= 0, got values from -1.0 to",
+        ),
+        (POISSON, [0, np.nan], 1, ValueError, "labels must be finite"),
+        (POISSON, [0, np.inf], 1, ValueError, "labels must be finite"),
+        (POISSON, [0, 1], 2, ValueError, r"shape \(n_samples, 2\).* got \(2,\)"),
         (SOFTMAX, [0, 3], 3, ValueError, "labels must hold classes 0 to 2.* from 0 to 3"),
         (SOFTMAX, [0, -1], 3, ValueError, "from -1 to 0"),
         (SOFTMAX, [0.0, 1.0], 3, TypeError, "integer class indices, got dtype float64"),
@@ -157,3 +168,41 @@ def test_what_a_ceiling_may_be(kind):
     for wrong in (0, -1.0, math.inf, math.nan, True, "high"):
         with pytest.raises(ValueError, match=f"ceiling must be a positive .*number, got {wrong!r}"):
             kind(ceiling=wrong)
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_scikit_learns_poisson_deviance(dev, n_outputs):
+    rng = np.random.default_rng(3)
+    z, weights = rng.normal(0, 2, (50, n_outputs)), rng.random(50)
+    y = np.where(rng.random(z.shape) < 0.3, 0, rng.gamma(1.0, 5.0, z.shape))
+    assert (y == 0).any()
+    for w in (None, weights):
+        expected = _base.poisson_loss(y, np.exp(z), w)
+        losses, mean, dlogits = forward(dev, POISSON, z, y, w)
+        assert mean == pytest.approx(expected, rel=1e-12)
+        parts = np.full(50, 1 / 50) if w is None else w / w.sum()
+        np.testing.assert_allclose(dlogits, parts[:, None] * (np.exp(z) - y), rtol=1e-12)
+        assert (losses > 0).all()
+
+
+def test_the_deviance_of_what_is_met(dev):
+    """Near its minimum it is half of ``(mu - Y)^2 / Y``, however large Y is."""
+    y = np.array([[1e9], [3.0], [1e-300], [0.0]])
+    z = np.log(np.where(y > 0, y, np.exp(-800.0) + 1e-320))
+    losses, _, dlogits = forward(dev, POISSON, z, y)
+    np.testing.assert_allclose(losses, np.zeros(4), atol=1e-6)
+    np.testing.assert_allclose(dlogits, np.zeros((4, 1)), atol=1e-5)
+    off = forward(dev, POISSON, np.log([[1e9 * (1 + 1e-3)]]), [[1e9]])[0]
+    np.testing.assert_allclose(off, 1e9 * (1e-3 - math.log1p(1e-3)), rtol=1e-8)
+
+
+def test_expected_values_and_their_score(dev):
+    z, y = np.array([[0.0], [1.0], [2.0], [-3.0]]), np.array([[1.0], [2.0], [8.0], [0.0]])
+    with dev.activate():
+        logits, labels = dev.asarray(z), POISSON.labels(dev, y, 1, np.float64)
+        decided = dev.to_host(POISSON.decide(dev.ops, logits))
+        score = float(dev.to_host(POISSON.score(dev.ops, logits, labels)))
+    np.testing.assert_allclose(decided, np.exp(z), rtol=1e-15)
+    expected = 1 - ((np.exp(z) - y) ** 2).sum() / ((y - y.mean()) ** 2).sum()
+    assert score == pytest.approx(expected, rel=1e-12)
+    assert (POISSON.score_name, POISSON.has_classes) == ("R2", False)

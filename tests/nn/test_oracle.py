@@ -258,6 +258,19 @@ def test_mean_squared_error(dev, n_outputs, optimizer_name):
     compare(dev, nn.MeanSquaredError(), F.mse_loss, optimizer_name, ["tanh"], y, n_outputs)
 
 
+@pytest.mark.parametrize("optimizer_name", PLAIN)
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_poisson_deviance(dev, n_outputs, optimizer_name):
+    y = np.random.default_rng(15).poisson(1.5, (N_SAMPLES, n_outputs)).astype(float)
+    compare(dev, nn.PoissonDeviance(), poissons, optimizer_name, ["tanh"], y, n_outputs)
+
+
+def poissons(logits, counts):
+    """PyTorch's loss, with the terms that it leaves out written out."""
+    losses = F.poisson_nll_loss(logits, counts, log_input=True, full=False, reduction="none")
+    return (losses + torch.xlogy(counts, counts) - counts).sum(dim=1).mean()
+
+
 def test_label_smoothing(dev):
     y = np.random.default_rng(13).integers(0, 4, N_SAMPLES)
 
@@ -289,7 +302,7 @@ def test_class_weights(dev):
     compare(dev, loss, criterion, "adam", ["tanh"], y, 4, weights=of_classes[y])
 
 
-@pytest.mark.parametrize("kind", ["softmax", "sigmoid", "squared"])
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid", "squared", "poisson"])
 def test_sample_weights(dev, kind):
     """The weighted mean, sum w l / sum w, of losses that PyTorch gives sample by sample."""
     rng = np.random.default_rng(16)
@@ -311,6 +324,13 @@ def test_sample_weights(dev, kind):
 
         def criterion(logits, labels, w):
             return mean(F.binary_cross_entropy_with_logits(logits, labels, reduction="none"), w)
+
+    elif kind == "poisson":
+        y, loss = rng.poisson(1.5, (N_SAMPLES, 3)).astype(float), nn.PoissonDeviance()
+
+        def criterion(logits, labels, w):
+            constant = torch.xlogy(labels, labels) - labels
+            return mean(F.poisson_nll_loss(logits, labels, reduction="none") + constant, w)
 
     else:
         y, loss = rng.standard_normal((N_SAMPLES, 3)), nn.MeanSquaredError()

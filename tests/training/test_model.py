@@ -288,6 +288,10 @@ def test_numbers(dev, tmp_path, n_outputs, dtype, standardised):
         ({"loss": nn.Loss.resolve("softmax_cross_entropy")}, "class_names must be a tuple of 2"),
         ({"targets": Preprocessing(2.0)}, "targets must be standardised numbers, under a loss for"),
         (
+            {"loss": nn.Loss.resolve("poisson_deviance")},
+            "targets must be None under poisson_deviance, which is for numbers >= 0",
+        ),
+        (
             {"targets": Preprocessing(1.0, "standardise", np.zeros(3), np.ones(3))},
             r"statistics of the targets must have shape \(2,\), got \(3,\)",
         ),

@@ -50,7 +50,12 @@ from xpnet.nn.initializers import (
     Zeros,
 )
 from xpnet.nn.layers import Dense
-from xpnet.nn.losses import MeanSquaredError, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from xpnet.nn.losses import (
+    MeanSquaredError,
+    PoissonDeviance,
+    SigmoidCrossEntropy,
+    SoftmaxCrossEntropy,
+)
 from xpnet.nn.network import Network
 from xpnet.nn.normalization import BatchNorm, LayerNorm
 from xpnet.nn.optimizers import Adam, AdamW, GradientDescent, Momentum, Nesterov, RMSprop
@@ -111,6 +116,7 @@ __all__ = [
     "Ones",
     "Optimizer",
     "Orthogonal",
+    "PoissonDeviance",
     "RMSprop",
     "RandomCrop",
     "ReLU",

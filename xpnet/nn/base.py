@@ -572,11 +572,14 @@ class Loss(Configurable):
     ----------
     has_classes : bool
         Whether labels are classes, and not numbers to be predicted.
+    has_negatives : bool
+        Whether numbers to be predicted may be negative, as those are that have been standardised.
     score_name : str
         What :meth:`score` measures, as tables and pictures call it.
     """
 
     has_classes: ClassVar[bool] = True
+    has_negatives: ClassVar[bool] = True
     score_name: ClassVar[str] = "accuracy"
 
     def labels(

@@ -17,7 +17,13 @@ from xpnet.device import Device
 from xpnet.kernels.reference import Array, ReferenceOps
 from xpnet.nn.base import Loss, check_fraction, check_positive
 
-__all__ = ["MeanSquaredError", "SigmoidCrossEntropy", "SoftmaxCrossEntropy", "determination"]
+__all__ = [
+    "MeanSquaredError",
+    "PoissonDeviance",
+    "SigmoidCrossEntropy",
+    "SoftmaxCrossEntropy",
+    "determination",
+]
 
 
 class SigmoidCrossEntropy(Loss):
@@ -231,6 +237,68 @@ class MeanSquaredError(Loss):
         return determination(ops.xp, logits, labels, weights).mean()
 
 
+class PoissonDeviance(Loss):
+    """Half the Poisson deviance, for counts and rates: the predictions are exp of the outputs.
+
+    With the expected value ``mu = exp(Z)``, positive whatever the network gives, the loss of a
+    sample is ``sum_j [Y_j log(Y_j / mu_j) - Y_j + mu_j]``, that is ``sum_j [exp(Z_j) - Y_j Z_j +
+    (Y_j log Y_j - Y_j)]``, where ``Y log Y`` is 0 at ``Y = 0``. What is in round brackets does not
+    depend on ``Z``: without it this is, but for a constant, the negative log-likelihood of counts
+    with a Poisson distribution of mean mu; with it the loss is 0 where ``mu = Y``, and otherwise
+    positive. The gradient is ``exp(Z) - Y``; the mean over n samples divides it by n, a weighted
+    one multiplies it by the sample's part.
+
+    References
+    ----------
+    McCullagh and Nelder, "Generalized linear models", 1989, section 2.3, for the deviance, and
+    chapter 6, for counts and the logarithm as their link.
+    """
+
+    name = "poisson_deviance"
+    has_classes = False
+    has_negatives = False
+    score_name = "R2"
+
+    def labels(
+        self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
+    ) -> Array:
+        """Check numbers >= 0 and shape them (n_samples, n_outputs), in the network's dtype."""
+        counts = _in_columns(device, y, n_outputs, dtype, name)
+        with device.activate():
+            if not bool(device.xp.isfinite(counts).all()):
+                raise ValueError(f"{name} must be finite")
+            if not bool((counts >= 0).all()):
+                raise ValueError(
+                    f"{name} must hold counts or other numbers >= 0, got values from "
+                    f"{float(counts.min())} to {float(counts.max())}"
+                )
+        return counts
+
+    def forward(
+        self,
+        ops: ReferenceOps,
+        logits: Array,
+        labels: Array,
+        losses: Array,
+        mean: Array,
+        dlogits: Array | None = None,
+        weights: Array | None = None,
+    ) -> None:
+        """Compute the losses, their mean and its gradient."""
+        ops.poisson_deviance(logits, labels, losses, dlogits, weights)
+        ops.mean(losses, weights, out=mean)
+
+    def decide(self, ops: ReferenceOps, logits: Array) -> Array:
+        """Return the expected values, ``exp(Z)``."""
+        return ops.xp.exp(logits)
+
+    def score(
+        self, ops: ReferenceOps, logits: Array, labels: Array, weights: Array | None = None
+    ) -> Array:
+        """Coefficient of determination of ``exp(Z)``; see :meth:`MeanSquaredError.score`."""
+        return determination(ops.xp, self.decide(ops, logits), labels, weights).mean()
+
+
 def determination(
     xp: Any, predictions: Array, targets: Array, weights: Array | None = None
 ) -> Array:
@@ -262,6 +330,7 @@ def determination(
         parts = weights.astype("float64")[:, None]
         residual = (parts * xp.square(predictions - targets)).sum(axis=0)
         total = (parts * xp.square(targets - (parts * targets).sum(axis=0))).sum(axis=0)
+        is_constant = total == 0  # also where all others count nothing
     of_constant = xp.where(residual == 0, 1.0, 0.0)
     R2 = 1 - residual / xp.where(is_constant, 1.0, total)
     return xp.where(is_constant, of_constant, R2)

@@ -89,6 +89,10 @@ class Model:
             shift = self.targets.shift
             if has_classes or self.targets.divide_by != 1 or shift is None:
                 raise ValueError("targets must be standardised numbers, under a loss for numbers")
+            if not self.loss.has_negatives:
+                raise ValueError(
+                    f"targets must be None under {self.loss.name}, which is for numbers >= 0"
+                )
             if shift.shape != (n_outputs,):
                 raise ValueError(
                     f"statistics of the targets must have shape ({n_outputs},), got {shift.shape}"
