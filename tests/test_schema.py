@@ -669,6 +669,7 @@ OPTIONS: dict[str, Any] = {
     "dropout.rate": (HIDDEN.format('"dropout"'), "network.layers.1.rate=0.1"),
     "batch_norm.momentum": (HIDDEN.format('"batch_norm"'), "network.layers.1.momentum=0.5"),
     "batch_norm.eps": (HIDDEN.format('"batch_norm"'), "network.layers.1.eps=0.5"),
+    "batch_norm.unbiased": (HIDDEN.format('"batch_norm"'), "network.layers.1.unbiased=false"),
     "layer_norm.eps": (HIDDEN.format('"layer_norm"'), "network.layers.1.eps=0.5"),
     "leaky_relu.slope": (
         "network.layers.0.activation=leaky_relu",

@@ -34,7 +34,7 @@ __all__ = ["FUNCTIONS"]
 _UFUNCS = [
     *("add", "subtract", "multiply", "divide", "power", "negative", "absolute", "sign"),
     *("exp", "expm1", "log", "log1p", "sqrt", "square", "tanh", "sin", "cos"),
-    *("maximum", "minimum", "floor", "isfinite", "isnan", "isinf"),
+    *("maximum", "minimum", "copysign", "floor", "isfinite", "isnan", "isinf"),
     *("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"),
     *("logical_and", "logical_or", "logical_not"),
 ]

@@ -152,12 +152,14 @@ def test_prediction_does_not_depend_on_the_other_samples(dev):
     np.testing.assert_array_equal(dev.to_host(network.statistics), before)
 
 
-@pytest.mark.parametrize("kind", [nn.BatchNorm(1.0), nn.LayerNorm()], ids=repr)
+@pytest.mark.parametrize(
+    "kind", [nn.BatchNorm(1.0), nn.BatchNorm(1.0, unbiased=False), nn.LayerNorm()], ids=repr
+)
 def test_weighted_samples_are_so_many_samples(dev, kind):
     """Integer weights: the same parameters and means as with samples repeated, or left out.
 
     The running variance, too, but for the factor that makes it one without bias: what counts twice
-    is still one observation.
+    is still one observation. Without the factor it is the same.
     """
     X, y = samples(20)
     counts = np.array([2, 1, 0, 3, 1] * 4)
@@ -181,11 +183,63 @@ def test_weighted_samples_are_so_many_samples(dev, kind):
     repeated = trained(np.repeat(X, counts, axis=0), np.repeat(y, counts), None)
     unweighted = trained(X, y, None)
     n, n_effective = counts.sum(), counts.sum() ** 2 / (counts**2).sum()
-    factor = {"layers.1.running_variance": (1 - 1 / n) / (1 - 1 / n_effective)}
+    factor = {}
+    if kind.get_config().get("unbiased", False):
+        factor = {"layers.1.running_variance": (1 - 1 / n) / (1 - 1 / n_effective)}
     for name, array in repeated.items():
         expected = array * factor.get(name, 1)
         np.testing.assert_allclose(weighted[name], expected, rtol=1e-10, atol=1e-12)
         assert not np.allclose(unweighted[name], array, rtol=1e-3, atol=1e-3), name
+
+
+@pytest.mark.parametrize("counts", [[2, 1, 1, 1, 1], [3, 1, 0, 2, 2], [2, 0, 0, 0, 0]])
+def test_a_biased_variance_takes_weights_for_repetitions(dev, counts):
+    """To rounding, in every step, also where all of a batch is one sample."""
+    X, y = samples(5)
+
+    def statistics(unbiased, X, y, weights):
+        layers = [nn.Dense(4), nn.BatchNorm(0.3, unbiased=unbiased), "tanh", nn.Dense(K)]
+        network = nn.Network(layers, D, device=dev, dtype="float64", seed=3)
+        arguments: dict[str, Any] = {"loss": "softmax_cross_entropy", "optimizer": "momentum"}
+        training.fit(network, X, y, epochs=5, sample_weight=weights, **arguments)
+        return {k: dev.to_host(v) for k, v in network.named_statistics().items()}
+
+    twice = (np.repeat(X, counts, axis=0), np.repeat(y, counts), None)
+    once = (X, y, np.array(counts, float))
+    weighted, repeated = statistics(False, *once), statistics(False, *twice)
+    for name, array in repeated.items():
+        np.testing.assert_allclose(weighted[name], array, rtol=1e-12, atol=1e-12)
+    name = "layers.1.running_variance"
+    weighted, repeated = statistics(True, *once), statistics(True, *twice)
+    assert (np.abs(weighted[name] / repeated[name] - 1) > 1e-3).any()
+
+
+def test_a_biased_variance_is_that_of_the_batch(dev):
+    X, _ = samples(7)
+    network, _ = of_one_layer(dev, nn.BatchNorm(0.25, unbiased=False), X)
+    found = dev.to_host(network.layers[0].running_variance)
+    np.testing.assert_allclose(found, 0.75 + 0.25 * X.var(axis=0), rtol=1e-12)
+    network, _ = of_one_layer(dev, nn.BatchNorm(0.25, unbiased=False), X[:1])
+    np.testing.assert_array_equal(dev.to_host(network.layers[0].running_variance), [0.75] * D)
+
+
+@pytest.mark.parametrize("unbiased", [True, False])
+def test_a_batch_without_any_weight_leaves_the_statistics(dev, unbiased):
+    X, y = samples(8)
+    layers = [nn.BatchNorm(0.5, unbiased=unbiased), nn.Dense(K)]
+    network = nn.Network(layers, D, device=dev, dtype="float64")
+    loss, optimizer = nn.SoftmaxCrossEntropy(), nn.GradientDescent(0.1)
+    with dev.activate():
+        state = optimizer.init_state(dev, network.parameters)
+        weights = dev.asarray(np.repeat([1.0, 0.0], 4))
+        data, labels = dev.asarray(X), loss.labels(dev, y, K, np.float64)
+        step = nn.TrainingStep(network, loss, optimizer, state, data, labels, 4, weights=weights)
+        seen = []
+        for first in (0, 4):
+            step(dev.asarray(np.arange(first, first + 4)))
+            seen.append(dev.to_host(network.statistics).copy())
+    assert (seen[0] != np.repeat([0.0, 1.0], len(seen[0]) // 2)).any()
+    np.testing.assert_array_equal(seen[0], seen[1])
 
 
 @pytest.mark.parametrize("factor", [2.0, 1 / 16, 1.02 / 16, 1e6])
@@ -283,7 +337,9 @@ def test_normalised_is_normalised(dev, n, n_features, offset, scale, dtype):
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
-@pytest.mark.parametrize("layer", [nn.BatchNorm(), nn.LayerNorm()], ids=repr)
+@pytest.mark.parametrize(
+    "layer", [nn.BatchNorm(), nn.BatchNorm(unbiased=False), nn.LayerNorm()], ids=repr
+)
 def test_gradients(dev, layer, n):
     result = gradient_check(layer, n_features=5, batch_size=n, device=dev)
     assert result.errors.pop("X") < 1e-7 or n == 1  # nothing but rounding is left of one sample's
@@ -314,6 +370,10 @@ def test_a_network_with_statistics_is_saved_and_copied_whole(dev, tmp_path):
         (lambda: nn.BatchNorm(0), "momentum must be a positive finite number, got 0"),
         (lambda: nn.BatchNorm(1.5), r"momentum must lie in \(0, 1\], got 1.5"),
         (lambda: nn.BatchNorm(eps=0), "eps must be a positive"),
+        (
+            lambda: nn.Layer.resolve({"type": "batch_norm", "unbiased": 1}),
+            "unbiased must be true or false, got 1",
+        ),
         (lambda: nn.LayerNorm(eps=-1), "eps must be a positive"),
     ],
 )

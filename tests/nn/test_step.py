@@ -63,6 +63,7 @@ def make_improved_step(device, batch_size, optimizer=None):
         "relu",
         nn.Dropout(0.3),
         nn.Dense(48),
+        nn.BatchNorm(unbiased=False),
         nn.LayerNorm(),
         nn.Dense(10),
     ]

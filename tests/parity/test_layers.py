@@ -74,7 +74,9 @@ def test_an_activation_as_a_layer(dev, activation, dtype):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("batch_size", [1, 7, 130])
 @pytest.mark.parametrize(
-    "layer", [nn.BatchNorm(0.3), nn.LayerNorm(), nn.Dropout(0.4)], ids=lambda layer: layer.name
+    "layer",
+    [nn.BatchNorm(0.3), nn.BatchNorm(0.3, unbiased=False), nn.LayerNorm(), nn.Dropout(0.4)],
+    ids=repr,
 )
 def test_a_layer_between_others(dev, layer, batch_size, dtype):
     rng = np.random.default_rng(3)

@@ -28,7 +28,8 @@ class BatchNorm(Layer):
 
     A batch of one sample, or in which only one has a weight, has the variance 0: its output is
     ``beta``, whatever the sample, no gradient reaches the input, and the running variance stays as
-    it is. A batch without any weight leaves both running statistics.
+    it is, but with ``unbiased=False``, where 0 is what it follows. A batch without any weight
+    leaves both running statistics.
 
     A bias in front of this layer is taken off with the mean: ``Dense(..., bias=False)``.
 
@@ -39,19 +40,27 @@ class BatchNorm(Layer):
         What Keras calls momentum is 1 minus this.
     eps : float
         Added to the variance, positive.
+    unbiased : bool
+        Whether the running variance follows that without bias, ``n / (n - 1)`` times the batch's,
+        or the batch's own.
 
     Attributes
     ----------
     gamma, beta : arrays (n_features,)
         Scale and shift, 1 and 0 at first. Weight decay and penalties leave them alone.
     running_mean, running_variance : arrays (n_features,)
-        0 and 1 at first. The variance is that without bias, ``n / (n - 1)`` times the batch's;
-        with sample weights n is the effective number of samples, ``1 / sum_i w_i^2``.
+        0 and 1 at first. In ``n / (n - 1)`` n is the effective number of samples where they have
+        weights, ``1 / sum_i w_i^2``.
 
     Raises
     ------
     ValueError
         If an argument is out of range.
+
+    Notes
+    -----
+    What counts twice is one observation, and the same sample twice is two, so that the two differ
+    in ``n / (n - 1)`` and in nothing else: with ``unbiased=False`` they are the same to rounding.
 
     References
     ----------
@@ -67,9 +76,12 @@ class BatchNorm(Layer):
     running_mean: Array
     running_variance: Array
 
-    def __init__(self, momentum: float = 0.1, *, eps: float = 1e-5) -> None:
+    def __init__(self, momentum: float = 0.1, *, eps: float = 1e-5, unbiased: bool = True) -> None:
         self.momentum = check_fraction("momentum", momentum, "(0, 1]")
         self.eps = check_positive("eps", eps)
+        if not isinstance(unbiased, bool):
+            raise ValueError(f"unbiased must be true or false, got {unbiased!r}")
+        self.unbiased = unbiased
 
     def build(self, n_in: int) -> int:
         """Declare scale, shift and running statistics."""
@@ -86,6 +98,8 @@ class BatchNorm(Layer):
         of_features = (*shape[:-2], shape[-1])
         for name in ("mean", "variance", "inverse_std"):
             setattr(cache, name, xp.empty(of_features, dtype=dtype))
+        if not self.unbiased:
+            cache.correction = xp.empty(1, dtype=dtype)
 
     def forward(self, X: Array, cache: Cache) -> Array:
         """Compute ``A``; in training also let the running statistics follow."""
@@ -93,12 +107,15 @@ class BatchNorm(Layer):
         mean, inverse_std = cache.mean, cache.inverse_std
         if cache.training:
             batch = cache.batch
+            correction = batch.correction
+            if not self.unbiased:  # 1, and -1 where no sample counts
+                correction = self.xp.copysign(1, correction, out=cache.correction)
             ops.column_mean(X, batch.weights, out=mean)
             ops.column_variance(X, batch.weights, mean, out=cache.variance)
             ops.batch_norm_tick(
                 mean,
                 cache.variance,
-                batch.correction,
+                correction,
                 self.running_mean,
                 self.running_variance,
                 inverse_std,
