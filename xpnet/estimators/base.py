@@ -233,7 +233,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 drawn.pop("bias_init", None)
                 layers += [
                     dense(bias=False, **drawn),
-                    BatchNorm(),
+                    BatchNorm(unbiased=False),
                     f.clone(),
                 ]
             else:

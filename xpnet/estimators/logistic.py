@@ -48,7 +48,7 @@ class LogisticRegression(NetworkClassifier):
         max_iter: int = 100,
         verbose: Any = 0,
         warm_start: bool = False,
-        learning_rate_init: float = 0.001,
+        learning_rate_init: float = 0.01,
         batch_size: int | str = "auto",
         n_iter_no_change: float = 10,
         device: Any = None,

@@ -131,8 +131,6 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
     def predict_log_proba(self, X: Any) -> npt.NDArray[Any]:
         """Compute the logarithm of the probability of each class.
 
-        From the logits, so that it is finite where the probability itself is too small a number.
-
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
@@ -142,15 +140,9 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``.
         """
-        logits, ops = self._logits(X), host_ops()
-        if self._is_multiclass():
-            shifted = logits - logits.max(axis=1, keepdims=True)
-            log_proba: npt.NDArray[Any] = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-            return log_proba
-        positive = -ops.softplus(-logits)
-        if self.n_outputs_ == 1:
-            return np.column_stack([-ops.softplus(logits), positive])
-        return np.asarray(positive)
+        with np.errstate(divide="ignore"):  # a probability may be too small for a number
+            log_proba: npt.NDArray[Any] = np.log(self.predict_proba(X))
+        return log_proba
 
     def _outputs(self, X: Any) -> npt.NDArray[Any]:
         """Give the probabilities that scikit-learn's decisions are made from."""
