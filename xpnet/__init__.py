@@ -40,9 +40,7 @@ __all__ = [
 ]
 
 _FROM = {
-    **dict.fromkeys(
-        ("LogisticRegression", "MLPClassifier", "MLPRegressor"), "xpnet.estimators"
-    ),
+    **dict.fromkeys(("LogisticRegression", "MLPClassifier", "MLPRegressor"), "xpnet.estimators"),
     "diagnose": "xpnet.nn.diagnosis",
     "gradient_check": "xpnet.nn.gradient_check",
     "load_model": "xpnet.training.model",

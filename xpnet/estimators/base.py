@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -307,7 +306,6 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
         X, y = self._validate(X, y, reset=is_first)
-        y_given = y
         targets = self._targets(y, incremental=incremental)
         sample_weight = self._weigh(X, y, sample_weight, incremental=incremental)
         held_out = self._held_out(*validation)
@@ -319,9 +317,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         self.network_ = network
         self.device_ = network.device.name
         if self.solver == "lbfgs":
-            self._fit_lbfgs(X, targets, sample_weight)
+            self._fit_lbfgs(X, targets, y, sample_weight)
         else:
-            self._fit_stochastic(X, targets, y_given, sample_weight, held_out, incremental)
+            self._fit_stochastic(X, targets, y, sample_weight, held_out, incremental)
         return self
 
     def _validate(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
@@ -385,9 +383,11 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             self.validation_loss_curve_: list[float] | None = None
             self.best_validation_score_ = -np.inf if self.early_stopping else None
 
-    def _fit_lbfgs(self, X: Any, targets: npt.NDArray[Any], sample_weight: Any) -> None:
+    def _fit_lbfgs(
+        self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any
+    ) -> None:
         network = self.network_
-        task = Task.of(self, X, targets, sample_weight, self.max_iter)
+        task = Task.of(self, X, y, sample_weight, self.max_iter)
         if self.verbose:
             print(f"L-BFGS, {network.n_parameters} parameters")
 
@@ -430,7 +430,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         network = self.network_
         optimizer, schedule, rate = self._rule(incremental)
         if self.early_stopping and held_out is None:
-            X, targets, sample_weight, held_out = self._split(X, targets, y, sample_weight)
+            X, targets, y, sample_weight, held_out = self._split(X, targets, y, sample_weight)
         n_samples = X.shape[0]
         labels = self._labels(targets)
         validation = None
@@ -438,7 +438,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             X_val, targets_val, _, weights_val = held_out
             validation = X_val, self._labels(targets_val), weights_val
         epochs = 1 if incremental else self.max_iter
-        task = Task.of(self, X, targets, sample_weight, epochs)
+        task = Task.of(self, X, y, sample_weight, epochs)
         monitor = Epochs(self, task, rate, held_out, n_samples, epochs, incremental=incremental)
         try:
             history = fit(
@@ -540,7 +540,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _split(
         self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any
-    ) -> tuple[Any, npt.NDArray[Any], Any, Any]:
+    ) -> tuple[Any, npt.NDArray[Any], Any, Any, Any]:
         """Set samples aside for validation, as scikit-learn draws them."""
         should_stratify = is_classifier(self) and self.n_outputs_ == 1
         train, val = train_test_split(
@@ -559,7 +559,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         if sample_weight is not None:
             weights = sample_weight[train], sample_weight[val]
         held_out = X[val], targets[val], y[val], weights[1]
-        return X[train], targets[train], weights[0], held_out
+        return X[train], targets[train], y[train], weights[0], held_out
 
     def _keep_best(self) -> None:
         """Keep the parameters of the best epoch so far."""
@@ -594,6 +594,42 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self) -> bool:
         return "network_" in vars(self)
+
+    def to_onnx(self, path: Any = None) -> Any:
+        """Export the fitted estimator to ONNX, for runtimes that know nothing of xpnet.
+
+        The model takes ``X`` (n_samples, n_features) in the network's dtype. A classifier's gives
+        ``label`` and ``probabilities``, a regressor's ``variable``.
+
+        Parameters
+        ----------
+        path : path-like, optional
+            The file to write.
+
+        Returns
+        -------
+        onnx.ModelProto
+
+        Raises
+        ------
+        ImportError
+            Where the package onnx is not installed.
+        ValueError
+            If the network has a layer or an activation that has no form in ONNX.
+        """
+        from xpnet.export import onnx_model
+        from xpnet.files import write_whole
+
+        check_is_fitted(self)
+        network = self.network_
+        model = onnx_model(network, name=type(self).__name__, **self._onnx_outputs())
+        if path is not None:
+            write_whole(path, model.SerializeToString())
+        return model
+
+    def _onnx_outputs(self) -> dict[str, Any]:
+        """Say what the outputs are, as :func:`xpnet.export.onnx_model` takes it."""
+        raise NotImplementedError
 
     # What has been learned.
 
@@ -648,7 +684,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         device = self.network_.device
         with device.activate():
             for layer, array in zip(dense, arrays, strict=True):
-                getattr(layer, name)[...] = device.asarray(array, self.network_.dtype, name=attribute)
+                getattr(layer, name)[...] = device.asarray(
+                    array, self.network_.dtype, name=attribute
+                )
 
     # Pickles.
 
@@ -699,6 +737,3 @@ def _output_of(spec: Any) -> Activation:
 def host_ops() -> ReferenceOps:
     """Give the operations of the CPU, for what predictions become on the host."""
     return make_device("cpu").ops
-
-
-OnEnd = Callable[[], None]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from numbers import Real
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.callback import with_callbacks
 from sklearn.preprocessing import LabelBinarizer
@@ -144,13 +143,20 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
             log_proba: npt.NDArray[Any] = np.log(self.predict_proba(X))
         return log_proba
 
+    def _onnx_outputs(self) -> dict[str, Any]:
+        if self._label_binarizer.y_type_.startswith("multilabel"):
+            return {"outputs": "labels"}
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"a classifier to be exported must have two classes or more, got {self.classes_}"
+            )
+        return {"outputs": "classes", "classes": self.classes_}
+
     def _outputs(self, X: Any) -> npt.NDArray[Any]:
         """Give the probabilities that scikit-learn's decisions are made from."""
         logits = self._logits(X)
         ops = host_ops()
-        outputs = np.asarray(
-            ops.softmax(logits) if self._is_multiclass() else ops.sigmoid(logits)
-        )
+        outputs = np.asarray(ops.softmax(logits) if self._is_multiclass() else ops.sigmoid(logits))
         return outputs.ravel() if self.n_outputs_ == 1 else outputs
 
     def __sklearn_tags__(self) -> Any:
@@ -281,9 +287,7 @@ class MLPClassifier(NetworkClassifier):
     @available_if(_is_stochastic)
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(
-        self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None
-    ) -> Self:
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch on these samples.
 
         Parameters
@@ -406,6 +410,9 @@ class MLPRegressor(RegressorMixin, NetworkEstimator):
     def _out_activation(self) -> str:
         return "exp" if self.loss == "poisson" else "identity"
 
+    def _onnx_outputs(self) -> dict[str, Any]:
+        return {"outputs": "numbers", "link": self.out_activation_}
+
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Predict numbers.
 
@@ -469,6 +476,3 @@ class MLPRegressor(RegressorMixin, NetworkEstimator):
         self
         """
         return self._fit(X, y, sample_weight, incremental=True)
-
-
-Fit = Callable[..., Any]
