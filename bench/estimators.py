@@ -54,12 +54,10 @@ def problems() -> list[Problem]:
     from sklearn import datasets
 
     def shipped(name: str) -> Callable[[int], tuple[Any, ...]]:
-        return lambda seed: getattr(datasets, f"load_{name}")(return_X_y=True)
+        return lambda _: getattr(datasets, f"load_{name}")(return_X_y=True)
 
     def generated(*arguments: Any, **options: Any) -> Callable[[int], tuple[Any, ...]]:
-        return lambda seed: datasets.make_classification(
-            *arguments, **options, random_state=seed
-        )
+        return lambda seed: datasets.make_classification(*arguments, **options, random_state=seed)
 
     def sparse(seed: int) -> tuple[Any, ...]:
         import numpy as np
@@ -96,7 +94,7 @@ def problems() -> list[Problem]:
         Problem(
             "diabetes",
             "regression, 442 x 10",
-            lambda seed: datasets.load_diabetes(return_X_y=True, scaled=False),
+            lambda _: datasets.load_diabetes(return_X_y=True, scaled=False),
             score="r2",
             estimator="MLPRegressor",
             parameters={"max_iter": 500},
@@ -113,9 +111,11 @@ def fashion(dtype: str) -> Problem:
         from xpnet.data import load_dataset
 
         del seed
-        data = load_dataset("fashion-mnist", validation=0)
+        data = load_dataset("fashion-mnist")
         parts = [part.reshape(len(part), -1) for part in (data.X_train, data.X_test)]
-        X_train, X_test = (part.astype(np.dtype(dtype)) / np.dtype(dtype).type(255) for part in parts)
+        X_train, X_test = (
+            part.astype(np.dtype(dtype)) / np.dtype(dtype).type(255) for part in parts
+        )
         return X_train, X_test, data.y_train, data.y_test
 
     return Problem(

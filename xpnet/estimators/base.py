@@ -154,6 +154,12 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     precision: str | None
     network_: Network
 
+    def _store(self, arguments: dict[str, Any]) -> None:
+        """Keep a constructor's arguments, its ``locals()``, as they came."""
+        for name, value in arguments.items():
+            if name != "self":
+                setattr(self, name, value)
+
     # What subclasses say.
 
     def _targets(self, y: Any, *, incremental: bool) -> npt.NDArray[Any]:
@@ -383,9 +389,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             self.validation_loss_curve_: list[float] | None = None
             self.best_validation_score_ = -np.inf if self.early_stopping else None
 
-    def _fit_lbfgs(
-        self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any
-    ) -> None:
+    def _fit_lbfgs(self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any) -> None:
         network = self.network_
         task = Task.of(self, X, y, sample_weight, self.max_iter)
         if self.verbose:
@@ -501,9 +505,10 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         optimizer = self._optimizer()
         goes_on = incremental or (self.warm_start and self.warm_start_optimizer)
         old: TrainingState | None = getattr(self, "_state", None)
+        last: Rate | None = getattr(self, "_rate", None)
         begun = TrainingState.start(self.network_, optimizer)
         if goes_on and old is not None and begun.optimizer.keys() == old.optimizer.keys():
-            rate = self._rate if self._rate.initial == rate.initial else rate
+            rate = last if last is not None and last.initial == rate.initial else rate
             self._state = old if old.network is self.network_ else old.moved_to(self.network_)
         else:
             self._state = begun
@@ -515,17 +520,18 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         return optimizer, Held(rate), rate
 
     def _optimizer(self) -> Optimizer:
-        decay = {"weight_decay": self.weight_decay} if self.weight_decay else {}
-        spec = self.optimizer
+        spec, decay = self.optimizer, float(self.weight_decay)
         if isinstance(spec, str):
-            spec = {"type": spec, "learning_rate": self.learning_rate_init, **decay}
+            spec = {"type": spec, "learning_rate": self.learning_rate_init}
+            spec |= {"weight_decay": decay} if decay else {}
         elif spec is not None and decay:
             raise ValueError(
                 "weight_decay is for a solver or the name of an optimizer; give it to the "
                 f"optimizer itself, got weight_decay={self.weight_decay!r} beside {spec!r}"
             )
         if spec is not None:
-            return _resolved("optimizer", Optimizer, spec)
+            found: Optimizer = _resolved("optimizer", Optimizer, spec)
+            return found
         if self.solver == "adam":
             return Adam(
                 self.learning_rate_init,
@@ -533,10 +539,10 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 beta2=self.beta_2,
                 eps=self.epsilon,
                 epsilon_hat=True,
-                **decay,
+                weight_decay=decay,
             )
         kind = Nesterov if self.nesterovs_momentum else Momentum
-        return kind(self.learning_rate_init, beta=self.momentum, **decay)
+        return kind(self.learning_rate_init, beta=self.momentum, weight_decay=decay)
 
     def _split(
         self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any

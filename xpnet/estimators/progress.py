@@ -153,7 +153,8 @@ class Epochs:
             if estimator.validation_loss_curve_ is None:
                 estimator.validation_loss_curve_ = []
             estimator.validation_scores_.append(score)
-            estimator.validation_loss_curve_.append(report.validation_cost)
+            if report.validation_cost is not None:
+                estimator.validation_loss_curve_.append(report.validation_cost)
             if estimator.verbose:
                 print(f"Validation score: {score:f}")
         if not estimator.early_stopping:
