@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from numbers import Real
 from typing import Any, ClassVar, Self
@@ -74,11 +75,14 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
     def _out_activation(self) -> str:
         return "softmax" if self._is_multiclass() else "logistic"
 
-    def _loss(self, dtype: np.dtype[Any]) -> Loss:
+    def _cross_entropy(self, **options: Any) -> Loss:
         kind = SoftmaxCrossEntropy if self._is_multiclass() else SigmoidCrossEntropy
+        return kind(**options)
+
+    def _loss(self, dtype: np.dtype[Any]) -> Loss:
         # scikit-learn states the loss of probabilities that are at least eps.
         ceiling = -math.log(np.finfo(dtype).eps)
-        return kind(label_smoothing=self.label_smoothing, ceiling=ceiling)
+        return self._cross_entropy(label_smoothing=self.label_smoothing, ceiling=ceiling)
 
     def _weigh(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> Any:
         weights = super()._weigh(X, y, sample_weight, incremental=incremental)
@@ -119,12 +123,12 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``; for several labels each label's own.
         """
-        logits, ops = self._logits(X), host_ops()
-        if self._is_multiclass():
-            return np.asarray(ops.softmax(logits))
-        if self.n_outputs_ == 1:  # 1 - p loses the digits that sigmoid(-Z) has
-            return np.column_stack([ops.sigmoid(-logits), ops.sigmoid(logits)])
-        return np.asarray(ops.sigmoid(logits))
+        logits = self._logits(X)
+        probabilities = functools.partial(self._cross_entropy().probabilities, host_ops())
+        if self.n_outputs_ > 1:
+            return np.asarray(probabilities(logits))
+        # 1 - p loses the digits that sigmoid(-Z) has.
+        return np.column_stack([probabilities(-logits), probabilities(logits)])
 
     def predict_log_proba(self, X: Any) -> npt.NDArray[Any]:
         """Compute the logarithm of the probability of each class.
@@ -154,8 +158,7 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
     def _outputs(self, X: Any) -> npt.NDArray[Any]:
         """Give the probabilities that scikit-learn's decisions are made from."""
         logits = self._logits(X)
-        ops = host_ops()
-        outputs = np.asarray(ops.softmax(logits) if self._is_multiclass() else ops.sigmoid(logits))
+        outputs = np.asarray(self._cross_entropy().probabilities(host_ops(), logits))
         return outputs.ravel() if self.n_outputs_ == 1 else outputs
 
     def __sklearn_tags__(self) -> Any:
