@@ -29,6 +29,7 @@ BELOW = {
     "export": {"kernels", "device", "files", "nn", "data", "training"},
     "kinds": {"nn"},
     "schema": {"device", "kinds", "nn", "data"},
+    "estimators": {"kernels", "device", "random", "files", "nn", "training", "export"},
     "terminal": {"training"},
     "recipe": {
         *("kernels", "device", "random", "files", "nn", "data", "training", "environment"),
@@ -43,6 +44,8 @@ BELOW = {
 SIBLINGS = {"activations", "layers", "losses", "initializers", "optimizers"}
 THIRD_PARTY = {  # everything else: numpy alone
     "training.checkpoint": {"safetensors"},
+    "training.lbfgs": {"scipy"},
+    **dict.fromkeys(("estimators.base", "estimators.mlp", "estimators.logistic"), {"sklearn"}),
     "recipe": {"tomli_w"},
     "export": {"onnx"},
 }
