@@ -45,7 +45,7 @@ SIBLINGS = {"activations", "layers", "losses", "initializers", "optimizers"}
 THIRD_PARTY = {  # everything else: numpy alone
     "training.checkpoint": {"safetensors"},
     "training.lbfgs": {"scipy"},
-    **dict.fromkeys(("estimators.base", "estimators.mlp", "estimators.logistic"), {"sklearn"}),
+    **{f"estimators.{name}": {"sklearn"} for name in ("base", "mlp", "logistic")},
     "recipe": {"tomli_w"},
     "export": {"onnx"},
 }
