@@ -287,13 +287,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             return old
         if is_same:
             return old.copy(device=device, dtype=dtype)
-        try:
-            return make(layers, values=_values(old))
-        except ValueError as error:
-            raise ValueError(
-                f"the network of the last fit, {old!r}, has other weights than these parameters "
-                "ask for: fit with warm_start=False"
-            ) from error
+        return _with_weights_of(old, make(layers))
 
     # Fitting.
 
@@ -380,14 +374,17 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         self.__dict__.pop("_state", None)
         is_random = any(isinstance(layer, Dropout) for layer in network.layers)
         self._seed = int(self._random_state.randint(2**31)) if is_random else 0
-        if self.solver in _STOCHASTIC:
-            self.loss_curve_: list[float] = []
-            self._patience = Patience(self.tol, self.n_iter_no_change)
-            self._best: Any = None
-            self.best_loss_ = None if self.early_stopping else np.inf
-            self.validation_scores_: list[float] | None = [] if self.early_stopping else None
-            self.validation_loss_curve_: list[float] | None = None
-            self.best_validation_score_ = -np.inf if self.early_stopping else None
+        self.__dict__.pop("_patience", None)
+
+    def _watch(self) -> None:
+        """Begin the curves, and the search for the best epoch."""
+        self.loss_curve_: list[float] = []
+        self._patience = Patience(self.tol, self.n_iter_no_change, is_of_score=self.early_stopping)
+        self._best: Any = None
+        self.best_loss_ = None if self.early_stopping else np.inf
+        self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+        self.validation_loss_curve_: list[float] | None = None
+        self.best_validation_score_ = -np.inf if self.early_stopping else None
 
     def _fit_lbfgs(self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any) -> None:
         network = self.network_
@@ -432,6 +429,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         incremental: bool,
     ) -> None:
         network = self.network_
+        last: Patience | None = getattr(self, "_patience", None)
+        if last is None or last.is_of_score != self.early_stopping:
+            self._watch()
         optimizer, schedule, rate = self._rule(incremental)
         if self.early_stopping and held_out is None:
             X, targets, y, sample_weight, held_out = self._split(X, targets, y, sample_weight)
@@ -717,9 +717,22 @@ _NON_FINITE = (
 )
 
 
-def _values(network: Network) -> dict[str, npt.NDArray[Any]]:
-    named = {**network.named_parameters(), **network.named_statistics()}
-    return {name: network.device.to_host(view) for name, view in named.items()}
+def _with_weights_of(old: Network, network: Network) -> Network:
+    """Give a network the weights of another, whose other layers may be different ones."""
+    buffers = [
+        [*one.named_parameters().values(), *one.named_statistics().values()]
+        for one in (old, network)
+    ]
+    shapes = [[view.shape for view in views] for views in buffers]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"the weights of the last fit have the shapes {shapes[0]}, and these parameters ask for "
+            f"{shapes[1]}: fit with warm_start=False"
+        )
+    with network.device.activate():
+        for source, target in zip(*buffers, strict=True):
+            target[...] = network.device.asarray(old.device.to_host(source), network.dtype)
+    return network
 
 
 def _resolved(name: str, kind: Any, spec: Any) -> Any:

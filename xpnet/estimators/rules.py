@@ -154,12 +154,15 @@ class Patience:
     best : float
         The lowest loss so far, or the negative of the highest score.
     n_without : int
+    is_of_score : bool
+        Whether scores are watched, and not losses.
     """
 
     tol: float
     n_epochs: float
     best: float = math.inf
     n_without: int = 0
+    is_of_score: bool = False
 
     def observe_loss(self, loss: float) -> bool:
         """Take note of a training loss; tell whether it is the best."""
