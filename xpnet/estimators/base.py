@@ -726,8 +726,8 @@ def _with_weights_of(old: Network, network: Network) -> Network:
     shapes = [[view.shape for view in views] for views in buffers]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"the weights of the last fit have the shapes {shapes[0]}, and these parameters ask for "
-            f"{shapes[1]}: fit with warm_start=False"
+            f"the weights of the last fit have the shapes {shapes[0]}, and these parameters ask "
+            f"for {shapes[1]}: fit with warm_start=False"
         )
     with network.device.activate():
         for source, target in zip(*buffers, strict=True):
