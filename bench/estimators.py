@@ -207,7 +207,8 @@ def page(rows: list[list[str]], seeds: int) -> list[str]:
         "out, means with the standard deviation over the seeds; *largest difference* is xpnet's "
         "score less scikit-learn's, for the seed where they differ most; *same n_iter_*, how often "
         "both ended after the same number of epochs. Seconds are medians of one fit, *times "
-        "faster* is the median of the ratios of the seeds, with quartiles. Both use all processors.",
+        "faster* is the median of the ratios of the seeds, with quartiles. Both use all "
+        "processors.",
         "",
         *table(("", ""), list(about.items())),
         "",
