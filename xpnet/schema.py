@@ -560,7 +560,6 @@ _UNITS = {
     "limit": "weights",
     "value": "weights",
     "eps": "cost per weight",
-    "ceiling": "nats",
     "batch_norm.eps": "squared features",
     "layer_norm.eps": "squared features",
     "pixels": "pixels",

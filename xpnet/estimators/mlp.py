@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from numbers import Real
 from typing import Any, ClassVar, Self
 
@@ -77,9 +76,8 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
 
     def _loss(self, dtype: np.dtype[Any]) -> Loss:
         kind = SoftmaxCrossEntropy if self._is_multiclass() else SigmoidCrossEntropy
-        # scikit-learn states the loss of probabilities that are at least eps.
-        ceiling = -math.log(np.finfo(dtype).eps)
-        return kind(label_smoothing=self.label_smoothing, ceiling=ceiling)
+        # scikit-learn states the loss of probabilities clipped to [eps, 1 - eps].
+        return kind(label_smoothing=self.label_smoothing, clip=float(np.finfo(dtype).eps))
 
     def _weigh(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> Any:
         weights = super()._weigh(X, y, sample_weight, incremental=incremental)
