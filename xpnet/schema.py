@@ -561,7 +561,6 @@ _UNITS = {
     "limit": "weights",
     "value": "weights",
     "eps": "cost per weight",
-    "ceiling": "nats",
     "batch_norm.eps": "squared features",
     "layer_norm.eps": "squared features",
     "pixels": "pixels",

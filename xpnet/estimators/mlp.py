@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from numbers import Real
 from typing import Any, ClassVar, Self
 
@@ -80,9 +79,9 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         return kind(**options)
 
     def _loss(self, dtype: np.dtype[Any]) -> Loss:
-        # scikit-learn states the loss of probabilities that are at least eps.
-        ceiling = -math.log(np.finfo(dtype).eps)
-        return self._cross_entropy(label_smoothing=self.label_smoothing, ceiling=ceiling)
+        # scikit-learn states the loss of probabilities clipped to [eps, 1 - eps].
+        eps = float(np.finfo(dtype).eps)
+        return self._cross_entropy(label_smoothing=self.label_smoothing, clip=eps)
 
     def _weigh(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> Any:
         weights = super()._weigh(X, y, sample_weight, incremental=incremental)
