@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -195,9 +195,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         """Give the units of the hidden layers."""
         sizes = self.hidden_layer_sizes
         units = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
-        if any(
-            isinstance(n, (bool, np.bool_)) or not isinstance(n, Integral) or n <= 0 for n in units
-        ):
+        if any(isinstance(n, (bool, np.bool_)) or not isinstance(n, Integral) for n in units):
+            raise ValueError(f"hidden_layer_sizes must be whole numbers > 0, got {units}.")
+        if any(n <= 0 for n in units):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {units}.")
         return [int(n) for n in units]
 
@@ -314,6 +314,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         network = self._make_network(X, self.n_outputs_, is_first=is_first)
         if is_first:
             self._begin(network)
+        elif self.solver in _STOCHASTIC and not hasattr(self, "_patience"):
+            self._begin_curves()  # L-BFGS has begun
         self.network_ = network
         self.device_ = network.device.name
         if self.solver == "lbfgs":
@@ -375,17 +377,19 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         is_random = any(isinstance(layer, Dropout) for layer in network.layers)
         self._seed = int(self._random_state.randint(2**31)) if is_random else 0
         if self.solver in _STOCHASTIC:
-            self.loss_curve_: list[float] = []
-            self._patience = Patience(self.tol, self.n_iter_no_change)
-            self._best: Any = None
-            self.best_loss_ = None if self.early_stopping else np.inf
-            self.validation_scores_: list[float] | None = [] if self.early_stopping else None
-            self.validation_loss_curve_: list[float] | None = None
-            self.best_validation_score_ = -np.inf if self.early_stopping else None
+            self._begin_curves()
 
-    def _fit_lbfgs(
-        self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any
-    ) -> None:
+    def _begin_curves(self) -> None:
+        """Set what the epochs of a first fit begin with."""
+        self.loss_curve_: list[float] = []
+        self._patience = Patience(self.tol, self.n_iter_no_change)
+        self._best: Any = None
+        self.best_loss_ = None if self.early_stopping else np.inf
+        self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+        self.validation_loss_curve_: list[float] | None = None
+        self.best_validation_score_ = -np.inf if self.early_stopping else None
+
+    def _fit_lbfgs(self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any) -> None:
         network = self.network_
         task = Task.of(self, X, y, sample_weight, self.max_iter)
         if self.verbose:
@@ -410,7 +414,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             on_iteration=note,
         )
         self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
-        self.loss_ = float(result.fun)
+        self.loss_: float = np.float64(result.fun)
         if not np.isfinite(result.x).all():
             raise ValueError(_NON_FINITE)
         task.end()
@@ -461,8 +465,17 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 on_report=monitor,
             )
         except DivergenceError as error:
-            raise ValueError(f"{_NON_FINITE} ({error})") from error
-        if history.interrupted:
+            if not self.early_stopping or self._best is None:
+                raise ValueError(f"{_NON_FINITE} ({error})") from error
+            history = None
+            warnings.warn(
+                f"{_NON_FINITE} The best epoch's are restored. ({error})",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        if history is None:
+            pass
+        elif history.interrupted:
             warnings.warn("Training interrupted by user.", stacklevel=4)
         elif self.n_iter_ == self.max_iter and not incremental and not monitor.has_stopped:
             warnings.warn(
@@ -536,7 +549,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 **decay,
             )
         kind = Nesterov if self.nesterovs_momentum else Momentum
-        return kind(self.learning_rate_init, beta=self.momentum, **decay)
+        optimizer = kind(self.learning_rate_init, **decay)
+        optimizer.beta = float(self.momentum)  # 1 as well, which the optimizer itself refuses
+        return optimizer
 
     def _split(
         self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any
@@ -590,6 +605,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         logits: npt.NDArray[Any] = self.network_.predict(X)
+        if self.precision is None:  # as NumPy has it for X @ W
+            logits = logits.astype(np.result_type(X.dtype, logits.dtype), copy=False)
         return logits
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -636,7 +653,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     @property
     def coefs_(self) -> list[npt.NDArray[Any]]:
         """The weight matrices, as they act in prediction."""
-        return [W for W, _ in self._affine()]
+        return _Arrays((W for W, _ in self._affine()), functools.partial(setattr, self, "coefs_"))
 
     @coefs_.setter
     def coefs_(self, values: Sequence[Any]) -> None:
@@ -645,7 +662,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     @property
     def intercepts_(self) -> list[npt.NDArray[Any]]:
         """The biases, as they act in prediction."""
-        return [b for _, b in self._affine()]
+        affine = self._affine()
+        return _Arrays((b for _, b in affine), functools.partial(setattr, self, "intercepts_"))
 
     @intercepts_.setter
     def intercepts_(self, values: Sequence[Any]) -> None:
@@ -666,6 +684,10 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             if isinstance(after, BatchNorm):
                 scale = to_host(after.gamma) / np.sqrt(to_host(after.running_variance) + after.eps)
                 W, b = W * scale, to_host(after.beta) - to_host(after.running_mean) * scale
+            # What is written into a copy would be lost.
+            is_copied = network.device.index is not None or isinstance(after, BatchNorm)
+            W.flags.writeable = W.flags.writeable and not is_copied
+            b.flags.writeable = b.flags.writeable and layer.bias and not is_copied
             found.append((W, b))
         return found
 
@@ -673,8 +695,10 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         if "network_" not in vars(self):
             raise AttributeError(f"{attribute} can be set after a fit, which makes the network")
         dense = [layer for layer in self.network_.layers if isinstance(layer, Dense)]
-        if self.batch_norm or not self.fit_intercept:
-            raise AttributeError(f"{attribute} can be set where every layer has weights and biases")
+        if self.batch_norm or (name == "b" and not self.fit_intercept):
+            raise AttributeError(
+                f"{attribute} can be set where every layer has them: the network is {self.network_}"
+            )
         shapes = [getattr(layer, name).shape for layer in dense]
         arrays = [np.asarray(value) for value in values]
         if [array.shape for array in arrays] != shapes:
@@ -709,6 +733,25 @@ _NON_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and "
     "need to be preprocessed."
 )
+
+
+class _Arrays(list[npt.NDArray[Any]]):
+    """The arrays of the layers; one that is put in the place of another goes into the network."""
+
+    def __init__(
+        self, arrays: Iterable[npt.NDArray[Any]], put: Callable[[Sequence[Any]], None]
+    ) -> None:
+        super().__init__(arrays)
+        self._put = put
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        changed = list(self)
+        changed[index] = value
+        self._put(changed)
+        super().__setitem__(index, value)
+
+    def __reduce__(self) -> Any:
+        return list, (list(self),)
 
 
 def _values(network: Network) -> dict[str, npt.NDArray[Any]]:
