@@ -237,7 +237,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 ]
             else:
                 layers.append(dense(f, **drawn))
-            if not 0 <= rate < 1:
+            if not (isinstance(rate, Real) and 0 <= float(rate) < 1):
                 raise ValueError(f"dropout must lie in [0, 1), got {self.dropout!r}")
             if rate:
                 layers.append(Dropout(float(rate)))

@@ -101,7 +101,16 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
             )
         if isinstance(self.class_weight, str) and weights is not None and y.ndim == 1:
             return _balanced(y, weights)
+        if isinstance(self.class_weight, list) and y.ndim == 1:
+            raise ValueError(
+                "class_weight may be a list, of a table for each output, where y has several; got "
+                f"{self.class_weight!r}"
+            )
         of_classes = compute_sample_weight(self.class_weight, y)
+        if not (np.isfinite(of_classes) & (of_classes >= 0)).all():
+            raise ValueError(
+                f"class_weight must hold finite numbers of at least 0, got {self.class_weight!r}"
+            )
         return of_classes if weights is None else weights * of_classes
 
     def _score_of(self, held_out: Any, report: Any) -> float:
