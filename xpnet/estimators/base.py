@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -201,9 +201,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         """Give the units of the hidden layers."""
         sizes = self.hidden_layer_sizes
         units = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
-        if any(
-            isinstance(n, (bool, np.bool_)) or not isinstance(n, Integral) or n <= 0 for n in units
-        ):
+        if any(isinstance(n, (bool, np.bool_)) or not isinstance(n, Integral) for n in units):
+            raise ValueError(f"hidden_layer_sizes must be whole numbers > 0, got {units}.")
+        if any(n <= 0 for n in units):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {units}.")
         return [int(n) for n in units]
 
@@ -243,7 +243,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 ]
             else:
                 layers.append(dense(f, **drawn))
-            if not 0 <= rate < 1:
+            if not (isinstance(rate, Real) and 0 <= float(rate) < 1):
                 raise ValueError(f"dropout must lie in [0, 1), got {self.dropout!r}")
             if rate:
                 layers.append(Dropout(float(rate)))
@@ -411,7 +411,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             on_iteration=note,
         )
         self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
-        self.loss_ = float(result.fun)
+        self.loss_: float = np.float64(result.fun)
         if not np.isfinite(result.x).all():
             raise ValueError(_NON_FINITE)
         task.end()
@@ -465,8 +465,17 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 on_report=monitor,
             )
         except DivergenceError as error:
-            raise ValueError(f"{_NON_FINITE} ({error})") from error
-        if history.interrupted:
+            if not self.early_stopping or self._best is None:
+                raise ValueError(f"{_NON_FINITE} ({error})") from error
+            history = None
+            warnings.warn(
+                f"{_NON_FINITE} The best epoch's are restored. ({error})",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        if history is None:
+            pass
+        elif history.interrupted:
             warnings.warn("Training interrupted by user.", stacklevel=4)
         elif self.n_iter_ == self.max_iter and not incremental and not monitor.has_stopped:
             warnings.warn(
@@ -542,7 +551,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 weight_decay=decay,
             )
         kind = Nesterov if self.nesterovs_momentum else Momentum
-        return kind(self.learning_rate_init, beta=self.momentum, weight_decay=decay)
+        optimizer = kind(self.learning_rate_init, weight_decay=decay)
+        optimizer.beta = float(self.momentum)  # 1 as well, which the optimizer itself refuses
+        return optimizer
 
     def _split(
         self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any
@@ -596,6 +607,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         logits: npt.NDArray[Any] = self.network_.predict(X)
+        if self.precision is None:  # as NumPy has it for X @ W
+            logits = logits.astype(np.result_type(X.dtype, logits.dtype), copy=False)
         return logits
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -642,7 +655,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     @property
     def coefs_(self) -> list[npt.NDArray[Any]]:
         """The weight matrices, as they act in prediction."""
-        return [W for W, _ in self._affine()]
+        return _Arrays((W for W, _ in self._affine()), functools.partial(setattr, self, "coefs_"))
 
     @coefs_.setter
     def coefs_(self, values: Sequence[Any]) -> None:
@@ -651,7 +664,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     @property
     def intercepts_(self) -> list[npt.NDArray[Any]]:
         """The biases, as they act in prediction."""
-        return [b for _, b in self._affine()]
+        affine = self._affine()
+        return _Arrays((b for _, b in affine), functools.partial(setattr, self, "intercepts_"))
 
     @intercepts_.setter
     def intercepts_(self, values: Sequence[Any]) -> None:
@@ -672,6 +686,10 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             if isinstance(after, BatchNorm):
                 scale = to_host(after.gamma) / np.sqrt(to_host(after.running_variance) + after.eps)
                 W, b = W * scale, to_host(after.beta) - to_host(after.running_mean) * scale
+            # What is written into a copy would be lost.
+            is_copied = network.device.index is not None or isinstance(after, BatchNorm)
+            W.flags.writeable = W.flags.writeable and not is_copied
+            b.flags.writeable = b.flags.writeable and layer.bias and not is_copied
             found.append((W, b))
         return found
 
@@ -679,8 +697,10 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         if "network_" not in vars(self):
             raise AttributeError(f"{attribute} can be set after a fit, which makes the network")
         dense = [layer for layer in self.network_.layers if isinstance(layer, Dense)]
-        if self.batch_norm or not self.fit_intercept:
-            raise AttributeError(f"{attribute} can be set where every layer has weights and biases")
+        if self.batch_norm or (name == "b" and not self.fit_intercept):
+            raise AttributeError(
+                f"{attribute} can be set where every layer has them: the network is {self.network_}"
+            )
         shapes = [getattr(layer, name).shape for layer in dense]
         arrays = [np.asarray(value) for value in values]
         if [array.shape for array in arrays] != shapes:
@@ -733,6 +753,25 @@ def _with_weights_of(old: Network, network: Network) -> Network:
         for source, target in zip(*buffers, strict=True):
             target[...] = network.device.asarray(old.device.to_host(source), network.dtype)
     return network
+
+
+class _Arrays(list[npt.NDArray[Any]]):
+    """The arrays of the layers; one that is put in the place of another goes into the network."""
+
+    def __init__(
+        self, arrays: Iterable[npt.NDArray[Any]], put: Callable[[Sequence[Any]], None]
+    ) -> None:
+        super().__init__(arrays)
+        self._put = put
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        changed = list(self)
+        changed[index] = value
+        self._put(changed)
+        super().__setitem__(index, value)
+
+    def __reduce__(self) -> Any:
+        return list, (list(self),)
 
 
 def _resolved(name: str, kind: Any, spec: Any) -> Any:

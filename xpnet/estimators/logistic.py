@@ -159,7 +159,15 @@ class LogisticRegression(NetworkClassifier):
         """The weights, of shape (1, n_features), or (n_classes, n_features)."""
         return self.coefs_[0].T
 
+    @coef_.setter
+    def coef_(self, value: Any) -> None:
+        self._put("coef_", "W", [np.transpose(value)])
+
     @property
     def intercept_(self) -> npt.NDArray[Any]:
         """The biases, of shape (1,) or (n_classes,)."""
         return self.intercepts_[0]
+
+    @intercept_.setter
+    def intercept_(self, value: Any) -> None:
+        self._put("intercept_", "b", [value])

@@ -38,6 +38,14 @@ def _is_stochastic(estimator: NetworkEstimator) -> bool:
     return True
 
 
+def _balanced(y: npt.NDArray[Any], weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Give the classes equal sums of weights, each sample standing for as many as its weight is."""
+    _, labels = np.unique(y, return_inverse=True)
+    totals = np.bincount(labels, weights)
+    balanced: npt.NDArray[Any] = weights * weights.sum() / np.count_nonzero(totals)
+    return balanced / np.where(totals > 0, totals, 1.0)[labels]
+
+
 class NetworkClassifier(ClassifierMixin, NetworkEstimator):
     """What classifiers share: classes and their probabilities."""
 
@@ -93,8 +101,24 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
                 "samples: pass the weights as a dictionary, see "
                 "sklearn.utils.class_weight.compute_class_weight"
             )
+        if isinstance(self.class_weight, str) and weights is not None and y.ndim == 1:
+            return _balanced(y, weights)
+        if isinstance(self.class_weight, list) and y.ndim == 1:
+            raise ValueError(
+                "class_weight may be a list, of a table for each output, where y has several; got "
+                f"{self.class_weight!r}"
+            )
         of_classes = compute_sample_weight(self.class_weight, y)
+        if not (np.isfinite(of_classes) & (of_classes >= 0)).all():
+            raise ValueError(
+                f"class_weight must hold finite numbers of at least 0, got {self.class_weight!r}"
+            )
         return of_classes if weights is None else weights * of_classes
+
+    def _score_of(self, held_out: Any, report: Any) -> float:
+        if self.scoring is None and len(self.classes_) == 1:
+            return 1.0  # predict knows no other, whatever the probability
+        return super()._score_of(held_out, report)
 
     def predict(self, X: Any) -> Any:
         """Predict the classes of samples.
@@ -323,6 +347,7 @@ class MLPClassifier(NetworkClassifier):
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
     }
+    loss = "log_loss"  # the only one; no parameter, as in scikit-learn
 
     def __init__(
         self,
