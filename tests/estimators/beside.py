@@ -33,10 +33,14 @@ ATTRIBUTES = (
 
 @functools.cache
 def data(name: str) -> tuple[Any, Any]:
-    """Give samples and labels, of about unit scale but for "digits"."""
+    """Give samples and labels, of about unit scale but for "digits" and what is called raw."""
     if name == "digits":
         X, y = datasets.load_digits(return_X_y=True)
         return X[:700], y[:700]
+    if name == "raw digits":
+        return datasets.load_digits(return_X_y=True)  # type: ignore[no-any-return]
+    if name == "raw cancer":
+        return datasets.load_breast_cancer(return_X_y=True)  # type: ignore[no-any-return]
     if name == "pixels":
         X, y = data("digits")
         return X / 16, y

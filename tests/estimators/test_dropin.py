@@ -121,6 +121,23 @@ def fitting(name: str, *, weighted: bool) -> Script:
 
 
 @host
+@unconverged
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("name", ["raw digits", "raw cancer", "counts", "multilabel"])
+def test_the_default_network_on_raw_data(name, solver):
+    """Ten epochs, or fifty iterations, of data as they come, where losses are large."""
+    X, y = data(name)
+    options = {"solver": solver, "max_iter": 50 if solver == "lbfgs" else 10, "random_state": 0}
+    theirs, ours = (mlp.MLPClassifier(**options).fit(X, y) for mlp in (neural_network, estimators))
+    if solver != "lbfgs":
+        assert ours.loss_curve_ == pytest.approx(theirs.loss_curve_, rel=0, abs=1e-6)
+    for a, b in zip(
+        theirs.coefs_ + theirs.intercepts_, ours.coefs_ + ours.intercepts_, strict=True
+    ):
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-5)
+
+
+@host
 @pytest.mark.parametrize("weighted", [False, True], ids=["all alike", "weighted"])
 @pytest.mark.parametrize("name", FITS)
 def test_a_fit_learns_the_same(name, weighted):
