@@ -23,7 +23,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from xpnet.device import Device
 from xpnet.device import device as make_device
 from xpnet.estimators.progress import Epochs, Task
-from xpnet.estimators.rules import Held, Order, Patience, Rate, glorot_bound
+from xpnet.estimators.rules import Held, Known, Order, Patience, Rate, glorot_bound
 from xpnet.kernels.reference import ReferenceOps
 from xpnet.nn import (
     Adam,
@@ -65,7 +65,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [
-            StrOptions({"logistic", *Activation.known()}),
+            Known(Activation, "logistic"),
             Activation,
             dict,
             "array-like",
@@ -100,12 +100,12 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         "batch_norm": ["boolean"],
         "initialization": [
             None,
-            StrOptions({"auto", *Initializer.known()}),
+            Known(Initializer, "auto"),
             Initializer,
             dict,
         ],
-        "optimizer": [None, StrOptions(set(Optimizer.known())), Optimizer, dict],
-        "schedule": [None, StrOptions(set(Schedule.known())), Schedule, dict],
+        "optimizer": [None, Known(Optimizer), Optimizer, dict],
+        "schedule": [None, Known(Schedule), Schedule, dict],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "max_norm": [None, Interval(Real, 0, None, closed="neither")],
         "clip_norm": [None, Interval(Real, 0, None, closed="neither")],

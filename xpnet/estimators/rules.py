@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.utils._param_validation import StrOptions
 
 from xpnet.kernels.reference import Array, ReferenceOps
 from xpnet.nn.base import Schedule
@@ -22,6 +23,7 @@ __all__ = [
     "LOWEST_RATE",
     "HalfSquaredError",
     "Held",
+    "Known",
     "Order",
     "Patience",
     "Rate",
@@ -122,6 +124,27 @@ class Rate:
             return False
         self.current /= 5.0
         return True
+
+
+class Known(StrOptions):  # type: ignore[misc]
+    """The names of a kind of things, those that are defined later included.
+
+    Parameters
+    ----------
+    kind : type
+        Such as Activation.
+    *others : str
+        What else is allowed.
+    """
+
+    def __init__(self, kind: Any, *others: str) -> None:
+        super().__init__({*others, *kind.known()})
+        self._kind, self._others = kind, others
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Tell whether something is one of the names."""
+        self.options = {*self._others, *self._kind.known()}
+        return bool(super().is_satisfied_by(val))
 
 
 class Held(Schedule, abstract=True):
