@@ -175,6 +175,13 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     def _check_options(self) -> None:
         """Refuse what cannot be had together."""
         if self.solver != "lbfgs":
+            for name in ("optimizer", "schedule"):
+                is_by_rule = self.solver == "sgd" and self.learning_rate != "constant"
+                if is_by_rule and getattr(self, name) is not None:
+                    raise ValueError(
+                        f"learning_rate={self.learning_rate!r} is a rule of solver='sgd' for its "
+                        f"rate: it must be 'constant' beside {name}={getattr(self, name)!r}"
+                    )
             return
         defaults = {name: getattr(NetworkEstimator, name) for name in _SOLVERS_OWN}
         for name, default in defaults.items():
@@ -237,7 +244,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 ]
             else:
                 layers.append(dense(f, **drawn))
-            if not 0 <= rate < 1:
+            if not isinstance(rate, Real) or not 0 <= float(rate) < 1:
                 raise ValueError(f"dropout must lie in [0, 1), got {self.dropout!r}")
             if rate:
                 layers.append(Dropout(float(rate)))
@@ -305,6 +312,12 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         is_first = not hasattr(self, "network_") or not (self.warm_start or incremental)
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
+        if self.schedule is not None and incremental:
+            raise ValueError(
+                "partial_fit does not support a schedule, which is for the epochs of one fit, got "
+                f"schedule={self.schedule!r}: set learning_rate_init between the calls"
+            )
+        given = X
         X, y = self._validate(X, y, reset=is_first)
         targets = self._targets(y, incremental=incremental)
         sample_weight = self._weigh(X, y, sample_weight, incremental=incremental)
@@ -458,6 +471,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 clip_norm=self.clip_norm,
                 validation=validation,
                 state=self._state,
+                train_accuracy=schedule.monitor == "train_accuracy",
                 on_report=monitor,
             )
         except DivergenceError as error:
