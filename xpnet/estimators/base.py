@@ -249,6 +249,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             if rate:
                 layers.append(Dropout(float(rate)))
         last = activations[-1] if activations else _output_of(self.activation)
+        if self.initialization is not None:  # scikit-learn's draws look at the one before
+            last = Activation.resolve("identity")
         drawn = self._drawn(widths[-2], n_outputs, last)
         if not self.fit_intercept:
             drawn.pop("bias_init", None)
@@ -258,7 +260,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     def _drawn(self, fan_in: int, fan_out: int, f: Activation) -> dict[str, Any]:
         """Say how a layer's weights and biases are drawn."""
         if self.initialization is not None:
-            if self.initialization == "auto":
+            if isinstance(self.initialization, str) and self.initialization == "auto":
                 return {"init": f.default_init}
             init = _resolved("initialization", Initializer, self.initialization)
             return {"init": init.for_activation(f)}
