@@ -144,6 +144,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     label_smoothing: float = 0.0
     scoring: Any = None
     warm_start_optimizer: bool = False
+    _penalty: ClassVar[str] = "batch"  # what alpha stands beside: the sum over a batch
     solver: str
     max_iter: int
     tol: float
@@ -469,7 +470,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 schedule=schedule,
                 sample_weight=sample_weight,
                 l2=self.alpha,
-                penalty="batch",
+                penalty=self._penalty,
                 clip_norm=self.clip_norm,
                 validation=validation,
                 state=self._state,

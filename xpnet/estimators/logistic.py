@@ -35,6 +35,7 @@ class LogisticRegression(NetworkClassifier):
         },
     }
     initialization = "zeros"
+    _penalty = "sum"
 
     def __init__(
         self,
