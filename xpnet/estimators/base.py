@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
@@ -43,6 +44,8 @@ __all__ = ["NetworkEstimator"]
 _STOCHASTIC = ("sgd", "adam")
 # scikit-learn's names of what is known here by another.
 _ACTIVATIONS = {"logistic": "sigmoid"}
+# What an optimizer's state holds of its arguments.
+_CONSTANTS = {"learning_rate", "eps", "weight_decay"}
 _SOLVERS_OWN = (
     "dropout",
     "batch_norm",
@@ -292,7 +295,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         if is_same:
             return old.copy(device=device, dtype=dtype)
         try:
-            return make(layers, values=_values(old))
+            return make(layers, values=_values(old, layers))
         except ValueError as error:
             raise ValueError(
                 f"the network of the last fit, {old!r}, has other weights than these parameters "
@@ -329,7 +332,15 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         self._random_state = check_random_state(self.random_state)
         network = self._make_network(X, self.n_outputs_, is_first=is_first)
         if is_first:
-            self._begin(network)
+            self._begin()
+        elif self.solver in _STOCHASTIC:
+            if not hasattr(self, "_patience"):  # the last fit was by L-BFGS
+                self._begin_curves()
+            elif self._watched != (self.early_stopping, self.scoring):
+                self._begin_watch()
+        is_random = any(isinstance(layer, Dropout) for layer in network.layers)
+        if is_random and not hasattr(self, "_seed"):
+            self._seed = int(self._random_state.randint(2**31))
         self.network_ = network
         self.device_ = network.device.name
         if self.solver == "lbfgs":
@@ -381,23 +392,31 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             )
         return X_val, self._targets(y_val, incremental=True), y_val, sample_weight_val
 
-    def _begin(self, network: Network) -> None:
+    def _begin(self) -> None:
         """Set what a first fit begins with."""
         self.n_iter_: Any = 0
         self.t_ = 0
         self.n_layers_ = len(self._units()) + 2
         self.out_activation_ = self._out_activation()
         self.__dict__.pop("_state", None)
-        is_random = any(isinstance(layer, Dropout) for layer in network.layers)
-        self._seed = int(self._random_state.randint(2**31)) if is_random else 0
+        self.__dict__.pop("_seed", None)
         if self.solver in _STOCHASTIC:
-            self.loss_curve_: list[float] = []
-            self._patience = Patience(self.tol, self.n_iter_no_change)
-            self._best: Any = None
-            self.best_loss_ = None if self.early_stopping else np.inf
-            self.validation_scores_: list[float] | None = [] if self.early_stopping else None
-            self.validation_loss_curve_: list[float] | None = None
-            self.best_validation_score_ = -np.inf if self.early_stopping else None
+            self._begin_curves()
+
+    def _begin_curves(self) -> None:
+        """Set what a first fit by epochs begins with."""
+        self.loss_curve_: list[float] = []
+        self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+        self.validation_loss_curve_: list[float] | None = None
+        self._begin_watch()
+
+    def _begin_watch(self) -> None:
+        """Begin to watch a number, of which there is no best so far."""
+        self._watched = (self.early_stopping, self.scoring)
+        self._patience = Patience(self.tol, self.n_iter_no_change)
+        self._best: Any = None
+        self.best_loss_ = None if self.early_stopping else np.inf
+        self.best_validation_score_ = -np.inf if self.early_stopping else None
 
     def _fit_lbfgs(
         self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any
@@ -466,7 +485,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 epochs=epochs,
                 batch_size=self._batch_size(n_samples),
                 shuffle=Order(n_samples, self._random_state) if self.shuffle else False,
-                seed=self._seed,
+                seed=getattr(self, "_seed", 0),
                 schedule=schedule,
                 sample_weight=sample_weight,
                 l2=self.alpha,
@@ -519,12 +538,17 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         goes_on = incremental or (self.warm_start and self.warm_start_optimizer)
         old: TrainingState | None = getattr(self, "_state", None)
         begun = TrainingState.start(self.network_, optimizer)
-        if goes_on and old is not None and begun.optimizer.keys() == old.optimizer.keys():
-            rate = self._rate if self._rate.initial == rate.initial else rate
-            self._state = old if old.network is self.network_ else old.moved_to(self.network_)
-        else:
-            self._state = begun
-        self._rate = rate
+        if old is not None:
+            if old.network is not self.network_:
+                old = old.moved_to(self.network_)
+            begun.steps = old.steps  # no mask is drawn twice
+            carried = {name: a for name, a in old.optimizer.items() if name not in _CONSTANTS}
+            if goes_on and carried.keys() == begun.optimizer.keys() - _CONSTANTS:
+                begun.optimizer.update(carried)
+                if self._rate.initial == rate.initial:
+                    rate.current = self._rate.current
+        self._state = begun
+        self._rate: Rate = rate
         if self.schedule is not None:
             return optimizer, _resolved("schedule", Schedule, self.schedule), rate
         if self.optimizer is not None:
@@ -728,9 +752,25 @@ _NON_FINITE = (
 )
 
 
-def _values(network: Network) -> dict[str, npt.NDArray[Any]]:
-    named = {**network.named_parameters(), **network.named_statistics()}
-    return {name: network.device.to_host(view) for name, view in named.items()}
+def _values(network: Network, layers: list[Layer]) -> dict[str, npt.NDArray[Any]]:
+    """Give a network's values by the names that they have among other layers.
+
+    Layers that have any keep their order; those that have none, such as dropout, come and go.
+    """
+    with_values = (Dense, BatchNorm)
+    before = [n for n, layer in enumerate(network.layers) if isinstance(layer, with_values)]
+    after = [n for n, layer in enumerate(layers) if isinstance(layer, with_values)]
+    places = dict(zip(before, after, strict=False))
+    values = {}
+    for name, view in {**network.named_parameters(), **network.named_statistics()}.items():
+        _, number, own = name.split(".")
+        values[f"layers.{places.get(int(number), number)}.{own}"] = network.device.to_host(view)
+    return values
+
+
+def _takes_weights(scorer: Any) -> bool:
+    parameters = inspect.signature(scorer).parameters.values()
+    return any(p.name == "sample_weight" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _resolved(name: str, kind: Any, spec: Any) -> Any:
