@@ -616,13 +616,17 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             return -float(report.validation_cost)
         X_val, _, y_val, weights = held_out
         scorer = check_scoring(self, scoring=self.scoring)
-        given = {} if weights is None else {"sample_weight": weights}
+        # A function of one's own need not know of weights.
+        given = weights is not None and _takes_weights(scorer)
         names = self.__dict__.pop("feature_names_in_", None)  # which the checked data have lost
         try:
-            return float(scorer(self, X_val, y_val, **given))
+            score = scorer(self, X_val, y_val, **({"sample_weight": weights} if given else {}))
         finally:
             if names is not None:
                 self.feature_names_in_ = names
+        if not isinstance(score, Real):
+            raise ValueError(f"scoring must give a number, got {score!r} from {scorer!r}")
+        return float(score)
 
     # Predicting.
 
