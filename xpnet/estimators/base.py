@@ -16,7 +16,7 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -344,9 +344,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         self.network_ = network
         self.device_ = network.device.name
         if self.solver == "lbfgs":
-            self._fit_lbfgs(X, targets, y, sample_weight)
+            self._fit_lbfgs(X, targets, y, sample_weight, given)
         else:
-            self._fit_stochastic(X, targets, y, sample_weight, held_out, incremental)
+            self._fit_stochastic(X, targets, y, sample_weight, held_out, incremental, given)
         return self
 
     def _validate(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
@@ -419,10 +419,10 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         self.best_validation_score_ = -np.inf if self.early_stopping else None
 
     def _fit_lbfgs(
-        self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any
+        self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any, given: Any
     ) -> None:
         network = self.network_
-        task = Task.of(self, X, y, sample_weight, self.max_iter)
+        task = Task.of(self, given, y, sample_weight, self.max_iter)
         if self.verbose:
             print(f"L-BFGS, {network.n_parameters} parameters")
 
@@ -461,11 +461,20 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         sample_weight: Any,
         held_out: Any,
         incremental: bool,
+        given: Any,
     ) -> None:
         network = self.network_
         optimizer, schedule, rate = self._rule(incremental)
         if self.early_stopping and held_out is None:
-            X, targets, y, sample_weight, held_out = self._split(X, targets, y, sample_weight)
+            train, val = self._split(X, targets)
+            X = X.tocsr() if hasattr(X, "tocsr") else X
+            weights_val = None
+            if sample_weight is not None:
+                sample_weight, weights_val = sample_weight[train], sample_weight[val]
+            held_out = X[val], targets[val], y[val], weights_val
+            X, targets, y = X[train], targets[train], y[train]
+            # What callbacks see has the names of features, as what was given has.
+            given = _safe_indexing(given, train) if hasattr(given, "columns") else X
         n_samples = X.shape[0]
         labels = self._labels(targets)
         validation = None
@@ -473,7 +482,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             X_val, targets_val, _, weights_val = held_out
             validation = X_val, self._labels(targets_val), weights_val
         epochs = 1 if incremental else self.max_iter
-        task = Task.of(self, X, y, sample_weight, epochs)
+        task = Task.of(self, given, y, sample_weight, epochs)
         monitor = Epochs(self, task, rate, held_out, n_samples, epochs, incremental=incremental)
         try:
             history = fit(
@@ -580,9 +589,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         return kind(self.learning_rate_init, beta=self.momentum, **decay)
 
     def _split(
-        self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any
-    ) -> tuple[Any, npt.NDArray[Any], Any, Any, Any]:
-        """Set samples aside for validation, as scikit-learn draws them."""
+        self, X: Any, targets: npt.NDArray[Any]
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Choose samples to train on and for validation, as scikit-learn draws them."""
         should_stratify = is_classifier(self) and self.n_outputs_ == 1
         train, val = train_test_split(
             np.arange(X.shape[0]),
@@ -595,12 +604,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 "The validation set is too small. Increase 'validation_fraction' "
                 "or the size of your dataset."
             )
-        X = X.tocsr() if hasattr(X, "tocsr") else X
-        weights = (None, None)
-        if sample_weight is not None:
-            weights = sample_weight[train], sample_weight[val]
-        held_out = X[val], targets[val], y[val], weights[1]
-        return X[train], targets[train], y[train], weights[0], held_out
+        return train, val
 
     def _keep_best(self) -> None:
         """Keep the parameters of the best epoch so far."""
