@@ -744,6 +744,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         network = state.get("network_")
         if network is not None and network.device.index is not None:
             on_host = state["network_"] = network.copy(device="cpu")
+            if isinstance(state["device"], Device):
+                state["device"] = state["device"].name  # a GPU may be missing where it is loaded
             if "_state" in state:
                 state["_state"] = state["_state"].moved_to(on_host)
         return state
