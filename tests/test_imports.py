@@ -27,6 +27,7 @@ BELOW = {
     "training": {"kernels", "device", "graph", "random", "files", "nn", "data"},
     "report": {"data", "nn", "training"},
     "export": {"kernels", "device", "files", "nn", "data", "training"},
+    "estimators": {"kernels", "device", "random", "files", "nn", "training", "export"},
     "kinds": {"nn"},
     "schema": {"device", "kinds", "nn", "data"},
     "terminal": {"training"},
@@ -45,6 +46,8 @@ THIRD_PARTY = {  # everything else: numpy alone
     "training.checkpoint": {"safetensors"},
     "recipe": {"tomli_w"},
     "export": {"onnx"},
+    "training.lbfgs": {"scipy"},
+    **{f"estimators.{name}": {"sklearn"} for name in ("base", "logistic", "mlp", "rules")},
 }
 LAZY = (
     *("cupy", "matplotlib", "sklearn", "scipy", "h5py", "safetensors", "threadpoolctl"),
