@@ -289,8 +289,11 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         is_same = [layer.get_config() for layer in layers] == [
             layer.get_config() for layer in old.layers
         ]
-        same_place = (old.dtype, old.device.name) == (dtype, device.name)
-        if is_same and same_place:
+        is_there = old.dtype == dtype and all(
+            getattr(old.device, name) == getattr(device, name)
+            for name in ("name", "kernels", "precision")
+        )
+        if is_same and is_there:
             return old
         if is_same:
             return old.copy(device=device, dtype=dtype)
