@@ -354,6 +354,21 @@ for made, expected in zip(estimators, np.load("expected.npy"), strict=True):
 
 
 @pytest.mark.accelerator
+@pytest.mark.parametrize("way", ["pickle", "deepcopy"])
+def test_pickles_of_a_gpu_where_there_is_one(way, tmp_path):
+    """They are on the host until they are trained on, which goes on on the GPU."""
+    X, y = iris()
+    made = classifier(dropout=0.2, batch_norm=True, device="cuda").fit(X, y)
+    twin = COPIES[way](made, tmp_path)
+    assert twin.network_.device.name == "cpu"
+    np.testing.assert_allclose(twin.predict_proba(X), made.predict_proba(X), rtol=1e-10)
+    for each in (made, twin):
+        each.partial_fit(X, y)
+    assert twin.device_ == twin.network_.device.name == "cuda:0"
+    np.testing.assert_allclose(twin.predict_proba(X), made.predict_proba(X), rtol=1e-10)
+
+
+@pytest.mark.accelerator
 def test_pickles_of_a_gpu_where_there_is_none(tmp_path, dev):
     """Trained there, used where CuPy is not even installed, and trained on."""
     X, y = iris()

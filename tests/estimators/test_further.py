@@ -13,7 +13,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss, make_scorer
 
 from xpnet import nn, training
-from xpnet.device import DeviceUnavailableError
+from xpnet.device import DeviceUnavailableError, device
 from xpnet.estimators import LogisticRegression, MLPClassifier, MLPRegressor
 from xpnet.random import RandomStateStream
 
@@ -512,7 +512,7 @@ def test_precision_of_other_machines():
 
 def test_device(dev):
     X, y = problem()
-    by_object, by_name = (fitted(X, y, device=device) for device in (dev, dev.name))
+    by_object, by_name = (fitted(X, y, device=given) for given in (dev, dev.name))
     assert by_object.device_ == by_name.device_ == dev.name == by_object.network_.device.name
     assert not differ(by_object, by_name)
     moved = fitted(X, y, device="cpu", warm_start=True, warm_start_optimizer=True, dropout=0.2)
@@ -770,6 +770,24 @@ def test_precision_that_changes(way, optimizer):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.accelerator
+@pytest.mark.parametrize("way", [("float32", "tf32"), ("tf32", "float32")])
+def test_products_whose_precision_changes(way):
+    X, y = problem()
+    made = fitted(X, y, precision=way[0], warm_start=True, warm_start_optimizer=True)
+    assert made.network_.device.precision == way[0]
+    made.set_params(precision=way[1]).fit(X, y)
+    assert made.network_.device.precision == way[1]
+
+
+@host
+def test_operations_that_change():
+    X, y = problem()
+    made = fitted(X, y, device="cpu", warm_start=True)
+    made.set_params(device=device("cpu", "reference")).fit(X, y)
+    assert made.network_.device.kernels == "reference"
+
+
 @host
 def test_parameters_that_change_with_a_warm_start():
     X, y = problem()
@@ -823,18 +841,27 @@ def test_what_is_watched_changes_with_a_warm_start():
 @host
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_ctrl_c(early_stopping):
-    X, y = problem(300)
-    made = MLPClassifier((8,), max_iter=100_000, n_iter_no_change=np.inf, random_state=0)
-    made.set_params(early_stopping=early_stopping)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    """A fit ends with what it has reached, and the estimator is as after any other."""
+    X, y = problem()
+    n_scores = 0
+
+    def score(estimator, X, y):
+        nonlocal n_scores
+        n_scores += 1
+        if n_scores == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        return estimator.score(X, y)
+
+    options = {"scoring": score, "early_stopping": early_stopping, "n_iter_no_change": np.inf}
+    made = MLPClassifier(**{**BASE, **options, "max_iter": 10_000})
     with pytest.warns(UserWarning, match=r"Training interrupted by user\."):
-        made.fit(X, y)
-    assert 0 < made.n_iter_ < 100_000
-    assert len(made.loss_curve_) == made.n_iter_
+        made.fit(X, y, X_val=X, y_val=y)
+    assert 5 <= made.n_iter_ < 10
+    assert made.validation_scores_ is not None
+    assert len(made.loss_curve_) == len(made.validation_scores_) == made.n_iter_
     assert made.predict(X).shape == y.shape
     if early_stopping:
-        assert made.validation_scores_ is not None
-        assert made.best_validation_score_ == max(made.validation_scores_)
+        assert made.score(X, y) == made.best_validation_score_ == max(made.validation_scores_)
     made.set_params(max_iter=2, warm_start=True).fit(X, y)
     assert made.n_iter_ == 2
 
