@@ -14,7 +14,8 @@ the operand is laid out:
 ========== =================================================================================
 
 A ``?`` after a name marks an operand that may be None: an input is then 0, an output is not
-written. The expressions of a rowwise row may ask whether an input is there, ``has_<name>``.
+written. The expressions of a rowwise row may ask whether an input is there, ``has_<name>``; and
+whether a constant that is marked so is positive, which is known before a loop begins.
 
 There are four kinds of rows. :class:`Elementwise`: every element by itself.
 :class:`ColumnReduce`: the same, and the sum of a result over the rows of each column.
@@ -59,11 +60,13 @@ class Constant:
 
     The formula is an expression of both Python and C, computed in double precision from numbers as
     they were given. The type ``fraction`` is that of a number in [0, 1) which only formulas read.
+    One that is ``optional`` may be 0, for which a rowwise row has something else to compute.
     """
 
     name: str
     type: str
     formula: str | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +205,7 @@ def _operands(text: str, use: str) -> list[Operand]:
 def _constant(text: str) -> Constant:
     declared, _, formula = text.partition("=")
     type_, name = declared.split()
-    return Constant(name, type_, formula.strip() or None)
+    return Constant(name.removesuffix("?"), type_, formula.strip() or None, name.endswith("?"))
 
 
 def _activation(
@@ -492,13 +495,14 @@ CATALOGUE: tuple[Row, ...] = (
         name="sigmoid_cross_entropy",
         reads="T logits, T labels, row T weights?",
         writes="row T losses, T dlogits?",
-        constants="T smoothing, T ceiling",
+        constants="T smoothing, T clip?, T one_minus_clip = 1.0 - clip",
         reductions=(
             (
                 "sum",
                 "total",
-                "xpn::at_most("
-                "xpn::sigmoid_cross_entropy(logits, xpn::smoothed(labels, smoothing)), ceiling)",
+                "has_clip ? xpn::clipped_sigmoid_cross_entropy("
+                "logits, xpn::smoothed(labels, smoothing), clip, one_minus_clip) : "
+                "xpn::sigmoid_cross_entropy(logits, xpn::smoothed(labels, smoothing))",
             ),
         ),
         result="losses = total;",
@@ -508,13 +512,23 @@ CATALOGUE: tuple[Row, ...] = (
         name="softmax_cross_entropy",
         reads="T logits, row int64 labels, row T weights?",
         writes="row T losses, T dlogits?",
-        constants="T smoothing, T ceiling",
+        constants="T smoothing, T clip?, T one_minus_clip = 1.0 - clip",
         reductions=(
             ("max", "top", "logits"),
             ("sum", "total", "xpn::exponential(logits - top)"),
-            ("sum", "of_label", f"xpn::part({_TARGET}, logits - top)"),
+            # Where probabilities are clipped and all of them count, their logarithms are summed.
+            (
+                "sum",
+                "of_label",
+                f"has_clip && smoothing > T(0) ? {_TARGET} * xpn::logarithm_of_probability("
+                "xpn::clipped(xpn::exponential(logits - top) / total, clip, one_minus_clip)) : "
+                f"xpn::part({_TARGET}, logits - top)",
+            ),
         ),
-        result="losses = xpn::at_most(xpn::logarithm(total) - of_label, ceiling);",
+        result="""
+            const T of_clipped = smoothing > T(0) ? of_label : xpn::logarithm_of_probability(
+                xpn::clipped(xpn::exponential(of_label) / total, clip, one_minus_clip));
+            losses = has_clip ? -of_clipped : xpn::logarithm(total) - of_label;""",
         body=_share_of(f"xpn::exponential(logits - top) / total - {_TARGET}"),
     ),
     Rowwise(

@@ -366,6 +366,7 @@ def rowwise(row: Rowwise, absent: frozenset[str]) -> KernelSpec:
         for operand in inputs
         if operand.optional
     ]
+    lines += [f"const bool has_{c.name} = {c.name} > T(0);" for c in row.numbers if c.optional]
     if any(operand.layout == "column" for operand in inputs):
         lines.append("const ptrdiff_t of_network = row / n_rows * n_columns;")
     read = {operand: _read(operand, places[operand.layout], absent) for operand in inputs}

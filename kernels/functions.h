@@ -35,7 +35,7 @@ template <class T> XPN_INLINE T absolute(T x) { return ::fabs(x); }
 template <class T> XPN_INLINE T root(T x) { return ::sqrt(x); }
 template <class T> XPN_INLINE T exponential(T x) { return ::exp(x); }
 template <class T> XPN_INLINE T exponential_minus_1(T x) { return ::expm1(x); }  // for x <= 0
-template <class T> XPN_INLINE T log_1_plus(T x) { return ::log1p(x); }           // for 0 <= x <= 1
+template <class T> XPN_INLINE T log_1_plus(T x) { return ::log1p(x); }           // for -1/2 <= x <= 1
 template <class T> XPN_INLINE T logarithm(T x) { return ::log(x); }
 template <class T> XPN_INLINE T logarithm_of_normal(T x) { return ::log(x); }    // for x > 0
 template <class T> XPN_INLINE T hyperbolic_tangent(T x) { return ::tanh(x); }
@@ -167,7 +167,7 @@ template <class T> XPN_INLINE T exponential_minus_1(T x) {
     return power * q + (power - T(1));
 }
 
-// log(1 + x) = 2 artanh(x / (2 + x)), for 0 <= x <= 1.
+// log(1 + x) = 2 artanh(x / (2 + x)), for -1/2 <= x <= 1.
 template <class T> XPN_INLINE T log_1_plus(T x) {
     const T s = x / (T(2) + x);
     const T w = s * s;
@@ -264,13 +264,35 @@ template <class T> XPN_INLINE T part(T target, T logarithm) {
 }
 
 // In this form nan stays nan.
-template <class T> XPN_INLINE T at_most(T loss, T ceiling) {
-    return loss > ceiling ? ceiling : loss;
+template <class T> XPN_INLINE T clipped(T P, T clip, T one_minus_clip) {
+    P = P < clip ? clip : P;
+    return P > one_minus_clip ? one_minus_clip : P;
+}
+
+// log P of a probability that is a normal number, to the last digits of those near 1 too.
+template <class T> XPN_INLINE T logarithm_of_probability(T P) {
+    return P < T(0.5) ? logarithm_of_normal(P) : log_1_plus(P - T(1));
 }
 
 // softplus(Z) - Y Z, one output's share of the binary cross-entropy.
 template <class T> XPN_INLINE T sigmoid_cross_entropy(T Z, T Y) {
     return (positive_part(Z) - Y * Z) + log_1_plus(exponential(-absolute(Z)));
+}
+
+// -Y log A - (1 - Y) log(1 - A) of A = sigmoid(Z) as it is rounded, then clipped: near 1 the digits
+// of 1 - A are lost, and meant to be.
+// The less likely answer has a probability of 1/2 at most, the other is one minus that.
+template <class T>
+XPN_INLINE T clipped_sigmoid_cross_entropy(T Z, T Y, T clip, T one_minus_clip) {
+    const T A = clipped(sigmoid(Z), clip, one_minus_clip);
+    const T B = T(1) - A;
+    const bool is_unlikely = A < T(0.5);
+    T small = is_unlikely ? A : B;
+    small = small < clip ? clip : small;  // where 1 - clip rounds to 1
+    const T large = is_unlikely ? B : A;
+    const T of_small = is_unlikely ? Y : T(1) - Y;
+    const T of_large = is_unlikely ? T(1) - Y : Y;
+    return -of_small * logarithm_of_normal(small) - of_large * log_1_plus(large - T(1));
 }
 
 // exp(Z) - Y Z + Y log Y - Y. Y log Y of a subnormal Y is lost beside the rest.

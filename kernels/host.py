@@ -209,9 +209,7 @@ def _operation(row: Row, variant: str) -> Callable[..., Any]:
         variant,
         row.name,
         _kind(row),
-        tuple(
-            (p.name, p.default is inspect.Parameter.empty, p.default is None) for p in parameters
-        ),
+        tuple(_parameter(p) for p in parameters),
         tuple(
             (o.name, o.type, _LAYOUTS.index(o.layout), _USES.index(o.use), o.optional)
             for o in row.operands
@@ -222,6 +220,14 @@ def _operation(row: Row, variant: str) -> Callable[..., Any]:
     functools.update_wrapper(operation, method)
     operation.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return operation
+
+
+def _parameter(parameter: inspect.Parameter) -> tuple[str, bool, bool, float]:
+    """Give its name, whether it must be given, whether it may be None, and else a number for it."""
+    default = parameter.default
+    is_required, may_be_none = default is inspect.Parameter.empty, default is None
+    otherwise = 0.0 if is_required or may_be_none else float(default)
+    return parameter.name, is_required, may_be_none, otherwise
 
 
 def _kind(row: Row) -> int:

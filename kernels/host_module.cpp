@@ -102,6 +102,7 @@ struct Parameter {
     PyObject* name;  // interned
     bool is_required, may_be_none, is_operand;
     int index;
+    double otherwise;  // a constant's value where it is not given
 };
 
 struct Operation {
@@ -235,6 +236,12 @@ int read_arguments(const Operation* self, PyObject* const* args, Py_ssize_t n_ar
         }
         if (parameter.is_operand) {
             given[parameter.index] = value;
+        } else if (!values[i]) {
+            XpnConstant& constant = constants[parameter.index];
+            constant.real = parameter.otherwise;
+            if (self->constants[parameter.index].bits > 1) {
+                constant.integer = (unsigned long long)parameter.otherwise;
+            }
         } else if (value && read_constant(self, parameter.index, value,
                                           &constants[parameter.index]) < 0) {
             return -1;
@@ -1351,15 +1358,15 @@ int read_constants(Operation* self, PyObject* constants) {
     return 0;
 }
 
-// Reads (name, is_required, may_be_none) of every parameter; a parameter is an operand or a constant.
+// Reads (name, is_required, may_be_none, otherwise) of every parameter, an operand or a constant.
 int read_parameters(Operation* self, PyObject* parameters) {
     const Py_ssize_t n = PyTuple_Size(parameters);
     if (n < 0 || n > MAX_PARAMETERS) return -1;
     for (Py_ssize_t i = 0; i < n; ++i) {
         Parameter& parameter = self->parameters[i];
         int is_required, may_be_none;
-        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(parameters, i), "Upp", &parameter.name,
-                              &is_required, &may_be_none)) {
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(parameters, i), "Uppd", &parameter.name,
+                              &is_required, &may_be_none, &parameter.otherwise)) {
             return -1;
         }
         Py_INCREF(parameter.name);

@@ -435,14 +435,17 @@ def _total(row: Row) -> str:
 
 
 def _flags(row: Row) -> list[str]:
-    """Name the template arguments that say which optional operands are there.
+    """Name the template arguments that say which optional operands and constants are there.
 
-    One with a value for a whole row is asked for once in a row instead.
+    An operand with a value for a whole row is asked for once in a row instead.
     """
     return [
-        f"has_{o.name}"
-        for o in row.operands
-        if o.optional and (o.use != "in" or o.layout in ("each", "column"))
+        *(
+            f"has_{o.name}"
+            for o in row.operands
+            if o.optional and (o.use != "in" or o.layout in ("each", "column"))
+        ),
+        *(f"has_{c.name}" for c in row.numbers if c.optional),
     ]
 
 
@@ -459,8 +462,12 @@ def _dispatch(row: Row) -> str:
             lines.append(f"{indent}{row.name}_all<{', '.join(['T', *chosen])}>(*block);")
             return
         name = flags[0].removeprefix("has_")
-        k = next(i for i, o in enumerate(row.operands) if o.name == name)
-        lines.append(f"{indent}if (block->data[{k}]) {{")
+        operands = [o.name for o in row.operands]
+        if name in operands:
+            condition = f"block->data[{operands.index(name)}]"
+        else:
+            condition = f"block->constants[{_place(row, name)}].real > 0"
+        lines.append(f"{indent}if ({condition}) {{")
         choose(flags[1:], [*chosen, "true"], indent + "    ")
         lines.append(f"{indent}}} else {{")
         choose(flags[1:], [*chosen, "false"], indent + "    ")

@@ -883,7 +883,7 @@ class ReferenceOps:
         dlogits: Array | None = None,
         weights: Array | None = None,
         smoothing: float = 0.0,
-        ceiling: float = math.inf,
+        clip: float = 0.0,
     ) -> None:
         """Binary cross-entropy of each sample, summed over its outputs.
 
@@ -906,15 +906,20 @@ class ReferenceOps:
             The samples' parts in the mean; see :meth:`shares`.
         smoothing : float
             In [0, 1): ``Y`` becomes ``(1 - smoothing) Y + smoothing / 2``.
-        ceiling : float
-            The largest loss that an output is said to have: a larger term of the sum becomes this.
-            The gradient is that of the loss without a ceiling.
+        clip : float
+            In [0, 1/2). Where it is not 0, ``l`` is ``-Y log A - (1 - Y) log(1 - A)`` of ``A`` as
+            it was rounded, then clipped to ``[clip, 1 - clip]``. The gradient is unaffected.
         """
         xp = self.xp
         labels = labels + smoothing * (0.5 - labels)
-        linear = xp.maximum(logits, 0) - labels * logits
-        terms = linear + xp.log1p(xp.exp(-xp.abs(logits)))
-        xp.sum(xp.minimum(terms, ceiling), axis=-1, out=losses)
+        if clip > 0:
+            A = xp.clip(self.sigmoid(logits), clip, 1 - clip)
+            B = xp.maximum(1 - A, clip)  # 1 - clip may round to 1
+            terms = -labels * xp.log(A) - (1 - labels) * xp.log(B)
+        else:
+            linear = xp.maximum(logits, 0) - labels * logits
+            terms = linear + xp.log1p(xp.exp(-xp.abs(logits)))
+        xp.sum(terms, axis=-1, out=losses)
         if dlogits is not None:
             xp.subtract(self.sigmoid(logits), labels, out=dlogits)
             self._average(dlogits, weights)
@@ -927,7 +932,7 @@ class ReferenceOps:
         dlogits: Array | None = None,
         weights: Array | None = None,
         smoothing: float = 0.0,
-        ceiling: float = math.inf,
+        clip: float = 0.0,
     ) -> None:
         """Cross-entropy of each sample's softmax.
 
@@ -948,9 +953,9 @@ class ReferenceOps:
             The samples' parts in the mean; see :meth:`shares`.
         smoothing : float
             In [0, 1): targets are ``(1 - smoothing) onehot + smoothing / n_classes``.
-        ceiling : float
-            The largest loss that a sample is said to have: a larger one becomes this. The gradient
-            is that of the loss without a ceiling.
+        clip : float
+            In [0, 1/2). Where it is not 0, ``l`` is ``-sum_k T_ik log P_ik`` of probabilities as
+            they were rounded, then clipped to ``[clip, 1 - clip]``. The gradient is unaffected.
 
         References
         ----------
@@ -964,9 +969,13 @@ class ReferenceOps:
         total = xp.sum(E, axis=-1, keepdims=True)
         onehot = (labels[..., None] == xp.arange(n_classes)).astype(logits.dtype)
         targets = onehot + smoothing * (1 / n_classes - onehot)
-        # A class that is not asked for may have minus infinity.
-        terms = xp.where(targets > 0, targets * shifted, logits.dtype.type(0))
-        xp.minimum(xp.log(total)[..., 0] - xp.sum(terms, axis=-1), ceiling, out=losses)
+        if clip > 0:
+            terms = targets * xp.log(xp.clip(E / total, clip, 1 - clip))
+            xp.negative(xp.sum(terms, axis=-1), out=losses)
+        else:
+            # A class that is not asked for may have minus infinity.
+            terms = xp.where(targets > 0, targets * shifted, logits.dtype.type(0))
+            xp.subtract(xp.log(total)[..., 0], xp.sum(terms, axis=-1), out=losses)
         if dlogits is not None:
             xp.divide(E, total, out=dlogits)
             xp.subtract(dlogits, targets, out=dlogits)

@@ -31,7 +31,7 @@ LONG = ("xpnet train cats-", "xpnet train fashion-mnist")
 @pytest.fixture(scope="module")
 def installed(archives, tmp_path_factory):
     environment = Environment(tmp_path_factory.mktemp("docs") / "venv")
-    environment.pip(f"{archives[0]}[data,plot]")
+    environment.pip(f"{archives[0]}[data,plot,onnx]")
     return environment
 
 

@@ -44,9 +44,9 @@ BELOW = {
 SIBLINGS = {"activations", "layers", "losses", "initializers", "optimizers"}
 THIRD_PARTY = {  # everything else: numpy alone
     "training.checkpoint": {"safetensors"},
+    "training.lbfgs": {"scipy"},
     "recipe": {"tomli_w"},
     "export": {"onnx"},
-    "training.lbfgs": {"scipy"},
     **{f"estimators.{name}": {"sklearn"} for name in ("base", "logistic", "mlp", "rules")},
 }
 LAZY = (

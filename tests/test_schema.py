@@ -45,7 +45,7 @@ def test_everything_is_filled_in():
         "dtype": "float32",
         "device": "cpu",
         "precision": "float32",
-        "loss": {"type": "softmax_cross_entropy", "label_smoothing": 0.0},
+        "loss": {"type": "softmax_cross_entropy", "label_smoothing": 0.0, "clip": 0.0},
         "optimizer": {
             "type": "adam",
             "learning_rate": 0.01,
@@ -690,16 +690,16 @@ OPTIONS: dict[str, Any] = {
     "normal.std": ("network.init=normal", "network.init.std=0.3"),
     "uniform.limit": ("network.init=uniform", "network.init.limit=0.3"),
     "softmax_cross_entropy.label_smoothing": "loss.label_smoothing=0.3",
-    "softmax_cross_entropy.ceiling": "loss.ceiling=0.3",
+    "softmax_cross_entropy.clip": "loss.clip=0.3",
     "sigmoid_cross_entropy.label_smoothing": (
         "network.layers.1.units=1",
         "loss=sigmoid_cross_entropy",
         "loss.label_smoothing=0.3",
     ),
-    "sigmoid_cross_entropy.ceiling": (
+    "sigmoid_cross_entropy.clip": (
         "network.layers.1.units=1",
         "loss=sigmoid_cross_entropy",
-        "loss.ceiling=0.3",
+        "loss.clip=0.3",
     ),
     **{
         f"{optimizer}.{option}": (f"optimizer={optimizer}", f"optimizer.{option}={value}")

@@ -347,8 +347,9 @@ KEYS = (
         "mean",
         "-",
         "What the penalties are added to: the mean of the losses, or their sum over the training "
-        "samples, which is then divided by their number: the course's `lambda` is `l2` with `sum`; or "
-        "that over the batch, divided by its number: scikit-learn's `alpha` is `l2` with `batch`.",
+        "samples, which is then divided by their number: the course's `lambda` is `l2` with `sum`; "
+        "or that over the batch, divided by its number: scikit-learn's `alpha` is `l2` with "
+        "`batch`.",
     ),
     Key(
         "training.clip_value",
@@ -560,7 +561,6 @@ _UNITS = {
     "limit": "weights",
     "value": "weights",
     "eps": "cost per weight",
-    "ceiling": "nats",
     "batch_norm.eps": "squared features",
     "layer_norm.eps": "squared features",
     "pixels": "pixels",

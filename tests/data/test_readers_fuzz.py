@@ -20,8 +20,7 @@ from xpnet.data.readers import read_file
 
 pytestmark = pytest.mark.host
 
-N_EXAMPLES = 500 if os.environ.get("CI") == "true" else 200
-N_EXAMPLES = int(os.environ.get("XPNET_FUZZ_EXAMPLES", N_EXAMPLES))
+N_EXAMPLES = int(os.environ.get("XPNET_FUZZ_EXAMPLES", "200"))
 TIMEOUT = 60  # seconds for a file, of which none takes more than one
 
 IMAGES = load_digits().images[:24].astype(np.uint8)

@@ -456,15 +456,16 @@ def test_a_prediction_does_not_depend_on_the_others():
 def test_weights_of_classes_are_weights_of_samples(class_weight, solver):
     X, number = problem()
     y = np.array(["a", "b", "c"])[number]
-    if class_weight == "balanced":
-        of_class = len(y) / (3 * np.bincount(number))
-    else:
-        of_class = np.array([2.0, 1.0, 0.25])
     own = np.random.default_rng(5).uniform(0.5, 2, len(y))
     options = {"solver": solver, "max_iter": 4}
-    for given, expected in ((None, of_class[number]), (own, own * of_class[number])):
+    for given in (None, own):
+        weight = np.ones(len(y)) if given is None else given
+        if class_weight == "balanced":  # all classes weigh the same, by what their samples weigh
+            of_class = weight.sum() / (3 * np.bincount(number, weight))
+        else:
+            of_class = np.array([2.0, 1.0, 0.25])
         one = fitted(X, y, class_weight=class_weight, fit={"sample_weight": given}, **options)
-        other = fitted(X, y, fit={"sample_weight": expected}, **options)
+        other = fitted(X, y, fit={"sample_weight": weight * of_class[number]}, **options)
         assert not differ(one, other)
         assert differ(one, fitted(X, y, fit={"sample_weight": given}, **options))
 
@@ -800,7 +801,7 @@ def test_parameters_that_change_with_a_warm_start():
     before = made.predict_proba(X)
     for changes in ({"hidden_layer_sizes": (9,)}, {"batch_norm": True}):
         made.set_params(**changes)
-        with pytest.raises(ValueError, match=r"other weights .* fit with warm_start=False"):
+        with pytest.raises(ValueError, match=r"the weights of the last fit .* warm_start=False"):
             made.fit(X, y)
         made.set_params(**{name: BASE.get(name, False) for name in changes})
     np.testing.assert_array_equal(made.predict_proba(X), before)

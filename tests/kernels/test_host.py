@@ -68,6 +68,20 @@ def test_signature(name):
     assert operation.__doc__ == method.__doc__
 
 
+@pytest.mark.parametrize("name", ROWS)
+def test_what_is_not_given_is_the_signatures_default(ops, name):
+    arguments = case(name, (9, 21))
+    for constant in ROWS[name].numbers:
+        default = inspect.signature(getattr(ReferenceOps, name)).parameters.get(constant.name)
+        if default is None or default.default in (None, inspect.Parameter.empty):
+            continue
+        expected = call(ops[name], ROWS[name], {**arguments, constant.name: default.default})
+        arguments.pop(constant.name)
+        found = call(ops[name], ROWS[name], arguments)
+        for key, array in expected.items():
+            np.testing.assert_array_equal(found[key], array)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("values", VALUES)
 @pytest.mark.parametrize("name", ROWS)

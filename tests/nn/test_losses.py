@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -91,83 +90,132 @@ def test_what_counts_as_correct(dev):
 
 def forward(dev, loss, z, y, weights=None):
     """Give the losses of the samples, their mean and its gradient."""
-    z = np.asarray(z, np.float64)
+    z = np.asarray(z)
     labels = loss.labels(dev, y, z.shape[1], z.dtype)
     with dev.activate():
         xp = dev.xp
         logits = dev.asarray(z)
-        losses, mean, dlogits = xp.empty(len(z)), xp.empty(1), xp.empty_like(logits)
+        losses, mean = xp.empty(len(z), z.dtype), xp.empty(1, z.dtype)
+        dlogits = xp.empty_like(logits)
         parts = () if weights is None else (dev.ops.shares(dev.asarray(weights)),)
         loss.forward(dev.ops, logits, labels, losses, mean, dlogits, *parts)
     return dev.to_host(losses), float(dev.to_host(mean)[0]), dev.to_host(dlogits)
 
 
 SURE = [[0.5, -3.0, 9.0], [50.0, -60.0, 2.0], [-1e3, 1e3, 0.0], [-45.0, 700.0, -800.0]]
-CEILING = -math.log(np.finfo(np.float64).eps)  # scikit-learn clips probabilities to [eps, 1 - eps]
+EPS = {dtype: float(np.finfo(dtype).eps) for dtype in (np.float32, np.float64)}
 
 
-@pytest.mark.parametrize("y", [[2, 1, 0, 2], [1, 2, 0, 0]])
-def test_the_ceiling_of_scikit_learn(dev, y):
-    weights, z = np.array([1.0, 2.0, 0.5, 3.0]), np.array(SURE)
-    onehot = np.eye(3)[y]
-    A, E = 1 / (1 + np.exp(np.minimum(-z, 700))), np.exp(z - z.max(axis=1, keepdims=True))
-    cases: list[tuple[Any, Any, Any]] = [
-        (
-            nn.SigmoidCrossEntropy(ceiling=CEILING),
-            onehot,
-            lambda w: _base.binary_log_loss(onehot, A, w),
-        ),
-        (
-            nn.SoftmaxCrossEntropy(ceiling=CEILING),
-            y,
-            lambda w: _base.log_loss(onehot, E / E.sum(axis=1, keepdims=True), w),
-        ),
-    ]
-    for loss, labels, theirs in cases:
-        for w in (None, weights):
-            assert forward(dev, loss, z, labels, w)[1] == pytest.approx(theirs(w), rel=1e-6)
-            free = forward(dev, type(loss)(), z, labels, w)[1]
-            assert free > 1.5 * theirs(w)
+def scikit_learns(kind, z, y, weights=None):
+    """Give the loss that scikit-learn states of logits; its activations are done in place."""
+    A = z.copy()
+    if kind is nn.SigmoidCrossEntropy:
+        _base.inplace_logistic(A)
+        return float(_base.binary_log_loss(np.asarray(y, z.dtype), A, weights))
+    _base.inplace_softmax(A)
+    return float(_base.log_loss(np.eye(z.shape[1], dtype=z.dtype)[y], A, weights))
 
 
-def test_a_ceiling_is_one_of_each_output_or_of_a_sample(dev):
-    z, onehot = np.array([[-30.0, 1.0, 30.0], [0.1, 0.2, 0.3]]), np.array([[1, 0, 0], [0, 1, 0]])
-    terms = np.log1p(np.exp(z)) - onehot * z
-    losses = forward(dev, nn.SigmoidCrossEntropy(ceiling=5.0), z, onehot)[0]
-    np.testing.assert_allclose(losses, [5 + terms[0, 1] + 5, terms[1].sum()], rtol=1e-12)
-    losses = forward(dev, nn.SoftmaxCrossEntropy(ceiling=5.0), z, [0, 1])[0]
-    np.testing.assert_allclose(losses, [5, np.log(np.exp(z[1]).sum()) - z[1, 1]], rtol=1e-12)
+def answers(rng, kind, n, n_outputs):
+    if kind is nn.SigmoidCrossEntropy:
+        return rng.integers(0, 2, (n, n_outputs))
+    return rng.integers(0, n_outputs, n)
 
 
+BOTH = pytest.mark.parametrize("kind", [nn.SigmoidCrossEntropy, nn.SoftmaxCrossEntropy])
+
+
+@BOTH
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_outputs", [2, 3, 40])
+def test_what_scikit_learn_states(dev, kind, n_outputs, dtype):
+    rng = np.random.default_rng(n_outputs)
+    z = rng.uniform(-60, 60, (150, n_outputs)).astype(dtype)
+    y, weights = answers(rng, kind, *z.shape), rng.random(150).astype(dtype)
+    rel = 1e-12 if dtype is np.float64 else 1e-5
+    for w in (None, weights):
+        theirs = scikit_learns(kind, z, y, w)
+        assert forward(dev, kind(clip=EPS[dtype]), z, y, w)[1] == pytest.approx(theirs, rel=rel)
+        assert forward(dev, kind(), z, y, w)[1] > 1.02 * theirs
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_digits_that_a_probability_has_lost(dev, sign):
+    z = np.linspace(0.0, 40.0, 401)[:, None] * sign
+    for y in (np.zeros_like(z), np.ones_like(z)):
+        losses = forward(dev, nn.SigmoidCrossEntropy(clip=EPS[np.float64]), z, y)[0]
+        theirs = [
+            scikit_learns(nn.SigmoidCrossEntropy, z[i : i + 1], y[i : i + 1]) for i in range(401)
+        ]
+        np.testing.assert_allclose(losses, theirs, rtol=1e-11)
+
+
+@BOTH
+def test_logits_without_end(dev, kind):
+    z = np.array([[-np.inf, 0.0], [-1e308, 1e308], [-800.0, 800.0]])
+    y = np.eye(2)[[0, 0, 0]] if kind is nn.SigmoidCrossEntropy else [0, 0, 0]
+    losses = forward(dev, kind(clip=0.01), z, y)[0]
+    if kind is nn.SigmoidCrossEntropy:
+        np.testing.assert_allclose(losses, -np.log(0.01) * np.array([1, 2, 2]) + [np.log(2), 0, 0])
+    else:
+        np.testing.assert_allclose(losses, -np.log(0.01))
+
+
+@BOTH
+@pytest.mark.parametrize("clip", [2.0**-126, 1e-20, 0.1, 0.499])
+def test_clipped_probabilities_of_any_labels(dev, kind, clip):
+    z = np.array(SURE)
+    y = [[0.3, 1, 0], [0, 0.5, 1], [1, 0, 0.1], [1, 0, 1]]
+    losses = forward(
+        dev, kind(0.2, clip), z, y if kind is nn.SigmoidCrossEntropy else [2, 1, 0, 2]
+    )[0]
+    if kind is nn.SigmoidCrossEntropy:
+        A = np.clip(1 / (1 + np.exp(np.minimum(-z, 700))), clip, 1 - clip)
+        T, B = 0.8 * np.array(y) + 0.1, np.maximum(1 - A, clip)
+        expected = -(T * np.log(A) + (1 - T) * np.log(B)).sum(axis=1)
+    else:
+        E = np.exp(z - z.max(axis=1, keepdims=True))
+        P = np.clip(E / E.sum(axis=1, keepdims=True), clip, 1 - clip)
+        expected = -((0.8 * np.eye(3)[[2, 1, 0, 2]] + 0.2 / 3) * np.log(P)).sum(axis=1)
+    np.testing.assert_allclose(losses, expected, rtol=1e-12)
+
+
+@BOTH
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("weights", [None, np.array([1.0, 2.0, 0.5, 3.0])], ids=["alike", "each"])
-@pytest.mark.parametrize("kind", [nn.SigmoidCrossEntropy, nn.SoftmaxCrossEntropy])
-def test_the_gradient_knows_no_ceiling(dev, kind, weights, smoothing):
+def test_the_gradient_knows_no_clip(dev, kind, weights, smoothing):
     y = np.eye(3)[[2, 1, 0, 2]] if kind is nn.SigmoidCrossEntropy else [2, 1, 0, 2]
     free = forward(dev, kind(smoothing), SURE, y, weights)
-    capped = forward(dev, kind(smoothing, 0.7), SURE, y, weights)
-    assert capped[1] < free[1]
-    np.testing.assert_array_equal(capped[2], free[2])
+    clipped = forward(dev, kind(smoothing, 0.2), SURE, y, weights)
+    assert clipped[1] < free[1]
+    np.testing.assert_array_equal(clipped[2], free[2])
 
 
-@pytest.mark.parametrize("kind", [nn.SigmoidCrossEntropy, nn.SoftmaxCrossEntropy])
-def test_a_ceiling_hides_no_nan(dev, kind):
+@BOTH
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_clip_hides_no_nan(dev, kind, smoothing):
     z = [[np.nan, 0.0], [0.0, 500.0]]
     y = np.eye(2) if kind is nn.SigmoidCrossEntropy else [0, 0]
-    losses, mean, dlogits = forward(dev, kind(ceiling=2.0), z, y)
-    assert np.isnan(losses[0])
-    assert losses[1] <= 4
-    assert math.isnan(mean)
-    assert np.isnan(dlogits[0]).any()
+    for columns in (1, 20):  # short rows and long ones are separate loops
+        wide = np.tile(z, (1, columns))
+        labels = np.tile(y, (1, columns)) if kind is nn.SigmoidCrossEntropy else y
+        losses, mean, dlogits = forward(dev, kind(smoothing, 0.1), wide, labels)
+        assert np.isnan(losses[0])
+        assert np.isfinite(losses[1])
+        assert math.isnan(mean)
+        assert np.isnan(dlogits[0]).any()
 
 
-@pytest.mark.parametrize("kind", [nn.SigmoidCrossEntropy, nn.SoftmaxCrossEntropy])
-def test_what_a_ceiling_may_be(kind):
-    assert kind().get_config() == {"type": kind.name, "label_smoothing": 0.0, "ceiling": None}
-    assert nn.Loss.resolve(kind(0.1, 3).get_config()).get_config()["ceiling"] == 3.0
-    for wrong in (0, -1.0, math.inf, math.nan, True, "high"):
-        with pytest.raises(ValueError, match=f"ceiling must be a positive .*number, got {wrong!r}"):
-            kind(ceiling=wrong)
+@BOTH
+def test_what_a_clip_may_be(kind):
+    assert kind().get_config() == {"type": kind.name, "label_smoothing": 0.0, "clip": 0.0}
+    assert nn.Loss.resolve(kind(0.1, 0.25).get_config()).get_config()["clip"] == 0.25
+    for wrong in (-1.0, math.inf, math.nan, True, "high", None):
+        with pytest.raises(ValueError, match=f"clip must be a non-neg.* number, got {wrong!r}"):
+            kind(clip=wrong)
+    for wrong in (0.5, 1, 1e-40):
+        with pytest.raises(ValueError, match=rf"clip must be 0 or lie in .* 0.5\), got {wrong!r}"):
+            kind(clip=wrong)
 
 
 @pytest.mark.parametrize("n_outputs", [1, 3])

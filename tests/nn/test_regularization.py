@@ -296,3 +296,54 @@ def test_wrong_settings(dev, options, said):
         train(make(dev), **options)
     with pytest.raises(ValueError, match="max_norm must be a positive finite number, got 0"):
         nn.Dense(3, max_norm=0)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_penalty_by_the_batch_is_divided_by_the_batch(dev, weighted):
+    """Two minibatches, of 25 and 15 samples, against the cost's definition and its derivative."""
+    X, y = samples()
+    w = 1 + np.arange(N) % 4 if weighted else np.ones(N)
+    network = make(dev, [nn.Dense(K)])
+    p = host(dev, network)
+    history = train(
+        network,
+        l1=0.2,
+        l2=0.7,
+        penalty="batch",
+        batch_size=25,
+        shuffle=False,
+        sample_weight=w if weighted else None,
+    )
+    costs = []
+    for rows in (slice(0, 25), slice(25, N)):
+        W, b, total = p["layers.0.W"], p["layers.0.b"], w[rows].sum()
+        Z = X[rows] @ W + b
+        P = np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)
+        onehot = np.eye(K)[y[rows]]
+        penalty = 0.2 * np.abs(W).sum() + 0.35 * (W**2).sum()
+        costs.append((-(w[rows] * np.log((P * onehot).sum(axis=1))).sum() + penalty) / total)
+        dZ = w[rows, None] * (P - onehot)
+        p["layers.0.W"] = W - 0.1 * (X[rows].T @ dZ + 0.2 * np.sign(W) + 0.7 * W) / total
+        p["layers.0.b"] = b - 0.1 * dZ.sum(axis=0) / total
+    for name, values in host(dev, network).items():
+        np.testing.assert_allclose(values, p[name], rtol=1e-10)
+    assert history.reports[0].cost == pytest.approx(np.average(costs, weights=[25, 15]), rel=1e-12)
+
+
+def test_a_batch_that_counts_nothing_has_no_penalty(dev):
+    network = make(dev, [nn.Dense(K)])
+    w = np.r_[np.zeros(25), np.ones(15)]
+    options = {"penalty": "batch", "batch_size": 25, "shuffle": False, "sample_weight": w}
+    ends = []
+
+    class Stop(nn.GradientDescent):
+        name = "stop_after_one"
+
+        def update(self, ops, params, grads, state, *n_decay):
+            ends.append(grads.copy())
+            super().update(ops, params, grads, state, *n_decay)
+
+    history = train(network, l2=5.0, optimizer=Stop(0.1), **options)
+    assert np.isfinite(history.reports[0].cost)
+    assert not dev.to_host(ends[0]).any()
+    assert dev.to_host(ends[1]).any()

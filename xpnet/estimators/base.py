@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -158,6 +158,12 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     precision: str | None
     network_: Network
 
+    def _store(self, arguments: dict[str, Any]) -> None:
+        """Keep a constructor's arguments, its ``locals()``, as they came."""
+        for name, value in arguments.items():
+            if name != "self":
+                setattr(self, name, value)
+
     # What subclasses say.
 
     def _targets(self, y: Any, *, incremental: bool) -> npt.NDArray[Any]:
@@ -206,9 +212,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         """Give the units of the hidden layers."""
         sizes = self.hidden_layer_sizes
         units = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
-        if any(
-            isinstance(n, (bool, np.bool_)) or not isinstance(n, Integral) or n <= 0 for n in units
-        ):
+        if any(isinstance(n, (bool, np.bool_)) or not isinstance(n, Integral) for n in units):
+            raise ValueError(f"hidden_layer_sizes must be whole numbers > 0, got {units}.")
+        if any(n <= 0 for n in units):
             raise ValueError(f"hidden_layer_sizes must be > 0, got {units}.")
         return [int(n) for n in units]
 
@@ -248,7 +254,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 ]
             else:
                 layers.append(dense(f, **drawn))
-            if not isinstance(rate, Real) or not 0 <= float(rate) < 1:
+            if not (isinstance(rate, Real) and 0 <= float(rate) < 1):
                 raise ValueError(f"dropout must lie in [0, 1), got {self.dropout!r}")
             if rate:
                 layers.append(Dropout(float(rate)))
@@ -297,13 +303,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             return old
         if is_same:
             return old.copy(device=device, dtype=dtype)
-        try:
-            return make(layers, values=_values(old, layers))
-        except ValueError as error:
-            raise ValueError(
-                f"the network of the last fit, {old!r}, has other weights than these parameters "
-                "ask for: fit with warm_start=False"
-            ) from error
+        return _with_weights_of(old, make(layers))
 
     # Fitting.
 
@@ -336,11 +336,6 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         network = self._make_network(X, self.n_outputs_, is_first=is_first)
         if is_first:
             self._begin()
-        elif self.solver in _STOCHASTIC:
-            if not hasattr(self, "_patience"):  # the last fit was by L-BFGS
-                self._begin_curves()
-            elif self._watched != (self.early_stopping, self.scoring):
-                self._begin_watch()
         is_random = any(isinstance(layer, Dropout) for layer in network.layers)
         if is_random and not hasattr(self, "_seed"):
             self._seed = int(self._random_state.randint(2**31))
@@ -403,8 +398,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         self.out_activation_ = self._out_activation()
         self.__dict__.pop("_state", None)
         self.__dict__.pop("_seed", None)
-        if self.solver in _STOCHASTIC:
-            self._begin_curves()
+        self.__dict__.pop("_patience", None)
 
     def _begin_curves(self) -> None:
         """Set what a first fit by epochs begins with."""
@@ -448,7 +442,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             on_iteration=note,
         )
         self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
-        self.loss_ = float(result.fun)
+        self.loss_: float = np.float64(result.fun)
         if not np.isfinite(result.x).all():
             raise ValueError(_NON_FINITE)
         task.end()
@@ -467,6 +461,10 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         given: Any,
     ) -> None:
         network = self.network_
+        if not hasattr(self, "_patience"):
+            self._begin_curves()
+        elif self._watched != (self.early_stopping, self.scoring):
+            self._begin_watch()
         optimizer, schedule, rate = self._rule(incremental)
         if self.early_stopping and held_out is None:
             train, val = self._split(X, targets)
@@ -509,8 +507,17 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 on_report=monitor,
             )
         except DivergenceError as error:
-            raise ValueError(f"{_NON_FINITE} ({error})") from error
-        if history.interrupted:
+            if not self.early_stopping or self._best is None:
+                raise ValueError(f"{_NON_FINITE} ({error})") from error
+            history = None
+            warnings.warn(
+                f"{_NON_FINITE} The best epoch's are restored. ({error})",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        if history is None:
+            pass
+        elif history.interrupted:
             warnings.warn("Training interrupted by user.", stacklevel=4)
         elif self.n_iter_ == self.max_iter and not incremental and not monitor.has_stopped:
             warnings.warn(
@@ -549,6 +556,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         optimizer = self._optimizer()
         goes_on = incremental or (self.warm_start and self.warm_start_optimizer)
         old: TrainingState | None = getattr(self, "_state", None)
+        last: Rate | None = getattr(self, "_rate", None)
         begun = TrainingState.start(self.network_, optimizer)
         if old is not None:
             if old.network is not self.network_:
@@ -557,10 +565,10 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             carried = {name: a for name, a in old.optimizer.items() if name not in _CONSTANTS}
             if goes_on and carried.keys() == begun.optimizer.keys() - _CONSTANTS:
                 begun.optimizer.update(carried)
-                if self._rate.initial == rate.initial:
-                    rate.current = self._rate.current
+                if last is not None and last.initial == rate.initial:
+                    rate.current = last.current
         self._state = begun
-        self._rate: Rate = rate
+        self._rate = rate
         if self.schedule is not None:
             return optimizer, _resolved("schedule", Schedule, self.schedule), rate
         if self.optimizer is not None:
@@ -568,17 +576,18 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         return optimizer, Held(rate), rate
 
     def _optimizer(self) -> Optimizer:
-        decay = {"weight_decay": self.weight_decay} if self.weight_decay else {}
-        spec = self.optimizer
+        spec, decay = self.optimizer, float(self.weight_decay)
         if isinstance(spec, str):
-            spec = {"type": spec, "learning_rate": self.learning_rate_init, **decay}
+            spec = {"type": spec, "learning_rate": self.learning_rate_init}
+            spec |= {"weight_decay": decay} if decay else {}
         elif spec is not None and decay:
             raise ValueError(
                 "weight_decay is for a solver or the name of an optimizer; give it to the "
                 f"optimizer itself, got weight_decay={self.weight_decay!r} beside {spec!r}"
             )
         if spec is not None:
-            return _resolved("optimizer", Optimizer, spec)
+            found: Optimizer = _resolved("optimizer", Optimizer, spec)
+            return found
         if self.solver == "adam":
             return Adam(
                 self.learning_rate_init,
@@ -586,10 +595,12 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 beta2=self.beta_2,
                 eps=self.epsilon,
                 epsilon_hat=True,
-                **decay,
+                weight_decay=decay,
             )
         kind = Nesterov if self.nesterovs_momentum else Momentum
-        return kind(self.learning_rate_init, beta=self.momentum, **decay)
+        optimizer = kind(self.learning_rate_init, weight_decay=decay)
+        optimizer.beta = float(self.momentum)  # 1 as well, which the optimizer itself refuses
+        return optimizer
 
     def _split(
         self, X: Any, targets: npt.NDArray[Any]
@@ -642,6 +653,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         logits: npt.NDArray[Any] = self.network_.predict(X)
+        if self.precision is None:  # as NumPy has it for X @ W
+            logits = logits.astype(np.result_type(X.dtype, logits.dtype), copy=False)
         return logits
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -688,7 +701,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     @property
     def coefs_(self) -> list[npt.NDArray[Any]]:
         """The weight matrices, as they act in prediction."""
-        return [W for W, _ in self._affine()]
+        return _Arrays((W for W, _ in self._affine()), functools.partial(setattr, self, "coefs_"))
 
     @coefs_.setter
     def coefs_(self, values: Sequence[Any]) -> None:
@@ -697,7 +710,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     @property
     def intercepts_(self) -> list[npt.NDArray[Any]]:
         """The biases, as they act in prediction."""
-        return [b for _, b in self._affine()]
+        affine = self._affine()
+        return _Arrays((b for _, b in affine), functools.partial(setattr, self, "intercepts_"))
 
     @intercepts_.setter
     def intercepts_(self, values: Sequence[Any]) -> None:
@@ -718,6 +732,10 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             if isinstance(after, BatchNorm):
                 scale = to_host(after.gamma) / np.sqrt(to_host(after.running_variance) + after.eps)
                 W, b = W * scale, to_host(after.beta) - to_host(after.running_mean) * scale
+            # What is written into a copy would be lost.
+            is_copied = network.device.index is not None or isinstance(after, BatchNorm)
+            W.flags.writeable = W.flags.writeable and not is_copied
+            b.flags.writeable = b.flags.writeable and layer.bias and not is_copied
             found.append((W, b))
         return found
 
@@ -725,8 +743,10 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         if "network_" not in vars(self):
             raise AttributeError(f"{attribute} can be set after a fit, which makes the network")
         dense = [layer for layer in self.network_.layers if isinstance(layer, Dense)]
-        if self.batch_norm or not self.fit_intercept:
-            raise AttributeError(f"{attribute} can be set where every layer has weights and biases")
+        if self.batch_norm or (name == "b" and not self.fit_intercept):
+            raise AttributeError(
+                f"{attribute} can be set where every layer has them: the network is {self.network_}"
+            )
         shapes = [getattr(layer, name).shape for layer in dense]
         arrays = [np.asarray(value) for value in values]
         if [array.shape for array in arrays] != shapes:
@@ -765,20 +785,41 @@ _NON_FINITE = (
 )
 
 
-def _values(network: Network, layers: list[Layer]) -> dict[str, npt.NDArray[Any]]:
-    """Give a network's values by the names that they have among other layers.
+def _with_weights_of(old: Network, network: Network) -> Network:
+    """Give a network the weights of another, whose other layers may be different ones."""
+    buffers = [
+        [*one.named_parameters().values(), *one.named_statistics().values()]
+        for one in (old, network)
+    ]
+    shapes = [[view.shape for view in views] for views in buffers]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"the weights of the last fit have the shapes {shapes[0]}, and these parameters ask "
+            f"for {shapes[1]}: fit with warm_start=False"
+        )
+    with network.device.activate():
+        for source, target in zip(*buffers, strict=True):
+            target[...] = network.device.asarray(old.device.to_host(source), network.dtype)
+    return network
 
-    Layers that have any keep their order; those that have none, such as dropout, come and go.
-    """
-    with_values = (Dense, BatchNorm)
-    before = [n for n, layer in enumerate(network.layers) if isinstance(layer, with_values)]
-    after = [n for n, layer in enumerate(layers) if isinstance(layer, with_values)]
-    places = dict(zip(before, after, strict=False))
-    values = {}
-    for name, view in {**network.named_parameters(), **network.named_statistics()}.items():
-        _, number, own = name.split(".")
-        values[f"layers.{places.get(int(number), number)}.{own}"] = network.device.to_host(view)
-    return values
+
+class _Arrays(list[npt.NDArray[Any]]):
+    """The arrays of the layers; one that is put in the place of another goes into the network."""
+
+    def __init__(
+        self, arrays: Iterable[npt.NDArray[Any]], put: Callable[[Sequence[Any]], None]
+    ) -> None:
+        super().__init__(arrays)
+        self._put = put
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        changed = list(self)
+        changed[index] = value
+        self._put(changed)
+        super().__setitem__(index, value)
+
+    def __reduce__(self) -> Any:
+        return list, (list(self),)
 
 
 def _takes_weights(scorer: Any) -> bool:

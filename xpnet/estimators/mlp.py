@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import functools
 from numbers import Real
 from typing import Any, ClassVar, Self
 
@@ -38,6 +38,14 @@ def _is_stochastic(estimator: NetworkEstimator) -> bool:
     return True
 
 
+def _balanced(y: npt.NDArray[Any], weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Give the classes equal sums of weights, each sample standing for as many as its weight is."""
+    _, labels = np.unique(y, return_inverse=True)
+    totals = np.bincount(labels, weights)
+    balanced: npt.NDArray[Any] = weights * weights.sum() / np.count_nonzero(totals)
+    return balanced / np.where(totals > 0, totals, 1.0)[labels]
+
+
 class NetworkClassifier(ClassifierMixin, NetworkEstimator):
     """What classifiers share: classes and their probabilities."""
 
@@ -65,9 +73,8 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         return columns
 
     def _labels(self, targets: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        if self._is_multiclass():
-            return targets.argmax(axis=1)
-        return targets.astype(np.float64)
+        labels: npt.NDArray[Any] = targets.astype(np.float64)
+        return targets.argmax(axis=1) if self._is_multiclass() else labels
 
     def _is_multiclass(self) -> bool:
         return bool(self._label_binarizer.y_type_ == "multiclass")
@@ -75,11 +82,14 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
     def _out_activation(self) -> str:
         return "softmax" if self._is_multiclass() else "logistic"
 
-    def _loss(self, dtype: np.dtype[Any]) -> Loss:
+    def _cross_entropy(self, **options: Any) -> Loss:
         kind = SoftmaxCrossEntropy if self._is_multiclass() else SigmoidCrossEntropy
-        # scikit-learn states the loss of probabilities that are at least eps.
-        ceiling = -math.log(np.finfo(dtype).eps)
-        return kind(label_smoothing=self.label_smoothing, ceiling=ceiling)
+        return kind(**options)
+
+    def _loss(self, dtype: np.dtype[Any]) -> Loss:
+        # scikit-learn states the loss of probabilities clipped to [eps, 1 - eps].
+        eps = float(np.finfo(dtype).eps)
+        return self._cross_entropy(label_smoothing=self.label_smoothing, clip=eps)
 
     def _weigh(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> Any:
         weights = super()._weigh(X, y, sample_weight, incremental=incremental)
@@ -91,8 +101,24 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
                 "samples: pass the weights as a dictionary, see "
                 "sklearn.utils.class_weight.compute_class_weight"
             )
+        if isinstance(self.class_weight, str) and weights is not None and y.ndim == 1:
+            return _balanced(y, weights)
+        if isinstance(self.class_weight, list) and y.ndim == 1:
+            raise ValueError(
+                "class_weight may be a list, of a table for each output, where y has several; got "
+                f"{self.class_weight!r}"
+            )
         of_classes = compute_sample_weight(self.class_weight, y)
+        if not (np.isfinite(of_classes) & (of_classes >= 0)).all():
+            raise ValueError(
+                f"class_weight must hold finite numbers of at least 0, got {self.class_weight!r}"
+            )
         return of_classes if weights is None else weights * of_classes
+
+    def _score_of(self, held_out: Any, report: Any) -> float:
+        if self.scoring is None and len(self.classes_) == 1:
+            return 1.0  # predict knows no other, whatever the probability
+        return super()._score_of(held_out, report)
 
     def predict(self, X: Any) -> Any:
         """Predict the classes of samples.
@@ -120,12 +146,12 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         ndarray of shape (n_samples, n_classes)
             In the order of ``classes_``; for several labels each label's own.
         """
-        logits, ops = self._logits(X), host_ops()
-        if self._is_multiclass():
-            return np.asarray(ops.softmax(logits))
-        if self.n_outputs_ == 1:  # 1 - p loses the digits that sigmoid(-Z) has
-            return np.column_stack([ops.sigmoid(-logits), ops.sigmoid(logits)])
-        return np.asarray(ops.sigmoid(logits))
+        logits = self._logits(X)
+        probabilities = functools.partial(self._cross_entropy().probabilities, host_ops())
+        if self.n_outputs_ > 1:
+            return np.asarray(probabilities(logits))
+        # 1 - p loses the digits that sigmoid(-Z) has.
+        return np.column_stack([probabilities(-logits), probabilities(logits)])
 
     def predict_log_proba(self, X: Any) -> npt.NDArray[Any]:
         """Compute the logarithm of the probability of each class.
@@ -155,8 +181,7 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
     def _outputs(self, X: Any) -> npt.NDArray[Any]:
         """Give the probabilities that scikit-learn's decisions are made from."""
         logits = self._logits(X)
-        ops = host_ops()
-        outputs = np.asarray(ops.softmax(logits) if self._is_multiclass() else ops.sigmoid(logits))
+        outputs = np.asarray(self._cross_entropy().probabilities(host_ops(), logits))
         return outputs.ravel() if self.n_outputs_ == 1 else outputs
 
     def __sklearn_tags__(self) -> Any:
@@ -166,13 +191,163 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
 
 
 class MLPClassifier(NetworkClassifier):
-    """PLACEHOLDER."""
+    """Multi-layer perceptron for classification, a drop-in replacement of scikit-learn's.
+
+    Hidden layers ``A = f(X W + b)`` and a softmax, or for two classes and for several labels at
+    once a sigmoid, are fitted by minimising the cross-entropy with an L2 penalty, ``J = (sum_i w_i
+    l_i + alpha / 2 sum W^2) / sum_i w_i`` over each minibatch.
+
+    All parameters of :class:`sklearn.neural_network.MLPClassifier` have its names, meanings and
+    defaults, and the same ``random_state`` draws the same weights, split and order of the samples:
+    with these alone the result is scikit-learn's but for rounding. Those after ``max_fun`` are new.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : array-like of shape (n_layers - 2,), default=(100,)
+        Units of the hidden layers. Without any the model is logistic regression.
+    activation : str, dict, Activation, or a list with one for each hidden layer, default="relu"
+        What a hidden layer applies to ``X W + b``: scikit-learn's ``"identity"``, ``"logistic"``,
+        ``"tanh"`` and ``"relu"``; any name known to :class:`xpnet.nn.base.Activation`, such as
+        ``"gelu_tanh"`` or ``"elu"``; a table of one's options; or one of your own.
+    solver : {"adam", "sgd", "lbfgs"}, default="adam"
+        ``"adam"`` in the form with epsilon-hat, ``"sgd"`` with momentum, both on minibatches; or
+        SciPy's L-BFGS on all samples at once, in float64.
+    alpha : float, default=0.0001
+        Coefficient of the L2 penalty on the weights; biases have none. It is divided by the number
+        of samples of the batch, or the sum of their weights.
+    batch_size : int or "auto", default="auto"
+        Samples in a minibatch; ``"auto"`` is 200, or all where there are fewer.
+    learning_rate : {"constant", "invscaling", "adaptive"}, default="constant"
+        Of ``solver="sgd"``: as it is; divided by ``(t + 1)^power_t`` after ``t`` samples, from the
+        second epoch on; or divided by 5 where training has stopped improving, down to 1e-6.
+    learning_rate_init : float, default=0.001
+    power_t : float, default=0.5
+    max_iter : int, default=200
+        Most epochs, or iterations of L-BFGS.
+    shuffle : bool, default=True
+        Whether each epoch visits the samples in a new order.
+    random_state : int, RandomState instance or None, default=None
+        What weights, the split for early stopping, the order of samples and dropout are drawn from.
+    tol : float, default=1e-4
+        By how much the loss, or the validation score, must improve.
+    verbose : bool, default=False
+        Whether to print each epoch's loss.
+    warm_start : bool, default=False
+        Whether to go on from the last fit's weights.
+    momentum : float, default=0.9
+        What is left of the velocity after a step, of ``solver="sgd"``.
+    nesterovs_momentum : bool, default=True
+    early_stopping : bool, default=False
+        Whether to set ``validation_fraction`` of the samples aside, to stop where their score does
+        not improve any more, and to keep the weights of the best epoch.
+    validation_fraction : float, default=0.1
+    beta_1, beta_2 : float, default=0.9, 0.999
+        Decay rates of the moments of Adam.
+    epsilon : float, default=1e-8
+        Added to the uncorrected root of Adam's second moment.
+    n_iter_no_change : int, default=10
+        Training ends after more epochs than this without an improvement by ``tol``.
+    max_fun : int, default=15000
+        Most evaluations of L-BFGS.
+    device : str, :class:`xpnet.Device` or None, default=None
+        Where to compute: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"auto"``; None takes what
+        ``XPNET_DEVICE`` says, else the CPU.
+    precision : {"float32", "float64", "tf32"} or None, default=None
+        What to compute in; None takes the dtype of ``X``. ``"tf32"`` is float32 with products in
+        TensorFloat-32, on a GPU.
+    dropout : float or array-like of shape (n_layers - 2,), default=0.0
+        Probability of dropping a unit of a hidden layer in training.
+    batch_norm : bool, default=False
+        Whether to normalise each hidden layer over the batch, before its activation.
+    initialization : str, dict, Initializer or None, default=None
+        How weights are drawn, biases being 0: ``"he_normal"``, ``"xavier_uniform"``, ...;
+        ``"auto"`` takes what suits the activation. None draws both as scikit-learn does.
+    class_weight : dict, list of dict, "balanced" or None, default=None
+        Factors on the weights of samples by their class.
+    label_smoothing : float, default=0.0
+        In [0, 1): how much of a label is spread over all classes.
+    optimizer : str, dict, Optimizer or None, default=None
+        An update rule of xpnet's or of your own in place of the solver's. One that is named has the
+        learning rate ``learning_rate_init``.
+    schedule : str, dict, Schedule or None, default=None
+        What becomes of the learning rate, with any optimizer, in place of ``learning_rate``.
+    weight_decay : float, default=0.0
+        Decoupled weight decay: in each step the weights also lose ``learning_rate weight_decay``
+        times themselves.
+    max_norm : float or None, default=None
+        Longest that a hidden unit's vector of incoming weights may be.
+    clip_norm : float or None, default=None
+        Largest norm of the gradient; a larger one is scaled down.
+    scoring : str, callable or None, default=None
+        What early stopping watches: a scorer, by name or as a function of estimator, ``X`` and
+        ``y``; ``"loss"`` for the loss on the validation samples, negated; None for the accuracy.
+    warm_start_optimizer : bool, default=False
+        Whether ``warm_start`` also keeps the optimizer's moments and step count, which scikit-learn
+        begins anew.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    coefs_, intercepts_ : lists of length n_layers - 1
+        Weights (n_in, n_out) and biases (n_out,) of each layer; with ``batch_norm`` those that act
+        in prediction, the normalisation folded in. They may be set where there is none.
+    network_ : xpnet.nn.Network
+        What has been trained: see :func:`xpnet.diagnose`, :func:`xpnet.training.save_network`.
+    device_ : str
+        Where.
+    loss_ : float
+        The last epoch's, with the penalty.
+    best_loss_ : float or None
+        The lowest; None with early stopping.
+    loss_curve_ : list of length n_iter_
+    validation_scores_ : list of length n_iter_ or None
+        Scores on validation samples; None where there are none.
+    validation_loss_curve_ : list of length n_iter_ or None
+        Losses on validation samples, without the penalty.
+    best_validation_score_ : float or None
+        None without early stopping.
+    n_iter_ : int
+        Epochs of the last fit.
+    t_ : int
+        Samples seen, those of each epoch counted anew.
+    n_layers_, n_outputs_, n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Where ``X`` has names.
+    out_activation_ : str
+
+    Notes
+    -----
+    An estimator that was fitted on a GPU is pickled with its arrays on the host; what is unpickled
+    predicts on the CPU, without CuPy, and a later fit goes where ``device`` says.
+
+    With ``batch_norm`` the running variance is that of the batch, not the unbiased one, so that a
+    sample of weight 2 is the same as the sample twice. Batch normalisation, dropout and the other
+    new parameters of training have no meaning for ``solver="lbfgs"``, which refuses them by name.
+
+    References
+    ----------
+    Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015, the end of section 2.
+    Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural networks",
+    AISTATS 2010, equation 16.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.model_selection import train_test_split
+    >>> from xpnet import MLPClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X_train, X_test, y_train, y_test = train_test_split(X / 16, y, random_state=0)
+    >>> model = MLPClassifier((64,), dropout=0.1, early_stopping=True, random_state=0)
+    >>> model.fit(X_train, y_train).score(X_test, y_test) > 0.95
+    True
+    """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NetworkEstimator._parameter_constraints,
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
     }
+    loss = "log_loss"  # the only one; no parameter, as in scikit-learn
 
     def __init__(
         self,
@@ -215,43 +390,7 @@ class MLPClassifier(NetworkClassifier):
         scoring: Any = None,
         warm_start_optimizer: bool = False,
     ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.device = device
-        self.precision = precision
-        self.dropout = dropout
-        self.batch_norm = batch_norm
-        self.initialization = initialization
-        self.class_weight = class_weight
-        self.label_smoothing = label_smoothing
-        self.optimizer = optimizer
-        self.schedule = schedule
-        self.weight_decay = weight_decay
-        self.max_norm = max_norm
-        self.clip_norm = clip_norm
-        self.scoring = scoring
-        self.warm_start_optimizer = warm_start_optimizer
+        self._store(locals())
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
@@ -309,7 +448,51 @@ class MLPClassifier(NetworkClassifier):
 
 
 class MLPRegressor(RegressorMixin, NetworkEstimator):
-    """PLACEHOLDER."""
+    """Multi-layer perceptron for regression, a drop-in replacement of scikit-learn's.
+
+    Hidden layers ``A = f(X W + b)`` and a linear layer, or under a Poisson loss the exponential of
+    one, are fitted by minimising half the squared error, ``l_i = 1 / (2 m) sum_j (Z_ij - Y_ij)^2``
+    for m outputs, or half the Poisson deviance, with an L2 penalty.
+
+    All parameters of :class:`sklearn.neural_network.MLPRegressor` have its names, meanings and
+    defaults, and the same ``random_state`` gives the same result but for rounding. Those after
+    ``max_fun`` are new.
+
+    Parameters
+    ----------
+    loss : {"squared_error", "poisson"}, default="squared_error"
+        The second is for counts and other numbers of at least 0, with a logarithm as the link.
+    hidden_layer_sizes : array-like of shape (n_layers - 2,), default=(100,)
+    activation : str, dict, Activation, or a list with one for each hidden layer, default="relu"
+    solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, shuffle
+        As for :class:`MLPClassifier`, as are all that follow.
+    random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping
+    validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
+    device, precision, dropout, batch_norm, initialization, optimizer, schedule, weight_decay
+    max_norm, clip_norm, warm_start_optimizer
+    scoring : str, callable or None, default=None
+        What early stopping watches; None for the coefficient of determination.
+
+    Attributes
+    ----------
+    coefs_, intercepts_, network_, device_, loss_, best_loss_, loss_curve_, validation_scores_
+        As for :class:`MLPClassifier`, as are all that follow.
+    validation_loss_curve_, best_validation_score_, n_iter_, t_, n_layers_, n_outputs_
+    n_features_in_, feature_names_in_, out_activation_
+
+    Notes
+    -----
+    With several outputs the gradient is that of the sum of their squared errors, while the loss
+    that is stated is the mean, as in scikit-learn.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_regression
+    >>> from xpnet import MLPRegressor
+    >>> X, y = make_regression(200, 5, random_state=0)
+    >>> MLPRegressor(solver="lbfgs", max_iter=2000, random_state=0).fit(X, y).score(X, y) > 0.99
+    True
+    """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **NetworkEstimator._parameter_constraints,
@@ -356,42 +539,7 @@ class MLPRegressor(RegressorMixin, NetworkEstimator):
         scoring: Any = None,
         warm_start_optimizer: bool = False,
     ) -> None:
-        self.loss = loss
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.device = device
-        self.precision = precision
-        self.dropout = dropout
-        self.batch_norm = batch_norm
-        self.initialization = initialization
-        self.optimizer = optimizer
-        self.schedule = schedule
-        self.weight_decay = weight_decay
-        self.max_norm = max_norm
-        self.clip_norm = clip_norm
-        self.scoring = scoring
-        self.warm_start_optimizer = warm_start_optimizer
+        self._store(locals())
 
     def _targets(self, y: Any, *, incremental: bool) -> npt.NDArray[Any]:
         del incremental

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from xpnet.estimators.rules import Rate
 from xpnet.training import Report
 
@@ -128,9 +130,9 @@ class Epochs:
         """Take note of an epoch."""
         estimator = self._estimator
         estimator.n_iter_ = report.epoch + 1
-        estimator.loss_ = report.cost
+        estimator.loss_ = np.float64(report.cost)
         estimator.t_ += self._n_samples
-        estimator.loss_curve_.append(report.cost)
+        estimator.loss_curve_.append(estimator.loss_)
         if estimator.verbose:
             print(f"Iteration {estimator.n_iter_}, loss = {report.cost:.8f}")
         self._validate(report)
@@ -153,11 +155,12 @@ class Epochs:
             if estimator.validation_loss_curve_ is None:
                 estimator.validation_loss_curve_ = []
             estimator.validation_scores_.append(score)
-            estimator.validation_loss_curve_.append(report.validation_cost)
+            if report.validation_cost is not None:
+                estimator.validation_loss_curve_.append(report.validation_cost)
             if estimator.verbose:
                 print(f"Validation score: {score:f}")
         if not estimator.early_stopping:
-            patience.observe_loss(report.cost)
+            patience.observe_loss(estimator.loss_)
             estimator.best_loss_ = patience.best
             return
         if patience.observe_score(score):

@@ -126,7 +126,7 @@ class Rate:
         return True
 
 
-class Known(StrOptions):  # type: ignore[misc]
+class Known(StrOptions):
     """The names of a kind of things, those that are defined later included.
 
     Parameters

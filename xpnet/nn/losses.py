@@ -7,7 +7,6 @@ derivative is simply ``prediction - label``.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -39,28 +38,29 @@ class SigmoidCrossEntropy(Loss):
     ----------
     label_smoothing : float
         In [0, 1): ``Y`` is replaced by ``(1 - label_smoothing) Y + label_smoothing / 2``.
-    ceiling : float or None
-        The largest loss that one output is said to have, positive. The gradient is still ``A - Y``.
+    clip : float
+        In [0, 1/2): the loss is stated of probabilities clipped to ``[clip, 1 - clip]``; 0 leaves
+        them as they are. The gradient is still ``A - Y``.
 
     Raises
     ------
     ValueError
-        If one of them is out of range.
+        If one of them is out of range, or a clip too small for float32, below 2^-126.
 
     Notes
     -----
-    With a ceiling the loss that is stated is ``sum_j min(softplus(Z_j) - Y_j Z_j, ceiling)``, and
-    the gradient that of the loss without it. scikit-learn does the same: it states the loss of
-    probabilities that it has clipped to ``[eps, 1 - eps]``, and steps along ``A - Y``, which knows
-    nothing of that. ``ceiling = -log(eps)``, 36.04 in float64, gives its numbers where labels are 0
-    or 1.
+    Without a clip the loss is computed from the logits, to all its digits. With one it is ``-sum_j
+    [Y_j log A_j + (1 - Y_j) log(1 - A_j)]`` of ``A_j`` as it was rounded, then clipped: near 1 it
+    has lost the digits of ``1 - A_j``, and so has the loss. scikit-learn computes it like that and
+    steps along ``A - Y``, which knows nothing of it; its stopping rules and its line search see the
+    number that is stated. The dtype's eps, 2.2e-16 in float64, gives what scikit-learn gives.
     """
 
     name = "sigmoid_cross_entropy"
 
-    def __init__(self, label_smoothing: float = 0.0, ceiling: float | None = None) -> None:
+    def __init__(self, label_smoothing: float = 0.0, clip: float = 0.0) -> None:
         self.label_smoothing = check_fraction("label_smoothing", label_smoothing)
-        self.ceiling = None if ceiling is None else check_positive("ceiling", ceiling)
+        self.clip = _check_clip(clip)
 
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
@@ -86,7 +86,7 @@ class SigmoidCrossEntropy(Loss):
         weights: Array | None = None,
     ) -> None:
         """Compute the losses, their mean and its gradient."""
-        options = (self.label_smoothing, _number(self.ceiling))
+        options = (self.label_smoothing, self.clip)
         ops.sigmoid_cross_entropy(logits, labels, losses, dlogits, weights, *options)
         ops.mean(losses, weights, out=mean)
 
@@ -120,18 +120,19 @@ class SoftmaxCrossEntropy(Loss):
     ----------
     label_smoothing : float
         In [0, 1).
-    ceiling : float or None
-        The largest loss that one sample is said to have, positive. The gradient is still ``P - T``.
+    clip : float
+        In [0, 1/2): the loss is stated of probabilities clipped to ``[clip, 1 - clip]``; 0 leaves
+        them as they are. The gradient is still ``P - T``.
 
     Raises
     ------
     ValueError
-        If one of them is out of range.
+        If one of them is out of range, or a clip too small for float32, below 2^-126.
 
     Notes
     -----
-    With a ceiling the loss that is stated is ``min(-log P_y, ceiling)``, and the gradient that of
-    the loss without it, as in scikit-learn; see :class:`SigmoidCrossEntropy`.
+    With a clip the loss is ``-log P_y``, with smoothing ``-sum_k T_k log P_k``, of probabilities as
+    they were rounded, then clipped, as in scikit-learn; see :class:`SigmoidCrossEntropy`.
 
     References
     ----------
@@ -141,9 +142,9 @@ class SoftmaxCrossEntropy(Loss):
 
     name = "softmax_cross_entropy"
 
-    def __init__(self, label_smoothing: float = 0.0, ceiling: float | None = None) -> None:
+    def __init__(self, label_smoothing: float = 0.0, clip: float = 0.0) -> None:
         self.label_smoothing = check_fraction("label_smoothing", label_smoothing)
-        self.ceiling = None if ceiling is None else check_positive("ceiling", ceiling)
+        self.clip = _check_clip(clip)
 
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
@@ -174,7 +175,7 @@ class SoftmaxCrossEntropy(Loss):
         weights: Array | None = None,
     ) -> None:
         """Compute the losses, their mean and its gradient."""
-        options = (self.label_smoothing, _number(self.ceiling))
+        options = (self.label_smoothing, self.clip)
         ops.softmax_cross_entropy(logits, labels, losses, dlogits, weights, *options)
         ops.mean(losses, weights, out=mean)
 
@@ -336,8 +337,11 @@ def determination(
     return xp.where(is_constant, of_constant, R2)
 
 
-def _number(ceiling: float | None) -> float:
-    return math.inf if ceiling is None else ceiling
+def _check_clip(clip: float) -> float:
+    number = check_positive("clip", clip, zero=True)
+    if number >= 0.5 or 0 < number < 2.0**-126:  # logarithms are those of normal numbers
+        raise ValueError(f"clip must be 0 or lie in [2^-126, 0.5), got {clip!r}")
+    return number
 
 
 def _in_columns(device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, name: str) -> Array:

@@ -90,12 +90,15 @@ class Regularizer:
             ones=xp.ones(LINE, dtype=dtype),
             penalty=xp.zeros(1, dtype=dtype),
             factor=xp.empty(1, dtype=dtype),
-            of_penalty=xp.full(1, 1 / batch_size if self.per_batch else 1.0, dtype=dtype),
         )
         if self.per_batch:
             cache.of_samples = xp.ones(batch_size, dtype=dtype)
             cache.total = xp.empty(1, dtype=dtype)
+            cache.share = xp.empty(1, dtype=dtype)
         cache.weights = _rows(network.parameters[: network.n_decayed])
+        # One for each row: to spread a single one over them would ask for memory in every step.
+        factor = 1 / batch_size if self.per_batch else 1.0
+        cache.of_penalty = xp.full((len(cache.weights), 1), factor, dtype=dtype)
         cache.dW = _rows(network.gradients[: network.n_decayed])
         cache.gradient = _rows(network.gradients)
         return cache
@@ -146,8 +149,9 @@ class Regularizer:
         xp, smallest = ops.xp, np.finfo(weights.dtype).tiny
         ops.mean(weights, cache.of_samples, out=cache.total)  # with weights 1: the sum
         xp.maximum(cache.total, smallest, out=cache.total)
-        ops.mean(shares, cache.of_samples, out=cache.of_penalty)  # 1, or 0 where nothing counts
-        xp.divide(cache.of_penalty, cache.total, out=cache.of_penalty)
+        ops.mean(shares, cache.of_samples, out=cache.share)  # 1, or 0 where nothing counts
+        xp.divide(cache.share, cache.total, out=cache.share)
+        cache.of_penalty[...] = cache.share
 
 
 def _rows(flat: Array) -> Array:

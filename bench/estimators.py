@@ -1,0 +1,251 @@
+"""The estimators beside scikit-learn's: ``python -m bench.estimators``.
+
+Ten data sets that scikit-learn ships or generates, and Fashion-MNIST. Both sides have the same
+parameters, the same ``random_state`` and the same split, seed by seed, and take turns, so that
+whatever else the machine does meets both alike; a ratio of times is the median of those of the
+seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.markdown import table
+
+SEEDS = 5
+SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A data set, and how both sides are asked to learn it.
+
+    Attributes
+    ----------
+    name : str
+    what : str
+    load : callable
+        Gives ``X`` and ``y`` for a seed, or all four parts of a split.
+    score : str
+        A scorer of scikit-learn's.
+    estimator : str
+    parameters : dict
+        What is not the default.
+    """
+
+    name: str
+    what: str
+    load: Callable[[int], tuple[Any, ...]]
+    score: str = "accuracy"
+    estimator: str = "MLPClassifier"
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+def problems() -> list[Problem]:
+    """Give the ten."""
+    from sklearn import datasets
+
+    def shipped(name: str) -> Callable[[int], tuple[Any, ...]]:
+        return lambda _: getattr(datasets, f"load_{name}")(return_X_y=True)
+
+    def generated(*arguments: Any, **options: Any) -> Callable[[int], tuple[Any, ...]]:
+        return lambda seed: datasets.make_classification(*arguments, **options, random_state=seed)
+
+    def sparse(seed: int) -> tuple[Any, ...]:
+        import numpy as np
+        from scipy.sparse import random_array
+
+        rng = np.random.default_rng(seed)
+        X = random_array((1000, 5000), density=0.01, format="csr", rng=rng)
+        hidden = X @ rng.normal(size=5000)
+        return X, (hidden > np.median(hidden)).astype(int)
+
+    return [
+        Problem("breast cancer", "binary, 569 x 30", shipped("breast_cancer")),
+        Problem("iris", "three classes, 150 x 4", shipped("iris")),
+        Problem("digits", "ten classes, 1797 x 64", shipped("digits")),
+        Problem(
+            "moons",
+            "binary, 1000 x 2",
+            lambda seed: datasets.make_moons(1000, noise=0.25, random_state=seed),
+        ),
+        Problem(
+            "labels",
+            "five labels at once, 1000 x 20",
+            lambda seed: datasets.make_multilabel_classification(1000, random_state=seed),
+        ),
+        Problem("sparse", "binary, 1000 x 5000, one in a hundred", sparse),
+        Problem("tiny", "binary, 40 x 10", generated(40, 10)),
+        Problem("wide", "binary, 200 x 2000", generated(200, 2000, n_informative=20)),
+        Problem(
+            "imbalanced",
+            "binary, 2000 x 20, one in twenty",
+            generated(2000, 20, n_informative=5, weights=[0.95]),
+            score="balanced_accuracy",
+        ),
+        Problem(
+            "diabetes",
+            "regression, 442 x 10",
+            lambda _: datasets.load_diabetes(return_X_y=True, scaled=False),
+            score="r2",
+            estimator="MLPRegressor",
+            parameters={"max_iter": 500},
+        ),
+    ]
+
+
+def fashion(dtype: str) -> Problem:
+    """Give Fashion-MNIST for five epochs in one precision."""
+
+    def load(seed: int) -> tuple[Any, ...]:
+        import numpy as np
+
+        from xpnet.data import load_dataset
+
+        del seed
+        data = load_dataset("fashion-mnist")
+        parts = [part.reshape(len(part), -1) for part in (data.X_train, data.X_test)]
+        X_train, X_test = (
+            part.astype(np.dtype(dtype)) / np.dtype(dtype).type(255) for part in parts
+        )
+        return X_train, X_test, data.y_train, data.y_test
+
+    return Problem(
+        f"Fashion-MNIST, {dtype}",
+        "ten classes, 60000 x 784; (256, 128), batch 128, 5 epochs",
+        load,
+        parameters={"hidden_layer_sizes": (256, 128), "batch_size": 128, "max_iter": 5},
+    )
+
+
+def split(problem: Problem, seed: int) -> tuple[Any, ...]:
+    """Give training and test samples, standardised where they are not sparse."""
+    from sklearn.model_selection import train_test_split
+    from sklearn.preprocessing import StandardScaler
+
+    data = problem.load(seed)
+    if len(data) == 4:
+        return data
+    X, y = data
+    is_stratified = problem.estimator == "MLPClassifier" and y.ndim == 1
+    parts = train_test_split(X, y, random_state=seed, stratify=y if is_stratified else None)
+    X_train, X_test, y_train, y_test = parts
+    if not hasattr(X, "tocsr"):
+        scaler = StandardScaler().fit(X_train)
+        X_train, X_test = scaler.transform(X_train), scaler.transform(X_test)
+    return X_train, X_test, y_train, y_test
+
+
+def run(problem: Problem, seeds: int) -> list[str]:
+    """Fit both sides for each seed, and give the row of the table."""
+    import sklearn.neural_network
+    from sklearn.metrics import get_scorer
+
+    import xpnet
+
+    sides = {"scikit-learn": sklearn.neural_network, "xpnet": xpnet}
+    scores: dict[str, list[float]] = {side: [] for side in sides}
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    scorer = get_scorer(problem.score)
+    same = []
+    for seed in range(seeds):
+        X_train, X_test, y_train, y_test = split(problem, seed)
+        n_iter = set()
+        for side, module in sides.items():
+            kind = getattr(module, problem.estimator)
+            estimator = kind(random_state=seed, **problem.parameters)
+            start = time.perf_counter()
+            estimator.fit(X_train, y_train)
+            times[side].append(time.perf_counter() - start)
+            scores[side].append(float(scorer(estimator, X_test, y_test)))
+            n_iter.add(estimator.n_iter_)
+        same.append(len(n_iter) == 1)
+    ratios = [a / b for a, b in zip(times["scikit-learn"], times["xpnet"], strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    differences = [b - a for a, b in zip(*scores.values(), strict=True)]
+    return [
+        problem.name,
+        problem.what,
+        problem.score,
+        *(
+            f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
+            for values in scores.values()
+        ),
+        f"{max(differences, key=abs):+.4f}",
+        f"{sum(same)} of {seeds}",
+        *(f"{statistics.median(values):.3f}" for values in times.values()),
+        f"{middle:.2f} ({low:.2f} to {high:.2f})",
+    ]
+
+
+def page(rows: list[list[str]], seeds: int) -> list[str]:
+    """Write the page: what was measured, where, and the table."""
+    from xpnet.environment import versions
+
+    about = {
+        "processors": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.machine()}",
+        **versions(),
+    }
+    return [
+        f"# The estimators beside scikit-learn's, {datetime.date.today():%Y-%m-%d}",
+        "",
+        "Written by `python -m bench.estimators`. Both sides have the same parameters, which are "
+        "the defaults but for what the table says, the same `random_state` and the same splits, "
+        f"and are fitted in turns, {seeds} seeds each. Scores are those of a quarter that is held "
+        "out, means with the standard deviation over the seeds; *largest difference* is xpnet's "
+        "score less scikit-learn's, for the seed where they differ most; *same n_iter_*, how often "
+        "both ended after the same number of epochs. Seconds are medians of one fit, *times "
+        "faster* is the median of the ratios of the seeds, with quartiles. Both use all "
+        "processors.",
+        "",
+        *table(("", ""), list(about.items())),
+        "",
+        *table(TITLES, rows),
+    ]
+
+
+TITLES = (
+    *("data", "", "score", "scikit-learn", "xpnet", "largest difference", "same n_iter_"),
+    *("scikit-learn, s", "xpnet, s", "times faster (quartiles)"),
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Measure with NumPy's own choice of BLAS kernels and threads, and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.estimators", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="how often each is fitted")
+    parser.add_argument("--only", nargs="*", help="names of data sets")
+    parser.add_argument("--quick", action="store_true", help="without Fashion-MNIST")
+    parser.add_argument("--out", type=Path, help="a file for the page")
+    chosen = parser.parse_args(arguments)
+    if any(name in os.environ for name in SETTINGS):  # read once, when NumPy is loaded
+        kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+        os.execve(sys.executable, [sys.executable, "-m", "bench.estimators", *arguments], kept)
+    every = problems() + ([] if chosen.quick else [fashion("float32"), fashion("float64")])
+    wanted = [p for p in every if not chosen.only or p.name in chosen.only]
+    rows = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for problem in wanted:
+            rows.append(run(problem, max(chosen.seeds, 2)))
+            sys.stderr.write(f"{' | '.join(rows[-1])}\n")
+    lines = page(rows, max(chosen.seeds, 2))
+    sys.stdout.write("\n".join(lines) + "\n")
+    if chosen.out is not None:
+        chosen.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
