@@ -27,9 +27,9 @@ BELOW = {
     "training": {"kernels", "device", "graph", "random", "files", "nn", "data"},
     "report": {"data", "nn", "training"},
     "export": {"kernels", "device", "files", "nn", "data", "training"},
+    "estimators": {"kernels", "device", "random", "files", "nn", "training", "export"},
     "kinds": {"nn"},
     "schema": {"device", "kinds", "nn", "data"},
-    "estimators": {"kernels", "device", "random", "files", "nn", "training", "export"},
     "terminal": {"training"},
     "recipe": {
         *("kernels", "device", "random", "files", "nn", "data", "training", "environment"),
@@ -45,9 +45,9 @@ SIBLINGS = {"activations", "layers", "losses", "initializers", "optimizers"}
 THIRD_PARTY = {  # everything else: numpy alone
     "training.checkpoint": {"safetensors"},
     "training.lbfgs": {"scipy"},
-    **{f"estimators.{name}": {"sklearn"} for name in ("base", "mlp", "logistic")},
     "recipe": {"tomli_w"},
     "export": {"onnx"},
+    **{f"estimators.{name}": {"sklearn"} for name in ("base", "logistic", "mlp", "rules")},
 }
 LAZY = (
     *("cupy", "matplotlib", "sklearn", "scipy", "h5py", "safetensors", "threadpoolctl"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
@@ -15,7 +16,7 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -23,7 +24,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from xpnet.device import Device
 from xpnet.device import device as make_device
 from xpnet.estimators.progress import Epochs, Task
-from xpnet.estimators.rules import Held, Order, Patience, Rate, glorot_bound
+from xpnet.estimators.rules import Held, Known, Order, Patience, Rate, glorot_bound
 from xpnet.kernels.reference import ReferenceOps
 from xpnet.nn import (
     Adam,
@@ -43,6 +44,8 @@ __all__ = ["NetworkEstimator"]
 _STOCHASTIC = ("sgd", "adam")
 # scikit-learn's names of what is known here by another.
 _ACTIVATIONS = {"logistic": "sigmoid"}
+# What an optimizer's state holds of its arguments.
+_CONSTANTS = {"learning_rate", "eps", "weight_decay"}
 _SOLVERS_OWN = (
     "dropout",
     "batch_norm",
@@ -65,7 +68,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [
-            StrOptions({"logistic", *Activation.known()}),
+            Known(Activation, "logistic"),
             Activation,
             dict,
             "array-like",
@@ -100,12 +103,12 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         "batch_norm": ["boolean"],
         "initialization": [
             None,
-            StrOptions({"auto", *Initializer.known()}),
+            Known(Initializer, "auto"),
             Initializer,
             dict,
         ],
-        "optimizer": [None, StrOptions(set(Optimizer.known())), Optimizer, dict],
-        "schedule": [None, StrOptions(set(Schedule.known())), Schedule, dict],
+        "optimizer": [None, Known(Optimizer), Optimizer, dict],
+        "schedule": [None, Known(Schedule), Schedule, dict],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "max_norm": [None, Interval(Real, 0, None, closed="neither")],
         "clip_norm": [None, Interval(Real, 0, None, closed="neither")],
@@ -144,6 +147,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     label_smoothing: float = 0.0
     scoring: Any = None
     warm_start_optimizer: bool = False
+    _penalty: ClassVar[str] = "batch"  # what alpha stands beside: the sum over a batch
     solver: str
     max_iter: int
     tol: float
@@ -181,6 +185,13 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     def _check_options(self) -> None:
         """Refuse what cannot be had together."""
         if self.solver != "lbfgs":
+            for name in ("optimizer", "schedule"):
+                is_by_rule = self.solver == "sgd" and self.learning_rate != "constant"
+                if is_by_rule and getattr(self, name) is not None:
+                    raise ValueError(
+                        f"learning_rate={self.learning_rate!r} is a rule of solver='sgd' for its "
+                        f"rate: it must be 'constant' beside {name}={getattr(self, name)!r}"
+                    )
             return
         defaults = {name: getattr(NetworkEstimator, name) for name in _SOLVERS_OWN}
         for name, default in defaults.items():
@@ -248,6 +259,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             if rate:
                 layers.append(Dropout(float(rate)))
         last = activations[-1] if activations else _output_of(self.activation)
+        if self.initialization is not None:  # scikit-learn's draws look at the one before
+            last = Activation.resolve("identity")
         drawn = self._drawn(widths[-2], n_outputs, last)
         if not self.fit_intercept:
             drawn.pop("bias_init", None)
@@ -257,7 +270,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     def _drawn(self, fan_in: int, fan_out: int, f: Activation) -> dict[str, Any]:
         """Say how a layer's weights and biases are drawn."""
         if self.initialization is not None:
-            if self.initialization == "auto":
+            if isinstance(self.initialization, str) and self.initialization == "auto":
                 return {"init": f.default_init}
             init = _resolved("initialization", Initializer, self.initialization)
             return {"init": init.for_activation(f)}
@@ -282,8 +295,11 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         is_same = [layer.get_config() for layer in layers] == [
             layer.get_config() for layer in old.layers
         ]
-        same_place = (old.dtype, old.device.name) == (dtype, device.name)
-        if is_same and same_place:
+        is_there = old.dtype == dtype and all(
+            getattr(old.device, name) == getattr(device, name)
+            for name in ("name", "kernels", "precision")
+        )
+        if is_same and is_there:
             return old
         if is_same:
             return old.copy(device=device, dtype=dtype)
@@ -305,6 +321,12 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         is_first = not hasattr(self, "network_") or not (self.warm_start or incremental)
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
+        if self.schedule is not None and incremental:
+            raise ValueError(
+                "partial_fit does not support a schedule, which is for the epochs of one fit, got "
+                f"schedule={self.schedule!r}: set learning_rate_init between the calls"
+            )
+        given = X
         X, y = self._validate(X, y, reset=is_first)
         targets = self._targets(y, incremental=incremental)
         sample_weight = self._weigh(X, y, sample_weight, incremental=incremental)
@@ -313,13 +335,16 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         self._random_state = check_random_state(self.random_state)
         network = self._make_network(X, self.n_outputs_, is_first=is_first)
         if is_first:
-            self._begin(network)
+            self._begin()
+        is_random = any(isinstance(layer, Dropout) for layer in network.layers)
+        if is_random and not hasattr(self, "_seed"):
+            self._seed = int(self._random_state.randint(2**31))
         self.network_ = network
         self.device_ = network.device.name
         if self.solver == "lbfgs":
-            self._fit_lbfgs(X, targets, y, sample_weight)
+            self._fit_lbfgs(X, targets, y, sample_weight, given)
         else:
-            self._fit_stochastic(X, targets, y, sample_weight, held_out, incremental)
+            self._fit_stochastic(X, targets, y, sample_weight, held_out, incremental, given)
         return self
 
     def _validate(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
@@ -365,30 +390,36 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             )
         return X_val, self._targets(y_val, incremental=True), y_val, sample_weight_val
 
-    def _begin(self, network: Network) -> None:
+    def _begin(self) -> None:
         """Set what a first fit begins with."""
         self.n_iter_: Any = 0
         self.t_ = 0
         self.n_layers_ = len(self._units()) + 2
         self.out_activation_ = self._out_activation()
         self.__dict__.pop("_state", None)
-        is_random = any(isinstance(layer, Dropout) for layer in network.layers)
-        self._seed = int(self._random_state.randint(2**31)) if is_random else 0
+        self.__dict__.pop("_seed", None)
         self.__dict__.pop("_patience", None)
 
-    def _watch(self) -> None:
-        """Begin the curves, and the search for the best epoch."""
+    def _begin_curves(self) -> None:
+        """Set what a first fit by epochs begins with."""
         self.loss_curve_: list[float] = []
-        self._patience = Patience(self.tol, self.n_iter_no_change, is_of_score=self.early_stopping)
-        self._best: Any = None
-        self.best_loss_ = None if self.early_stopping else np.inf
         self.validation_scores_: list[float] | None = [] if self.early_stopping else None
         self.validation_loss_curve_: list[float] | None = None
+        self._begin_watch()
+
+    def _begin_watch(self) -> None:
+        """Begin to watch a number, of which there is no best so far."""
+        self._watched = (self.early_stopping, self.scoring)
+        self._patience = Patience(self.tol, self.n_iter_no_change)
+        self._best: Any = None
+        self.best_loss_ = None if self.early_stopping else np.inf
         self.best_validation_score_ = -np.inf if self.early_stopping else None
 
-    def _fit_lbfgs(self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any) -> None:
+    def _fit_lbfgs(
+        self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any, given: Any
+    ) -> None:
         network = self.network_
-        task = Task.of(self, X, y, sample_weight, self.max_iter)
+        task = Task.of(self, given, y, sample_weight, self.max_iter)
         if self.verbose:
             print(f"L-BFGS, {network.n_parameters} parameters")
 
@@ -427,14 +458,24 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         sample_weight: Any,
         held_out: Any,
         incremental: bool,
+        given: Any,
     ) -> None:
         network = self.network_
-        last: Patience | None = getattr(self, "_patience", None)
-        if last is None or last.is_of_score != self.early_stopping:
-            self._watch()
+        if not hasattr(self, "_patience"):
+            self._begin_curves()
+        elif self._watched != (self.early_stopping, self.scoring):
+            self._begin_watch()
         optimizer, schedule, rate = self._rule(incremental)
         if self.early_stopping and held_out is None:
-            X, targets, y, sample_weight, held_out = self._split(X, targets, y, sample_weight)
+            train, val = self._split(X, targets)
+            X = X.tocsr() if hasattr(X, "tocsr") else X
+            weights_val = None
+            if sample_weight is not None:
+                sample_weight, weights_val = sample_weight[train], sample_weight[val]
+            held_out = X[val], targets[val], y[val], weights_val
+            X, targets, y = X[train], targets[train], y[train]
+            # What callbacks see has the names of features, as what was given has.
+            given = _safe_indexing(given, train) if hasattr(given, "columns") else X
         n_samples = X.shape[0]
         labels = self._labels(targets)
         validation = None
@@ -442,7 +483,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             X_val, targets_val, _, weights_val = held_out
             validation = X_val, self._labels(targets_val), weights_val
         epochs = 1 if incremental else self.max_iter
-        task = Task.of(self, X, y, sample_weight, epochs)
+        task = Task.of(self, given, y, sample_weight, epochs)
         monitor = Epochs(self, task, rate, held_out, n_samples, epochs, incremental=incremental)
         try:
             history = fit(
@@ -454,14 +495,15 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 epochs=epochs,
                 batch_size=self._batch_size(n_samples),
                 shuffle=Order(n_samples, self._random_state) if self.shuffle else False,
-                seed=self._seed,
+                seed=getattr(self, "_seed", 0),
                 schedule=schedule,
                 sample_weight=sample_weight,
                 l2=self.alpha,
-                penalty="batch",
+                penalty=self._penalty,
                 clip_norm=self.clip_norm,
                 validation=validation,
                 state=self._state,
+                train_accuracy=schedule.monitor == "train_accuracy",
                 on_report=monitor,
             )
         except DivergenceError as error:
@@ -516,11 +558,16 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         old: TrainingState | None = getattr(self, "_state", None)
         last: Rate | None = getattr(self, "_rate", None)
         begun = TrainingState.start(self.network_, optimizer)
-        if goes_on and old is not None and begun.optimizer.keys() == old.optimizer.keys():
-            rate = last if last is not None and last.initial == rate.initial else rate
-            self._state = old if old.network is self.network_ else old.moved_to(self.network_)
-        else:
-            self._state = begun
+        if old is not None:
+            if old.network is not self.network_:
+                old = old.moved_to(self.network_)
+            begun.steps = old.steps  # no mask is drawn twice
+            carried = {name: a for name, a in old.optimizer.items() if name not in _CONSTANTS}
+            if goes_on and carried.keys() == begun.optimizer.keys() - _CONSTANTS:
+                begun.optimizer.update(carried)
+                if last is not None and last.initial == rate.initial:
+                    rate.current = last.current
+        self._state = begun
         self._rate = rate
         if self.schedule is not None:
             return optimizer, _resolved("schedule", Schedule, self.schedule), rate
@@ -556,9 +603,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         return optimizer
 
     def _split(
-        self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any
-    ) -> tuple[Any, npt.NDArray[Any], Any, Any, Any]:
-        """Set samples aside for validation, as scikit-learn draws them."""
+        self, X: Any, targets: npt.NDArray[Any]
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Choose samples to train on and for validation, as scikit-learn draws them."""
         should_stratify = is_classifier(self) and self.n_outputs_ == 1
         train, val = train_test_split(
             np.arange(X.shape[0]),
@@ -571,12 +618,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 "The validation set is too small. Increase 'validation_fraction' "
                 "or the size of your dataset."
             )
-        X = X.tocsr() if hasattr(X, "tocsr") else X
-        weights = (None, None)
-        if sample_weight is not None:
-            weights = sample_weight[train], sample_weight[val]
-        held_out = X[val], targets[val], y[val], weights[1]
-        return X[train], targets[train], y[train], weights[0], held_out
+        return train, val
 
     def _keep_best(self) -> None:
         """Keep the parameters of the best epoch so far."""
@@ -592,13 +634,17 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             return -float(report.validation_cost)
         X_val, _, y_val, weights = held_out
         scorer = check_scoring(self, scoring=self.scoring)
-        given = {} if weights is None else {"sample_weight": weights}
+        # A function of one's own need not know of weights.
+        given = weights is not None and _takes_weights(scorer)
         names = self.__dict__.pop("feature_names_in_", None)  # which the checked data have lost
         try:
-            return float(scorer(self, X_val, y_val, **given))
+            score = scorer(self, X_val, y_val, **({"sample_weight": weights} if given else {}))
         finally:
             if names is not None:
                 self.feature_names_in_ = names
+        if not isinstance(score, Real):
+            raise ValueError(f"scoring must give a number, got {score!r} from {scorer!r}")
+        return float(score)
 
     # Predicting.
 
@@ -721,6 +767,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         network = state.get("network_")
         if network is not None and network.device.index is not None:
             on_host = state["network_"] = network.copy(device="cpu")
+            if isinstance(state["device"], Device):
+                state["device"] = state["device"].name  # a GPU may be missing where it is loaded
             if "_state" in state:
                 state["_state"] = state["_state"].moved_to(on_host)
         return state
@@ -772,6 +820,11 @@ class _Arrays(list[npt.NDArray[Any]]):
 
     def __reduce__(self) -> Any:
         return list, (list(self),)
+
+
+def _takes_weights(scorer: Any) -> bool:
+    parameters = inspect.signature(scorer).parameters.values()
+    return any(p.name == "sample_weight" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _resolved(name: str, kind: Any, spec: Any) -> Any:

@@ -91,6 +91,7 @@ class LogisticRegression(NetworkClassifier):
         },
     }
     initialization = "zeros"
+    _penalty = "sum"
 
     def __init__(
         self,

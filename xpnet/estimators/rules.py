@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.utils._param_validation import StrOptions
 
 from xpnet.kernels.reference import Array, ReferenceOps
 from xpnet.nn.base import Schedule
@@ -22,6 +23,7 @@ __all__ = [
     "LOWEST_RATE",
     "HalfSquaredError",
     "Held",
+    "Known",
     "Order",
     "Patience",
     "Rate",
@@ -124,6 +126,27 @@ class Rate:
         return True
 
 
+class Known(StrOptions):
+    """The names of a kind of things, those that are defined later included.
+
+    Parameters
+    ----------
+    kind : type
+        Such as Activation.
+    *others : str
+        What else is allowed.
+    """
+
+    def __init__(self, kind: Any, *others: str) -> None:
+        super().__init__({*others, *kind.known()})
+        self._kind, self._others = kind, others
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Tell whether something is one of the names."""
+        self.options = {*self._others, *self._kind.known()}
+        return bool(super().is_satisfied_by(val))
+
+
 class Held(Schedule, abstract=True):
     """The schedule of a rate that is set from outside.
 
@@ -154,15 +177,12 @@ class Patience:
     best : float
         The lowest loss so far, or the negative of the highest score.
     n_without : int
-    is_of_score : bool
-        Whether scores are watched, and not losses.
     """
 
     tol: float
     n_epochs: float
     best: float = math.inf
     n_without: int = 0
-    is_of_score: bool = False
 
     def observe_loss(self, loss: float) -> bool:
         """Take note of a training loss; tell whether it is the best."""

@@ -53,8 +53,18 @@ class TrainingState:
             state = optimizer.init_state(device, network.parameters)
             return cls(network, state, device.xp.zeros(1, dtype=np.int64))
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what a pickle holds; joblib gives its arrays as read-only maps of a file."""
+
+        def own(array: Array) -> Array:
+            is_mapped = isinstance(array, np.ndarray) and not array.flags.writeable
+            return np.array(array) if is_mapped else array
+
+        self.network, self.steps = state["network"], own(state["steps"])
+        self.optimizer = {name: own(array) for name, array in state["optimizer"].items()}
+
     def moved_to(self, network: Network) -> TrainingState:
-        """Copy the state to where a copy of the network lives.
+        """Copy the state to where a copy of the network lives, in its dtype.
 
         Parameters
         ----------
@@ -67,7 +77,11 @@ class TrainingState:
         """
 
         def move(array: Array) -> Array:
-            return network.device.asarray(self.network.device.to_host(array).copy())
+            on_host = self.network.device.to_host(array)
+            is_float = on_host.dtype.kind == "f"
+            return network.device.asarray(
+                on_host.astype(network.dtype if is_float else on_host.dtype)  # a copy
+            )
 
         optimizer = {name: move(array) for name, array in self.optimizer.items()}
         return TrainingState(network, optimizer, move(self.steps))
