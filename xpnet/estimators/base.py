@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -23,27 +23,24 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from xpnet.device import Device
 from xpnet.device import device as make_device
+from xpnet.estimators.arrays import Arrays, affine, put
+from xpnet.estimators.building import hidden_units, make_network, resolved
 from xpnet.estimators.progress import Epochs, Task
-from xpnet.estimators.rules import Held, Known, Order, Patience, Rate, glorot_bound
+from xpnet.estimators.rules import Held, Known, Order, Patience, Rate
 from xpnet.kernels.reference import ReferenceOps
 from xpnet.nn import (
     Adam,
-    BatchNorm,
-    Dense,
     Dropout,
     Momentum,
     Nesterov,
     Network,
 )
-from xpnet.nn.base import Activation, Initializer, Layer, Loss, Optimizer, Schedule
-from xpnet.random import RandomStateStream
+from xpnet.nn.base import Activation, Initializer, Loss, Optimizer, Schedule
 from xpnet.training import DivergenceError, TrainingState, fit, minimize
 
 __all__ = ["NetworkEstimator"]
 
 _STOCHASTIC = ("sgd", "adam")
-# scikit-learn's names of what is known here by another.
-_ACTIVATIONS = {"logistic": "sigmoid"}
 # What an optimizer's state holds of its arguments.
 _CONSTANTS = {"learning_rate", "eps", "weight_decay"}
 _SOLVERS_OWN = (
@@ -206,105 +203,6 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                     "solver='adam' or 'sgd'"
                 )
 
-    # The network.
-
-    def _units(self) -> list[int]:
-        """Give the units of the hidden layers."""
-        sizes = self.hidden_layer_sizes
-        units = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
-        if any(isinstance(n, (bool, np.bool_)) or not isinstance(n, Integral) for n in units):
-            raise ValueError(f"hidden_layer_sizes must be whole numbers > 0, got {units}.")
-        if any(n <= 0 for n in units):
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {units}.")
-        return [int(n) for n in units]
-
-    def _per_layer(self, name: str, n_hidden: int) -> list[Any]:
-        """Give a parameter's value for each hidden layer."""
-        value = getattr(self, name)
-        if isinstance(value, (str, dict, Layer)) or np.ndim(value) == 0:
-            return [value] * n_hidden
-        if len(value) != n_hidden:
-            raise ValueError(
-                f"{name} must be one for all hidden layers or one for each of the {n_hidden}, got "
-                f"{len(value)}: {value!r}"
-            )
-        return list(value)
-
-    def _layers(self, n_features: int, n_outputs: int) -> list[Layer]:
-        """Make the layers."""
-        units = self._units()
-        activations = [
-            _resolved("activation", Activation, _ACTIVATIONS.get(spec, spec))
-            if isinstance(spec, str)
-            else _resolved("activation", Activation, spec)
-            for spec in self._per_layer("activation", len(units))
-        ]
-        rates = self._per_layer("dropout", len(units))
-        widths = [n_features, *units, n_outputs]
-        layers: list[Layer] = []
-        for number, (n, f, rate) in enumerate(zip(units, activations, rates, strict=True)):
-            dense = functools.partial(Dense, n, max_norm=self.max_norm)
-            drawn = self._drawn(widths[number], n, f)
-            if self.batch_norm:
-                drawn.pop("bias_init", None)
-                layers += [
-                    dense(bias=False, **drawn),
-                    BatchNorm(unbiased=False),
-                    f.clone(),
-                ]
-            else:
-                layers.append(dense(f, **drawn))
-            if not (isinstance(rate, Real) and 0 <= float(rate) < 1):
-                raise ValueError(f"dropout must lie in [0, 1), got {self.dropout!r}")
-            if rate:
-                layers.append(Dropout(float(rate)))
-        last = activations[-1] if activations else _output_of(self.activation)
-        if self.initialization is not None:  # scikit-learn's draws look at the one before
-            last = Activation.resolve("identity")
-        drawn = self._drawn(widths[-2], n_outputs, last)
-        if not self.fit_intercept:
-            drawn.pop("bias_init", None)
-        layers.append(Dense(n_outputs, bias=self.fit_intercept, **drawn))
-        return layers
-
-    def _drawn(self, fan_in: int, fan_out: int, f: Activation) -> dict[str, Any]:
-        """Say how a layer's weights and biases are drawn."""
-        if self.initialization is not None:
-            if isinstance(self.initialization, str) and self.initialization == "auto":
-                return {"init": f.default_init}
-            init = _resolved("initialization", Initializer, self.initialization)
-            return {"init": init.for_activation(f)}
-        bound = glorot_bound(fan_in, fan_out, sigmoid=f.name == "sigmoid")
-        uniform = {"type": "uniform", "limit": bound}
-        return {"init": uniform, "bias_init": uniform}
-
-    def _dtype(self, X: Any) -> np.dtype[Any]:
-        if self.precision is None:
-            return np.dtype(np.float64 if self.solver == "lbfgs" else X.dtype)
-        return np.dtype("float64" if self.precision == "float64" else "float32")
-
-    def _make_network(self, X: Any, n_outputs: int, *, is_first: bool) -> Network:
-        """Make the network, with weights drawn or those of the last fit."""
-        given = None if self.precision == "float64" else self.precision
-        device = make_device(self.device, precision=given)
-        dtype, layers = self._dtype(X), self._layers(X.shape[1], n_outputs)
-        make = functools.partial(Network, n_features=X.shape[1], device=device, dtype=dtype)
-        if is_first:
-            return make(layers, stream=RandomStateStream(self._random_state))
-        old = self.network_
-        is_same = [layer.get_config() for layer in layers] == [
-            layer.get_config() for layer in old.layers
-        ]
-        is_there = old.dtype == dtype and all(
-            getattr(old.device, name) == getattr(device, name)
-            for name in ("name", "kernels", "precision")
-        )
-        if is_same and is_there:
-            return old
-        if is_same:
-            return old.copy(device=device, dtype=dtype)
-        return _with_weights_of(old, make(layers))
-
     # Fitting.
 
     def _fit(
@@ -317,7 +215,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         incremental: bool = False,
     ) -> Self:
         self._check_options()
-        self._units()
+        hidden_units(self)
         is_first = not hasattr(self, "network_") or not (self.warm_start or incremental)
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
@@ -333,7 +231,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         held_out = self._held_out(*validation)
         self.n_outputs_ = targets.shape[1]
         self._random_state = check_random_state(self.random_state)
-        network = self._make_network(X, self.n_outputs_, is_first=is_first)
+        network = make_network(self, X, self.n_outputs_, is_first=is_first)
         if is_first:
             self._begin()
         is_random = any(isinstance(layer, Dropout) for layer in network.layers)
@@ -394,7 +292,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         """Set what a first fit begins with."""
         self.n_iter_: Any = 0
         self.t_ = 0
-        self.n_layers_ = len(self._units()) + 2
+        self.n_layers_ = len(hidden_units(self)) + 2
         self.out_activation_ = self._out_activation()
         self.__dict__.pop("_state", None)
         self.__dict__.pop("_seed", None)
@@ -570,7 +468,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         self._state = begun
         self._rate = rate
         if self.schedule is not None:
-            return optimizer, _resolved("schedule", Schedule, self.schedule), rate
+            return optimizer, resolved("schedule", Schedule, self.schedule), rate
         if self.optimizer is not None:
             return optimizer, Schedule.resolve("constant"), rate
         return optimizer, Held(rate), rate
@@ -586,7 +484,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 f"optimizer itself, got weight_decay={self.weight_decay!r} beside {spec!r}"
             )
         if spec is not None:
-            found: Optimizer = _resolved("optimizer", Optimizer, spec)
+            found: Optimizer = resolved("optimizer", Optimizer, spec)
             return found
         if self.solver == "adam":
             return Adam(
@@ -598,9 +496,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 weight_decay=decay,
             )
         kind = Nesterov if self.nesterovs_momentum else Momentum
-        optimizer = kind(self.learning_rate_init, weight_decay=decay)
-        optimizer.beta = float(self.momentum)  # 1 as well, which the optimizer itself refuses
-        return optimizer
+        return kind(self.learning_rate_init, beta=self.momentum, weight_decay=decay)
 
     def _split(
         self, X: Any, targets: npt.NDArray[Any]
@@ -701,64 +597,20 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     @property
     def coefs_(self) -> list[npt.NDArray[Any]]:
         """The weight matrices, as they act in prediction."""
-        return _Arrays((W for W, _ in self._affine()), functools.partial(setattr, self, "coefs_"))
+        return Arrays((W for W, _ in affine(self)), functools.partial(setattr, self, "coefs_"))
 
     @coefs_.setter
     def coefs_(self, values: Sequence[Any]) -> None:
-        self._put("coefs_", "W", values)
+        put(self, "coefs_", "W", values)
 
     @property
     def intercepts_(self) -> list[npt.NDArray[Any]]:
         """The biases, as they act in prediction."""
-        affine = self._affine()
-        return _Arrays((b for _, b in affine), functools.partial(setattr, self, "intercepts_"))
+        return Arrays((b for _, b in affine(self)), functools.partial(setattr, self, "intercepts_"))
 
     @intercepts_.setter
     def intercepts_(self, values: Sequence[Any]) -> None:
-        self._put("intercepts_", "b", values)
-
-    def _affine(self) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-        """Give weights and biases layer by layer, batch normalisation folded in."""
-        if "network_" not in vars(self):
-            raise AttributeError(f"{type(self).__name__} is not fitted yet")
-        network = self.network_
-        to_host = network.device.to_host
-        found = []
-        for layer, after in zip(network.layers, [*network.layers[1:], None], strict=True):
-            if not isinstance(layer, Dense):
-                continue
-            W = to_host(layer.W)
-            b = to_host(layer.b) if layer.bias else np.zeros(layer.units, network.dtype)
-            if isinstance(after, BatchNorm):
-                scale = to_host(after.gamma) / np.sqrt(to_host(after.running_variance) + after.eps)
-                W, b = W * scale, to_host(after.beta) - to_host(after.running_mean) * scale
-            # What is written into a copy would be lost.
-            is_copied = network.device.index is not None or isinstance(after, BatchNorm)
-            W.flags.writeable = W.flags.writeable and not is_copied
-            b.flags.writeable = b.flags.writeable and layer.bias and not is_copied
-            found.append((W, b))
-        return found
-
-    def _put(self, attribute: str, name: str, values: Sequence[Any]) -> None:
-        if "network_" not in vars(self):
-            raise AttributeError(f"{attribute} can be set after a fit, which makes the network")
-        dense = [layer for layer in self.network_.layers if isinstance(layer, Dense)]
-        if self.batch_norm or (name == "b" and not self.fit_intercept):
-            raise AttributeError(
-                f"{attribute} can be set where every layer has them: the network is {self.network_}"
-            )
-        shapes = [getattr(layer, name).shape for layer in dense]
-        arrays = [np.asarray(value) for value in values]
-        if [array.shape for array in arrays] != shapes:
-            raise ValueError(
-                f"{attribute} must have the shapes {shapes}, got {[a.shape for a in arrays]}"
-            )
-        device = self.network_.device
-        with device.activate():
-            for layer, array in zip(dense, arrays, strict=True):
-                getattr(layer, name)[...] = device.asarray(
-                    array, self.network_.dtype, name=attribute
-                )
+        put(self, "intercepts_", "b", values)
 
     # Pickles.
 
@@ -785,63 +637,9 @@ _NON_FINITE = (
 )
 
 
-def _with_weights_of(old: Network, network: Network) -> Network:
-    """Give a network the weights of another, whose other layers may be different ones."""
-    buffers = [
-        [*one.named_parameters().values(), *one.named_statistics().values()]
-        for one in (old, network)
-    ]
-    shapes = [[view.shape for view in views] for views in buffers]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"the weights of the last fit have the shapes {shapes[0]}, and these parameters ask "
-            f"for {shapes[1]}: fit with warm_start=False"
-        )
-    with network.device.activate():
-        for source, target in zip(*buffers, strict=True):
-            target[...] = network.device.asarray(old.device.to_host(source), network.dtype)
-    return network
-
-
-class _Arrays(list[npt.NDArray[Any]]):
-    """The arrays of the layers; one that is put in the place of another goes into the network."""
-
-    def __init__(
-        self, arrays: Iterable[npt.NDArray[Any]], put: Callable[[Sequence[Any]], None]
-    ) -> None:
-        super().__init__(arrays)
-        self._put = put
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        changed = list(self)
-        changed[index] = value
-        self._put(changed)
-        super().__setitem__(index, value)
-
-    def __reduce__(self) -> Any:
-        return list, (list(self),)
-
-
 def _takes_weights(scorer: Any) -> bool:
     parameters = inspect.signature(scorer).parameters.values()
     return any(p.name == "sample_weight" or p.kind is p.VAR_KEYWORD for p in parameters)
-
-
-def _resolved(name: str, kind: Any, spec: Any) -> Any:
-    """Turn a parameter's value into what it stands for; errors name the parameter."""
-    try:
-        return kind.resolve(spec)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: {error}") from error
-
-
-def _output_of(spec: Any) -> Activation:
-    """Give the activation that a network without hidden layers draws its weights for."""
-    if isinstance(spec, (str, dict, Activation)):
-        name = _ACTIVATIONS.get(spec, spec) if isinstance(spec, str) else spec
-        found: Activation = _resolved("activation", Activation, name)
-        return found
-    return Activation.resolve("identity")
 
 
 @functools.cache

@@ -84,7 +84,8 @@ class Momentum(_Rule):
     learning_rate : float
         Positive.
     beta : float
-        What is left of the velocity after a step, in [0, 1).
+        What is left of the velocity after a step, in [0, 1); 1, where nothing is ever lost, in the
+        classical form alone.
     averaged : bool
         Which form.
     weight_decay : float
@@ -113,8 +114,8 @@ class Momentum(_Rule):
         weight_decay: float = 0.0,
     ) -> None:
         self._set(learning_rate, weight_decay)
-        self.beta = check_fraction("beta", beta)
         self.averaged = _check_flag("averaged", averaged)
+        self.beta = check_fraction("beta", beta, "[0, 1)" if averaged else "[0, 1]")
 
     def init_state(self, device: Device, params: Array) -> dict[str, Array]:
         """Make the state: the velocity, 0 at first."""
@@ -147,7 +148,7 @@ class Nesterov(Momentum):
     learning_rate : float
         Positive.
     beta : float
-        What is left of the velocity after a step, in [0, 1).
+        What is left of the velocity after a step, as for :class:`Momentum`.
     averaged : bool
         Whether the velocity is a running average of the gradients.
     weight_decay : float

@@ -1,0 +1,82 @@
+"""A fitted network's weights as scikit-learn shows them, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xpnet.nn import BatchNorm, Dense
+
+if TYPE_CHECKING:
+    from xpnet.estimators.base import NetworkEstimator
+
+__all__ = ["Arrays", "affine", "put"]
+
+
+class Arrays(list[npt.NDArray[Any]]):
+    """The arrays of the layers; one that is put in the place of another goes into the network."""
+
+    def __init__(
+        self, arrays: Iterable[npt.NDArray[Any]], put: Callable[[Sequence[Any]], None]
+    ) -> None:
+        super().__init__(arrays)
+        self._put = put
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        changed = list(self)
+        changed[index] = value
+        self._put(changed)
+        super().__setitem__(index, value)
+
+    def __reduce__(self) -> Any:
+        return list, (list(self),)
+
+
+def affine(estimator: NetworkEstimator) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Give weights and biases layer by layer, batch normalisation folded in."""
+    if "network_" not in vars(estimator):
+        raise AttributeError(f"{type(estimator).__name__} is not fitted yet")
+    network = estimator.network_
+    to_host = network.device.to_host
+    found = []
+    for layer, after in zip(network.layers, [*network.layers[1:], None], strict=True):
+        if not isinstance(layer, Dense):
+            continue
+        W = to_host(layer.W)
+        b = to_host(layer.b) if layer.bias else np.zeros(layer.units, network.dtype)
+        if isinstance(after, BatchNorm):
+            scale = to_host(after.gamma) / np.sqrt(to_host(after.running_variance) + after.eps)
+            W, b = W * scale, to_host(after.beta) - to_host(after.running_mean) * scale
+        # What is written into a copy would be lost.
+        is_copied = network.device.index is not None or isinstance(after, BatchNorm)
+        W.flags.writeable = W.flags.writeable and not is_copied
+        b.flags.writeable = b.flags.writeable and layer.bias and not is_copied
+        found.append((W, b))
+    return found
+
+
+def put(estimator: NetworkEstimator, attribute: str, name: str, values: Sequence[Any]) -> None:
+    """Give the dense layers new values of a parameter, ``"W"`` or ``"b"``."""
+    if "network_" not in vars(estimator):
+        raise AttributeError(f"{attribute} can be set after a fit, which makes the network")
+    dense = [layer for layer in estimator.network_.layers if isinstance(layer, Dense)]
+    if estimator.batch_norm or (name == "b" and not estimator.fit_intercept):
+        raise AttributeError(
+            f"{attribute} can be set where every layer has them: the network is "
+            f"{estimator.network_}"
+        )
+    shapes = [getattr(layer, name).shape for layer in dense]
+    arrays = [np.asarray(value) for value in values]
+    if [array.shape for array in arrays] != shapes:
+        raise ValueError(
+            f"{attribute} must have the shapes {shapes}, got {[a.shape for a in arrays]}"
+        )
+    device = estimator.network_.device
+    with device.activate():
+        for layer, array in zip(dense, arrays, strict=True):
+            getattr(layer, name)[...] = device.asarray(
+                array, estimator.network_.dtype, name=attribute
+            )
