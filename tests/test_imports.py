@@ -47,7 +47,10 @@ THIRD_PARTY = {  # everything else: numpy alone
     "training.lbfgs": {"scipy"},
     "recipe": {"tomli_w"},
     "export": {"onnx"},
-    **{f"estimators.{name}": {"sklearn"} for name in ("base", "logistic", "mlp", "rules")},
+    **{
+        f"estimators.{name}": {"sklearn"}
+        for name in ("base", "logistic", "mlp", "rules", "samples")
+    },
 }
 LAZY = (
     *("cupy", "matplotlib", "sklearn", "scipy", "h5py", "safetensors", "threadpoolctl"),

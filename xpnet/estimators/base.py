@@ -16,7 +16,7 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.model_selection import train_test_split
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -27,6 +27,7 @@ from xpnet.estimators.arrays import Arrays, affine, put
 from xpnet.estimators.building import hidden_units, make_network, resolved
 from xpnet.estimators.progress import Epochs, Task
 from xpnet.estimators.rules import Held, Known, Order, Patience, Rate
+from xpnet.estimators.samples import Samples
 from xpnet.kernels.reference import ReferenceOps
 from xpnet.nn import (
     Adam,
@@ -224,10 +225,11 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 "partial_fit does not support a schedule, which is for the epochs of one fit, got "
                 f"schedule={self.schedule!r}: set learning_rate_init between the calls"
             )
-        given = X
+        shown = X
         X, y = self._validate(X, y, reset=is_first)
         targets = self._targets(y, incremental=incremental)
-        sample_weight = self._weigh(X, y, sample_weight, incremental=incremental)
+        weights = self._weigh(X, y, sample_weight, incremental=incremental)
+        samples = Samples(X, targets, y, weights, shown)
         held_out = self._held_out(*validation)
         self.n_outputs_ = targets.shape[1]
         self._random_state = check_random_state(self.random_state)
@@ -240,9 +242,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         self.network_ = network
         self.device_ = network.device.name
         if self.solver == "lbfgs":
-            self._fit_lbfgs(X, targets, y, sample_weight, given)
+            self._fit_lbfgs(samples)
         else:
-            self._fit_stochastic(X, targets, y, sample_weight, held_out, incremental, given)
+            self._fit_stochastic(samples, held_out, incremental=incremental)
         return self
 
     def _validate(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:
@@ -265,7 +267,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             return None
         return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
 
-    def _held_out(self, X_val: Any, y_val: Any, sample_weight_val: Any) -> Any:
+    def _held_out(self, X_val: Any, y_val: Any, sample_weight_val: Any) -> Samples | None:
         """Check validation data of the caller's own."""
         if (X_val is None) != (y_val is None):
             raise ValueError(
@@ -281,12 +283,14 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 "X_val is for solver='adam' and 'sgd', whose epochs it is evaluated after, got "
                 "solver='lbfgs'"
             )
+        shown = X_val
         X_val, y_val = self._validate(X_val, y_val, reset=False)
         if sample_weight_val is not None:
             sample_weight_val = _check_sample_weight(
                 sample_weight_val, X_val, dtype=np.float64, ensure_non_negative=True
             )
-        return X_val, self._targets(y_val, incremental=True), y_val, sample_weight_val
+        targets = self._targets(y_val, incremental=True)
+        return Samples(X_val, targets, y_val, sample_weight_val, shown)
 
     def _begin(self) -> None:
         """Set what a first fit begins with."""
@@ -313,11 +317,9 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         self.best_loss_ = None if self.early_stopping else np.inf
         self.best_validation_score_ = -np.inf if self.early_stopping else None
 
-    def _fit_lbfgs(
-        self, X: Any, targets: npt.NDArray[Any], y: Any, sample_weight: Any, given: Any
-    ) -> None:
+    def _fit_lbfgs(self, samples: Samples) -> None:
         network = self.network_
-        task = Task.of(self, given, y, sample_weight, self.max_iter)
+        task = Task.of(self, samples, self.max_iter)
         if self.verbose:
             print(f"L-BFGS, {network.n_parameters} parameters")
 
@@ -330,12 +332,12 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         self.n_iter_ = 0
         result = minimize(
             network,
-            X,
-            self._labels(targets),
+            samples.X,
+            self._labels(samples.targets),
             loss=self._loss(network.dtype),
             max_iter=self.max_iter,
             l2=self.alpha,
-            sample_weight=sample_weight,
+            sample_weight=samples.weights,
             options=self._lbfgs_options(),
             on_iteration=note,
         )
@@ -349,14 +351,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         return {"maxfun": self.max_fun, "gtol": self.tol}
 
     def _fit_stochastic(
-        self,
-        X: Any,
-        targets: npt.NDArray[Any],
-        y: Any,
-        sample_weight: Any,
-        held_out: Any,
-        incremental: bool,
-        given: Any,
+        self, samples: Samples, held_out: Samples | None, *, incremental: bool
     ) -> None:
         network = self.network_
         if not hasattr(self, "_patience"):
@@ -365,29 +360,20 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             self._begin_watch()
         optimizer, schedule, rate = self._rule(incremental)
         if self.early_stopping and held_out is None:
-            train, val = self._split(X, targets)
-            X = X.tocsr() if hasattr(X, "tocsr") else X
-            weights_val = None
-            if sample_weight is not None:
-                sample_weight, weights_val = sample_weight[train], sample_weight[val]
-            held_out = X[val], targets[val], y[val], weights_val
-            X, targets, y = X[train], targets[train], y[train]
-            # What callbacks see has the names of features, as what was given has.
-            given = _safe_indexing(given, train) if hasattr(given, "columns") else X
-        n_samples = X.shape[0]
-        labels = self._labels(targets)
+            train, val = self._split(samples)
+            samples, held_out = samples.take(train), samples.take(val)
+        n_samples = len(samples)
         validation = None
         if held_out is not None:
-            X_val, targets_val, _, weights_val = held_out
-            validation = X_val, self._labels(targets_val), weights_val
+            validation = held_out.X, self._labels(held_out.targets), held_out.weights
         epochs = 1 if incremental else self.max_iter
-        task = Task.of(self, given, y, sample_weight, epochs)
-        monitor = Epochs(self, task, rate, held_out, n_samples, epochs, incremental=incremental)
+        task = Task.of(self, samples, epochs)
+        monitor = Epochs(self, task, rate, held_out, n_samples, epochs)
         try:
             history = fit(
                 network,
-                X,
-                labels,
+                samples.X,
+                self._labels(samples.targets),
                 loss=self._loss(network.dtype),
                 optimizer=optimizer,
                 epochs=epochs,
@@ -395,7 +381,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 shuffle=Order(n_samples, self._random_state) if self.shuffle else False,
                 seed=getattr(self, "_seed", 0),
                 schedule=schedule,
-                sample_weight=sample_weight,
+                sample_weight=samples.weights,
                 l2=self.alpha,
                 penalty=self._penalty,
                 clip_norm=self.clip_norm,
@@ -498,16 +484,14 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         kind = Nesterov if self.nesterovs_momentum else Momentum
         return kind(self.learning_rate_init, beta=self.momentum, weight_decay=decay)
 
-    def _split(
-        self, X: Any, targets: npt.NDArray[Any]
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def _split(self, samples: Samples) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Choose samples to train on and for validation, as scikit-learn draws them."""
         should_stratify = is_classifier(self) and self.n_outputs_ == 1
         train, val = train_test_split(
-            np.arange(X.shape[0]),
+            np.arange(len(samples)),
             random_state=self._random_state,
             test_size=self.validation_fraction,
-            stratify=targets if should_stratify else None,
+            stratify=samples.targets if should_stratify else None,
         )
         if len(val) < 2:
             raise ValueError(
@@ -522,19 +506,20 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         to_host = network.device.to_host
         self._best = [to_host(a).copy() for a in (network.parameters, network.statistics)]
 
-    def _score_of(self, held_out: Any, report: Any) -> float:
+    def _score_of(self, held_out: Samples, report: Any) -> float:
         """Give the score of an epoch on the validation data."""
         if self.scoring is None:
             return float(report.validation_accuracy)
         if self.scoring == "loss":
             return -float(report.validation_cost)
-        X_val, _, y_val, weights = held_out
         scorer = check_scoring(self, scoring=self.scoring)
         # A function of one's own need not know of weights.
-        given = weights is not None and _takes_weights(scorer)
+        given: dict[str, Any] = {}
+        if held_out.weights is not None and _takes_weights(scorer):
+            given["sample_weight"] = held_out.weights
         names = self.__dict__.pop("feature_names_in_", None)  # which the checked data have lost
         try:
-            score = scorer(self, X_val, y_val, **({"sample_weight": weights} if given else {}))
+            score = scorer(self, held_out.X, held_out.y, **given)
         finally:
             if names is not None:
                 self.feature_names_in_ = names

@@ -11,6 +11,7 @@ from xpnet.training import Report
 
 if TYPE_CHECKING:
     from xpnet.estimators.base import NetworkEstimator
+    from xpnet.estimators.samples import Samples
 
 __all__ = ["Epochs", "Task"]
 
@@ -41,12 +42,11 @@ class Task:
         self._begin_epoch()
 
     @classmethod
-    def of(
-        cls, estimator: NetworkEstimator, X: Any, y: Any, sample_weight: Any, n_epochs: int
-    ) -> Self:
-        """Begin the task of a fit to these samples."""
-        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-        return cls(estimator, {"X": X, "y": y, "metadata": metadata}, n_epochs)
+    def of(cls, estimator: NetworkEstimator, samples: Samples, n_epochs: int) -> Self:
+        """Begin the task of a fit to samples."""
+        weights = samples.weights
+        metadata = None if weights is None else {"sample_weight": weights}
+        return cls(estimator, {"X": samples.shown, "y": samples.y, "metadata": metadata}, n_epochs)
 
     def end_epoch(self, *, is_last: bool) -> bool:
         """End an epoch's task, and begin the next; tell whether a callback asks to stop."""
@@ -94,13 +94,11 @@ class Epochs:
     task : Task
     rate : Rate
         Where ``solver="sgd"`` has the learning rate from.
-    held_out : tuple or None
-        Samples, targets, labels and weights that are not trained on.
+    held_out : Samples or None
+        Those that are not trained on.
     n_samples : int
         Of an epoch.
     n_epochs : int
-    incremental : bool
-        Whether this is one epoch of many that are asked for one by one.
 
     Attributes
     ----------
@@ -113,18 +111,15 @@ class Epochs:
         estimator: NetworkEstimator,
         task: Task,
         rate: Rate,
-        held_out: Any,
+        held_out: Samples | None,
         n_samples: int,
         n_epochs: int,
-        *,
-        incremental: bool,
     ) -> None:
         self._estimator, self._task, self._rate = estimator, task, rate
         self._held_out, self._n_samples, self._n_epochs = held_out, n_samples, n_epochs
         self._patience = estimator._patience
         self._patience.tol, self._patience.n_epochs = estimator.tol, estimator.n_iter_no_change
         self.has_stopped = False
-        del incremental
 
     def __call__(self, report: Report) -> bool:
         """Take note of an epoch."""

@@ -1,0 +1,48 @@
+"""Samples as an estimator has checked them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy.typing as npt
+from sklearn.utils import _safe_indexing
+
+__all__ = ["Samples"]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What is trained or evaluated on.
+
+    Attributes
+    ----------
+    X : array or sparse matrix (n_samples, n_features)
+        Checked.
+    targets : array (n_samples, n_outputs)
+        What the network is to give: for classes booleans, one column for each but where there are
+        two.
+    y : array
+        The labels as they were given, checked.
+    weights : array (n_samples,) or None
+    shown : array, sparse matrix or DataFrame
+        ``X`` as callbacks see it: with the names of features where it was given some.
+    """
+
+    X: Any
+    targets: npt.NDArray[Any]
+    y: Any
+    weights: Any
+    shown: Any
+
+    def __len__(self) -> int:
+        return int(self.X.shape[0])
+
+    def take(self, rows: npt.NDArray[Any]) -> Self:
+        """Give some of them."""
+        X = self.X.tocsr() if hasattr(self.X, "tocsr") else self.X
+        taken = X[rows]
+        weights = None if self.weights is None else self.weights[rows]
+        has_names = hasattr(self.shown, "columns")
+        shown = _safe_indexing(self.shown, rows) if has_names else taken
+        return type(self)(taken, self.targets[rows], self.y[rows], weights, shown)
