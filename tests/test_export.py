@@ -498,6 +498,17 @@ def test_models_of_numbers(n_outputs, scaled, dtype):
     close(found, made.predict(raw).reshape(60, -1))
 
 
+@host
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_models_of_counts(n_outputs, dtype):
+    made, raw = model("poisson_deviance", n_outputs, dtype)
+    (found,) = run(export_model(made), raw, "variable")
+    assert found.dtype == dtype
+    assert (found > 0).all()
+    close(found, made.predict(raw).reshape(60, -1))
+
+
 class Squared(nn.MeanSquaredError):
     name = "export-squared"
 
