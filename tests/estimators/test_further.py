@@ -782,6 +782,17 @@ def test_products_whose_precision_changes(way):
 
 
 @host
+@pytest.mark.parametrize("has", np.array([False, True]))
+def test_an_intercept_by_a_search_over_an_array(has):
+    """Its elements are NumPy's own bools, which scikit-learn's checks let pass."""
+    X, y = problem()
+    made = LogisticRegression(fit_intercept=has).fit(X, y)
+    np.testing.assert_array_equal(
+        made.coef_, LogisticRegression(fit_intercept=bool(has)).fit(X, y).coef_
+    )
+
+
+@host
 def test_operations_that_change():
     X, y = problem()
     made = fitted(X, y, device="cpu", warm_start=True)

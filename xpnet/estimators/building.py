@@ -81,7 +81,7 @@ def _layers(estimator: NetworkEstimator, n_features: int, n_outputs: int) -> lis
     drawn = _drawn(estimator, widths[-2], n_outputs, last)
     if not estimator.fit_intercept:
         drawn.pop("bias_init", None)
-    layers.append(Dense(n_outputs, bias=estimator.fit_intercept, **drawn))
+    layers.append(Dense(n_outputs, bias=bool(estimator.fit_intercept), **drawn))
     return layers
 
 
