@@ -97,17 +97,21 @@ def _drawn(estimator: NetworkEstimator, fan_in: int, fan_out: int, f: Activation
     return {"init": uniform, "bias_init": uniform}
 
 
-def _dtype(estimator: NetworkEstimator, X: Any) -> np.dtype[Any]:
-    if estimator.precision is None:
-        return np.dtype(np.float64 if estimator.solver == "lbfgs" else X.dtype)
-    return np.dtype("float64" if estimator.precision == "float64" else "float32")
+def _dtype(estimator: NetworkEstimator, X: Any, *, is_first: bool) -> np.dtype[Any]:
+    if estimator.precision is not None:
+        return np.dtype("float64" if estimator.precision == "float64" else "float32")
+    if estimator.solver == "lbfgs":
+        return np.dtype(np.float64)
+    # Weights that are there stay what they are, as scikit-learn's do.
+    return np.dtype(X.dtype) if is_first else estimator.network_.dtype
 
 
 def make_network(estimator: NetworkEstimator, X: Any, n_outputs: int, *, is_first: bool) -> Network:
     """Make the network, with weights drawn or those of the last fit."""
     given = None if estimator.precision == "float64" else estimator.precision
     device = make_device(estimator.device, precision=given)
-    dtype, layers = _dtype(estimator, X), _layers(estimator, X.shape[1], n_outputs)
+    dtype = _dtype(estimator, X, is_first=is_first)
+    layers = _layers(estimator, X.shape[1], n_outputs)
     make = functools.partial(Network, n_features=X.shape[1], device=device, dtype=dtype)
     if is_first:
         return make(layers, stream=RandomStateStream(estimator._random_state))

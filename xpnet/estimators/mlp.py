@@ -253,8 +253,8 @@ class MLPClassifier(NetworkClassifier):
         Where to compute: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"auto"``; None takes what
         ``XPNET_DEVICE`` says, else the CPU.
     precision : {"float32", "float64", "tf32"} or None, default=None
-        What to compute in; None takes the dtype of ``X``. ``"tf32"`` is float32 with products in
-        TensorFloat-32, on a GPU.
+        What to compute in; None takes the dtype of ``X``, or that of the weights which a fit goes
+        on from. ``"tf32"`` is float32 with products in TensorFloat-32, on a GPU.
     dropout : float or array-like of shape (n_layers - 2,), default=0.0
         Probability of dropping a unit of a hidden layer in training.
     batch_norm : bool, default=False
