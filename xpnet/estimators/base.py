@@ -382,7 +382,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             validation = X_val, self._labels(targets_val), weights_val
         epochs = 1 if incremental else self.max_iter
         task = Task.of(self, given, y, sample_weight, epochs)
-        monitor = Epochs(self, task, rate, held_out, n_samples, epochs, incremental=incremental)
+        monitor = Epochs(self, task, rate, held_out, n_samples, epochs)
         try:
             history = fit(
                 network,

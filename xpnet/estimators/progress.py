@@ -99,8 +99,6 @@ class Epochs:
     n_samples : int
         Of an epoch.
     n_epochs : int
-    incremental : bool
-        Whether this is one epoch of many that are asked for one by one.
 
     Attributes
     ----------
@@ -116,15 +114,12 @@ class Epochs:
         held_out: Any,
         n_samples: int,
         n_epochs: int,
-        *,
-        incremental: bool,
     ) -> None:
         self._estimator, self._task, self._rate = estimator, task, rate
         self._held_out, self._n_samples, self._n_epochs = held_out, n_samples, n_epochs
         self._patience = estimator._patience
         self._patience.tol, self._patience.n_epochs = estimator.tol, estimator.n_iter_no_change
         self.has_stopped = False
-        del incremental
 
     def __call__(self, report: Report) -> bool:
         """Take note of an epoch."""
