@@ -793,6 +793,28 @@ def test_an_intercept_by_a_search_over_an_array(has):
 
 
 @host
+def test_a_loss_that_changes():
+    """Predictions go through the link of the loss that the weights were last trained on."""
+    X, _ = problem()
+    y = np.exp(0.3 * X[:, 0])
+    made = fitted(X, y, MLPRegressor, warm_start=True)
+    made.set_params(loss="poisson").fit(X, y)
+    assert made.out_activation_ == "exp"
+    np.testing.assert_allclose(made.predict(X), np.exp(made.network_.predict(X)[:, 0]))
+
+
+@host
+def test_what_a_refused_call_leaves():
+    X, _ = problem()
+    made = fitted(X, X[:, 0], MLPRegressor)
+    before = made.predict(X)
+    with pytest.raises(ValueError, match="the weights of the last fit have the shapes"):
+        made.partial_fit(X, X[:, :2])
+    assert made.n_outputs_ == 1
+    np.testing.assert_array_equal(made.predict(X), before)
+
+
+@host
 def test_operations_that_change():
     X, y = problem()
     made = fitted(X, y, device="cpu", warm_start=True)

@@ -229,9 +229,10 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         targets = self._targets(y, incremental=incremental)
         sample_weight = self._weigh(X, y, sample_weight, incremental=incremental)
         held_out = self._held_out(*validation)
-        self.n_outputs_ = targets.shape[1]
         self._random_state = check_random_state(self.random_state)
-        network = make_network(self, X, self.n_outputs_, is_first=is_first)
+        network = make_network(self, X, targets.shape[1], is_first=is_first)
+        self.n_outputs_ = targets.shape[1]
+        self.out_activation_ = self._out_activation()
         if is_first:
             self._begin()
         is_random = any(isinstance(layer, Dropout) for layer in network.layers)
@@ -293,7 +294,6 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         self.n_iter_: Any = 0
         self.t_ = 0
         self.n_layers_ = len(hidden_units(self)) + 2
-        self.out_activation_ = self._out_activation()
         self.__dict__.pop("_state", None)
         self.__dict__.pop("_seed", None)
         self.__dict__.pop("_patience", None)
