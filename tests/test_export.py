@@ -170,18 +170,18 @@ def test_networks_on_the_device(dev):
 
 
 class Doubled(nn.Dense):
-    name = "export-doubled"
+    name = "Export-doubled"
 
     def forward(self, X, cache):
         return 2 * super().forward(X, cache)
 
 
 class Silent(nn.ReLU):
-    name = "export-silent"
+    name = "Export-silent"
 
 
 class Cube(nn.Activation):
-    name = "export-cube"
+    name = "Export-cube"
 
     def function(self, Z):
         return Z**3
@@ -195,7 +195,7 @@ class Cube(nn.Activation):
 
 
 class Scale(nn.Layer):
-    name = "export-scale"
+    name = "Export-scale"
 
     def build(self, n_in):
         self.add_parameter("s", (n_in,), "ones")
@@ -210,7 +210,7 @@ class Scale(nn.Layer):
 
 
 class Nameless(Cube):
-    name = "export-nameless"
+    name = "Export-nameless"
 
     def onnx_nodes(self, graph, X):
         graph.add("Neg", X)
@@ -222,7 +222,7 @@ class Nameless(Cube):
     [
         ([nn.Dense(2), Doubled(3)], r"layer 1, Doubled\(units=3, .*, is not .* and Doubled does"),
         ([Silent()], r"layer 0, Silent\(\), is not"),
-        ([nn.Dense(2), nn.Dense(3, "export-silent")], r"activation of layers\.1, Silent\(\), is"),
+        ([nn.Dense(2), nn.Dense(3, "Export-silent")], r"activation of layers\.1, Silent\(\), is"),
     ],
     ids=["layer", "activation", "in Dense"],
 )
@@ -234,7 +234,7 @@ def test_layers_that_are_not_known(layers, what):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_layers_that_say_what_they_are(dev, dtype):
-    made = network([nn.Dense(4, "export-cube"), Scale(), Cube(), Scale()], dtype=dtype, dev=dev)
+    made = network([nn.Dense(4, "Export-cube"), Scale(), Cube(), Scale()], dtype=dtype, dev=dev)
     X = samples(9, dtype=dtype)
     exported = onnx_model(made, outputs="numbers")
     close(variable(made, X), made.predict(X))
@@ -498,13 +498,24 @@ def test_models_of_numbers(n_outputs, scaled, dtype):
     close(found, made.predict(raw).reshape(60, -1))
 
 
+@host
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_models_of_counts(n_outputs, dtype):
+    made, raw = model("poisson_deviance", n_outputs, dtype)
+    (found,) = run(export_model(made), raw, "variable")
+    assert found.dtype == dtype
+    assert (found > 0).all()
+    close(found, made.predict(raw).reshape(60, -1))
+
+
 class Squared(nn.MeanSquaredError):
-    name = "export-squared"
+    name = "Export-squared"
 
 
 @host
 def test_losses_that_are_not_known():
-    made, _ = model("export-squared", 2)
+    made, _ = model("Export-squared", 2)
     with pytest.raises(ValueError, match=r"under the loss Squared\(\) is not known, .*outputs="):
         export_model(made)
 

@@ -49,7 +49,7 @@ THIRD_PARTY = {  # everything else: numpy alone
     "export": {"onnx"},
     **{
         f"estimators.{name}": {"sklearn"}
-        for name in ("base", "logistic", "mlp", "rules", "samples")
+        for name in ("base", "building", "logistic", "mlp", "rules", "samples")
     },
 }
 LAZY = (

@@ -31,7 +31,12 @@ from xpnet.nn import activations as f
 from xpnet.nn.base import Layer
 from xpnet.nn.dropout import Dropout
 from xpnet.nn.layers import Dense
-from xpnet.nn.losses import MeanSquaredError, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from xpnet.nn.losses import (
+    MeanSquaredError,
+    PoissonDeviance,
+    SigmoidCrossEntropy,
+    SoftmaxCrossEntropy,
+)
 from xpnet.nn.network import Network
 from xpnet.nn.normalization import BatchNorm, LayerNorm
 from xpnet.training.model import Model
@@ -207,6 +212,7 @@ _OF_LOSS: dict[type, tuple[str, str | None]] = {
     SoftmaxCrossEntropy: ("classes", "softmax"),
     SigmoidCrossEntropy: ("classes", "sigmoid"),
     MeanSquaredError: ("numbers", "identity"),
+    PoissonDeviance: ("numbers", "exp"),
 }
 
 

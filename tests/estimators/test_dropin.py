@@ -185,6 +185,25 @@ def test_float32_learns_the_same_but_for_rounding(name, solver):
             assert alike(a, b, 1e-4)
 
 
+@host
+@unconverged
+@pytest.mark.parametrize("way", [("float32", "float64"), ("float64", "float32")])
+@pytest.mark.parametrize("go_on", ["fit", "partial_fit"])
+def test_weights_stay_in_the_dtype_that_they_began_in(go_on, way):
+    X, y = data("cancer")
+    before, after = way
+    theirs, ours = (
+        getattr(classifier(mlp, warm_start=True).fit(X.astype(before), y), go_on)(
+            X.astype(after), y
+        )
+        for mlp in (neural_network, estimators)
+    )
+    for a, b in zip(theirs.coefs_, ours.coefs_, strict=True):
+        assert b.dtype == a.dtype == before
+        np.testing.assert_allclose(b, a, atol=1e-5)
+    assert ours.predict_proba(X).dtype == theirs.predict_proba(X).dtype
+
+
 # What users do with an estimator beside one fit.
 
 SCRIPTS: dict[str, Script] = {}

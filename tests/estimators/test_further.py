@@ -306,19 +306,25 @@ def test_dropout_that_comes_with_a_warm_start():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"dropout": [0.1]}, r"dropout must be one for all .* each of the 2, got 1"),
-        ({"dropout": [0.1, 1.0]}, r"dropout must lie in \[0, 1\)"),
-        ({"dropout": ["a", "b"]}, r"dropout must lie in \[0, 1\)"),
+        (
+            {"dropout": [0.1]},
+            r"'dropout' parameter .* must be one for all .* each of the 2. Got \[0.1\]",
+        ),
+        ({"dropout": [0.1, 1.0]}, r"'dropout' parameter .* in the range \[0.0, 1.0\)"),
+        ({"dropout": ["a", "b"]}, r"'dropout' parameter .* in the range \[0.0, 1.0\)"),
         ({"dropout": 1.0}, r"The 'dropout' parameter"),
-        ({"activation": ["relu"] * 3}, r"activation must be one for all .* of the 2, got 3"),
+        (
+            {"activation": ["relu"] * 3},
+            r"'activation' parameter .* one for all .* each of the 2. Got",
+        ),
         ({"activation": "mish"}, r"The 'activation' parameter"),
-        ({"activation": ["relu", "mish"]}, r"activation: there is no activation named 'mish'"),
-        ({"activation": {"type": "elu", "slope": 1}}, r"activation: .*slope"),
-        ({"initialization": {"type": "normal", "q": 1}}, r"initialization: .*q"),
+        ({"activation": ["relu", "mish"]}, r"'activation' .*there is no activation named 'mish'"),
+        ({"activation": {"type": "elu", "slope": 1}}, r"'activation' parameter .*slope"),
+        ({"initialization": {"type": "normal", "q": 1}}, r"'initialization' parameter .*q"),
         ({"initialization": "he"}, r"The 'initialization' parameter"),
-        ({"optimizer": {"type": "adam", "rate": 1}}, r"optimizer: .*rate"),
+        ({"optimizer": {"type": "adam", "rate": 1}}, r"'optimizer' parameter .*rate"),
         ({"optimizer": nn.Adam(), "weight_decay": 0.1}, r"weight_decay is for a solver or the na"),
-        ({"schedule": {"type": "cosine", "end": 1}}, r"schedule: .*end"),
+        ({"schedule": {"type": "cosine", "end": 1}}, r"'schedule' parameter .*end"),
         ({"schedule": "reduce_on_plateau"}, r"schedule watches validation_cost: pass validation"),
         (
             {"solver": "sgd", "learning_rate": "adaptive", "schedule": "cosine"},
@@ -328,7 +334,7 @@ def test_dropout_that_comes_with_a_warm_start():
             {"solver": "sgd", "learning_rate": "invscaling", "optimizer": "adam"},
             r"learning_rate='invscaling' .* 'constant' beside optimizer='adam'",
         ),
-        ({"device": "gpu"}, r"device must be 'cpu', 'cuda'"),
+        ({"device": "gpu"}, r"'device' parameter .*device must be 'cpu', 'cuda'"),
         ({"precision": "float16"}, r"The 'precision' parameter"),
         ({"label_smoothing": 1.0}, r"The 'label_smoothing' parameter"),
         ({"max_norm": 0}, r"The 'max_norm' parameter"),
@@ -391,7 +397,7 @@ def test_an_activation_of_ones_own():
     """By name, too, which was not known when xpnet was imported."""
 
     class Cube(nn.Activation):
-        name = "cube of these tests"
+        name = "Cube of these tests"
 
         def forward(self, Z, cache):
             cache.Z = Z
@@ -779,6 +785,39 @@ def test_products_whose_precision_changes(way):
     assert made.network_.device.precision == way[0]
     made.set_params(precision=way[1]).fit(X, y)
     assert made.network_.device.precision == way[1]
+
+
+@host
+@pytest.mark.parametrize("has", np.array([False, True]))
+def test_an_intercept_by_a_search_over_an_array(has):
+    """Its elements are NumPy's own bools, which scikit-learn's checks let pass."""
+    X, y = problem()
+    made = LogisticRegression(fit_intercept=has).fit(X, y)
+    np.testing.assert_array_equal(
+        made.coef_, LogisticRegression(fit_intercept=bool(has)).fit(X, y).coef_
+    )
+
+
+@host
+def test_a_loss_that_changes():
+    """Predictions go through the link of the loss that the weights were last trained on."""
+    X, _ = problem()
+    y = np.exp(0.3 * X[:, 0])
+    made = fitted(X, y, MLPRegressor, warm_start=True)
+    made.set_params(loss="poisson").fit(X, y)
+    assert made.out_activation_ == "exp"
+    np.testing.assert_allclose(made.predict(X), np.exp(made.network_.predict(X)[:, 0]))
+
+
+@host
+def test_what_a_refused_call_leaves():
+    X, _ = problem()
+    made = fitted(X, X[:, 0], MLPRegressor)
+    before = made.predict(X)
+    with pytest.raises(ValueError, match="the weights of the last fit have the shapes"):
+        made.partial_fit(X, X[:, :2])
+    assert made.n_outputs_ == 1
+    np.testing.assert_array_equal(made.predict(X), before)
 
 
 @host

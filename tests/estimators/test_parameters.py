@@ -171,23 +171,29 @@ def test_further_parameters_are_refused_in_the_same_words(name, value, must_be):
         ({"hidden_layer_sizes": (4.0,)}, "hidden_layer_sizes must be whole numbers > 0, got [4.0]"),
         ({"hidden_layer_sizes": True}, "hidden_layer_sizes must be whole numbers > 0, got [True]"),
         ({"hidden_layer_sizes": [[1, 2]]}, "hidden_layer_sizes must be whole numbers > 0"),
-        ({"activation": ["relu"]}, "activation must be one for all hidden layers or one for each"),
-        ({"activation": ["relu", "swish"]}, "activation: there is no activation named 'swish'"),
-        ({"activation": ["relu", 3]}, "activation: activation must be a name, an instance of"),
-        ({"activation": {"type": "swish"}}, "activation: there is no activation named 'swish'"),
-        ({"dropout": [0.1]}, "dropout must be one for all hidden layers or one for each of the 2"),
-        ({"dropout": [0.1, 1.5]}, "dropout must lie in [0, 1), got [0.1, 1.5]"),
-        ({"dropout": ["some", 0.1]}, "dropout must lie in [0, 1), got ['some', 0.1]"),
-        ({"initialization": {"type": "glorot"}}, "initialization: there is no initializer named"),
-        ({"initialization": {}}, "initialization: initializer must be a name, an instance of"),
-        ({"class_weight": [{0: 1}]}, "class_weight may be a list, of a table for each output"),
+        ({"activation": ["relu"]}, "must be one for all hidden layers or one for each of the 2"),
+        ({"activation": ["relu", "swish"]}, "there is no activation named 'swish'"),
+        ({"activation": ["relu", 3]}, "activation must be a name, an instance of"),
+        ({"activation": {"type": "swish"}}, "there is no activation named 'swish'"),
+        ({"dropout": [0.1]}, "must be one for all hidden layers or one for each of the 2"),
+        (
+            {"dropout": [0.1, 1.5]},
+            "must be a float in the range [0.0, 1.0) or one for each hidden layer. Got [0.1, 1.5]",
+        ),
+        ({"dropout": ["some", 0.1]}, "or one for each hidden layer. Got ['some', 0.1] instead."),
+        ({"initialization": {"type": "glorot"}}, "there is no initializer named"),
+        ({"initialization": {}}, "initializer must be a name, an instance of"),
+        (
+            {"class_weight": [{0: 1}]},
+            "must be a list only where y has several outputs. Got [{0: 1}] instead.",
+        ),
         ({"class_weight": {5: 2}}, "The classes, [0, 1], are not in class_weight"),
-        ({"class_weight": {0: -1}}, "class_weight must hold finite numbers of at least 0"),
-        ({"class_weight": {0: NAN}}, "class_weight must hold finite numbers of at least 0"),
-        ({"optimizer": {"type": "lion"}}, "optimizer: there is no optimizer named 'lion'"),
-        ({"optimizer": {"type": "adam", "x": 1}}, "optimizer: optimizer 'adam': got an unexpected"),
-        ({"schedule": {"type": "linear"}}, "schedule: there is no schedule named 'linear'"),
-        ({"schedule": {"type": "cosine", "x": 1}}, "schedule: schedule 'cosine': got an"),
+        ({"class_weight": {0: -1}}, "must be of finite numbers of at least 0. Got"),
+        ({"class_weight": {0: NAN}}, "must be of finite numbers of at least 0. Got"),
+        ({"optimizer": {"type": "lion"}}, "there is no optimizer named 'lion'"),
+        ({"optimizer": {"type": "adam", "x": 1}}, "optimizer 'adam': got an unexpected"),
+        ({"schedule": {"type": "linear"}}, "there is no schedule named 'linear'"),
+        ({"schedule": {"type": "cosine", "x": 1}}, "schedule 'cosine': got an"),
         *(
             ({"solver": "lbfgs", name: value}, f"{name} must be")
             for name, value in {
@@ -206,8 +212,17 @@ def test_further_parameters_are_refused_in_the_same_words(name, value, must_be):
 def test_what_cannot_be_is_named(parameters, message):
     X, y = data("cancer")
     estimator = MLPClassifier(**{"hidden_layer_sizes": (3, 2), "max_iter": 2, **parameters})
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
         estimator.fit(X, y)
+    if (
+        len(parameters) == 1
+        and not {"hidden_layer_sizes"} & set(parameters)
+        and 5 not in parameters
+    ):
+        (name,) = parameters
+        assert isinstance(caught.value, InvalidParameterError) or "not in class_weight" in message
+        wording = f"The {name!r} parameter of MLPClassifier must be "
+        assert str(caught.value).startswith(wording) or "not in class_weight" in message
 
 
 # Devices.
@@ -216,7 +231,8 @@ def test_what_cannot_be_is_named(parameters, message):
 @pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor, LogisticRegression])
 @pytest.mark.parametrize("word", ["gpu", "", "cuda:first"])
 def test_a_device_that_is_no_word_for_one_is_refused(kind, word):
-    with pytest.raises(ValueError, match=f"device must be 'cpu', 'cuda', .* got '{word}'"):
+    said = f"The 'device' parameter of {kind.__name__} must be .* Got '{word}' instead. .*'cuda'"
+    with pytest.raises(InvalidParameterError, match=said):
         kind(device=word).fit(*data("cancer"))
 
 

@@ -337,7 +337,7 @@ def test_a_batch_that_counts_nothing_has_no_penalty(dev):
     ends = []
 
     class Stop(nn.GradientDescent):
-        name = "stop_after_one"
+        name = "Stops"
 
         def update(self, ops, params, grads, state, *n_decay):
             ends.append(grads.copy())

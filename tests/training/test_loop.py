@@ -470,6 +470,19 @@ def test_an_error_in_a_callback_reaches_the_caller(dev):
         train(dev, on_report=fail)
 
 
+@pytest.mark.parametrize("kind", [bool, np.bool_])
+def test_a_callback_may_end_the_run(dev, kind):
+    _, history = train(dev, epochs=9, on_report=lambda report: kind(report.epoch == 2))
+    assert len(history.reports) == 3
+    assert history.stopped_early
+
+
+@pytest.mark.parametrize("answer", [None, 1, "no", [0]])
+def test_other_answers_of_a_callback_mean_nothing(dev, answer):
+    _, history = train(dev, on_report=lambda report: answer)
+    assert len(history.reports) == 3
+
+
 X_OK, Y_OK = problem()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
@@ -231,9 +232,10 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         weights = self._weigh(X, y, sample_weight, incremental=incremental)
         samples = Samples(X, targets, y, weights, shown)
         held_out = self._held_out(*validation)
-        self.n_outputs_ = targets.shape[1]
         self._random_state = check_random_state(self.random_state)
-        network = make_network(self, X, self.n_outputs_, is_first=is_first)
+        network = make_network(self, X, targets.shape[1], is_first=is_first)
+        self.n_outputs_ = targets.shape[1]
+        self.out_activation_ = self._out_activation()
         if is_first:
             self._begin()
         is_random = any(isinstance(layer, Dropout) for layer in network.layers)
@@ -297,7 +299,6 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         self.n_iter_: Any = 0
         self.t_ = 0
         self.n_layers_ = len(hidden_units(self)) + 2
-        self.out_activation_ = self._out_activation()
         self.__dict__.pop("_state", None)
         self.__dict__.pop("_seed", None)
         self.__dict__.pop("_patience", None)
@@ -335,8 +336,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             samples.X,
             self._labels(samples.targets),
             loss=self._loss(network.dtype),
-            max_iter=self.max_iter,
-            l2=self.alpha,
+            max_iter=int(self.max_iter),
+            l2=float(self.alpha),
             sample_weight=samples.weights,
             options=self._lbfgs_options(),
             on_iteration=note,
@@ -366,7 +367,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         validation = None
         if held_out is not None:
             validation = held_out.X, self._labels(held_out.targets), held_out.weights
-        epochs = 1 if incremental else self.max_iter
+        epochs = 1 if incremental else int(self.max_iter)
         task = Task.of(self, samples, epochs)
         monitor = Epochs(self, task, rate, held_out, n_samples, epochs)
         try:
@@ -382,7 +383,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 seed=getattr(self, "_seed", 0),
                 schedule=schedule,
                 sample_weight=samples.weights,
-                l2=self.alpha,
+                l2=float(self.alpha),
                 penalty=self._penalty,
                 clip_norm=self.clip_norm,
                 validation=validation,
@@ -393,39 +394,27 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         except DivergenceError as error:
             if not self.early_stopping or self._best is None:
                 raise ValueError(f"{_NON_FINITE} ({error})") from error
-            history = None
-            warnings.warn(
-                f"{_NON_FINITE} The best epoch's are restored. ({error})",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        if history is None:
-            pass
-        elif history.interrupted:
-            warnings.warn("Training interrupted by user.", stacklevel=4)
-        elif self.n_iter_ == self.max_iter and not incremental and not monitor.has_stopped:
-            warnings.warn(
-                f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
-                "optimization hasn't converged yet.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
+            _warn(f"{_NON_FINITE} The best epoch's are restored. ({error})", ConvergenceWarning)
+        else:
+            is_at_its_end = self.n_iter_ == self.max_iter and not incremental
+            if history.interrupted:
+                _warn("Training interrupted by user.")
+            elif is_at_its_end and not monitor.has_stopped:
+                _warn(
+                    f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
+                    "optimization hasn't converged yet.",
+                    ConvergenceWarning,
+                )
         if self.early_stopping and self._best is not None:
-            with network.device.activate():
-                for buffer, best in zip(
-                    (network.parameters, network.statistics), self._best, strict=True
-                ):
-                    buffer[...] = network.device.asarray(best)
+            self._restore_best()
         task.end()
 
     def _batch_size(self, n_samples: int) -> int:
         if isinstance(self.batch_size, str):
             return min(200, n_samples)
         if self.batch_size > n_samples:
-            warnings.warn(
-                "Got `batch_size` less than 1 or larger than sample size. It is going to be "
-                "clipped",
-                stacklevel=5,
+            _warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be clipped"
             )
         return min(int(self.batch_size), n_samples)
 
@@ -454,7 +443,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         self._state = begun
         self._rate = rate
         if self.schedule is not None:
-            return optimizer, resolved("schedule", Schedule, self.schedule), rate
+            return optimizer, resolved(self, "schedule", Schedule), rate
         if self.optimizer is not None:
             return optimizer, Schedule.resolve("constant"), rate
         return optimizer, Held(rate), rate
@@ -462,7 +451,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     def _optimizer(self) -> Optimizer:
         spec, decay = self.optimizer, float(self.weight_decay)
         if isinstance(spec, str):
-            spec = {"type": spec, "learning_rate": self.learning_rate_init}
+            spec = {"type": spec, "learning_rate": float(self.learning_rate_init)}
             spec |= {"weight_decay": decay} if decay else {}
         elif spec is not None and decay:
             raise ValueError(
@@ -470,19 +459,19 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 f"optimizer itself, got weight_decay={self.weight_decay!r} beside {spec!r}"
             )
         if spec is not None:
-            found: Optimizer = resolved("optimizer", Optimizer, spec)
+            found: Optimizer = resolved(self, "optimizer", Optimizer, spec)
             return found
         if self.solver == "adam":
             return Adam(
-                self.learning_rate_init,
+                float(self.learning_rate_init),
                 beta1=self.beta_1,
                 beta2=self.beta_2,
-                eps=self.epsilon,
+                eps=float(self.epsilon),
                 epsilon_hat=True,
                 weight_decay=decay,
             )
         kind = Nesterov if self.nesterovs_momentum else Momentum
-        return kind(self.learning_rate_init, beta=self.momentum, weight_decay=decay)
+        return kind(float(self.learning_rate_init), beta=float(self.momentum), weight_decay=decay)
 
     def _split(self, samples: Samples) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Choose samples to train on and for validation, as scikit-learn draws them."""
@@ -505,6 +494,14 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         network = self.network_
         to_host = network.device.to_host
         self._best = [to_host(a).copy() for a in (network.parameters, network.statistics)]
+
+    def _restore_best(self) -> None:
+        """Give the network the parameters of the best epoch."""
+        network = self.network_
+        buffers = network.parameters, network.statistics
+        with network.device.activate():
+            for buffer, best in zip(buffers, self._best, strict=True):
+                buffer[...] = network.device.asarray(best)
 
     def _score_of(self, held_out: Samples, report: Any) -> float:
         """Give the score of an epoch on the validation data."""
@@ -620,6 +617,17 @@ _NON_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and "
     "need to be preprocessed."
 )
+
+
+def _warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line that called into scikit-learn's or xpnet's code."""
+    level, frame = 2, inspect.currentframe()
+    while frame is not None and _INSIDE.match(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level - 1)
+
+
+_INSIDE = re.compile(r"(xpnet|sklearn)(\.|$)")
 
 
 def _takes_weights(scorer: Any) -> bool:

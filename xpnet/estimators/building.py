@@ -7,7 +7,9 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.utils._param_validation import InvalidParameterError
 
+from xpnet.device import Device
 from xpnet.device import device as make_device
 from xpnet.estimators.rules import glorot_bound
 from xpnet.nn import BatchNorm, Dense, Dropout, Network
@@ -17,7 +19,7 @@ from xpnet.random import RandomStateStream
 if TYPE_CHECKING:
     from xpnet.estimators.base import NetworkEstimator
 
-__all__ = ["hidden_units", "make_network", "resolved"]
+__all__ = ["hidden_units", "invalid", "make_network", "resolved"]
 
 # scikit-learn's names of what is known here by another.
 _ACTIVATIONS = {"logistic": "sigmoid"}
@@ -40,10 +42,8 @@ def _per_layer(estimator: NetworkEstimator, name: str, n_hidden: int) -> list[An
     if isinstance(value, (str, dict, Layer)) or np.ndim(value) == 0:
         return [value] * n_hidden
     if len(value) != n_hidden:
-        raise ValueError(
-            f"{name} must be one for all hidden layers or one for each of the {n_hidden}, got "
-            f"{len(value)}: {value!r}"
-        )
+        wanted = f"one for all hidden layers or one for each of the {n_hidden}"
+        raise invalid(estimator, name, wanted)
     return list(value)
 
 
@@ -51,10 +51,7 @@ def _layers(estimator: NetworkEstimator, n_features: int, n_outputs: int) -> lis
     """Make the layers."""
     units = hidden_units(estimator)
     activations = [
-        resolved("activation", Activation, _ACTIVATIONS.get(spec, spec))
-        if isinstance(spec, str)
-        else resolved("activation", Activation, spec)
-        for spec in _per_layer(estimator, "activation", len(units))
+        _activation(estimator, spec) for spec in _per_layer(estimator, "activation", len(units))
     ]
     rates = _per_layer(estimator, "dropout", len(units))
     widths = [n_features, *units, n_outputs]
@@ -72,16 +69,17 @@ def _layers(estimator: NetworkEstimator, n_features: int, n_outputs: int) -> lis
         else:
             layers.append(dense(f, **drawn))
         if not (isinstance(rate, Real) and 0 <= float(rate) < 1):
-            raise ValueError(f"dropout must lie in [0, 1), got {estimator.dropout!r}")
+            wanted = "a float in the range [0.0, 1.0) or one for each hidden layer"
+            raise invalid(estimator, "dropout", wanted)
         if rate:
             layers.append(Dropout(float(rate)))
-    last = activations[-1] if activations else _output_of(estimator.activation)
+    last = activations[-1] if activations else _output_of(estimator)
     if estimator.initialization is not None:  # scikit-learn's draws look at the one before
         last = Activation.resolve("identity")
     drawn = _drawn(estimator, widths[-2], n_outputs, last)
     if not estimator.fit_intercept:
         drawn.pop("bias_init", None)
-    layers.append(Dense(n_outputs, bias=estimator.fit_intercept, **drawn))
+    layers.append(Dense(n_outputs, bias=bool(estimator.fit_intercept), **drawn))
     return layers
 
 
@@ -90,24 +88,36 @@ def _drawn(estimator: NetworkEstimator, fan_in: int, fan_out: int, f: Activation
     if estimator.initialization is not None:
         if isinstance(estimator.initialization, str) and estimator.initialization == "auto":
             return {"init": f.default_init}
-        init = resolved("initialization", Initializer, estimator.initialization)
+        init = resolved(estimator, "initialization", Initializer)
         return {"init": init.for_activation(f)}
     bound = glorot_bound(fan_in, fan_out, sigmoid=f.name == "sigmoid")
     uniform = {"type": "uniform", "limit": bound}
     return {"init": uniform, "bias_init": uniform}
 
 
-def _dtype(estimator: NetworkEstimator, X: Any) -> np.dtype[Any]:
-    if estimator.precision is None:
-        return np.dtype(np.float64 if estimator.solver == "lbfgs" else X.dtype)
-    return np.dtype("float64" if estimator.precision == "float64" else "float32")
+def _dtype(estimator: NetworkEstimator, X: Any, *, is_first: bool) -> np.dtype[Any]:
+    if estimator.precision is not None:
+        return np.dtype("float64" if estimator.precision == "float64" else "float32")
+    if estimator.solver == "lbfgs":
+        return np.dtype(np.float64)
+    # Weights that are there stay what they are, as scikit-learn's do.
+    return np.dtype(X.dtype) if is_first else estimator.network_.dtype
+
+
+def _device(estimator: NetworkEstimator) -> Device:
+    precision = None if estimator.precision == "float64" else estimator.precision
+    try:
+        return make_device(estimator.device, precision=precision)
+    except ValueError as error:
+        name = "precision" if str(error).startswith("precision") else "device"
+        raise invalid(estimator, name, "one that there is", error) from error
 
 
 def make_network(estimator: NetworkEstimator, X: Any, n_outputs: int, *, is_first: bool) -> Network:
     """Make the network, with weights drawn or those of the last fit."""
-    given = None if estimator.precision == "float64" else estimator.precision
-    device = make_device(estimator.device, precision=given)
-    dtype, layers = _dtype(estimator, X), _layers(estimator, X.shape[1], n_outputs)
+    device = _device(estimator)
+    dtype = _dtype(estimator, X, is_first=is_first)
+    layers = _layers(estimator, X.shape[1], n_outputs)
     make = functools.partial(Network, n_features=X.shape[1], device=device, dtype=dtype)
     if is_first:
         return make(layers, stream=RandomStateStream(estimator._random_state))
@@ -144,18 +154,34 @@ def _with_weights_of(old: Network, network: Network) -> Network:
     return network
 
 
-def resolved(name: str, kind: Any, spec: Any) -> Any:
-    """Turn a parameter's value into what it stands for; errors name the parameter."""
+def resolved(estimator: NetworkEstimator, name: str, kind: Any, spec: Any = None) -> Any:
+    """Turn a parameter's value, or one of several, into what it stands for."""
     try:
-        return kind.resolve(spec)
+        return kind.resolve(getattr(estimator, name) if spec is None else spec)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: {error}") from error
+        wanted = f"a known name, a table of a known one's options or an instance of {kind.__name__}"
+        raise invalid(estimator, name, wanted, error) from error
 
 
-def _output_of(spec: Any) -> Activation:
+def invalid(
+    estimator: NetworkEstimator, name: str, wanted: str, detail: Any = None
+) -> InvalidParameterError:
+    """Make the error of a parameter's value, as scikit-learn words it."""
+    return InvalidParameterError(
+        f"The {name!r} parameter of {type(estimator).__name__} must be {wanted}. Got "
+        f"{getattr(estimator, name)!r} instead." + (f" ({detail})" if detail is not None else "")
+    )
+
+
+def _output_of(estimator: NetworkEstimator) -> Activation:
     """Give the activation that a network without hidden layers draws its weights for."""
+    spec = estimator.activation
     if isinstance(spec, (str, dict, Activation)):
-        name = _ACTIVATIONS.get(spec, spec) if isinstance(spec, str) else spec
-        found: Activation = resolved("activation", Activation, name)
-        return found
+        return _activation(estimator, spec)
     return Activation.resolve("identity")
+
+
+def _activation(estimator: NetworkEstimator, spec: Any) -> Activation:
+    known = _ACTIVATIONS.get(spec, spec) if isinstance(spec, str) else spec
+    found: Activation = resolved(estimator, "activation", Activation, known)
+    return found

@@ -55,7 +55,8 @@ class LogisticRegression(NetworkClassifier):
     device : str, :class:`xpnet.Device` or None, default=None
         As for :class:`xpnet.MLPClassifier`, as is ``precision``.
     precision : {"float32", "float64", "tf32"} or None, default=None
-        None is float64 with L-BFGS and else the dtype of ``X``.
+        None is float64 with L-BFGS and else the dtype of ``X``, or that of the weights which a fit
+        goes on from.
 
     Attributes
     ----------

@@ -22,6 +22,7 @@ from sklearn.utils.multiclass import (
 )
 
 from xpnet.estimators.base import NetworkEstimator, host_ops
+from xpnet.estimators.building import invalid
 from xpnet.estimators.rules import HalfSquaredError
 from xpnet.nn import PoissonDeviance, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from xpnet.nn.base import Loss
@@ -104,15 +105,10 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         if isinstance(self.class_weight, str) and weights is not None and y.ndim == 1:
             return _balanced(y, weights)
         if isinstance(self.class_weight, list) and y.ndim == 1:
-            raise ValueError(
-                "class_weight may be a list, of a table for each output, where y has several; got "
-                f"{self.class_weight!r}"
-            )
+            raise invalid(self, "class_weight", "a list only where y has several outputs")
         of_classes = compute_sample_weight(self.class_weight, y)
         if not (np.isfinite(of_classes) & (of_classes >= 0)).all():
-            raise ValueError(
-                f"class_weight must hold finite numbers of at least 0, got {self.class_weight!r}"
-            )
+            raise invalid(self, "class_weight", "of finite numbers of at least 0")
         return of_classes if weights is None else weights * of_classes
 
     def _score_of(self, held_out: Any, report: Any) -> float:
@@ -253,8 +249,8 @@ class MLPClassifier(NetworkClassifier):
         Where to compute: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"auto"``; None takes what
         ``XPNET_DEVICE`` says, else the CPU.
     precision : {"float32", "float64", "tf32"} or None, default=None
-        What to compute in; None takes the dtype of ``X``. ``"tf32"`` is float32 with products in
-        TensorFloat-32, on a GPU.
+        What to compute in; None takes the dtype of ``X``, or that of the weights which a fit goes
+        on from. ``"tf32"`` is float32 with products in TensorFloat-32, on a GPU.
     dropout : float or array-like of shape (n_layers - 2,), default=0.0
         Probability of dropping a unit of a hidden layer in training.
     batch_norm : bool, default=False

@@ -15,7 +15,7 @@ from xpnet.nn.network import Network
 from xpnet.nn.normalization import BatchNorm
 from xpnet.nn.regularization import Regularizer
 from xpnet.nn.step import TrainingStep
-from xpnet.training.loop import samples
+from xpnet.training.loop import is_true, samples
 from xpnet.training.weights import sample_weights
 
 __all__ = ["minimize"]
@@ -138,7 +138,7 @@ def minimize(
         def at_iteration(intermediate_result: Any) -> None:
             if on_iteration is not None:
                 put(intermediate_result.x)
-                if on_iteration(float(intermediate_result.fun)) is True:
+                if is_true(on_iteration(float(intermediate_result.fun))):
                     raise StopIteration
 
         result = scipy_minimize(

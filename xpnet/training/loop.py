@@ -30,7 +30,7 @@ from xpnet.training.state import TrainingState, check_state
 from xpnet.training.stopping import Best, EarlyStopping
 from xpnet.training.weights import sample_weights
 
-__all__ = ["DivergenceError", "OnReport", "Order", "evaluate", "fit", "samples"]
+__all__ = ["DivergenceError", "OnReport", "Order", "evaluate", "fit", "is_true", "samples"]
 
 OnReport: TypeAlias = Callable[[Report], Any]
 Order: TypeAlias = Callable[[int], npt.NDArray[np.int64]]
@@ -361,7 +361,7 @@ def fit(
                         stops = best is not None and best.is_time_to_stop(report)
                         if on_report is not None:
                             with np.errstate(**callers_errstate):
-                                stops |= on_report(report) is True
+                                stops |= is_true(on_report(report))
                     recorder.resume()
                     if interruption.is_requested():
                         recorder.history.interrupted = is_cut_short or epoch < epochs - 1
@@ -621,6 +621,11 @@ def _shares(network: Network, loss: Loss, labels: Array, sample_weight: Any = No
     if weights is None:
         return None
     return device.asarray(weights / weights.sum(), network.dtype, name="sample_weight")
+
+
+def is_true(answer: Any) -> bool:
+    """Tell whether a callback's answer is True, Python's or NumPy's; others may mean anything."""
+    return isinstance(answer, (bool, np.bool_)) and bool(answer)
 
 
 def _check_order(order: Any, n: int) -> npt.NDArray[np.int64]:
