@@ -134,6 +134,17 @@ def test_a_search_on_a_gpu_that_is_not_there():
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.gpu
+def test_a_search_by_four_processes_on_one_gpu():
+    X, y = iris()
+    search = GridSearchCV(
+        classifier(device="cuda"), {"alpha": [1e-4, 0.1]}, cv=4, n_jobs=4, error_score="raise"
+    )
+    search.fit(X, y)
+    assert search.best_estimator_.device_.startswith("cuda:")
+    assert search.best_score_ > 0.85
+
+
 # Other estimators around it
 
 

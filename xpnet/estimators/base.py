@@ -1,4 +1,9 @@
-"""What the estimators share: parameters, the network that they stand for, and its training."""
+"""What the estimators share: parameters, the network that they stand for, and its training.
+
+Some names that are imported here begin with an underscore or lie in a module that does. They are
+what scikit-learn has for authors of estimators: without them the checks of parameters and samples,
+and their words, would have to be written anew. The tests hold these words to scikit-learn's.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +32,7 @@ from xpnet.device import device as make_device
 from xpnet.estimators.arrays import Arrays, affine, put
 from xpnet.estimators.building import hidden_units, make_network, resolved
 from xpnet.estimators.progress import Epochs, Task
-from xpnet.estimators.rules import Held, Known, Order, Patience, Rate
+from xpnet.estimators.rules import EpochOrder, Held, Known, Patience, Rate
 from xpnet.estimators.samples import Samples
 from xpnet.kernels.reference import ReferenceOps
 from xpnet.nn import (
@@ -379,7 +384,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 optimizer=optimizer,
                 epochs=epochs,
                 batch_size=self._batch_size(n_samples),
-                shuffle=Order(n_samples, self._random_state) if self.shuffle else False,
+                shuffle=EpochOrder(n_samples, self._random_state) if self.shuffle else False,
                 seed=getattr(self, "_seed", 0),
                 schedule=schedule,
                 sample_weight=samples.weights,

@@ -290,7 +290,7 @@ class MLPClassifier(NetworkClassifier):
     network_ : xpnet.nn.Network
         What has been trained: see :func:`xpnet.diagnose`, :func:`xpnet.training.save_network`.
     device_ : str
-        Where.
+        Where the last fit was.
     loss_ : float
         The last epoch's, with the penalty.
     best_loss_ : float or None

@@ -21,10 +21,10 @@ from xpnet.nn.losses import MeanSquaredError
 
 __all__ = [
     "LOWEST_RATE",
+    "EpochOrder",
     "HalfSquaredError",
     "Held",
     "Known",
-    "Order",
     "Patience",
     "Rate",
     "glorot_bound",
@@ -72,7 +72,7 @@ class HalfSquaredError(MeanSquaredError, abstract=True):
             ops.xp.multiply(dlogits, 0.5 * logits.shape[-1], out=dlogits)
 
 
-class Order:
+class EpochOrder:
     """The order of the samples in each epoch: the last one's, shuffled once more.
 
     Parameters
