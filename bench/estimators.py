@@ -124,8 +124,8 @@ def beyond() -> list[Problem]:
         rng = np.random.default_rng(seed)
         return rng.random((20000, 784), dtype=np.float32), rng.integers(0, 10, 20000)
 
-    wide = {"hidden_layer_sizes": (1024, 1024), "batch_size": 1024, "max_iter": 2}
-    logistic = {"estimator": "LogisticRegression", "parameters": {"max_iter": 500}}
+    wide: dict[str, Any] = {"hidden_layer_sizes": (1024, 1024), "batch_size": 1024, "max_iter": 2}
+    logistic: dict[str, Any] = {"estimator": "LogisticRegression", "parameters": {"max_iter": 500}}
     return [
         Problem(
             "very sparse",
