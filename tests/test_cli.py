@@ -182,6 +182,7 @@ def test_options_reach_the_run(tmp_path):
     assert [report["learning_rate"] for report in history["reports"]] == [3e-4, 3e-4]
 
 
+@pytest.mark.long
 def test_quiet_prints_the_table_alone(tmp_path):
     loud = run("digits-logistic", "--out", tmp_path / "loud")
     quiet = run("digits-logistic", "--quiet", "--out", tmp_path / "quiet")
@@ -457,6 +458,7 @@ def test_an_output_that_cannot_be_written(tmp_path, redirection, status, said, q
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_real_ctrl_c_to_a_real_process(tmp_path, dev):
     """At five random moments of a training: status 130, and a folder that is whole and loads."""
     seed = random.randrange(2**32)
