@@ -56,24 +56,6 @@ class _GeneratorStream:
         return self._generator.uniform(-1.0, 1.0, shape)
 
 
-class _LegacyStream:
-    """The generator of the course notebooks: ``RandomState``, weights feature-major.
-
-    The notebooks hold a weight matrix as (fan_out, fan_in), the transpose of ours, and a vector
-    as a column. Drawing the reversed shape and transposing gives each weight the number that the
-    notebook gives it.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._state = np.random.RandomState(seed)
-
-    def normal(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-        return self._state.standard_normal(shape[::-1]).T
-
-    def uniform(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-        return self._state.uniform(-1.0, 1.0, shape[::-1]).T
-
-
 class RandomStateStream:
     """Draws from a ``RandomState`` that others draw from too, arrays in C order.
 
@@ -92,6 +74,24 @@ class RandomStateStream:
     def uniform(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
         """Draw from the uniform distribution on [-1, 1)."""
         return self._state.uniform(-1.0, 1.0, shape)
+
+
+class _LegacyStream(RandomStateStream):
+    """The generator of the course notebooks: ``RandomState``, weights feature-major.
+
+    The notebooks hold a weight matrix as (fan_out, fan_in), the transpose of ours, and a vector
+    as a column. Drawing the reversed shape and transposing gives each weight the number that the
+    notebook gives it.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(np.random.RandomState(seed))
+
+    def normal(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        return super().normal(shape[::-1]).T
+
+    def uniform(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        return super().uniform(shape[::-1]).T
 
 
 _STREAMS: dict[str, type[_GeneratorStream] | type[_LegacyStream]] = {

@@ -7,7 +7,7 @@ derivative is simply ``prediction - label``.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,32 @@ __all__ = [
 ]
 
 
-class SigmoidCrossEntropy(Loss):
+class _OpLoss(Loss, abstract=True):
+    """A loss that is an operation of the device.
+
+    A subclass names the operation and which of its own arguments are the operation's constants.
+    """
+
+    op: ClassVar[str]
+    constants: ClassVar[tuple[str, ...]] = ()
+
+    def forward(
+        self,
+        ops: ReferenceOps,
+        logits: Array,
+        labels: Array,
+        losses: Array,
+        mean: Array,
+        dlogits: Array | None = None,
+        weights: Array | None = None,
+    ) -> None:
+        """Compute the losses, their mean and its gradient."""
+        constants = [getattr(self, constant) for constant in self.constants]
+        getattr(ops, self.op)(logits, labels, losses, dlogits, weights, *constants)
+        ops.mean(losses, weights, out=mean)
+
+
+class SigmoidCrossEntropy(_OpLoss):
     """Binary cross-entropy on logits, for two classes or for several independent labels.
 
     With ``A = sigmoid(Z)`` the loss of a sample is ``-sum_j [Y_j log A_j + (1 - Y_j) log(1 -
@@ -56,7 +81,8 @@ class SigmoidCrossEntropy(Loss):
     number that is stated. The dtype's eps, 2.2e-16 in float64, gives what scikit-learn gives.
     """
 
-    name = "sigmoid_cross_entropy"
+    name = op = "sigmoid_cross_entropy"
+    constants = ("label_smoothing", "clip")
 
     def __init__(self, label_smoothing: float = 0.0, clip: float = 0.0) -> None:
         self.label_smoothing = check_fraction("label_smoothing", label_smoothing)
@@ -75,21 +101,6 @@ class SigmoidCrossEntropy(Loss):
                 )
         return labels
 
-    def forward(
-        self,
-        ops: ReferenceOps,
-        logits: Array,
-        labels: Array,
-        losses: Array,
-        mean: Array,
-        dlogits: Array | None = None,
-        weights: Array | None = None,
-    ) -> None:
-        """Compute the losses, their mean and its gradient."""
-        options = (self.label_smoothing, self.clip)
-        ops.sigmoid_cross_entropy(logits, labels, losses, dlogits, weights, *options)
-        ops.mean(losses, weights, out=mean)
-
     def probabilities(self, ops: ReferenceOps, logits: Array) -> Array:
         """Compute ``A = sigmoid(Z)``, of shape (n_samples, n_outputs)."""
         return ops.sigmoid(logits)
@@ -104,7 +115,7 @@ class SigmoidCrossEntropy(Loss):
         return super().correct(ops, logits, (labels > 0.5).astype(labels.dtype))
 
 
-class SoftmaxCrossEntropy(Loss):
+class SoftmaxCrossEntropy(_OpLoss):
     """Cross-entropy of the softmax of the logits, for one class out of several.
 
     With ``P = softmax(Z)`` and ``y`` the sample's class, the loss is ``-log P_y = log sum_k
@@ -140,7 +151,8 @@ class SoftmaxCrossEntropy(Loss):
     7, for label smoothing.
     """
 
-    name = "softmax_cross_entropy"
+    name = op = "softmax_cross_entropy"
+    constants = ("label_smoothing", "clip")
 
     def __init__(self, label_smoothing: float = 0.0, clip: float = 0.0) -> None:
         self.label_smoothing = check_fraction("label_smoothing", label_smoothing)
@@ -164,21 +176,6 @@ class SoftmaxCrossEntropy(Loss):
                 )
             return labels.astype(np.int64, copy=False)
 
-    def forward(
-        self,
-        ops: ReferenceOps,
-        logits: Array,
-        labels: Array,
-        losses: Array,
-        mean: Array,
-        dlogits: Array | None = None,
-        weights: Array | None = None,
-    ) -> None:
-        """Compute the losses, their mean and its gradient."""
-        options = (self.label_smoothing, self.clip)
-        ops.softmax_cross_entropy(logits, labels, losses, dlogits, weights, *options)
-        ops.mean(losses, weights, out=mean)
-
     def probabilities(self, ops: ReferenceOps, logits: Array) -> Array:
         """Compute ``P = softmax(Z)``, of shape (n_samples, n_classes)."""
         return ops.softmax(logits)
@@ -188,14 +185,9 @@ class SoftmaxCrossEntropy(Loss):
         return ops.xp.argmax(logits, axis=-1)
 
 
-class MeanSquaredError(Loss):
-    """Mean squared error, for regression: the network's outputs are its predictions.
+class _OfNumbers(_OpLoss, abstract=True):
+    """A loss for numbers to be predicted."""
 
-    The loss of a sample with m outputs is ``1/m sum_j (Z_j - Y_j)^2``, so that the mean over the
-    samples is that over all numbers; the gradient is ``2/m (Z - Y)``.
-    """
-
-    name = "mean_squared_error"
     has_classes = False
     score_name = "R2"
 
@@ -209,25 +201,6 @@ class MeanSquaredError(Loss):
                 raise ValueError(f"{name} must be finite")
         return targets
 
-    def forward(
-        self,
-        ops: ReferenceOps,
-        logits: Array,
-        labels: Array,
-        losses: Array,
-        mean: Array,
-        dlogits: Array | None = None,
-        weights: Array | None = None,
-    ) -> None:
-        """Compute the losses, their mean and its gradient."""
-        ops.squared_error(logits, labels, losses, dlogits, weights)
-        ops.mean(losses, weights, out=mean)
-
-    def decide(self, ops: ReferenceOps, logits: Array) -> Array:
-        """Return the predictions themselves."""
-        del ops
-        return logits
-
     def score(
         self, ops: ReferenceOps, logits: Array, labels: Array, weights: Array | None = None
     ) -> Array:
@@ -235,10 +208,26 @@ class MeanSquaredError(Loss):
 
         An output whose target is constant scores 1 where it is met and else 0, as in scikit-learn.
         """
-        return determination(ops.xp, logits, labels, weights).mean()
+        return determination(ops.xp, self.decide(ops, logits), labels, weights).mean()
 
 
-class PoissonDeviance(Loss):
+class MeanSquaredError(_OfNumbers):
+    """Mean squared error, for regression: the network's outputs are its predictions.
+
+    The loss of a sample with m outputs is ``1/m sum_j (Z_j - Y_j)^2``, so that the mean over the
+    samples is that over all numbers; the gradient is ``2/m (Z - Y)``.
+    """
+
+    name = "mean_squared_error"
+    op = "squared_error"
+
+    def decide(self, ops: ReferenceOps, logits: Array) -> Array:
+        """Return the predictions themselves."""
+        del ops
+        return logits
+
+
+class PoissonDeviance(_OfNumbers):
     """Half the Poisson deviance, for counts and rates: the predictions are exp of the outputs.
 
     With the expected value ``mu = exp(Z)``, positive whatever the network gives, the loss of a
@@ -255,19 +244,15 @@ class PoissonDeviance(Loss):
     chapter 6, for counts and the logarithm as their link.
     """
 
-    name = "poisson_deviance"
-    has_classes = False
+    name = op = "poisson_deviance"
     has_negatives = False
-    score_name = "R2"
 
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
     ) -> Array:
         """Check numbers >= 0 and shape them (n_samples, n_outputs), in the network's dtype."""
-        counts = _in_columns(device, y, n_outputs, dtype, name)
+        counts = super().labels(device, y, n_outputs, dtype, name=name)
         with device.activate():
-            if not bool(device.xp.isfinite(counts).all()):
-                raise ValueError(f"{name} must be finite")
             if not bool((counts >= 0).all()):
                 raise ValueError(
                     f"{name} must hold counts or other numbers >= 0, got values from "
@@ -275,29 +260,9 @@ class PoissonDeviance(Loss):
                 )
         return counts
 
-    def forward(
-        self,
-        ops: ReferenceOps,
-        logits: Array,
-        labels: Array,
-        losses: Array,
-        mean: Array,
-        dlogits: Array | None = None,
-        weights: Array | None = None,
-    ) -> None:
-        """Compute the losses, their mean and its gradient."""
-        ops.poisson_deviance(logits, labels, losses, dlogits, weights)
-        ops.mean(losses, weights, out=mean)
-
     def decide(self, ops: ReferenceOps, logits: Array) -> Array:
         """Return the expected values, ``exp(Z)``."""
         return ops.xp.exp(logits)
-
-    def score(
-        self, ops: ReferenceOps, logits: Array, labels: Array, weights: Array | None = None
-    ) -> Array:
-        """Coefficient of determination of ``exp(Z)``; see :meth:`MeanSquaredError.score`."""
-        return determination(ops.xp, self.decide(ops, logits), labels, weights).mean()
 
 
 def determination(
