@@ -66,6 +66,7 @@ def onnx_model(
     name: str = "xpnet",
     doc: str = "",
     metadata: Mapping[str, str] | None = None,
+    path: str | os.PathLike[str] | None = None,
 ) -> onnx.ModelProto:
     """Turn a network into an ONNX model that predicts.
 
@@ -105,6 +106,8 @@ def onnx_model(
         The graph's name, and a text for who opens the file.
     metadata : mapping of str to str, optional
         More to be kept in the file.
+    path : path, optional
+        A file to write, whole or not at all; an older one is replaced.
 
     Returns
     -------
@@ -119,6 +122,8 @@ def onnx_model(
         If arguments are out of range or do not fit each other or the network, a layer or
         activation is neither xpnet's own nor has a method ``onnx_nodes``, or the network is over
         2 GiB.
+    OSError
+        If the file cannot be written.
     """
     module = _require_onnx()
     if outputs not in LINKS:
@@ -148,7 +153,10 @@ def onnx_model(
         results = _labels(graph, Z)
     else:
         results = _numbers(graph, Z, link, targets)
-    return graph.model(results, name, doc, metadata or {})
+    made = graph.model(results, name, doc, metadata or {})
+    if path is not None:
+        write_whole(path, made.SerializeToString())
+    return made
 
 
 def export_model(model: Model, path: str | os.PathLike[str] | None = None) -> onnx.ModelProto:
@@ -191,7 +199,7 @@ def export_model(model: Model, path: str | os.PathLike[str] | None = None) -> on
         "feature_names": model.feature_names,
         "image_shape": model.image_shape,
     }
-    exported = onnx_model(
+    return onnx_model(
         model.network,
         outputs=outputs,
         link=link,
@@ -202,10 +210,8 @@ def export_model(model: Model, path: str | os.PathLike[str] | None = None) -> on
             "loss": model.loss.name,
             **{name: json.dumps(value) for name, value in described.items() if value is not None},
         },
+        path=path,
     )
-    if path is not None:
-        write_whole(path, exported.SerializeToString())
-    return exported
 
 
 _OF_LOSS: dict[type, tuple[str, str | None]] = {

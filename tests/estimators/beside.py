@@ -38,14 +38,14 @@ def data(name: str) -> tuple[Any, Any]:
         X, y = datasets.load_digits(return_X_y=True)
         return X[:700], y[:700]
     if name == "raw digits":
-        return datasets.load_digits(return_X_y=True)  # type: ignore[no-any-return]
+        return _pair(datasets.load_digits(return_X_y=True))
     if name == "raw cancer":
-        return datasets.load_breast_cancer(return_X_y=True)  # type: ignore[no-any-return]
+        return _pair(datasets.load_breast_cancer(return_X_y=True))
     if name == "pixels":
         X, y = data("digits")
         return X / 16, y
     if name == "multilabel":
-        return datasets.make_multilabel_classification(150, random_state=0)  # type: ignore[no-any-return]
+        return _pair(datasets.make_multilabel_classification(150, random_state=0))
     if name == "counts":  # of words, say
         return sparse.random_array((200, 120), density=0.05, rng=1, format="csr"), _thirds(200)
     load = {
@@ -59,6 +59,11 @@ def data(name: str) -> tuple[Any, Any]:
         return X, y
     y = y / 50
     return X, (np.column_stack([y, np.exp(X[:, 2])]) if name == "two outputs" else y)
+
+
+def _pair(loaded: Any) -> tuple[Any, Any]:
+    X, y = loaded
+    return X, y
 
 
 def _thirds(n: int) -> Any:

@@ -41,7 +41,7 @@ from sklearn.preprocessing import StandardScaler
 from tests.devices import ROOT
 from xpnet import nn
 from xpnet.device import DeviceUnavailableError, cuda_problem
-from xpnet.estimators import LogisticRegression, MLPClassifier, MLPRegressor
+from xpnet.estimators import LogisticRegression, MLPClassifier, MLPRegressor, base
 
 host = pytest.mark.host
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer:Warning")
@@ -377,6 +377,19 @@ def test_pickles_of_a_gpu_where_there_is_one(way, tmp_path):
         each.partial_fit(X, y)
     assert twin.device_ == twin.network_.device.name == "cuda:0"
     np.testing.assert_allclose(twin.predict_proba(X), made.predict_proba(X), rtol=1e-10)
+
+
+@pytest.mark.accelerator
+def test_a_precision_that_gpus_alone_have_leaves_the_host_alone(monkeypatch):
+    """Of what is fitted there, probabilities are computed and pickles made on the CPU."""
+    monkeypatch.setenv("XPNET_PRECISION", "tf32")
+    base.host.cache_clear()
+    X, y = iris("float32")
+    made = classifier(device="cuda").fit(X, y)
+    assert made.network_.device.precision == "tf32"
+    P = made.predict_proba(X)
+    twin = pickle.loads(pickle.dumps(made))
+    np.testing.assert_allclose(twin.predict_proba(X), P, atol=1e-2)  # ten bits of mantissa
 
 
 @pytest.mark.accelerator

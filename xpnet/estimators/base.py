@@ -22,7 +22,7 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -34,7 +34,6 @@ from xpnet.estimators.building import hidden_units, make_network, resolved
 from xpnet.estimators.progress import Epochs, Task
 from xpnet.estimators.rules import EpochOrder, Held, Known, Patience, Rate
 from xpnet.estimators.samples import Samples
-from xpnet.kernels.reference import ReferenceOps
 from xpnet.nn import (
     Adam,
     Dropout,
@@ -265,14 +264,12 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             dtype=(np.float64, np.float32),
             reset=reset,
         )
-        return X, y
+        return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
     def _weigh(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> Any:
-        """Check the weights of samples."""
+        """Give the weights that samples are trained with."""
         del y, incremental
-        if sample_weight is None:
-            return None
-        return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        return _checked_weights(X, sample_weight)
 
     def _held_out(self, X_val: Any, y_val: Any, sample_weight_val: Any) -> Samples | None:
         """Check validation data of the caller's own."""
@@ -292,21 +289,17 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             )
         shown = X_val
         X_val, y_val = self._validate(X_val, y_val, reset=False)
-        if sample_weight_val is not None:
-            sample_weight_val = _check_sample_weight(
-                sample_weight_val, X_val, dtype=np.float64, ensure_non_negative=True
-            )
+        weights = _checked_weights(X_val, sample_weight_val)
         targets = self._targets(y_val, incremental=True)
-        return Samples(X_val, targets, y_val, sample_weight_val, shown)
+        return Samples(X_val, targets, y_val, weights, shown)
 
     def _begin(self) -> None:
         """Set what a first fit begins with."""
         self.n_iter_: Any = 0
         self.t_ = 0
         self.n_layers_ = len(hidden_units(self)) + 2
-        self.__dict__.pop("_state", None)
-        self.__dict__.pop("_seed", None)
-        self.__dict__.pop("_patience", None)
+        for name in ("_state", "_seed", "_patience"):
+            self.__dict__.pop(name, None)
 
     def _begin_curves(self) -> None:
         """Set what a first fit by epochs begins with."""
@@ -325,7 +318,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _fit_lbfgs(self, samples: Samples) -> None:
         network = self.network_
-        task = Task.of(self, samples, self.max_iter)
+        task = Task(self, samples, self.max_iter)
         if self.verbose:
             print(f"L-BFGS, {network.n_parameters} parameters")
 
@@ -373,7 +366,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         if held_out is not None:
             validation = held_out.X, self._labels(held_out.targets), held_out.weights
         epochs = 1 if incremental else int(self.max_iter)
-        task = Task.of(self, samples, epochs)
+        task = Task(self, samples, epochs)
         monitor = Epochs(self, task, rate, held_out, n_samples, epochs)
         try:
             history = fit(
@@ -429,7 +422,6 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             float(self.learning_rate_init),
             self.learning_rate if self.solver == "sgd" else "constant",
             self.power_t,
-            float(self.learning_rate_init),
         )
         optimizer = self._optimizer()
         goes_on = incremental or (self.warm_start and self.warm_start_optimizer)
@@ -566,14 +558,10 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             If the network has a layer or an activation that has no form in ONNX.
         """
         from xpnet.export import onnx_model
-        from xpnet.files import write_whole
 
         check_is_fitted(self)
-        network = self.network_
-        model = onnx_model(network, name=type(self).__name__, **self._onnx_outputs())
-        if path is not None:
-            write_whole(path, model.SerializeToString())
-        return model
+        name = type(self).__name__
+        return onnx_model(self.network_, name=name, path=path, **self._onnx_outputs())
 
     def _onnx_outputs(self) -> dict[str, Any]:
         """Say what the outputs are, as :func:`xpnet.export.onnx_model` takes it."""
@@ -605,7 +593,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         state = dict(super().__getstate__())
         network = state.get("network_")
         if network is not None and network.device.index is not None:
-            on_host = state["network_"] = network.copy(device="cpu")
+            on_host = state["network_"] = network.copy(device=host())
             if isinstance(state["device"], Device):
                 state["device"] = state["device"].name  # a GPU may be missing where it is loaded
             if "_state" in state:
@@ -622,6 +610,12 @@ _NON_FINITE = (
     "Solver produced non-finite parameter weights. The input data may contain large values and "
     "need to be preprocessed."
 )
+
+
+def _checked_weights(X: Any, sample_weight: Any) -> Any:
+    if sample_weight is None:
+        return None
+    return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
 
 
 def _warn(message: str, category: type[Warning] = UserWarning) -> None:
@@ -641,6 +635,6 @@ def _takes_weights(scorer: Any) -> bool:
 
 
 @functools.cache
-def host_ops() -> ReferenceOps:
-    """Give the operations of the CPU, for what predictions become on the host."""
-    return make_device("cpu").ops
+def host() -> Device:
+    """Give the CPU, for what predictions become there, whatever precision is asked of a GPU."""
+    return make_device("cpu", precision="float32")

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.callback import with_callbacks
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import column_or_1d
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.metaestimators import available_if
@@ -21,7 +20,7 @@ from sklearn.utils.multiclass import (
     unique_labels,
 )
 
-from xpnet.estimators.base import NetworkEstimator, host_ops
+from xpnet.estimators.base import NetworkEstimator, host
 from xpnet.estimators.building import invalid
 from xpnet.estimators.rules import HalfSquaredError
 from xpnet.nn import PoissonDeviance, SigmoidCrossEntropy, SoftmaxCrossEntropy
@@ -51,8 +50,6 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
     """What classifiers share: classes and their probabilities."""
 
     def _targets(self, y: Any, *, incremental: bool) -> npt.NDArray[Any]:
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
@@ -74,8 +71,10 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         return columns
 
     def _labels(self, targets: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        labels: npt.NDArray[Any] = targets.astype(np.float64)
-        return targets.argmax(axis=1) if self._is_multiclass() else labels
+        is_multiclass = self._is_multiclass()
+        labels: npt.NDArray[Any]
+        labels = targets.argmax(axis=1) if is_multiclass else targets.astype(np.float64)
+        return labels
 
     def _is_multiclass(self) -> bool:
         return bool(self._label_binarizer.y_type_ == "multiclass")
@@ -143,7 +142,7 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
             In the order of ``classes_``; for several labels each label's own.
         """
         logits = self._logits(X)
-        probabilities = functools.partial(self._cross_entropy().probabilities, host_ops())
+        probabilities = functools.partial(self._cross_entropy().probabilities, host().ops)
         if self.n_outputs_ > 1:
             return np.asarray(probabilities(logits))
         # 1 - p loses the digits that sigmoid(-Z) has.
@@ -177,7 +176,7 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
     def _outputs(self, X: Any) -> npt.NDArray[Any]:
         """Give the probabilities that scikit-learn's decisions are made from."""
         logits = self._logits(X)
-        outputs = np.asarray(self._cross_entropy().probabilities(host_ops(), logits))
+        outputs = np.asarray(self._cross_entropy().probabilities(host().ops, logits))
         return outputs.ravel() if self.n_outputs_ == 1 else outputs
 
     def __sklearn_tags__(self) -> Any:
@@ -539,8 +538,6 @@ class MLPRegressor(RegressorMixin, NetworkEstimator):
 
     def _targets(self, y: Any, *, incremental: bool) -> npt.NDArray[Any]:
         del incremental
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
         columns: npt.NDArray[Any] = y.reshape(len(y), -1)
         return columns
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,8 +22,8 @@ class Task:
     Parameters
     ----------
     estimator : NetworkEstimator
-    data : dict
-        What the hooks are told: ``X``, ``y`` and ``metadata``.
+    samples : Samples
+        What the hooks are told of.
     n_epochs : int
         Most epochs.
 
@@ -32,21 +32,17 @@ class Task:
     scikit-learn 1.9, "Supporting callbacks in third party estimators".
     """
 
-    def __init__(self, estimator: NetworkEstimator, data: dict[str, Any], n_epochs: int) -> None:
-        self._estimator, self._data = estimator, data
+    def __init__(self, estimator: NetworkEstimator, samples: Samples, n_epochs: int) -> None:
+        weights = samples.weights
+        metadata = None if weights is None else {"sample_weight": weights}
+        self._estimator = estimator
+        self._data = {"X": samples.shown, "y": samples.y, "metadata": metadata}
         self._root = estimator._init_callback_context(max_subtasks=n_epochs)
         # Without callbacks nothing is to be told.
         self._is_heard = bool(getattr(estimator, "_skl_callbacks", ()))
         self._begin(self._root)
         self._epoch: Any = None
         self._begin_epoch()
-
-    @classmethod
-    def of(cls, estimator: NetworkEstimator, samples: Samples, n_epochs: int) -> Self:
-        """Begin the task of a fit to samples."""
-        weights = samples.weights
-        metadata = None if weights is None else {"sample_weight": weights}
-        return cls(estimator, {"X": samples.shown, "y": samples.y, "metadata": metadata}, n_epochs)
 
     def end_epoch(self, *, is_last: bool) -> bool:
         """End an epoch's task, and begin the next; tell whether a callback asks to stop."""

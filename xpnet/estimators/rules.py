@@ -8,7 +8,7 @@ converged, how the learning rate of plain gradient descent falls, and what a squ
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -111,7 +111,10 @@ class Rate:
     initial: float
     kind: str
     power: float
-    current: float
+    current: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.current = self.initial
 
     def at_epochs_end(self, n_seen: int) -> None:
         """Set the next epoch's rate, after so many samples."""
