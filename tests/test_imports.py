@@ -29,15 +29,20 @@ BELOW = {
     "export": {"kernels", "device", "files", "nn", "data", "training"},
     "estimators": {"kernels", "device", "random", "files", "nn", "training", "export"},
     "kinds": {"nn"},
-    "schema": {"device", "kinds", "nn", "data"},
+    "spaces": set(),
+    "schema": {"device", "kinds", "nn", "data", "spaces"},
     "terminal": {"training"},
     "recipe": {
         *("kernels", "device", "random", "files", "nn", "data", "training", "environment"),
-        *("report", "kinds", "schema"),
+        *("report", "kinds", "schema", "spaces"),
+    },
+    "search": {
+        *("kernels", "device", "random", "files", "nn", "data", "training", "environment"),
+        *("report", "spaces", "recipe"),
     },
     "cli": {
         *("kernels", "device", "random", "files", "nn", "data", "training"),
-        *("recipe", "report", "terminal"),
+        *("recipe", "report", "search", "terminal"),
     },
     "__main__": {"cli"},
 }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import os
-import re
 import tomllib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -23,7 +23,7 @@ from xpnet.device import device as make_device
 from xpnet.environment import versions
 from xpnet.files import write_folder
 from xpnet.kinds import nearest
-from xpnet.nn import Augmentation, Loss, Network, Optimizer
+from xpnet.nn import Augmentation, Loss, Network, Optimizer, Schedule
 from xpnet.report import (
     draw_confusion,
     draw_curves,
@@ -31,7 +31,8 @@ from xpnet.report import (
     draw_predictions,
     plotting_problem,
 )
-from xpnet.schema import RecipeError, layers_with_init, resolve
+from xpnet.schema import RecipeError, layers_with_init, resolve, set_value
+from xpnet.spaces import Space
 from xpnet.training import (
     EarlyStopping,
     History,
@@ -45,7 +46,7 @@ from xpnet.training.history import finite_or_none
 from xpnet.training.loop import OnReport
 from xpnet.training.model import pack_model
 
-__all__ = ["Recipe", "RecipeError", "Result", "load_recipe", "recipe_names"]
+__all__ = ["Recipe", "RecipeError", "Result", "Validation", "load_recipe", "recipe_names"]
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,51 @@ class Recipe:
             precision = str(self.values["precision"])
         return make_device(device, precision=precision)
 
+    @property
+    def space(self) -> Space:
+        """The hyper-parameters to be looked for, as the table ``[search]`` says.
+
+        Raises
+        ------
+        RecipeError
+            If the recipe has none.
+        """
+        if "search" not in self.values:
+            raise RecipeError(
+                f"{self.name}: search is missing: a table [search] must say which keys of the "
+                "recipe are looked for, and on which scales"
+            )
+        return Space.from_tables(self.values["search"])
+
+    def changed(self, values: Mapping[str, Any], *, search: bool = False) -> Recipe:
+        """Give the recipe with other values.
+
+        Parameters
+        ----------
+        values : mapping
+            By the keys' paths, as ``optimizer.learning_rate``; in this order.
+        search : bool
+            Whether the table ``[search]``, if there is one, stays.
+
+        Returns
+        -------
+        Recipe
+
+        Raises
+        ------
+        RecipeError
+            If there is no such key, or it cannot have that value.
+        """
+        tables = copy.deepcopy(self.values)
+        if not search:
+            tables.pop("search", None)
+        try:
+            for path, value in values.items():
+                set_value(tables, path, copy.deepcopy(value))
+            return Recipe(self.name, resolve(tables))
+        except RecipeError as error:
+            raise RecipeError(f"{self.name}: {error}") from error
+
     def run(
         self,
         dataset: Dataset | None = None,
@@ -216,83 +262,138 @@ class Recipe:
         DivergenceError
             See :func:`xpnet.training.fit`.
         """
-        values = self.values
         dataset = self.load_data() if dataset is None else dataset
         network = self.build(dataset, device)
-        self._check_augmentation(dataset)
         with Interruption():
-            preprocessing, X, divide_by = self._preprocess(dataset, network.dtype)
-            targets, y = self._labels(dataset, network.dtype)
-            validation = None
-            if "validation" in X:
-                validation = (X["validation"], y["validation"])
-            loss = Loss.resolve(values["loss"])
-            # Before the training, which is lost if these do not fit each other.
-            model = Model(
-                network,
-                loss,
-                preprocessing,
-                dataset.class_names,
-                dataset.image_shape,
-                dataset.feature_names,
-                targets,
-            )
-            training = _arguments(values)
-            n_reports = 0
-
-            def count(report: Report) -> None:
-                nonlocal n_reports
-                n_reports += 1
-                if on_report is not None:
-                    on_report(report)
-
-            try:
-                history = fit(
-                    network,
-                    X["train"],
-                    y["train"],
-                    divide_by=divide_by,
-                    loss=loss,
-                    optimizer=Optimizer.resolve(values["optimizer"]),
-                    schedule=values["schedule"],
-                    sample_weight=dataset.sample_weight,
-                    validation=validation,
-                    train_accuracy=True,
-                    image_shape=dataset.image_shape,
-                    on_report=count,
-                    **training,
-                )
-            except (TypeError, ValueError) as error:
-                if n_reports:  # then it is not the settings
-                    raise
-                raise RecipeError(f"{self.name}: {error}") from error
-            train_cost, train_accuracy = evaluate(
-                network, loss, X["train"], y["train"], divide_by=divide_by
-            )
-            test_cost, test_accuracy = evaluate(
-                network, loss, X["test"], y["test"], divide_by=divide_by
-            )
+            parts = ["train", "test"]
+            parts += [] if dataset.X_validation is None else ["validation"]
+            trained = self._train(network, dataset, parts, on_report, train_accuracy=True)
+            train_cost, train_accuracy = trained.evaluate("train")
+            test_cost, test_accuracy = trained.evaluate("test")
             return Result(
-                self._as_run(network, preprocessing),
+                self._as_run(network, trained.model.preprocessing),
                 dataset,
-                model,
-                history,
+                trained.model,
+                trained.history,
                 train_cost,
                 train_accuracy,
                 test_cost,
                 test_accuracy,
             )
 
+    def validate(
+        self,
+        dataset: Dataset,
+        device: str | Device | None = None,
+        *,
+        on_report: OnReport | None = None,
+    ) -> Validation:
+        """Train the recipe's network and evaluate it on the validation samples alone.
+
+        The test samples take no part, so that networks can be chosen by what this gives.
+
+        Parameters
+        ----------
+        dataset, device, on_report
+            See :meth:`run`.
+
+        Returns
+        -------
+        Validation
+
+        Raises
+        ------
+        RecipeError
+            See :meth:`run`; or if there are no validation samples.
+        DataError, ValueError, DivergenceError
+            See :meth:`run`.
+        """
+        if dataset.X_validation is None:
+            raise RecipeError(
+                f"{self.name}: there must be validation samples to choose by, as with "
+                "data.validation_fraction = 0.1; got none"
+            )
+        network = self.build(dataset, device)
+        with Interruption():
+            parts, watched = ["train", "validation"], self._watches_train()
+            trained = self._train(network, dataset, parts, on_report, train_accuracy=watched)
+            cost, accuracy = trained.evaluate("validation")
+            return Validation(trained.history, network.n_parameters, cost, accuracy)
+
+    def _watches_train(self) -> bool:
+        """Tell whether anything in the training depends on the accuracy on training samples."""
+        monitors = (
+            Schedule.resolve(self.values["schedule"]).monitor,
+            self.values["early_stopping"]["monitor"],
+        )
+        return "train_accuracy" in monitors
+
+    def _train(
+        self,
+        network: Network,
+        dataset: Dataset,
+        parts: Sequence[str],
+        on_report: OnReport | None,
+        *,
+        train_accuracy: bool,
+    ) -> _Trained:
+        """Preprocess the parts of the data, and train."""
+        values = self.values
+        self._check_augmentation(dataset)
+        preprocessing, X, divide_by = self._preprocess(dataset, network.dtype, parts)
+        targets, y = self._labels(dataset, network.dtype, parts)
+        validation = None
+        if "validation" in parts:
+            validation = (X["validation"], y["validation"])
+        loss = Loss.resolve(values["loss"])
+        # Before the training, which is lost if these do not fit each other.
+        model = Model(
+            network,
+            loss,
+            preprocessing,
+            dataset.class_names,
+            dataset.image_shape,
+            dataset.feature_names,
+            targets,
+        )
+        training = _arguments(values)
+        n_reports = 0
+
+        def count(report: Report) -> Any:
+            nonlocal n_reports
+            n_reports += 1
+            return None if on_report is None else on_report(report)
+
+        try:
+            history = fit(
+                network,
+                X["train"],
+                y["train"],
+                divide_by=divide_by,
+                loss=loss,
+                optimizer=Optimizer.resolve(values["optimizer"]),
+                schedule=values["schedule"],
+                sample_weight=dataset.sample_weight,
+                validation=validation,
+                train_accuracy=train_accuracy,
+                image_shape=dataset.image_shape,
+                on_report=count,
+                **training,
+            )
+        except (TypeError, ValueError) as error:
+            if n_reports:  # then it is not the settings
+                raise
+            raise RecipeError(f"{self.name}: {error}") from error
+        return _Trained(model, history, X, y, divide_by)
+
     def _preprocess(
-        self, dataset: Dataset, dtype: npt.DTypeLike
+        self, dataset: Dataset, dtype: npt.DTypeLike, parts: Sequence[str]
     ) -> tuple[Preprocessing, dict[str, npt.NDArray[Any]], float | None]:
-        """Preprocess all parts, such that what cannot be is known before the training.
+        """Preprocess the parts, such that what cannot be is known before the training.
 
         Bytes that are only to be divided stay as they are, and the divisor comes along.
         """
-        raw = {"train": dataset.X_train, "test": dataset.X_test}
-        if dataset.X_validation is not None:
-            raw["validation"] = dataset.X_validation
+        raw = {part: getattr(dataset, f"X_{part}") for part in parts}
         part = "train"
         try:
             preprocessing = Preprocessing.fit(
@@ -314,15 +415,13 @@ class Recipe:
         return preprocessing, X, None
 
     def _labels(
-        self, dataset: Dataset, dtype: npt.DTypeLike
+        self, dataset: Dataset, dtype: npt.DTypeLike, parts: Sequence[str]
     ) -> tuple[Preprocessing | None, dict[str, npt.NDArray[Any]]]:
-        """Give the labels of all parts: numbers in the network's dtype, standardised if asked.
+        """Give the labels of the parts: numbers in the network's dtype, standardised if asked.
 
         Here, such that those that cannot be are known before the training.
         """
-        y = {"train": dataset.y_train, "test": dataset.y_test}
-        if dataset.y_validation is not None:
-            y["validation"] = dataset.y_validation
+        y = {part: getattr(dataset, f"y_{part}") for part in parts}
         if dataset.task == "classification":
             return None, y
         y = {part: numbers.reshape(len(numbers), -1) for part, numbers in y.items()}
@@ -395,6 +494,43 @@ def _divisor(divide_by: float | str, dataset: Dataset) -> float:
         return float(divide_by)
     is_8_bit = dataset.X_train.dtype == np.uint8 and dataset.X_train.max() > 1
     return 255.0 if is_8_bit else 1.0
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A trained model, with the samples and labels as it saw them."""
+
+    model: Model
+    history: History
+    X: dict[str, npt.NDArray[Any]]
+    y: dict[str, npt.NDArray[Any]]
+    divide_by: float | None
+
+    def evaluate(self, part: str) -> tuple[float, float]:
+        """Give mean loss and accuracy, or what else the loss scores by."""
+        network, loss = self.model.network, self.model.loss
+        return evaluate(network, loss, self.X[part], self.y[part], divide_by=self.divide_by)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What :meth:`Recipe.validate` gives.
+
+    Attributes
+    ----------
+    history : History
+    n_parameters : int
+    cost : float
+        Mean loss on the validation samples after training.
+    accuracy : float
+        A fraction. Under a loss for numbers it is that loss's score, the coefficient of
+        determination R2.
+    """
+
+    history: History
+    n_parameters: int
+    cost: float
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -630,27 +766,4 @@ def _change(tables: dict[str, Any], change: str) -> None:
     except (ValueError, RecursionError):
         read = {}
     value = read["value"] if set(read) == {"value"} else text.strip()
-    within: Any = tables
-    for depth, word in enumerate(words[:-1], start=1):
-        so_far = ".".join(words[:depth])
-        slot = _slot(within, word, so_far)
-        if isinstance(within, dict):
-            within.setdefault(word, {})
-        if isinstance(within[slot], str):  # a component that was given by its name alone
-            within[slot] = {"type": within[slot]}
-        within = within[slot]
-        if not isinstance(within, (dict, list)):
-            raise RecipeError(f"{path.strip()} is not a key of a recipe: {so_far} holds no keys")
-    within[_slot(within, words[-1], path.strip())] = value
-
-
-def _slot(within: dict[str, Any] | list[Any], word: str, path: str) -> Any:
-    """Give the key of a table, or the position in a list, that a word means."""
-    if isinstance(within, dict):
-        return word
-    if not re.fullmatch("[0-9]{1,9}", word) or int(word) >= len(within):
-        counted = f"members are counted from 0 to {len(within) - 1}"
-        raise RecipeError(
-            f"{path} is not a key of a recipe: {counted if within else 'the list has no members'}"
-        )
-    return int(word)
+    set_value(tables, ".".join(words), value)

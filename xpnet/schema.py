@@ -6,6 +6,7 @@ The same table checks recipes, fills in what they leave out, and writes the refe
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 import sys
@@ -47,8 +48,17 @@ from xpnet.nn.base import (
     Schedule,
 )
 from xpnet.nn.schedules import MONITORS
+from xpnet.spaces import KINDS, Space
 
-__all__ = ["KEYS", "Key", "RecipeError", "layers_with_init", "reference_page", "resolve"]
+__all__ = [
+    "KEYS",
+    "Key",
+    "RecipeError",
+    "layers_with_init",
+    "reference_page",
+    "resolve",
+    "set_value",
+]
 
 
 @dataclass(frozen=True)
@@ -427,7 +437,8 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        All keys that apply to the recipe's data set, in the order of :data:`KEYS`.
+        All keys that apply to the recipe's data set, in the order of :data:`KEYS`; and what it
+        says under ``search``, paths of keys and their scales.
 
     Raises
     ------
@@ -435,6 +446,8 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
         If a key is not known, missing, or has an impossible value. The message gives the key's
         path, what came and what was expected, and the nearest valid name.
     """
+    search = given.get("search")
+    given = {key: value for key, value in given.items() if key != "search"}
     flat = dict(_flatten(given))
     for path, value in flat.items():
         if path not in _BY_PATH:
@@ -481,7 +494,106 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
         if not loss.has_negatives:
             expected = f"false with {loss.name}, which is for numbers >= 0"
             raise wrong("data.standardise_target", expected, True)
+    if search is not None:
+        resolved["search"] = _search(search, given)
     return resolved
+
+
+def _search(search: Any, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Give the table ``[search]`` with paths as its keys, having tried what the scales end in."""
+    if not isinstance(search, dict):
+        raise wrong("search", "a table [search]", search)
+    tables = _scales("", search)
+    if not tables:
+        raise RecipeError(
+            "search must name a key of the recipe and its scale, as "
+            "optimizer.learning_rate = { log_uniform = [1e-4, 0.1] }, got an empty table"
+        )
+    for path in tables:
+        if path.partition(".")[0] in ("data", "search") and path not in _SEARCHED_DATA:
+            raise RecipeError(
+                f"search.{path} cannot be: all trials are to have the same data; of [data] there "
+                f"may be {', '.join(_SEARCHED_DATA)}"
+            )
+    try:
+        space = Space.from_tables(tables)
+    except ValueError as error:
+        raise RecipeError(f"search.{error}") from error
+    for path, scale in space.items():
+        before = space.resolve(space.settings_before(path))
+        for setting in scale.extremes():
+            changed: dict[str, Any] = copy.deepcopy(dict(given))
+            try:
+                for name, value in {**before, path: scale.value(setting)}.items():
+                    set_value(changed, name, copy.deepcopy(value))
+                resolve(changed)
+            except RecipeError as error:
+                raise RecipeError(f"search.{path}, at {shown(setting)}: {error}") from error
+    return space.to_tables()
+
+
+_SEARCHED_DATA = ("data.divide_by", "data.normalise")
+
+
+def _scales(path: str, table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Find the scales, which TOML may have put into tables of tables."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in table.items():
+        name = f"{path}.{key}" if path else key
+        if not isinstance(value, dict):
+            kinds = ", ".join(KINDS)
+            raise wrong(f"search.{name}", f"a table with one of {kinds}", value)
+        is_scale = not value or any(word in KINDS or word == "when" for word in value)
+        inner = {name: value} if is_scale else _scales(name, value)
+        for other, scale in inner.items():
+            if other in found:
+                raise RecipeError(f"search.{other} is said twice")
+            found[other] = scale
+    return found
+
+
+def set_value(tables: dict[str, Any], path: str, value: Any) -> None:
+    """Set one key of a recipe's tables, or an option of a component in them.
+
+    Parameters
+    ----------
+    tables : dict
+        Changed in place.
+    path : str
+        As ``network.layers.0.units``; members of a list are counted from 0.
+    value : object
+        As TOML gives it.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such place.
+    """
+    words = path.split(".")
+    within: Any = tables
+    for depth, word in enumerate(words[:-1], start=1):
+        so_far = ".".join(words[:depth])
+        slot = _slot(within, word, so_far)
+        if isinstance(within, dict):
+            within.setdefault(word, {})
+        if isinstance(within[slot], str):  # a component that was given by its name alone
+            within[slot] = {"type": within[slot]}
+        within = within[slot]
+        if not isinstance(within, (dict, list)):
+            raise RecipeError(f"{path} is not a key of a recipe: {so_far} holds no keys")
+    within[_slot(within, words[-1], path)] = value
+
+
+def _slot(within: dict[str, Any] | list[Any], word: str, path: str) -> Any:
+    """Give the key of a table, or the position in a list, that a word means."""
+    if isinstance(within, dict):
+        return word
+    if not re.fullmatch("[0-9]{1,9}", word) or int(word) >= len(within):
+        counted = f"members are counted from 0 to {len(within) - 1}"
+        raise RecipeError(
+            f"{path} is not a key of a recipe: {counted if within else 'the list has no members'}"
+        )
+    return int(word)
 
 
 def _options() -> Iterator[str]:
