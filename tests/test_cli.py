@@ -24,6 +24,8 @@ import pytest
 import xpnet.cli
 from tests import devices
 from tests.conftest import ROOT
+from xpnet.cli import prediction
+from xpnet.cli.running import CtrlC
 from xpnet.data import DataError
 from xpnet.recipe import Recipe, Result, load_recipe, recipe_names
 from xpnet.terminal import Progress
@@ -414,7 +416,7 @@ def test_ctrl_c_that_somebody_swallows_at_the_end(monkeypatch, capsys):
             signal.raise_signal(signal.SIGINT)
         return 0
 
-    monkeypatch.setattr(xpnet.cli, "_predict", swallow)
+    monkeypatch.setattr(prediction, "work", swallow)
     assert xpnet.cli.main(["predict", "a", "b"]) == 130
     assert capsys.readouterr().err == "xpnet: interrupted\n"
 
@@ -526,7 +528,7 @@ def test_ctrl_c_where_python_has_nobody_to_raise_it_to(monkeypatch, capsys):
         del thing
         assert reference() is None
 
-    ctrl_c = xpnet.cli._CtrlC()
+    ctrl_c = CtrlC()
     with ctrl_c:
         drop(lambda _: signal.raise_signal(signal.SIGINT))
         drop(lambda _: 1 / 0)

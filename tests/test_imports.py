@@ -91,7 +91,7 @@ def test_the_source_is_found():
         "nn.network",
         "training.loop",
         "device",
-        "cli",
+        "cli.running",
     } <= names
 
 

@@ -1,0 +1,282 @@
+"""The command ``train``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from xpnet.cli.running import DONE, CtrlC, FailedError, UsageError, add_places, require, say
+from xpnet.data import Dataset
+from xpnet.files import check_folder
+from xpnet.nn import Loss
+from xpnet.recipe import Recipe, RecipeError, Result, load_recipe, recipe_names
+from xpnet.report import plotting_problem
+from xpnet.terminal import Progress, cost_text, print_lines, print_table
+from xpnet.training import DivergenceError, Interruption
+
+__all__ = ["DESCRIPTION", "add_arguments", "work"]
+
+DESCRIPTION = "Train xpnet's classifiers by recipe: progress, then one table."
+_DEFAULT = ("digits-logistic", "digits-shallow", "digits-deep")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "recipes",
+        nargs="*",
+        metavar="RECIPE",
+        help="names of shipped recipes, or .toml files, run one after another; by default "
+        f"{', '.join(_DEFAULT)}",
+    )
+    parser.add_argument("--list", action="store_true", help="list the recipes and stop")
+    parser.add_argument(
+        "--show", action="store_true", help="print the recipes with every value filled in and stop"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a value of the recipes, e.g. training.epochs=5; may be repeated",
+    )
+    parser.add_argument("--dtype", metavar="DTYPE", help="float32 or float64")
+    parser.add_argument("--seed", metavar="N", help="seed of weights and order")
+    parser.add_argument("--target", metavar="COLUMN", help="the labels' column of a .csv file")
+    add_places(parser)
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        help="a new folder for what the run leaves (of several recipes: DIR/RECIPE); by default "
+        "runs/RECIPE-TIME",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the table")
+
+
+def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
+    """Train by recipe, one after another; give the exit status."""
+    changes = [
+        *options.set,
+        *(
+            f"{key}={_quoted(value) if key != 'seed' else value}"
+            for key, value in (
+                ("dtype", options.dtype),
+                ("seed", options.seed),
+                ("data.target", options.target),
+            )
+            if value is not None
+        ),
+    ]
+    if options.list:
+        names = recipe_names()
+        width = max(map(len, names))
+        print_lines(f"{n:<{width}}  {load_recipe(n).values['description']}" for n in names)
+        return DONE
+    recipes = [
+        load_recipe(name, changes=changes) for name in dict.fromkeys(options.recipes or _DEFAULT)
+    ]
+    if options.show:
+        require("writing a recipe out", "tomli_w")
+        for recipe in recipes:
+            name = [f"# {recipe.name}"] if len(recipes) > 1 else []
+            print_lines([*name, *_ascii_toml(recipe.to_toml()).split("\n")[:-1]])
+        return DONE
+    with contextlib.nullcontext() if options.quiet else _announced_downloads():
+        datasets = _load(recipes, options.data_dir)
+    devices = [  # whatever does not fit is refused before any runs
+        _device_of(recipe, dataset, options.device)
+        for recipe, dataset in zip(recipes, datasets, strict=True)
+    ]
+    require("saving a run", "safetensors", "tomli_w")
+    folders = _folders(options.out, recipes)
+    results: list[Result] = []
+    ctrl_c.check()
+    try:
+        for recipe, dataset, device, folder in zip(
+            recipes, datasets, devices, folders, strict=True
+        ):
+            if not _train_one(recipe, dataset, device, folder, options, results):
+                raise KeyboardInterrupt(f"interrupted in {recipe.name}, which is kept as it is")
+    finally:
+        if results:
+            _print_results(results)
+    return DONE
+
+
+def _quoted(value: str) -> str:
+    """Write a string of TOML, which is one of JSON but for DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _ascii_toml(text: str) -> str:
+    """Escape what is not ASCII, which stands in strings alone: UTF-8 may not be what is printed."""
+    return re.sub(
+        r"[^\x00-\x7f]",
+        lambda found: (
+            f"\\u{ord(found[0]):04x}" if found[0] <= "\uffff" else f"\\U{ord(found[0]):08x}"
+        ),
+        text,
+    )
+
+
+def _device_of(recipe: Recipe, dataset: Dataset, device: str | None) -> str:
+    """Give the name of the device, having tried it and the network out."""
+    try:
+        return recipe.build(dataset, device).device.name
+    except RecipeError:
+        raise
+    except ValueError as error:  # of the device's name
+        raise UsageError(str(error)) from error
+
+
+def _train_one(
+    recipe: Recipe,
+    dataset: Dataset,
+    device: str,
+    folder: Path,
+    options: argparse.Namespace,
+    results: list[Result],
+) -> bool:
+    """Train and save one recipe; tell whether to go on, which Ctrl-C denies."""
+    with Interruption() as interruption:
+        try:
+            if options.quiet:
+                result = recipe.run(dataset, options.device)
+            else:
+                with Progress(
+                    f"{recipe.name} on {device}",
+                    recipe.values["training"]["epochs"],
+                    Loss.resolve(recipe.values["loss"]).score_name,
+                ) as progress:
+                    result = recipe.run(dataset, options.device, on_report=progress)
+            results.append(result)
+            folder, lacking = _save(result, folder, may_rename=options.out is None)
+        except DivergenceError as error:
+            raise FailedError(f"{recipe.name}: {error}") from error
+        except KeyboardInterrupt:
+            is_kept = (folder / "model.safetensors").exists()
+            kept = f"which is kept in {folder}" if is_kept else "of which nothing is kept"
+            raise KeyboardInterrupt(f"interrupted twice in {recipe.name}, {kept}") from None
+        if options.quiet:
+            for line in lacking:
+                say(options.prog, f"{recipe.name}: {line}")
+        else:
+            if progress.problem is not None:  # now that there is nothing to lose
+                raise progress.problem
+            problem = plotting_problem()
+            lacking += [f"no pictures: {problem}"] if problem else []
+            print_lines([f"  wrote {folder}", *(f"  {line}" for line in lacking)])
+        return not interruption.is_requested()
+
+
+def _save(result: Result, folder: Path, *, may_rename: bool) -> tuple[Path, list[str]]:
+    """Save a result, under the next free name if somebody has taken this one meanwhile.
+
+    Give the folder, and what is lacking in it and why.
+    """
+    lacking: list[str] = []
+    try:
+        result.save(folder, on_problem=lacking.append)
+    except FileExistsError as error:
+        if may_rename:
+            return _save(result, _free(folder, ()), may_rename=True)
+        raise UsageError(f"cannot write {folder}: {error.strerror}") from error
+    except OSError as error:
+        raise UsageError(f"cannot write {folder}: {error.strerror or error}") from error
+    return folder, lacking
+
+
+def _load(recipes: Sequence[Recipe], data_dir: str | None) -> list[Dataset]:
+    """Load every recipe's data, the same data once."""
+    loaded: dict[str, Dataset] = {}
+    keys = []
+    for recipe in recipes:
+        has_classes = Loss.resolve(recipe.values["loss"]).has_classes
+        keys.append(json.dumps([recipe.values["data"], has_classes]))
+        if keys[-1] not in loaded:
+            loaded[keys[-1]] = recipe.load_data(data_dir)
+    return [loaded[key] for key in keys]
+
+
+@contextlib.contextmanager
+def _announced_downloads() -> Iterator[None]:
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print_lines([record.getMessage()])
+
+    logger, handler = logging.getLogger("xpnet.data"), Handler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel("INFO")
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _folders(out: str | None, recipes: Sequence[Recipe]) -> list[Path]:
+    """Name a folder for each recipe, each of them writable."""
+    if out == "":
+        raise UsageError("--out must name a folder, got an empty string")
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folders: list[Path] = []
+    for recipe in recipes:
+        if out is None:
+            wanted = Path("runs") / f"{recipe.name}-{stamp}"
+        else:
+            wanted = Path(out) if len(recipes) == 1 else Path(out) / recipe.name
+        # Two recipes of one name, or two runs in one second.
+        folder = _free(wanted, folders) if out is None or wanted in folders else wanted
+        try:
+            check_folder(folder)
+        except (OSError, ValueError) as error:  # ValueError: a null character in the name
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UsageError(f"--out: cannot make the folder {str(folder)!r}: {reason}") from error
+        folders.append(folder)
+    return folders
+
+
+def _free(wanted: Path, taken: Sequence[Path]) -> Path:
+    """Give the name itself, or with a number that makes it a new one."""
+    number, folder = 1, wanted
+    while folder in taken or folder.exists():
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    return folder
+
+
+def _print_results(results: Sequence[Result]) -> None:
+    """Print a table for each kind of score, as accuracies do not compare with others."""
+    for score_name in dict.fromkeys(result.history.score_name for result in results):
+        of_kind = [result for result in results if result.history.score_name == score_name]
+        rows = [_row(result) for result in of_kind]
+        if score_name != "accuracy":  # then there is no majority either
+            named = {"train": f"{score_name} train", "test": f"{score_name} test"}
+            rows = [{named.get(k, k): row[k] for k in row if k != "majority"} for row in rows]
+        optional = ("samples/s", "parameters", "device", "seconds", "majority", "cost")
+        print_table(
+            tuple(rows[0]),
+            [tuple(row.values()) for row in rows],
+            optional=[name for name in optional if name in rows[0]],
+        )
+
+
+def _row(result: Result) -> dict[str, str]:
+    return {
+        "recipe": result.recipe.name,
+        "device": result.network.device.name,
+        "parameters": f"{result.network.n_parameters:,}",
+        "cost": cost_text(result.history.reports[-1].cost),
+        "train": f"{result.train_accuracy:.4f}",
+        "test": f"{result.test_accuracy:.4f}",
+        "majority": f"{result.dataset.majority_accuracy:.4f}",
+        "samples/s": f"{result.history.samples_per_second:,.0f}",
+        "seconds": f"{result.history.seconds:.1f}",
+    }
