@@ -510,11 +510,13 @@ def _search(search: Any, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             "optimizer.learning_rate = { log_uniform = [1e-4, 0.1] }, got an empty table"
         )
     for path in tables:
-        if path.partition(".")[0] in ("data", "search") and path not in _SEARCHED_DATA:
+        if path.partition(".")[0] == "data" and path not in _SEARCHED_DATA:
             raise RecipeError(
-                f"search.{path} cannot be: all trials are to have the same data; of [data] there "
-                f"may be {', '.join(_SEARCHED_DATA)}"
+                f"search.{path} cannot be: all trials have the same data; of [data] there may be "
+                f"{', '.join(_SEARCHED_DATA)}"
             )
+        if path in ("description", "device", "precision", "search"):
+            raise RecipeError(f"search.{path} cannot be: it is the same for all trials")
     try:
         space = Space.from_tables(tables)
     except ValueError as error:

@@ -1,0 +1,254 @@
+"""The scales as distributions of Optuna's and of SciPy's.
+
+Optuna knows uniform and log-uniform numbers, integers and choices. A scale of 1 - x is a
+log-uniform number under the name ``1 - NAME``, so that whatever opens the study draws it on its
+scale; a named choice is its name.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import Trial
+from scipy import stats
+
+from xpnet.spaces import (
+    Choice,
+    Fixed,
+    Integer,
+    LogInteger,
+    LogUniform,
+    OneMinusLogUniform,
+    Range,
+    Scale,
+    Space,
+    Uniform,
+)
+
+__all__ = ["Parameter", "parameters", "scipy_distributions", "settings_of", "suggest"]
+
+_PLAIN = (bool, int, float, str)
+
+
+class Parameter:
+    """A hyper-parameter as a study of Optuna's has it.
+
+    Parameters
+    ----------
+    name : str
+    scale : Scale
+
+    Attributes
+    ----------
+    label : str
+        Its name in the study.
+    distribution : BaseDistribution
+    """
+
+    def __init__(self, name: str, scale: Scale) -> None:
+        self.name = name
+        self.scale = scale
+        self.label = f"1 - {name}" if isinstance(scale, OneMinusLogUniform) else name
+        self.distribution = _distribution(scale)
+
+    def to_optuna(self, setting: Any) -> Any:
+        """Give what the study says for a setting."""
+        if isinstance(self.scale, OneMinusLogUniform):
+            low, high = 1 - self.scale.high, 1 - self.scale.low
+            return min(max(1 - setting, low), high)
+        if isinstance(self.scale, Fixed):
+            return self.distribution.choices[0]  # type: ignore[attr-defined]
+        return setting
+
+    def from_optuna(self, said: Any) -> Any:
+        """Give the setting for what the study says."""
+        if isinstance(self.scale, OneMinusLogUniform):
+            return min(max(1 - said, self.scale.low), self.scale.high)
+        return self.scale.constant if isinstance(self.scale, Fixed) else said
+
+    def suggest(self, trial: Trial) -> Any:
+        """Have the study's sampler choose, and give the setting."""
+        d: Any = self.distribution
+        if isinstance(d, FloatDistribution):
+            return self.from_optuna(trial.suggest_float(self.label, d.low, d.high, log=d.log))
+        if isinstance(d, IntDistribution):
+            return self.from_optuna(trial.suggest_int(self.label, d.low, d.high, log=d.log))
+        return self.from_optuna(trial.suggest_categorical(self.label, d.choices))
+
+
+def _distribution(scale: Scale) -> BaseDistribution:
+    if isinstance(scale, (Uniform, LogUniform)):
+        return FloatDistribution(scale.low, scale.high, log=isinstance(scale, LogUniform))
+    if isinstance(scale, OneMinusLogUniform):
+        return FloatDistribution(1 - scale.high, 1 - scale.low, log=True)
+    if isinstance(scale, (Integer, LogInteger)):
+        return IntDistribution(scale.low, scale.high, log=isinstance(scale, LogInteger))
+    if isinstance(scale, Fixed):
+        value = scale.constant
+        return CategoricalDistribution(
+            (value if isinstance(value, _PLAIN) else json.dumps(value, sort_keys=True),)
+        )
+    if isinstance(scale, Choice):
+        return CategoricalDistribution(scale.settings)
+    raise ValueError(f"a scale must be one of xpnet.spaces, got {scale!r}")
+
+
+def parameters(space: Space) -> dict[str, Parameter]:
+    """Give the parameters of a space, by the hyper-parameters' own names."""
+    return {name: Parameter(name, scale) for name, scale in space.items()}
+
+
+def suggest(space: Space, trial: Trial) -> dict[str, Any]:
+    """Have a trial's sampler choose a point of a space.
+
+    Parameters
+    ----------
+    space : Space
+    trial : optuna.Trial
+        What it has been given before stays.
+
+    Returns
+    -------
+    dict
+        Settings; see :meth:`Space.resolve`.
+    """
+    settings: dict[str, Any] = {}
+    for name, parameter in parameters(space).items():
+        if space.exists(name, settings):
+            settings[name] = parameter.suggest(trial)
+    return settings
+
+
+def settings_of(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the settings that a trial's parameters, as Optuna has them, stand for."""
+    return {
+        name: parameter.from_optuna(params[parameter.label])
+        for name, parameter in parameters(space).items()
+        if parameter.label in params
+    }
+
+
+class _OneMinusLogUniform(stats.rv_continuous):  # type: ignore[misc]
+    """1 - 10^r, r uniform; shape parameters low and high."""
+
+    def _argcheck(self, low: Any, high: Any) -> Any:
+        return (low >= 0) & (low < high) & (high < 1)
+
+    def _get_support(self, low: Any, high: Any) -> tuple[Any, Any]:
+        return low, high
+
+    def _pdf(self, x: Any, low: Any, high: Any) -> Any:
+        return 1 / ((1 - x) * (np.log1p(-low) - np.log1p(-high)))
+
+    def _cdf(self, x: Any, low: Any, high: Any) -> Any:
+        return (np.log1p(-low) - np.log1p(-x)) / (np.log1p(-low) - np.log1p(-high))
+
+    def _ppf(self, q: Any, low: Any, high: Any) -> Any:
+        return -np.expm1(np.log1p(-low) + q * (np.log1p(-high) - np.log1p(-low)))
+
+
+class _LogInteger(stats.rv_discrete):  # type: ignore[misc]
+    """A log-uniform number from low - 1/2 to high + 1/2, rounded."""
+
+    def _argcheck(self, low: Any, high: Any) -> Any:
+        return (low >= 1) & (low < high)
+
+    def _get_support(self, low: Any, high: Any) -> tuple[Any, Any]:
+        return low, high
+
+    def _pmf(self, k: Any, low: Any, high: Any) -> Any:
+        return np.log((k + 0.5) / (k - 0.5)) / np.log((high + 0.5) / (low - 0.5))
+
+    def _cdf(self, x: Any, low: Any, high: Any) -> Any:
+        k = np.floor(x)
+        return np.log((k + 0.5) / (low - 0.5)) / np.log((high + 0.5) / (low - 0.5))
+
+    def _ppf(self, q: Any, low: Any, high: Any) -> Any:
+        x = (low - 0.5) * ((high + 0.5) / (low - 0.5)) ** q
+        return np.clip(np.ceil(x - 0.5), low, high)
+
+    def _rvs(
+        self, low: Any, high: Any, size: Any = None, random_state: Any = None
+    ) -> npt.NDArray[np.int64]:
+        found = self._ppf(random_state.uniform(size=size), low, high)
+        return np.asarray(found).astype(np.int64)
+
+
+_one_minus_log_uniform = _OneMinusLogUniform(name="one_minus_log_uniform")
+_log_integer = _LogInteger(name="log_integer")
+
+
+def scipy_distributions(space: Space) -> Any:
+    """Give a space as scikit-learn's searches take it.
+
+    Parameters
+    ----------
+    space : Space
+        Named as the estimator's parameters; see :meth:`Space.renamed`.
+
+    Returns
+    -------
+    dict or list of dict
+        Frozen distributions of SciPy's, and lists of values for choices:
+        ``param_distributions`` of :class:`sklearn.model_selection.RandomizedSearchCV`. Where
+        hyper-parameters exist under a condition, a list with a dictionary for each combination of
+        the settings that are asked for, of which each is drawn as often.
+
+    Examples
+    --------
+    >>> from xpnet.search import LogUniform, Space, scipy_distributions
+    >>> space = Space({"learning_rate_init": LogUniform(1e-4, 0.1)})
+    >>> float(scipy_distributions(space)["learning_rate_init"].median().round(6))
+    0.003162
+    """
+    above = {other for scale in space.values() for other in scale.condition}
+    if not above:
+        return {name: _of_scipy(scale) for name, scale in space.items()}
+    listed: list[dict[str, Any]] = []
+    # Combinations that differ only in what does not exist there stay apart: as many as there are,
+    # so often is what they have in common drawn.
+    corners = [
+        [(name, setting) for setting in _settings(scale)]
+        for name, scale in space.items()
+        if name in above
+    ]
+    for corner in itertools.product(*corners):
+        chosen = dict(corner)
+        found: dict[str, Any] = {}
+        for name, scale in space.items():
+            if not space.exists(name, {key: chosen[key] for key in found if key in chosen}):
+                continue
+            found[name] = [scale.value(chosen[name])] if name in chosen else _of_scipy(scale)
+        listed.append(found)
+    return listed
+
+
+def _settings(scale: Scale) -> list[Any]:
+    if isinstance(scale, Integer):
+        return list(range(scale.low, scale.high + 1))
+    return scale.extremes()  # all of a choice, and of what is fixed
+
+
+def _of_scipy(scale: Scale) -> Any:
+    if isinstance(scale, Range):
+        low, high = scale.low, scale.high
+        makers: dict[type[Range], Any] = {
+            Uniform: lambda: stats.uniform(low, high - low),
+            LogUniform: lambda: stats.loguniform(low, high),
+            OneMinusLogUniform: lambda: _one_minus_log_uniform(low, high),
+            Integer: lambda: stats.randint(low, high + 1),
+            LogInteger: lambda: _log_integer(low, high),
+        }
+        return makers[type(scale)]()
+    return [scale.value(setting) for setting in scale.extremes()]

@@ -1,0 +1,437 @@
+"""Running a study's trials in several processes, so that none is lost and none counts twice."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing.connection
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from xpnet.nn.base import check_count
+from xpnet.recipe import Recipe
+from xpnet.search.distributions import parameters, suggest
+from xpnet.search.leases import MOST_ATTEMPTS, Leases, n_lost
+from xpnet.search.sampling import design, grid_of, make_pruner, make_sampler
+from xpnet.search.study import FINISHED, SearchError, Study, quiet
+from xpnet.search.worker import Task, Worker, devices_of, threads_for
+from xpnet.training import Interruption
+
+__all__ = ["Replay", "State", "replay", "run_trials"]
+
+_TICK = 0.5  # seconds between two looks at what other processes do
+_MOST_FAILURES = 5  # of all trials so far, one after another: then it is not the settings
+_MOST_STARTS = 5  # of a worker that dies before it has begun anything
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a search has come.
+
+    Attributes
+    ----------
+    n_finished, n_running : int
+    n_trials : int or None
+        How many it is to be; None where time decides.
+    seconds, most_seconds : float
+        Since this process began, and when it begins no more trials; infinite if never.
+    best : FrozenTrial or None
+    workers : list of dict
+        Device, precision and threads of those of this process's workers that are ready.
+    """
+
+    n_finished: int
+    n_running: int
+    n_trials: int | None
+    seconds: float
+    most_seconds: float
+    best: FrozenTrial | None
+    workers: list[dict[str, Any]]
+
+
+def run_trials(
+    study: Study,
+    *,
+    n_trials: int | None = None,
+    minutes: float | None = None,
+    n_workers: int | None = None,
+    device: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    lease: float = 30.0,
+    on_state: Callable[[State], object] | None = None,
+) -> bool:
+    """Run trials in processes of their own until there are enough.
+
+    Several processes, on one machine or on many, may do so with one study: the storage is all that
+    they share.
+
+    Parameters
+    ----------
+    study : Study
+    n_trials : int or None
+        How many trials the study is to have in the end, those that are there already and those of
+        others included. A grid ends with its last point.
+    minutes : float or None
+        Begin no trial after so long; those that run are brought to their end. Without ``n_trials``
+        and ``minutes`` only a grid has an end.
+    n_workers : int or None
+        Processes; None for one on each GPU, or on the CPU as many as there are processors, but no
+        more than eight. The processors' threads are divided among them.
+    device : str or None
+        See :meth:`Recipe.build`; ``"cuda"`` gives workers the GPUs one after another.
+    data_dir : path, optional
+        See :meth:`Recipe.load_data`.
+    lease : float
+        Seconds without a sign of life after which another process's trial is taken up. The same
+        for all that share a study.
+    on_state : callable, optional
+        Called with a :class:`State` about twice a second.
+
+    Returns
+    -------
+    bool
+        True, or False after Ctrl-C, which gives the trials that run back to the study.
+
+    Raises
+    ------
+    SearchError
+        If an argument is wrong, the data are not those of the study, workers cannot begin, or each
+        trial so far has failed.
+
+    Notes
+    -----
+    Processes are started afresh, not forked: a script that calls this must guard its main part by
+    ``if __name__ == "__main__":``, and parts of your own (layers, losses) must be defined, or
+    imported, outside that part.
+    """
+    if n_trials is not None:
+        n_trials = check_count("n_trials", n_trials)
+    if minutes is not None and not (isinstance(minutes, (int, float)) and 0 < minutes < math.inf):
+        raise SearchError(f"minutes must be a number greater than 0, got {minutes!r}")
+    if not (isinstance(lease, (int, float)) and 0 < lease < math.inf):
+        raise SearchError(f"lease must be a number of seconds greater than 0, got {lease!r}")
+    if n_trials is None and minutes is None and study.settings.sampler != "grid":
+        raise SearchError("n_trials or minutes must be given: without, there is no end")
+    if n_workers is not None:
+        n_workers = check_count("n_workers", n_workers)
+    run = _Run(study, n_trials, minutes, lease)
+    with Interruption() as interruption, quiet():
+        try:
+            run.start(n_workers, device, data_dir)
+            while not interruption.is_requested():
+                if not run.advance():
+                    return True
+                if on_state is not None:
+                    on_state(run.state())
+            return False
+        finally:
+            run.end()
+            if on_state is not None:
+                on_state(run.state())
+
+
+class _Run:
+    """One process's part in a study: its workers, and what they are at."""
+
+    def __init__(
+        self, study: Study, n_trials: int | None, minutes: float | None, lease: float
+    ) -> None:
+        self.study = study
+        self.leases = Leases(study.storage, lease)
+        self.began = time.monotonic()
+        self.most_seconds = math.inf if minutes is None else 60 * minutes
+        self.n_trials = n_trials
+        if study.settings.sampler == "grid":
+            n_points = len(grid_of(study.space, 0)) + (study.first is not None)
+            self.n_trials = n_points if n_trials is None else min(n_trials, n_points)
+        self.workers: list[Worker] = []
+        self._n_starts = 0
+        epochs = max(
+            study.recipe.changed({"training.epochs": epochs}).values["training"]["epochs"]
+            for epochs in _epochs(study)
+        )
+        study.optuna.pruner = make_pruner(study.settings.pruner, epochs)
+
+    def start(
+        self, n_workers: int | None, device: str | None, data_dir: str | os.PathLike[str] | None
+    ) -> None:
+        """Start the workers."""
+        spec = device or os.environ.get("XPNET_DEVICE") or self.study.recipe.values["device"]
+        devices = devices_of(spec, n_workers)
+        self._data_dir, self._n_threads = data_dir, threads_for(len(devices))
+        for of_one in devices:
+            self.workers.append(self._start(of_one))
+
+    def _start(self, device: str | None) -> Worker:
+        return Worker(self.study.recipe, device, self._n_threads, self._data_dir)
+
+    def end(self) -> None:
+        """End the workers, and give back what they are at."""
+        for worker in self.workers:
+            worker.end()
+        for trial_id in self.leases.held:
+            self.leases.give_back(trial_id)
+
+    def state(self) -> State:
+        """Say how far the search has come."""
+        trials = self.study.trials()
+        ranked = self.study.ranked()
+        return State(
+            n_finished=sum(trial.state in FINISHED for trial in trials),
+            n_running=sum(trial.state == TrialState.RUNNING for trial in trials),
+            n_trials=self.n_trials,
+            seconds=time.monotonic() - self.began,
+            most_seconds=self.most_seconds,
+            best=ranked[0] if ranked else None,
+            workers=[worker.facts for worker in self.workers if worker.facts is not None],
+        )
+
+    def advance(self) -> bool:
+        """Hand out trials, wait a moment for what comes; tell whether there is more to do."""
+        is_over = time.monotonic() - self.began >= self.most_seconds
+        for worker in self.workers:
+            if worker.facts is None or worker.trial is not None or is_over:
+                continue
+            trial = self._next()
+            if trial is None:
+                break
+            self._hand_out(worker, trial)
+        is_at_work = any(worker.trial is not None for worker in self.workers)
+        if not is_at_work and (is_over or self._is_done()):
+            return False
+        self._listen()
+        self.leases.renew()
+        return True
+
+    def _is_done(self) -> bool:
+        """Tell whether all trials, others' too, have come to an end."""
+        if self.n_trials is None:
+            return False
+        trials = self.study.trials()[: self.n_trials]
+        return len(trials) == self.n_trials and all(trial.state in FINISHED for trial in trials)
+
+    def _next(self) -> FrozenTrial | None:
+        """Take a trial that waits or is left behind, or make one; None if there is none to have."""
+        most = math.inf if self.n_trials is None else self.n_trials
+        while True:
+            trials = self.study.trials()
+            for trial in trials:
+                if trial.number >= most:
+                    break
+                if trial.state in FINISHED or not self.leases.take(trial):
+                    continue
+                trial_id = trial._trial_id
+                trial = self.study.storage.get_trial(trial_id)
+                if n_lost(trial) <= MOST_ATTEMPTS:
+                    return trial
+                reason = f"its worker died {MOST_ATTEMPTS} times"
+                self._finish(trial, {"state": "failed", "reason": reason})
+            if len(trials) >= most:
+                return None
+            # Where two processes make the last one at once, one of them waits for ever: of so many
+            # trials the first count, whichever they are.
+            self.study.storage.create_new_trial(
+                self.study.id, create_trial(state=TrialState.WAITING)
+            )
+
+    def _hand_out(self, worker: Worker, trial: FrozenTrial) -> None:
+        study, settings = self.study, self.study.settings
+        n_before = int(study.first is not None)
+        point = study.first
+        if trial.number >= n_before:
+            number = trial.number - n_before
+            point = design(settings.sampler, study.space, settings.seed, number)
+        if point is not None:
+            self._set(trial, point)
+        study.optuna.sampler = make_sampler(settings.seed, trial.number)
+        worker.trial = Trial(study.optuna, trial._trial_id)
+        values = study.space.resolve(suggest(study.space, worker.trial))
+        asks = settings.pruner != "none"
+        _send(worker, Task(values, settings.objective, asks))
+
+    def _set(self, trial: FrozenTrial, point: dict[str, Any]) -> None:
+        """Write a point into a trial, but for what another process wrote before it died."""
+        for name, parameter in parameters(self.study.space).items():
+            if name in point and parameter.label not in trial.params:
+                distribution = parameter.distribution
+                said = distribution.to_internal_repr(parameter.to_optuna(point[name]))
+                self.study.storage.set_trial_param(
+                    trial._trial_id, parameter.label, said, distribution
+                )
+
+    def _listen(self) -> None:
+        """Wait a moment, and answer what workers say; start those anew that have died."""
+        by_end: dict[Any, Worker] = {worker.connection: worker for worker in self.workers}
+        for end in multiprocessing.connection.wait(list(by_end), _TICK):
+            worker = by_end[end]
+            try:
+                kind, *said = worker.connection.recv()
+            except (EOFError, OSError):
+                self._bury(worker)
+                continue
+            if kind == "refused":
+                raise SearchError(f"a worker cannot begin: {said[0]}")
+            if kind == "ready":
+                self._welcome(worker, said[0])
+            elif kind == "report":
+                _send(worker, self._is_hopeless(worker.trial, *said))
+            else:
+                trial, worker.trial = worker.trial, None
+                facts = worker.facts or {}
+                self._finish(trial, {**said[0], "worker": facts | {"pid": worker.process.pid}})
+
+    def _welcome(self, worker: Worker, facts: dict[str, Any]) -> None:
+        self.study.check_data(facts.pop("data"))
+        worker.facts = facts
+        self._n_starts = 0
+
+    def _is_hopeless(self, trial: Trial, epoch: int, value: float) -> bool:
+        try:
+            if not math.isnan(value):
+                trial.report(value, epoch)
+            return trial.should_prune()
+        except UpdateFinishedTrialError:  # somebody took it for left behind, and was faster
+            return True
+
+    def _finish(self, trial: Trial | FrozenTrial, outcome: dict[str, Any]) -> None:
+        """Write down what has become of a trial, unless another process was faster."""
+        trial_id, state, value = trial._trial_id, outcome.pop("state"), outcome.pop("value", None)
+        self.leases.finished(trial_id)
+        try:
+            for name, one in outcome.items():
+                self.study.storage.set_trial_user_attr(trial_id, name, one)
+            if state == "complete":
+                self.study.optuna.tell(trial.number, value)
+            else:
+                ended = TrialState.PRUNED if state == "pruned" else TrialState.FAIL
+                self.study.optuna.tell(trial.number, state=ended)
+        except (UpdateFinishedTrialError, ValueError):
+            if self.study.storage.get_trial(trial_id).state not in FINISHED:
+                raise
+        self._see_whether_all_fail()
+
+    def _see_whether_all_fail(self) -> None:
+        ended = [trial for trial in self.study.trials() if trial.state in FINISHED]
+        if len(ended) >= _MOST_FAILURES and all(t.state == TrialState.FAIL for t in ended):
+            raise SearchError(
+                f"all of {len(ended)} trials failed, the last one with: "
+                f"{ended[-1].user_attrs.get('reason', 'no reason given')}"
+            )
+
+    def _bury(self, worker: Worker) -> None:
+        """Start a worker anew that has died, and let its trial be taken up."""
+        if worker.facts is None:
+            self._n_starts += 1
+            if self._n_starts >= _MOST_STARTS:
+                raise SearchError("workers end before they have begun; see what they have printed")
+        if worker.trial is not None:
+            self.leases.lose(worker.trial._trial_id)
+        worker.end()
+        self.workers[self.workers.index(worker)] = self._start(worker.device)
+
+
+def _send(worker: Worker, message: Any) -> None:
+    """Send a message; a worker that has died will be noticed where it is listened to."""
+    try:
+        worker.connection.send(message)
+    except OSError:
+        return
+
+
+def _epochs(study: Study) -> list[int]:
+    scale = study.space.get("training.epochs")
+    if scale is None:
+        return [study.recipe.values["training"]["epochs"]]
+    return [scale.value(setting) for setting in scale.extremes()]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A trial, run again.
+
+    Attributes
+    ----------
+    number : int
+    recorded, found : float
+        What the study has, and what came out: the objective's value; of a trial that was cut short
+        that of its last report.
+    recipe : Recipe
+        What was run.
+    then, now : dict
+        Device, precision and threads of the worker then and now.
+    """
+
+    number: int
+    recorded: float
+    found: float
+    recipe: Recipe
+    then: dict[str, Any]
+    now: dict[str, Any]
+
+
+def replay(
+    study: Study,
+    number: int,
+    *,
+    device: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> Replay:
+    """Run a trial again, from what the study holds of it alone.
+
+    Parameters
+    ----------
+    study : Study
+    number : int
+        The trial's.
+    device : str or None
+        By default the one that it ran on; threads are as many as it had.
+    data_dir : path, optional
+        See :meth:`Recipe.load_data`.
+
+    Returns
+    -------
+    Replay
+
+    Raises
+    ------
+    SearchError
+        If there is no such trial, it has no result, or the data are not those of the study.
+    """
+    trials = study.trials()
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(trials):
+        raise SearchError(f"number must be one of 0 to {len(trials) - 1}, got {number!r}")
+    trial = trials[number]
+    then = trial.user_attrs.get("worker")
+    if trial.value is None or then is None:
+        raise SearchError(f"trial {number} has no result: it is {trial.state.name.lower()}")
+    n_reports = None
+    if trial.state == TrialState.PRUNED:
+        n_reports = len(trial.intermediate_values)
+    worker = Worker(study.recipe, device or then["device"], then["threads"], data_dir)
+    try:
+        kind, facts = _receive(worker)
+        if kind == "refused":
+            raise SearchError(f"the trial cannot be run: {facts}")
+        study.check_data(facts.pop("data"))
+        values = study.space.resolve(study.settings_of(trial))
+        _send(worker, Task(values, study.settings.objective, n_reports=n_reports))
+        _, outcome = _receive(worker)
+    finally:
+        worker.end()
+    if outcome["state"] == "failed":
+        raise SearchError(f"trial {number} failed: {outcome['reason']}")
+    found = outcome["value"] if n_reports is None else outcome["last_report"]
+    return Replay(number, trial.value, found, study.recipe_of(trial), then, facts)
+
+
+def _receive(worker: Worker) -> tuple[str, Any]:
+    try:
+        kind, said = worker.connection.recv()
+    except EOFError as error:
+        raise SearchError("the worker died; see what it has printed") from error
+    return kind, said

@@ -1,0 +1,336 @@
+"""A study of Optuna's that holds all that its trials come from: recipe, scales, seed, sampler."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, get_storage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from xpnet.environment import versions
+from xpnet.recipe import Recipe, RecipeError
+from xpnet.search.distributions import settings_of
+from xpnet.search.sampling import PRUNERS, SAMPLERS
+from xpnet.spaces import Space
+
+__all__ = ["OBJECTIVES", "SearchError", "Settings", "Study", "open_storage", "open_study"]
+
+OBJECTIVES = ("validation_accuracy", "validation_cost")
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_ATTRIBUTE = "xpnet"  # of a study: all that is xpnet's
+
+
+class SearchError(ValueError):
+    """A search cannot be; the message says what and why."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a study looks for hyper-parameters.
+
+    Attributes
+    ----------
+    sampler : {"random", "grid", "quasi-random", "tpe"}
+    pruner : {"none", "median", "halving", "hyperband"}
+        Which trials are ended before their last epoch; see :func:`.sampling.make_pruner`.
+    objective : {"validation_accuracy", "validation_cost"}
+        What trials are told apart by: the highest accuracy, or R2 under a loss for numbers; or the
+        lowest mean loss.
+    seed : int
+        Of the points. What trials themselves draw follows from the recipe's seeds.
+
+    Raises
+    ------
+    SearchError
+        If one of them is something else.
+    """
+
+    sampler: str = "random"
+    pruner: str = "none"
+    objective: str = "validation_accuracy"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        known = {"sampler": SAMPLERS, "pruner": PRUNERS, "objective": OBJECTIVES}
+        for name, words in known.items():
+            if (came := getattr(self, name)) not in words:
+                raise SearchError(f"{name} must be one of {', '.join(words)}, got {came!r}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise SearchError(f"seed must be an integer of at least 0, got {self.seed!r}")
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A study of Optuna's, and what it says of itself.
+
+    Attributes
+    ----------
+    optuna : optuna.Study
+    storage : BaseStorage
+    recipe : Recipe
+        With its table ``[search]``.
+    settings : Settings
+    first : dict or None
+        Settings of trial 0, where they are not the sampler's: those of the recipe itself, or the
+        best of the study that this one refines.
+    origin : str
+        Where ``first`` is from; the empty string without.
+    refines : str
+        The name of another study, or the empty string.
+    """
+
+    optuna: optuna.Study
+    storage: BaseStorage
+    recipe: Recipe
+    settings: Settings
+    first: dict[str, Any] | None
+    origin: str
+    refines: str
+
+    @property
+    def name(self) -> str:
+        """What the study is called in its storage."""
+        return self.optuna.study_name
+
+    @property
+    def id(self) -> int:
+        """What the storage calls it."""
+        return self.storage.get_study_id_from_name(self.name)
+
+    @property
+    def space(self) -> Space:
+        """The recipe's."""
+        return self.recipe.space
+
+    @property
+    def is_maximised(self) -> bool:
+        """Whether higher is better."""
+        return self.optuna.direction == StudyDirection.MAXIMIZE
+
+    def trials(self) -> list[FrozenTrial]:
+        """List the trials as they are now, by number; not to be changed."""
+        return self.storage.get_all_trials(self.id, deepcopy=False)
+
+    def complete(self) -> list[FrozenTrial]:
+        """List the trials that came to their end, by number."""
+        return [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
+
+    def ranked(self) -> list[FrozenTrial]:
+        """List the trials that came to their end, the best first; of equals the earlier one."""
+        sign = -1.0 if self.is_maximised else 1.0
+
+        def key(trial: FrozenTrial) -> tuple[float, int]:
+            return sign * trial.values[0], trial.number
+
+        return sorted(self.complete(), key=key)
+
+    def settings_of(self, trial: FrozenTrial) -> dict[str, Any]:
+        """Give a trial's point of the space."""
+        return settings_of(self.space, trial.params)
+
+    def recipe_of(self, trial: FrozenTrial) -> Recipe:
+        """Give the recipe that a trial ran."""
+        return self.recipe.changed(self.space.resolve(self.settings_of(trial)))
+
+    def check_data(self, found: str) -> None:
+        """See that data are those of the study, or make them so, with a worker's fingerprint.
+
+        Raises
+        ------
+        SearchError
+            If they are others.
+        """
+        known = self.optuna.user_attrs.get("data")
+        if known is None:
+            self.optuna.set_user_attr("data", found)
+        elif known != found:
+            raise SearchError(
+                "the data are not those of the study, whose results would not compare: training or "
+                "validation samples or their labels differ"
+            )
+
+
+def open_storage(where: str | os.PathLike[str]) -> BaseStorage:
+    """Open a storage of Optuna's.
+
+    Parameters
+    ----------
+    where : str or path
+        A file, which becomes a journal, to be shared by processes and by machines that share the
+        folder; or what Optuna's RDB storage takes: ``sqlite:///study.db``,
+        ``postgresql://user:password@host/name``.
+
+    Returns
+    -------
+    BaseStorage
+
+    Raises
+    ------
+    SearchError
+        If it cannot be opened.
+    """
+    text = os.fspath(where)
+    if not text:
+        raise SearchError("storage must be a file or a URL, got an empty string")
+    try:
+        if "://" in text:
+            return get_storage(text)
+        Path(text).parent.mkdir(parents=True, exist_ok=True)
+        # Links, which are Optuna's locks and hold on every NFS, take rights on Windows.
+        lock = JournalFileOpenLock(text) if os.name == "nt" else None
+        return JournalStorage(JournalFileBackend(text, lock_obj=lock))
+    except Exception as error:  # whatever SQLAlchemy and its drivers make of a URL
+        reason = " ".join(str(error).split())
+        raise SearchError(f"storage {text!r:.200} cannot be opened: {reason:.300}") from error
+
+
+def open_study(
+    storage: BaseStorage,
+    name: str,
+    recipe: Recipe | None = None,
+    *,
+    first: Mapping[str, Any] | None = None,
+    origin: str = "",
+    refines: str = "",
+    **settings: Any,
+) -> Study:
+    """Open a study, or begin it.
+
+    Parameters
+    ----------
+    storage : BaseStorage
+    name : str
+    recipe : Recipe, optional
+        With a table ``[search]``. Without, the study must be there.
+    first, origin, refines
+        See :class:`Study`; they are read where a study begins.
+    **settings
+        Those of :class:`Settings`. A study that is there has its own, and those that are given must
+        be the same; None stands for whatever they are.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    SearchError
+        If there is none of that name, or it is another's.
+    RecipeError
+        If the recipe has no table ``[search]``.
+    """
+    given = {key: value for key, value in settings.items() if value is not None}
+    try:
+        found = storage.get_study_user_attrs(storage.get_study_id_from_name(name))
+    except KeyError:
+        found = {}
+    if _ATTRIBUTE not in found:
+        if recipe is None:
+            raise SearchError(_no_study(storage, name))
+        found = _begin(storage, name, recipe, Settings(**given), first, origin, refines)
+    return _read(storage, name, found[_ATTRIBUTE], recipe, given)
+
+
+def _no_study(storage: BaseStorage, name: str) -> str:
+    names = ", ".join(study.study_name for study in storage.get_all_studies()) or "none"
+    return f"there is no study {name!r} of xpnet's in the storage, which has {names}"
+
+
+def _begin(
+    storage: BaseStorage,
+    name: str,
+    recipe: Recipe,
+    settings: Settings,
+    first: Mapping[str, Any] | None,
+    origin: str,
+    refines: str,
+) -> dict[str, Any]:
+    """Make a study, unless another process was faster, and give its attributes."""
+    _ = recipe.space
+    is_accuracy = settings.objective == "validation_accuracy"
+    direction = StudyDirection.MAXIMIZE if is_accuracy else StudyDirection.MINIMIZE
+    with quiet():
+        study = optuna.create_study(
+            storage=storage, study_name=name, direction=direction, load_if_exists=True
+        )
+    if len(study.get_trials(deepcopy=False)) and _ATTRIBUTE not in study.user_attrs:
+        raise SearchError(f"the study {name!r} was not made by xpnet")
+    if _ATTRIBUTE not in study.user_attrs:
+        own = {
+            "recipe": recipe.name,
+            "values": recipe.values,
+            "settings": vars(settings),
+            "first": None if first is None else dict(first),
+            "origin": origin,
+            "refines": refines,
+            "versions": versions(),
+        }
+        study.set_user_attr(_ATTRIBUTE, json.loads(json.dumps(own)))
+    return study.user_attrs
+
+
+def _read(
+    storage: BaseStorage,
+    name: str,
+    own: Mapping[str, Any],
+    recipe: Recipe | None,
+    given: Mapping[str, Any],
+) -> Study:
+    """Take what a study says, and see that it is the one that is meant."""
+    settings = Settings(**own["settings"])
+    for key, value in given.items():
+        if value != getattr(settings, key):
+            raise SearchError(
+                f"the study {name!r} has {key} {getattr(settings, key)}, got {value}: begin another"
+                " by another name"
+            )
+    if recipe is not None:
+        differing = _difference(own["values"], json.loads(json.dumps(recipe.values)))
+        if differing is not None:
+            raise SearchError(
+                f"the study {name!r} was begun with another recipe: {differing}; begin another by "
+                "another name"
+            )
+    try:
+        kept = Recipe(own["recipe"], own["values"]).changed({}, search=True)
+    except RecipeError as error:
+        raise SearchError(f"the study {name!r} cannot be read: {error}") from error
+    with quiet():
+        study = optuna.load_study(study_name=name, storage=storage)
+    first = own["first"]
+    return Study(study, storage, kept, settings, first, own["origin"], own["refines"])
+
+
+def _difference(one: Any, other: Any, path: str = "") -> str | None:
+    """Say where two recipes differ first; None if nowhere."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in dict.fromkeys([*one, *other]):
+            within = f"{path}.{key}" if path else key
+            if key not in one or key not in other:
+                there = "has" if key in one else "has not"
+                return f"it {there} {within}"
+            found = _difference(one[key], other[key], within)
+            if found is not None:
+                return found
+        return None
+    return None if one == other else f"{path} was {one!r:.100}, not {other!r:.100}"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Optuna from logging what is no warning: xpnet prints its own lines."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(level, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(level)
