@@ -1,0 +1,150 @@
+"""What a study has found: trials as rows, importance of hyper-parameters, best of n trials."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from optuna.exceptions import ExperimentalWarning
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+
+from xpnet.search.distributions import parameters
+from xpnet.search.study import Study, quiet
+from xpnet.spaces import Fixed
+from xpnet.training.history import finite_or_none
+
+__all__ = ["best_of", "best_so_far", "importances", "matches_at", "summary"]
+
+_FEWEST = 8  # trials that an importance is estimated from
+
+
+def importances(study: Study) -> dict[str, float]:
+    """Estimate how much each hyper-parameter decides whether a trial is a good one.
+
+    Parameters
+    ----------
+    study : Study
+
+    Returns
+    -------
+    dict of str to float
+        Shares, which sum to 1, the largest first: look for the first ones first. Empty where there
+        are fewer than eight complete trials, or nothing differs. By PED-ANOVA, which compares the
+        distribution of each hyper-parameter among the best tenth of the trials with that among all.
+
+    References
+    ----------
+    Watanabe, Bansal & Hutter 2023, PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in
+    Arbitrary Subspaces, as Optuna has it.
+    """
+    values = [trial.value for trial in study.complete()]
+    if len(values) < _FEWEST or len(set(values)) < 2:
+        return {}
+    names = {p.label: name for name, p in parameters(study.space).items()}
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        found = get_param_importances(study.optuna, evaluator=PedAnovaImportanceEvaluator())
+    shares = {names[label]: float(share) for label, share in found.items()}
+    varied = {k: v for k, v in shares.items() if not isinstance(study.space[k], Fixed)}
+    is_told = math.isfinite(sum(varied.values())) and sum(varied.values()) > 0
+    return varied if is_told else {}
+
+
+def best_so_far(values: Sequence[float], *, is_maximised: bool) -> list[float]:
+    """Give the best of the first 1, 2, ... values."""
+    best = np.maximum if is_maximised else np.minimum
+    found: list[float] = best.accumulate(np.asarray(values, dtype=np.float64)).tolist()
+    return found
+
+
+def best_of(
+    values: Sequence[float], n: int, *, is_maximised: bool, quantiles: Sequence[float] = ()
+) -> tuple[float, list[float]]:
+    """Tell what the best of ``n`` trials would be, had others been drawn.
+
+    That of ``n`` values drawn with replacement from those that are there: what a bootstrap comes
+    to with ever more repetitions. Of N values in order, the worst first, the k-th is the best of n,
+    or better, with the probability ``(k/N)^n``.
+
+    Parameters
+    ----------
+    values : sequence of float
+    n : int
+    is_maximised : bool
+    quantiles : sequence of float
+        Which ones to give, 0 being the worst.
+
+    Returns
+    -------
+    mean : float
+    quantiles : list of float
+    """
+    order = np.sort(np.asarray(values, dtype=np.float64))
+    order = order if is_maximised else order[::-1]
+    below = _below(len(order), n)
+    mean = float(np.diff(below, prepend=0.0) @ order)
+    return mean, [float(order[np.searchsorted(below, q)]) for q in quantiles]
+
+
+def _below(n_values: int, n: int) -> npt.NDArray[np.float64]:
+    """Give the probabilities that the best of n draws is no better than the 1st, 2nd, ... value."""
+    powers: npt.NDArray[np.float64] = (np.arange(1, n_values + 1) / n_values) ** n
+    return powers
+
+
+def matches_at(values: Sequence[float], other: float, *, is_maximised: bool) -> int | None:
+    """Give the smallest n at which the best of n trials is, in the mean, no worse than ``other``.
+
+    Returns
+    -------
+    int or None
+        None if it is not so with as many trials as there are values.
+    """
+    for n in range(1, len(values) + 1):
+        mean, _ = best_of(values, n, is_maximised=is_maximised)
+        if mean >= other if is_maximised else mean <= other:
+            return n
+    return None
+
+
+def summary(study: Study) -> dict[str, Any]:
+    """Give all that a study has found as plain data, ready for JSON.
+
+    A number that is not finite, which JSON cannot say, is None.
+    """
+    ranked = study.ranked()
+    found: dict[str, Any] = finite_or_none(
+        {
+            "study": study.name,
+            "recipe": study.recipe.name,
+            "objective": study.settings.objective,
+            "direction": "maximise" if study.is_maximised else "minimise",
+            "sampler": study.settings.sampler,
+            "pruner": study.settings.pruner,
+            "seed": study.settings.seed,
+            "refines": study.refines or None,
+            "space": study.space.to_tables(),
+            "best": ranked[0].number if ranked else None,
+            "importances": importances(study),
+            "trials": [_row(study, trial) for trial in study.trials()],
+        }
+    )
+    return found
+
+
+def _row(study: Study, trial: FrozenTrial) -> dict[str, Any]:
+    settings = study.settings_of(trial)
+    first = {"origin": study.origin} if trial.number == 0 and study.origin else {}
+    return {
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        "value": trial.value if trial.state == TrialState.COMPLETE else None,
+        **first,
+        "settings": settings,
+        **trial.user_attrs,
+    }
