@@ -195,7 +195,7 @@ def test_after_a_problem_nothing_more_is_shown(monkeypatch):
             shown.append(done)
             raise OSError(errno.EPIPE, "gone")
 
-    monkeypatch.setattr(terminal, "_choose_display", lambda title, epochs: Display())
+    monkeypatch.setattr(terminal, "_choose_display", lambda title, total, noun: Display())
     with terminal.Progress("title", epochs=3) as progress:
         for epoch in range(3):
             progress(report(epoch))

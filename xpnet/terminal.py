@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from xpnet.training import Report
 
-__all__ = ["OutputError", "Progress", "print_lines", "print_table"]
+__all__ = ["OutputError", "Progress", "Tally", "print_lines", "print_table"]
 
 
 class OutputError(Exception):
@@ -96,39 +96,36 @@ def _is_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
-class Progress:
-    """Shows how a run gets on; to be handed to :func:`xpnet.training.fit` as ``on_report``.
+class Tally:
+    """Shows how far something has come that is counted.
 
-    Used as ``with Progress("digits", epochs=60) as progress: ...``. On a terminal that is a bar
-    of rich's, if rich is installed; in a notebook one block of output that is brought up to date;
-    elsewhere a line for each report, but no more than about one a second. The last one is always
-    shown.
+    Used as ``with Tally("digits", 60, "epoch") as tally: ...``. On a terminal that is a bar of
+    rich's, if rich is installed; in a notebook one block of output that is brought up to date;
+    elsewhere a line each time, but no more than about one a second. The last one is always shown.
 
     Parameters
     ----------
     title : str
-    epochs : int
-        The length of the whole run.
-    score_name : str
-        What the reports' accuracies are; see :class:`xpnet.training.History`.
+    total : int or None
+        How many there will be; None where nobody knows.
+    noun : str
+        What is counted.
 
     Attributes
     ----------
     problem : OutputError or None
-        What was in the way of showing something. From then on nothing is shown: no training is
-        lost to a pipe that was closed.
+        What was in the way of showing something. From then on nothing is shown: no work is lost to
+        a pipe that was closed.
     """
 
-    def __init__(self, title: str, epochs: int, score_name: str = "accuracy") -> None:
+    def __init__(self, title: str, total: int | None, noun: str) -> None:
         self.problem: OutputError | None = None
-        self._epochs = epochs
-        self._score_name = score_name
-        self._display: _Lines | _Bar | _Block = _choose_display(_encodable(title), epochs)
+        self._total = total
+        self._display: _Lines | _Bar | _Block = _choose_display(_encodable(title), total, noun)
         self._shown = float("-inf")
-        self._waiting: Report | None = None
+        self._waiting: tuple[int, str, float | None] | None = None
 
     def __enter__(self) -> Self:
-        self._started = time.monotonic()
         with self._noting_problems():
             self._display.open()
         return self
@@ -140,28 +137,34 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         if self._waiting is not None:
-            self._show(self._waiting)
+            self._show(*self._waiting)
         with self._noting_problems():
             self._display.close()
 
-    def __call__(self, report: Report) -> None:
-        """Show a report, or keep it for later if one has only just been shown."""
+    def show(self, done: int, text: str, left: float | None) -> None:
+        """Show how far it has come, or keep it for later if something has only just been shown.
+
+        Parameters
+        ----------
+        done : int
+        text : str
+            Parts of it are separated by two spaces.
+        left : float or None
+            Seconds that are left; None where nobody knows.
+        """
         now = time.monotonic()
-        if now - self._shown < self._display.interval and report.epoch + 1 < self._epochs:
-            self._waiting = report
+        if now - self._shown < self._display.interval and done != self._total:
+            self._waiting = done, text, left
         else:
             self._shown = now
-            self._show(report)
+            self._show(done, text, left)
 
-    def _show(self, report: Report) -> None:
+    def _show(self, done: int, text: str, left: float | None) -> None:
         self._waiting = None
         if self.problem is not None:
             return
-        done = report.epoch + 1
-        elapsed = time.monotonic() - self._started
         with self._noting_problems():
-            text = _describe(report, self._score_name)
-            self._display.show(done, text, elapsed / done * (self._epochs - done))
+            self._display.show(done, _encodable(text), left)
 
     @contextlib.contextmanager
     def _noting_problems(self) -> Iterator[None]:
@@ -170,6 +173,37 @@ class Progress:
                 yield
         except OutputError as error:
             self.problem = self.problem or error
+
+
+class Progress(Tally):
+    """Shows how a run gets on; to be handed to :func:`xpnet.training.fit` as ``on_report``.
+
+    Used as ``with Progress("digits", epochs=60) as progress: ...``; see :class:`Tally`.
+
+    Parameters
+    ----------
+    title : str
+    epochs : int
+        The length of the whole run.
+    score_name : str
+        What the reports' accuracies are; see :class:`xpnet.training.History`.
+    """
+
+    def __init__(self, title: str, epochs: int, score_name: str = "accuracy") -> None:
+        super().__init__(title, epochs, "epoch")
+        self._epochs = epochs
+        self._score_name = score_name
+
+    def __enter__(self) -> Self:
+        self._started = time.monotonic()
+        return super().__enter__()
+
+    def __call__(self, report: Report) -> None:
+        """Show a report, or keep it for later if one has only just been shown."""
+        done = report.epoch + 1
+        elapsed = time.monotonic() - self._started
+        left = elapsed / done * (self._epochs - done)
+        self.show(done, _describe(report, self._score_name), left)
 
 
 def _describe(report: Report, score_name: str) -> str:
@@ -197,8 +231,8 @@ class _Lines:
 
     interval = 1.0  # seconds between two
 
-    def __init__(self, title: str, epochs: int) -> None:
-        self._title, self._epochs = title, epochs
+    def __init__(self, title: str, total: int | None, noun: str) -> None:
+        self._title, self._total, self._noun = title, total, noun
 
     def open(self) -> None:
         print_lines([self._title])
@@ -206,12 +240,17 @@ class _Lines:
     def close(self) -> None:
         """Leave nothing open: there is nothing."""
 
-    def show(self, done: int, text: str, left: float) -> None:
-        print_lines([_line(done, self._epochs, text, left)])
+    def show(self, done: int, text: str, left: float | None) -> None:
+        print_lines([_line(done, self._total, self._noun, text, left)])
 
 
-def _line(done: int, epochs: int, text: str, left: float) -> str:
-    return f"  epoch {done:>{len(str(epochs))}}/{epochs}  {text}  {_clock(left)} left"
+def _line(done: int, total: int | None, noun: str, text: str, left: float | None) -> str:
+    count = str(done) if total is None else f"{done:>{len(str(total))}}/{total}"
+    return f"  {noun} {count}  {text}{_left(left, '  ')}"
+
+
+def _left(seconds: float | None, before: str = "") -> str:
+    return "" if seconds is None else f"{before}{_clock(seconds)} left"
 
 
 class _Block:
@@ -219,8 +258,8 @@ class _Block:
 
     interval = 0.1
 
-    def __init__(self, title: str, epochs: int, ipython: Any) -> None:
-        self._title, self._epochs = title, epochs
+    def __init__(self, title: str, total: int | None, noun: str, ipython: Any) -> None:
+        self._title, self._total, self._noun = title, total, noun
         self._ipython = ipython
 
     def open(self) -> None:
@@ -229,8 +268,8 @@ class _Block:
     def close(self) -> None:
         """Leave the block as it is."""
 
-    def show(self, done: int, text: str, left: float) -> None:
-        line = _line(done, self._epochs, text, left)
+    def show(self, done: int, text: str, left: float | None) -> None:
+        line = _line(done, self._total, self._noun, text, left)
         self._handle.update(self._data(f"{self._title}\n{line}"), raw=True)
 
     @staticmethod
@@ -243,18 +282,19 @@ class _Bar:
 
     interval = 0.05
 
-    def __init__(self, title: str, epochs: int, rich: Any) -> None:
+    def __init__(self, title: str, total: int | None, noun: str, rich: Any) -> None:
         self._columns = rich.console.Console().width
         self._title = title
         text_column = rich.progress.TextColumn
         self._rich = rich
+        count = "{task.completed:.0f}" + ("" if total is None else "/{task.total:.0f}")
         self._progress = rich.progress.Progress(
             rich.progress.BarColumn(bar_width=max(5, min(40, self._columns - 40))),
-            text_column("epoch {task.completed:.0f}/{task.total:.0f}"),
+            text_column(f"{noun} {count}"),
             text_column("{task.fields[left]}"),
             auto_refresh=False,
         )
-        self._task = self._progress.add_task("", total=epochs, left="")
+        self._task = self._progress.add_task("", total=total, left="")
         self._live = rich.live.Live(
             self._rendered(""), console=self._progress.console, auto_refresh=False
         )
@@ -271,24 +311,24 @@ class _Bar:
     def close(self) -> None:
         self._live.stop()
 
-    def show(self, done: int, text: str, left: float) -> None:
-        self._progress.update(self._task, completed=done, left=f"{_clock(left)} left")
+    def show(self, done: int, text: str, left: float | None) -> None:
+        self._progress.update(self._task, completed=done, left=_left(left))
         text = f"  {text}"
         while len(text) > self._columns and "  " in text.strip():  # the last number is left out
             text = text.rpartition("  ")[0]
         self._live.update(self._rendered(text), refresh=True)
 
 
-def _choose_display(title: str, epochs: int) -> _Lines | _Bar | _Block:
+def _choose_display(title: str, total: int | None, noun: str) -> _Lines | _Bar | _Block:
     kernel = sys.modules.get("ipykernel.zmqshell")
     ipython: Any = sys.modules.get("IPython")
     if kernel is not None and isinstance(ipython.get_ipython(), kernel.ZMQInteractiveShell):
-        return _Block(title, epochs, importlib.import_module("IPython.display"))
+        return _Block(title, total, noun, importlib.import_module("IPython.display"))
     if _is_terminal():
         try:
             for module in ("console", "live", "progress", "text"):
                 importlib.import_module(f"rich.{module}")
         except ImportError:  # numpy alone suffices to train
-            return _Lines(title, epochs)
-        return _Bar(title, epochs, importlib.import_module("rich"))
-    return _Lines(title, epochs)
+            return _Lines(title, total, noun)
+        return _Bar(title, total, noun, importlib.import_module("rich"))
+    return _Lines(title, total, noun)

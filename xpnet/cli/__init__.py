@@ -1,17 +1,19 @@
-"""The command line: ``xpnet train``, ``xpnet predict``, and ``python train.py``."""
+"""The command line: ``xpnet train``, ``search`` and ``predict``, and ``python train.py``."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from xpnet.cli import prediction, training
+from xpnet.cli import prediction, search, training
 from xpnet.cli.running import Parser, run
 
 __all__ = ["main", "train"]
 
 _COMMANDS = (  # of xpnet: the name, what its help says of it, and who does it
     ("train", "train by recipe", training),
+    ("search", "search for hyper-parameters", search),
     ("predict", "label samples", prediction),
 )
 
@@ -38,8 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def train(arguments: Sequence[str] | None = None) -> int:
-    """Run ``xpnet train``; see :func:`main`."""
-    return _run_alone("train.py", training, arguments)
+    """Run ``xpnet train``, or with ``search`` as the first word that; see :func:`main`."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["search"]:
+        return _run_alone("train.py search", search, words[1:])
+    return _run_alone("train.py", training, words)
 
 
 def _run_alone(prog: str, command: ModuleType, arguments: Sequence[str] | None) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import logging
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -27,6 +28,7 @@ __all__ = [
     "Parser",
     "UsageError",
     "add_places",
+    "announced_downloads",
     "require",
     "run",
     "say",
@@ -150,7 +152,7 @@ def require(what: str, *packages: str) -> None:
             ) from error
 
 
-def add_places(parser: argparse.ArgumentParser) -> None:
+def add_places(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add the options that say where to compute and where data files are."""
     parser.add_argument(
         "--device",
@@ -159,3 +161,22 @@ def add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir", metavar="DIR", help="where data files are; also XPNET_DATA_DIR"
     )
+
+
+@contextlib.contextmanager
+def announced_downloads() -> Iterator[None]:
+    """Print a line for each file that is fetched."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print_lines([record.getMessage()])
+
+    logger, handler = logging.getLogger("xpnet.data"), Handler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel("INFO")
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -5,13 +5,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from xpnet.cli.running import DONE, CtrlC, FailedError, UsageError, add_places, require, say
+from xpnet.cli.running import (
+    DONE,
+    CtrlC,
+    FailedError,
+    UsageError,
+    add_places,
+    announced_downloads,
+    require,
+    say,
+)
 from xpnet.data import Dataset
 from xpnet.files import check_folder
 from xpnet.nn import Loss
@@ -87,7 +95,7 @@ def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
             name = [f"# {recipe.name}"] if len(recipes) > 1 else []
             print_lines([*name, *_ascii_toml(recipe.to_toml()).split("\n")[:-1]])
         return DONE
-    with contextlib.nullcontext() if options.quiet else _announced_downloads():
+    with contextlib.nullcontext() if options.quiet else announced_downloads():
         datasets = _load(recipes, options.data_dir)
     devices = [  # whatever does not fit is refused before any runs
         _device_of(recipe, dataset, options.device)
@@ -202,23 +210,6 @@ def _load(recipes: Sequence[Recipe], data_dir: str | None) -> list[Dataset]:
         if keys[-1] not in loaded:
             loaded[keys[-1]] = recipe.load_data(data_dir)
     return [loaded[key] for key in keys]
-
-
-@contextlib.contextmanager
-def _announced_downloads() -> Iterator[None]:
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            print_lines([record.getMessage()])
-
-    logger, handler = logging.getLogger("xpnet.data"), Handler()
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel("INFO")
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 def _folders(out: str | None, recipes: Sequence[Recipe]) -> list[Path]:

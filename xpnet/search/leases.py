@@ -4,12 +4,16 @@ A trial that waits becomes a running one for a single process: that much Optuna'
 They do not tell whether that process is alive; the journal, which needs no server, has no heartbeat
 at all. So each process that takes a trial leaves a lease in the trial's attributes, under a key of
 its own with the number of the attempt, and raises its count every few seconds. Who has seen the
-count stand still for as long as a lease holds, by its own clock, takes the trial for the next
-attempt; where two do, the one whose key came first has it. No clocks are compared.
+count stand still for as long as a lease holds, by its own clock, may take the trial for the next
+attempt. No clocks are compared.
+
+Where several take it up at once, each leaves a lease with the count 0, waits for a moment, and
+looks again: it yields to one that has begun to count, or else to one with a lower name, as storages
+do not keep the order of attributes. Who is left begins to count.
 
 Should a process only have been asleep, two are at the same trial for a while. Its result is that
-of its parameters, which stay, and a storage lets a trial be finished once: time is lost,
-and nothing is counted twice.
+of its parameters, which stay, and a storage lets a trial be finished once: the time is lost, and
+nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
@@ -29,6 +33,7 @@ __all__ = ["MOST_ATTEMPTS", "Leases", "n_lost"]
 MOST_ATTEMPTS = 10  # of a trial whose processes die: something in it may be what kills them
 _PREFIX = "xpnet:lease:"
 _GIVEN_BACK, _LOST = -1, -2  # counts of what nobody is at any more
+_PAUSE = 0.25  # seconds; more than from a look at a trial to a lease for it
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,8 @@ class Leases:
     storage : BaseStorage
     seconds : float
         How long a lease holds without a sign of life.
-    clock : callable
-        Gives seconds; for tests.
+    clock, sleep : callable
+        What gives seconds and what lets them pass; for tests.
     """
 
     def __init__(
@@ -57,11 +62,13 @@ class Leases:
         storage: BaseStorage,
         seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.seconds = seconds
         self.name = secrets.token_hex(6)
         self._storage = storage
         self._clock = clock
+        self._sleep = sleep
         self._mine: dict[int, _Lease] = {}  # by the trial's id
         self._renewed = clock()
         self._seen: dict[int, tuple[_Lease | None, float]] = {}
@@ -83,21 +90,23 @@ class Leases:
             if trial.state == TrialState.WAITING:
                 if not self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
                     return False
-            elif trial.state != TrialState.RUNNING or not self._is_orphan(trial):
+                return self._claim(trial, 0.0)
+            if trial.state != TrialState.RUNNING or not self._is_orphan(trial):
                 return False
-            return self._claim(trial)
+            return self._claim(trial, _PAUSE)
         except UpdateFinishedTrialError:
             return False
 
-    def _claim(self, trial: FrozenTrial) -> bool:
-        """Leave a lease for the attempt after the one that was seen, and tell if it came first."""
+    def _claim(self, trial: FrozenTrial, pause: float) -> bool:
+        """Leave a lease for the attempt after the one that was seen, and tell if it stands."""
         last, trial_id = _current(trial), trial._trial_id
         lease = _Lease(1 if last is None else last.attempt + 1, self.name, 0)
         self._write(trial_id, lease)
-        found = _current(self._storage.get_trial(trial_id))
-        if found is None or (found.attempt, found.holder) != (lease.attempt, lease.holder):
+        self._sleep(pause)
+        if _current(self._storage.get_trial(trial_id)) != lease:
             return False
-        self._mine[trial_id] = lease
+        self._mine[trial_id] = replace(lease, count=1)
+        self._write(trial_id, self._mine[trial_id])
         self._seen.pop(trial_id, None)
         return True
 
@@ -120,7 +129,7 @@ class Leases:
             return
         self._renewed = self._clock()
         for trial_id, lease in list(self._mine.items()):
-            self._mine[trial_id] = _Lease(lease.attempt, lease.holder, lease.count + 1)
+            self._mine[trial_id] = replace(lease, count=lease.count + 1)
             # Somebody may have taken it for left behind, and been faster.
             with contextlib.suppress(UpdateFinishedTrialError):
                 self._write(trial_id, self._mine[trial_id])
@@ -136,7 +145,7 @@ class Leases:
     def _end(self, trial_id: int, count: int) -> None:
         lease = self._mine.pop(trial_id)
         with contextlib.suppress(UpdateFinishedTrialError):  # somebody else was faster
-            self._write(trial_id, _Lease(lease.attempt, lease.holder, count))
+            self._write(trial_id, replace(lease, count=count))
 
     def finished(self, trial_id: int) -> None:
         """Forget a trial that has its result."""
@@ -163,9 +172,9 @@ def _leases(trial: FrozenTrial) -> Iterator[_Lease]:
 
 
 def _current(trial: FrozenTrial) -> _Lease | None:
-    """Give the lease of the latest attempt that came first: a storage keeps attributes in order."""
-    found: _Lease | None = None
-    for lease in _leases(trial):
-        if found is None or lease.attempt > found.attempt:
-            found = lease
-    return found
+    """Give the lease that stands, of the latest attempt: that which counts, or the lowest name."""
+    return min(
+        _leases(trial),
+        key=lambda lease: (-lease.attempt, lease.count == 0, lease.holder),
+        default=None,
+    )

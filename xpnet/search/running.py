@@ -26,7 +26,8 @@ __all__ = ["Replay", "State", "replay", "run_trials"]
 
 _TICK = 0.5  # seconds between two looks at what other processes do
 _MOST_FAILURES = 5  # of all trials so far, one after another: then it is not the settings
-_MOST_STARTS = 5  # of a worker that dies before it has begun anything
+_MOST_STARTS = 3  # of workers that end by an error before they have begun anything
+_MOST_KILLS = 50  # of workers that are killed before they have
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class State:
         Since this process began, and when it begins no more trials; infinite if never.
     best : FrozenTrial or None
     workers : list of dict
-        Device, precision and threads of those of this process's workers that are ready.
+        Device, precision, threads and process of those of this process's workers that are ready.
     """
 
     n_finished: int
@@ -150,7 +151,7 @@ class _Run:
             n_points = len(grid_of(study.space, 0)) + (study.first is not None)
             self.n_trials = n_points if n_trials is None else min(n_trials, n_points)
         self.workers: list[Worker] = []
-        self._n_starts = 0
+        self._n_false_starts = {False: 0, True: 0}  # by whether a signal was the end
         epochs = max(
             study.recipe.changed({"training.epochs": epochs}).values["training"]["epochs"]
             for epochs in _epochs(study)
@@ -282,13 +283,12 @@ class _Run:
                 _send(worker, self._is_hopeless(worker.trial, *said))
             else:
                 trial, worker.trial = worker.trial, None
-                facts = worker.facts or {}
-                self._finish(trial, {**said[0], "worker": facts | {"pid": worker.process.pid}})
+                self._finish(trial, {**said[0], "worker": worker.facts})
 
     def _welcome(self, worker: Worker, facts: dict[str, Any]) -> None:
         self.study.check_data(facts.pop("data"))
-        worker.facts = facts
-        self._n_starts = 0
+        worker.facts = facts | {"pid": worker.process.pid}
+        self._n_false_starts = {False: 0, True: 0}
 
     def _is_hopeless(self, trial: Trial, epoch: int, value: float) -> bool:
         try:
@@ -325,13 +325,19 @@ class _Run:
 
     def _bury(self, worker: Worker) -> None:
         """Start a worker anew that has died, and let its trial be taken up."""
+        worker.process.join(1.0)  # its end is closed: it has a status of its own, or soon will
+        exit_status = worker.end()
         if worker.facts is None:
-            self._n_starts += 1
-            if self._n_starts >= _MOST_STARTS:
+            self._n_false_starts[exit_status < 0] += 1
+            if self._n_false_starts[False] >= _MOST_STARTS:
                 raise SearchError("workers end before they have begun; see what they have printed")
+            if self._n_false_starts[True] >= _MOST_KILLS:
+                raise SearchError(
+                    f"workers are killed before they have begun, the last one by signal "
+                    f"{-exit_status}"
+                )
         if worker.trial is not None:
             self.leases.lose(worker.trial._trial_id)
-        worker.end()
         self.workers[self.workers.index(worker)] = self._start(worker.device)
 
 

@@ -20,9 +20,20 @@ from xpnet.environment import versions
 from xpnet.recipe import Recipe, RecipeError
 from xpnet.search.distributions import settings_of
 from xpnet.search.sampling import PRUNERS, SAMPLERS
-from xpnet.spaces import Space
+from xpnet.spaces import Choice, Fixed, Space
 
-__all__ = ["OBJECTIVES", "SearchError", "Settings", "Study", "open_storage", "open_study"]
+__all__ = [
+    "FINISHED",
+    "OBJECTIVES",
+    "SearchError",
+    "Settings",
+    "Study",
+    "open_storage",
+    "open_study",
+    "own_settings",
+    "quiet",
+    "studies",
+]
 
 OBJECTIVES = ("validation_accuracy", "validation_cost")
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -240,9 +251,57 @@ def open_study(
     return _read(storage, name, found[_ATTRIBUTE], recipe, given)
 
 
+def own_settings(recipe: Recipe) -> dict[str, Any] | None:
+    """Give the settings that a recipe itself has in its space; None where it lies outside.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        With a table ``[search]``.
+    """
+    space, plain = recipe.space, recipe.changed({})
+    settings: dict[str, Any] = {}
+    for name, scale in space.items():
+        if not space.exists(name, settings):
+            continue
+        if isinstance(scale, Choice):
+            same = [s for s in scale.settings if _says(plain, name, scale.value(s))]
+            found = same[0] if same else None
+        else:
+            found = scale.constant if isinstance(scale, Fixed) else _at(plain.values, name)
+        if found is None or not scale.contains(found):
+            return None
+        settings[name] = found
+    return settings
+
+
+def _says(recipe: Recipe, path: str, value: Any) -> bool:
+    """Tell whether a value would change nothing in a recipe."""
+    return recipe.changed({path: value}).values == recipe.values
+
+
+def _at(values: Any, path: str) -> Any:
+    """Give what stands under a path; None where there is nothing."""
+    for word in path.split("."):
+        if isinstance(values, list) and word.isdigit() and int(word) < len(values):
+            values = values[int(word)]
+        elif isinstance(values, dict) and word in values:
+            values = values[word]
+        else:
+            return None
+    return values
+
+
 def _no_study(storage: BaseStorage, name: str) -> str:
     names = ", ".join(study.study_name for study in storage.get_all_studies()) or "none"
     return f"there is no study {name!r} of xpnet's in the storage, which has {names}"
+
+
+def studies(storage: BaseStorage) -> list[str]:
+    """List the names of xpnet's studies in a storage."""
+    return [
+        study.study_name for study in storage.get_all_studies() if _ATTRIBUTE in study.user_attrs
+    ]
 
 
 def _begin(
@@ -294,7 +353,10 @@ def _read(
                 " by another name"
             )
     if recipe is not None:
-        differing = _difference(own["values"], json.loads(json.dumps(recipe.values)))
+        said, meant = own["values"], json.loads(json.dumps(recipe.values))
+        if own["refines"]:  # the scales are its own
+            said, meant = ({k: v for k, v in one.items() if k != "search"} for one in (said, meant))
+        differing = _difference(said, meant)
         if differing is not None:
             raise SearchError(
                 f"the study {name!r} was begun with another recipe: {differing}; begin another by "

@@ -105,12 +105,20 @@ class Worker:
             self.process.start()
         theirs.close()
 
-    def end(self) -> None:
-        """End it at once, whatever it is at."""
+    def end(self) -> int:
+        """End it at once, whatever it is at.
+
+        Returns
+        -------
+        int
+            Its exit status, negative if it was ended by a signal, also this one.
+        """
         self.connection.close()
         self.process.kill()
         self.process.join()
+        status = self.process.exitcode or 0
         self.process.close()
+        return status
 
 
 @contextlib.contextmanager

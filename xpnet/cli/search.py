@@ -1,0 +1,528 @@
+"""The command that searches for hyper-parameters."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xpnet.cli.running import (
+    DONE,
+    FAILED,
+    CtrlC,
+    FailedError,
+    UsageError,
+    add_places,
+    announced_downloads,
+    require,
+    say,
+)
+from xpnet.files import write_whole
+from xpnet.recipe import Recipe, Result, load_recipe
+from xpnet.report import plotting_problem
+from xpnet.terminal import Progress, Tally, print_lines, print_table
+from xpnet.training import DivergenceError, Interruption
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from xpnet.search.refinement import Narrowing
+    from xpnet.search.running import State
+    from xpnet.search.study import Study
+
+__all__ = ["DESCRIPTION", "add_arguments", "work"]
+
+DESCRIPTION = (
+    "Search for hyper-parameters by a recipe's table [search]: trials in several processes, which "
+    "can be interrupted and gone on with, then the best ones, what matters most, and the winner "
+    "trained on training and validation samples and tested once. Without --trials and --minutes: "
+    "what has been found so far."
+)
+_FOLDER = Path("runs") / "search"
+_SHOWN = 10  # trials in the table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "recipe",
+        metavar="RECIPE",
+        help="name of a shipped recipe, or a .toml file, with a table [search]",
+    )
+    ends = parser.add_argument_group("how long")
+    ends.add_argument(
+        "--trials", type=_count, metavar="N", help="so many trials in all, those there included"
+    )
+    ends.add_argument(
+        "--minutes", type=_positive, metavar="M", help="begin no trial after so many minutes"
+    )
+    how = parser.add_argument_group("how", "of a study that is there it need not be repeated")
+    how.add_argument(
+        "--sampler", metavar="NAME", help="random (the default), grid, quasi-random or tpe"
+    )
+    how.add_argument(
+        "--pruner",
+        metavar="NAME",
+        help="which trials are cut short: none (the default), median, halving or hyperband",
+    )
+    how.add_argument(
+        "--objective",
+        metavar="NAME",
+        help="validation_accuracy (the default; R2 under a loss for numbers) or validation_cost",
+    )
+    how.add_argument(
+        "--sampler-seed", type=_whole, metavar="N", help="seed of the points; 0 by default"
+    )
+    how.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a value of the recipe, e.g. training.epochs=5; may be repeated",
+    )
+    where = parser.add_argument_group("where")
+    where.add_argument(
+        "--storage",
+        metavar="URL",
+        help="where the study is: a file, for a journal, or a database, as sqlite:///study.db; by "
+        f"default {_FOLDER}/RECIPE.journal. Machines that give the same one work together",
+    )
+    where.add_argument(
+        "--study", metavar="NAME", help="what it is called there; by default RECIPE-SAMPLER"
+    )
+    where.add_argument(
+        "--workers",
+        type=_count,
+        metavar="N",
+        help="processes, among which processors are divided; by default one on each GPU, or as "
+        "many as there are processors, but no more than eight",
+    )
+    add_places(where)
+    where.add_argument(
+        "--lease",
+        type=_positive,
+        default=30.0,
+        metavar="SECONDS",
+        help="another process's trial is taken up after so long without a sign of life; 30 by "
+        "default",
+    )
+    where.add_argument(
+        "--out",
+        metavar="DIR",
+        help=f"folder for table, pictures and winner; by default {_FOLDER}/STUDY",
+    )
+    other = parser.add_argument_group("what else")
+    other.add_argument(
+        "--refine",
+        action="store_true",
+        help="narrow the scales around the best trials of the study, say how, and search there, in "
+        "a study of its own, STUDY.refined",
+    )
+    other.add_argument(
+        "--replay", type=_whole, metavar="N", help="run trial N again, from the study alone"
+    )
+    other.add_argument(
+        "--no-winner", action="store_true", help="do not train and test the best one in the end"
+    )
+    other.add_argument("--quiet", action="store_true", help="no progress, only the results")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
+    return int(text)
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, got {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number greater than 0, got {text!r}")
+    return value
+
+
+def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
+    """Search, and report; give the exit status."""
+    require("searching", "optuna", "sqlalchemy")
+    from xpnet.search.study import SearchError
+
+    try:
+        return _work(options, ctrl_c)
+    except SearchError as error:
+        raise UsageError(str(error)) from error
+
+
+def _work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
+    from xpnet.search.running import run_trials
+
+    recipe = load_recipe(options.recipe, changes=options.set)
+    study = _open(options, recipe)
+    if options.replay is not None:
+        return _replay(study, options)
+    if options.refine:
+        study = _refine(study, options)
+    folder = Path(options.out or _FOLDER / study.name)
+    require("saving a run", "safetensors", "tomli_w")
+    with contextlib.nullcontext() if options.quiet else announced_downloads():
+        recipe.load_data(options.data_dir)  # which workers would each fetch
+    is_whole = True
+    asks_for_more = options.trials is not None or options.minutes is not None
+    if asks_for_more or study.settings.sampler == "grid":
+        ctrl_c.check()
+        with _shown(study, options) as on_state:
+            is_whole = run_trials(
+                study,
+                n_trials=options.trials,
+                minutes=options.minutes,
+                n_workers=options.workers,
+                device=options.device,
+                data_dir=options.data_dir,
+                lease=options.lease,
+                on_state=on_state,
+            )
+    if not study.trials():
+        raise UsageError(
+            f"the study {study.name!r} has no trials yet: --trials or --minutes must be given"
+        )
+    _report(study, folder, options)
+    if not is_whole:
+        raise KeyboardInterrupt("interrupted; the same command goes on from here")
+    if study.ranked() and not options.no_winner:
+        return _crown(study, folder, options)
+    return DONE
+
+
+def _open(options: argparse.Namespace, recipe: Recipe) -> Study:
+    from xpnet.search.study import open_storage, open_study, own_settings
+
+    storage = open_storage(options.storage or _FOLDER / f"{recipe.name}.journal")
+    name = options.study or f"{recipe.name}-{options.sampler or 'random'}"
+    first = None if options.sampler == "grid" else own_settings(recipe)
+    return open_study(
+        storage,
+        name,
+        recipe,
+        first=first,
+        origin="" if first is None else "recipe",
+        sampler=options.sampler,
+        pruner=options.pruner,
+        objective=options.objective,
+        seed=options.sampler_seed,
+    )
+
+
+def _refine(study: Study, options: argparse.Namespace) -> Study:
+    """Open the study that refines another, or begin it; say how it is narrower."""
+    from xpnet.search.refinement import refine
+    from xpnet.search.study import open_study, studies
+
+    name = f"{study.name}.refined"
+    if name in studies(study.storage):
+        print_lines([f"{name} is there: going on with it"])
+        return open_study(study.storage, name)
+    recipe, best, narrowings = refine(study)
+    settings = vars(study.settings)
+    refined = open_study(
+        study.storage, name, recipe, first=best, origin=study.name, refines=study.name, **settings
+    )
+    print_lines([f"{name}: around the best of {len(study.complete())} trials"])
+    _print_narrowings(narrowings)
+    del options
+    return refined
+
+
+def _print_narrowings(narrowings: Sequence[Narrowing]) -> None:
+    rows = [
+        (
+            narrowing.name,
+            _scale_text(narrowing.before.arguments()),
+            "-" if narrowing.after is None else _scale_text(narrowing.after.arguments()),
+        )
+        for narrowing in narrowings
+    ]
+    print_table(("hyper-parameter", "was", "is"), rows, optional=())
+    print_lines(["", *(f"{n.name}: {n.why}" for n in narrowings)])
+
+
+def _scale_text(arguments: Mapping[str, Any]) -> str:
+    word, value = next(iter(arguments.items()))
+    if isinstance(value, dict):
+        value = list(value)
+    listed = value if isinstance(value, list) else [value]
+    return f"{word} {', '.join(_short(one) for one in listed)}"
+
+
+def _short(value: Any) -> str:
+    """Write a setting in few characters."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):  # near 1 it is the distance from it that is read
+        digits = 3 - math.floor(math.log10(1 - value)) if 0.9 < value < 1 else 4
+        return f"{value:.{digits}g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@contextlib.contextmanager
+def _shown(study: Study, options: argparse.Namespace) -> Iterator[Callable[[State], object] | None]:
+    """Show progress, with the best so far, to be called with every state."""
+    if options.quiet:
+        yield None
+        return
+    names = _short_names(list(study.space))
+    n_before, last = None, -1
+
+    def on_state(state: State) -> None:
+        nonlocal n_before, last
+        if n_before is None:
+            n_before = state.n_finished
+        if state.n_finished == last and state.n_finished != state.n_trials:
+            return
+        last = state.n_finished
+        text = "no result yet"
+        if state.best is not None:
+            settings = study.settings_of(state.best)
+            best = f"best {state.best.values[0]:.4f}  trial {state.best.number}"
+            text = "  ".join([best, *(f"{names[k]} {_short(v)}" for k, v in settings.items())])
+        left = state.most_seconds - state.seconds
+        n_done = state.n_finished - n_before
+        if state.n_trials is not None and n_done:
+            left = min(left, state.seconds / n_done * (state.n_trials - state.n_finished))
+        tally.show(state.n_finished, text, None if left == math.inf else max(left, 0.0))
+
+    with Tally(f"{study.name}, {study.settings.sampler}", _total(study, options), "trial") as tally:
+        yield on_state
+    if tally.problem is not None:
+        raise tally.problem
+
+
+def _total(study: Study, options: argparse.Namespace) -> int | None:
+    if study.settings.sampler != "grid":
+        total: int | None = options.trials
+        return total
+    n_points = len(study.space.grid()) + (study.first is not None)
+    return n_points if options.trials is None else min(n_points, options.trials)
+
+
+def _short_names(names: Sequence[str]) -> dict[str, str]:
+    """Leave out of paths what does not tell them apart, from the left."""
+    short = {}
+    for name in names:
+        words = name.split(".")
+        for n in range(1, len(words) + 1):
+            tail = ".".join(words[-n:])
+            alike = [o for o in names if o == tail or o.endswith(f".{tail}")]
+            if not words[-n].isdigit() and len(alike) == 1:
+                break
+        short[name] = tail
+    return short
+
+
+def _report(study: Study, folder: Path, options: argparse.Namespace) -> None:
+    """Print the best trials and what matters, and write the rest into the folder."""
+    from xpnet.search.results import importances, summary
+
+    ranked, shares = study.ranked(), importances(study)
+    names = _short_names(list(study.space))
+    columns = [name for name, scale in study.space.items() if scale.word != "fixed"]
+    rows = [
+        (
+            f"{trial.number}{'*' if trial.number == 0 and study.origin else ''}",
+            f"{trial.values[0]:.4f}",
+            *(_short(settings[name]) if name in settings else "-" for name in columns),
+        )
+        for trial in ranked[:_SHOWN]
+        for settings in (study.settings_of(trial),)
+    ]
+    if rows:
+        least = sorted(columns, key=lambda name: shares.get(name, 0.0))
+        header = ("trial", study.settings.objective, *(names[name] for name in columns))
+        print_table(header, rows, optional=[names[name] for name in least])
+    print_lines(["", *_sentences(study, ranked, shares, names)])
+    found = summary(study)
+    files: dict[str, bytes] = {
+        "trials.json": (json.dumps(found, indent=1, allow_nan=False) + "\n").encode(),
+        "trials.csv": _csv(found, list(study.space)).encode(),
+    }
+    if ranked:
+        files["best.toml"] = study.recipe_of(ranked[0]).to_toml().encode()
+    problem = plotting_problem()
+    if problem is None:
+        files |= _pictures(study)
+    else:
+        say(options.prog, f"no pictures: {problem}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            write_whole(folder / name, data)
+    except OSError as error:
+        raise UsageError(f"--out: cannot write {folder}: {error.strerror or error}") from error
+    if not options.quiet:
+        print_lines([f"  wrote {folder}: {', '.join(files)}"])
+
+
+def _sentences(
+    study: Study,
+    ranked: Sequence[FrozenTrial],
+    shares: Mapping[str, float],
+    names: Mapping[str, str],
+) -> Iterator[str]:
+    """Say how many trials there are, what the best is, and what matters most."""
+    trials = study.trials()
+    states = [trial.state.name.lower() for trial in trials]
+    counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
+    diverged = sum("diverged" in trial.user_attrs for trial in trials)
+    yield (
+        f"{len(trials)} trials: {', '.join(counts)}"
+        + (f", {diverged} of them diverged" if diverged else "")
+    )
+    if study.origin and trials and trials[0].values:
+        whose = (
+            "the recipe's own settings"
+            if study.origin == "recipe"
+            else (f"the best of {study.origin}")
+        )
+        yield f"* {whose}: {study.settings.objective} {trials[0].values[0]:.4f}"
+    reasons = [t.user_attrs["reason"] for t in trials if "reason" in t.user_attrs]
+    if reasons:
+        yield f"the last one that failed: {reasons[-1]}"
+    if shares:
+        listed = ", ".join(f"{names[name]} {share:.0%}" for name, share in shares.items())
+        yield f"what decides (look for the first ones first): {listed}"
+    if not ranked:
+        yield "no trial has come to its end"
+
+
+def _csv(found: Mapping[str, Any], names: Sequence[str]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    more = ("validation_accuracy", "validation_cost", "train_cost", "epochs", "seconds")
+    writer.writerow(("number", "state", "value", *names, *more, "parameters"))
+    for trial in found["trials"]:
+        settings = [trial["settings"].get(name) for name in names]
+        facts = [trial.get(name) for name in (*more, "parameters")]
+        writer.writerow((trial["number"], trial["state"], trial["value"], *settings, *facts))
+    return text.getvalue()
+
+
+def _pictures(study: Study) -> dict[str, bytes]:
+    """Draw the study; its curve beside those of others on the same data, a grid's for instance."""
+    from xpnet.search.pictures import draw_best, draw_importances, draw_parallel, draw_slices
+    from xpnet.search.study import open_study, studies
+
+    curves = {study.name: _values(study)}
+    for name in studies(study.storage):
+        other = study if name == study.name else open_study(study.storage, name)
+        same = other.settings.objective == study.settings.objective
+        if same and other.optuna.user_attrs.get("data") == study.optuna.user_attrs.get("data"):
+            curves[name] = _values(other)
+    return {
+        "importances.png": draw_importances(study),
+        "slices.png": draw_slices(study),
+        "parallel.png": draw_parallel(study),
+        "best.png": draw_best(
+            {name: values for name, values in curves.items() if values},
+            is_maximised=study.is_maximised,
+            objective=study.settings.objective,
+            title=study.recipe.name,
+            so_far=_values(study),
+        ),
+    }
+
+
+def _values(study: Study) -> list[float]:
+    """Give the results of what the sampler chose, in the order of the trials."""
+    first = 1 if study.first is not None else 0
+    return [trial.values[0] for trial in study.complete() if trial.number >= first]
+
+
+def _crown(study: Study, folder: Path, options: argparse.Namespace) -> int:
+    """Train the best trial's network on all but the test samples, and test it, once."""
+    from xpnet.search.winner import plan
+
+    best = study.ranked()[0]
+    place = folder / f"trial-{best.number}"
+    if (place / "history.json").exists():
+        found = json.loads((place / "history.json").read_text(encoding="utf-8"))
+        score = next(key for key in found if key.startswith("test_") and key != "test_cost")
+        print_lines(
+            [f"trial {best.number} was trained and tested before: {score} {found[score]:.4f}"]
+        )
+        return DONE
+    planned = plan(study, best, options.data_dir)
+    recipe = planned.recipe
+    title = f"trial {best.number} on training and validation samples"
+    title = "; ".join([f"trial {best.number}", *planned.notes]) if planned.notes else title
+    with Interruption() as interruption:
+        try:
+            result = _train(planned, title, recipe, options)
+        except DivergenceError as error:
+            raise FailedError(f"trial {best.number}, trained again: {error}") from error
+        if interruption.is_requested():
+            raise KeyboardInterrupt("interrupted; the same command trains the best one again")
+        try:
+            result.save(place, on_problem=lambda line: say(options.prog, line))
+        except OSError as error:
+            raise UsageError(f"--out: cannot write {place}: {error.strerror or error}") from error
+    score = result.history.score_name
+    print_lines(
+        [
+            f"  wrote {place}",
+            "",
+            f"trial {best.number}, trained again on {len(planned.dataset.X_train):,} samples: "
+            f"test {score} {result.test_accuracy:.4f}, of {len(planned.dataset.X_test):,} samples "
+            "that no choice was made by",
+        ]
+    )
+    return DONE
+
+
+def _train(planned: Any, title: str, recipe: Recipe, options: argparse.Namespace) -> Result:
+    if options.quiet:
+        result: Result = planned.run(options.device)
+        return result
+    epochs = planned.last_epoch or recipe.values["training"]["epochs"]
+    with Progress(title, epochs) as progress:
+        result = planned.run(options.device, on_report=progress)
+    if progress.problem is not None:
+        raise progress.problem
+    return result
+
+
+def _replay(study: Study, options: argparse.Namespace) -> int:
+    """Run a trial again, and say whether the same comes out."""
+    from xpnet.search.running import replay
+
+    found = replay(study, options.replay, device=options.device, data_dir=options.data_dir)
+    settings = study.space.resolve(study.settings_of(study.trials()[found.number]))
+    require("writing a recipe out", "tomli_w")
+    objective = study.settings.objective
+    print_lines(
+        [
+            *(f"{name} = {json.dumps(value)}" for name, value in settings.items()),
+            f"trial {found.number}: {objective} {found.recorded!r} then, {found.found!r} now",
+        ]
+    )
+    if found.recorded == found.found:
+        print_lines(["the same to the bit"])
+        return DONE
+    differing = [
+        f"{key} {found.then.get(key)} then, {found.now.get(key)} now"
+        for key in found.now
+        if found.then.get(key) != found.now.get(key)
+    ]
+    print_lines(["not the same" + (f": {'; '.join(differing)}" if differing else "")])
+    return FAILED

@@ -1,0 +1,193 @@
+"""From coarse to fine: the part of a space in which a study's best trials lie."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from xpnet.recipe import Recipe
+from xpnet.search.study import SearchError, Study
+from xpnet.spaces import Choice, Fixed, Integer, OneMinusLogUniform, Range, Scale, Space
+
+__all__ = ["Narrowing", "refine"]
+
+_FEWEST = 10  # complete trials; of fewer the best say little
+_SHARE, _LEAST = 0.2, 5  # how many are the best
+_NEAR = 0.05  # an end of the scale
+
+
+@dataclass(frozen=True)
+class Narrowing:
+    """What becomes of one hyper-parameter.
+
+    Attributes
+    ----------
+    name : str
+    before : Scale
+    after : Scale or None
+        None where it does not exist any more, as what it depends on has been decided.
+    why : str
+    """
+
+    name: str
+    before: Scale
+    after: Scale | None
+    why: str
+
+
+def refine(study: Study) -> tuple[Recipe, dict[str, Any], list[Narrowing]]:
+    """Narrow a study's space around its best trials.
+
+    A range becomes that of the best fifth of the trials, five at least, on its own scale, and on
+    either side as much again as they lie apart on average: the ends of a range are estimated so
+    from points that are uniform in it. So what matters little stays wide. Choices that none of the
+    best has made go.
+
+    Parameters
+    ----------
+    study : Study
+        With ten complete trials at least.
+
+    Returns
+    -------
+    recipe : Recipe
+        With the narrowed table ``[search]``.
+    best : dict
+        The settings of the study's best trial in it.
+    narrowings : list of Narrowing
+
+    Raises
+    ------
+    SearchError
+        If there are too few trials.
+    """
+    ranked = study.ranked()
+    if len(ranked) < _FEWEST:
+        raise SearchError(
+            f"refining takes {_FEWEST} complete trials at least, the study {study.name!r} has "
+            f"{len(ranked)}"
+        )
+    chosen = [
+        study.settings_of(trial) for trial in ranked[: max(_LEAST, round(_SHARE * len(ranked)))]
+    ]
+    kept: dict[str, Scale] = {}
+    narrowings = []
+    decided: dict[str, Any] = {}
+    for name, scale in study.space.items():
+        found = [settings[name] for settings in chosen if name in settings]
+        after, why = _narrow(scale, found, len(chosen))
+        if after is not None:
+            after = _without_what_is_decided(after, scale, kept, decided)
+            why = why if after is not None else "depends on what none of the best is"
+        if after is not None:
+            kept[name] = after
+            if isinstance(after, Fixed):
+                decided[name] = found[0] if found else None
+        narrowings.append(Narrowing(name, scale, after, why))
+    recipe = study.recipe
+    values = {**recipe.values, "search": Space(kept).to_tables()}
+    refined = Recipe(recipe.name, values).changed({}, search=True)
+    best = {name: setting for name, setting in chosen[0].items() if name in kept}
+    for name, scale in kept.items():
+        if isinstance(scale, Fixed) and name in best:
+            best[name] = scale.constant
+    return refined, best, narrowings
+
+
+def _narrow(scale: Scale, found: Sequence[Any], n_best: int) -> tuple[Scale | None, str]:
+    """Give the narrowed scale, and why it is so."""
+    if isinstance(scale, Fixed):
+        return scale, "fixed"
+    if not found:
+        return None, "none of the best has it"
+    if isinstance(scale, Choice):
+        return _narrow_choice(scale, found)
+    if not isinstance(scale, Range):
+        raise SearchError(f"a scale must be a range, a choice or fixed, got {scale!r}")
+    positions = sorted(scale.position(setting) for setting in found)
+    low, high = positions[0], positions[-1]
+    few = len(found) < max(3, n_best // 2)
+    if few:
+        return scale, f"only {len(found)} of the best {n_best} have it"
+    margin = max((high - low) / (len(found) - 1), _NEAR / 2)
+    start, end = max(low - margin, 0.0), min(high + margin, 1.0)
+    after = _between(scale, start, end)
+    why = f"the best {len(found)} lie in {_shown(scale, low)} to {_shown(scale, high)}"
+    if isinstance(after, Range) and (after.low, after.high) == (scale.low, scale.high):
+        why += ": as wide as it was"
+    best = scale.position(found[0])
+    if min(best, 1 - best) < _NEAR:
+        why += f"; the best one at the {'lower' if best < 0.5 else 'upper'} end: look beyond it too"
+    return after, why
+
+
+def _narrow_choice(scale: Choice, found: Sequence[Any]) -> tuple[Scale, str]:
+    counts = {setting: found.count(setting) for setting in scale.settings}
+    left = [setting for setting in scale.settings if counts[setting]]
+    why = ", ".join(f"{count} of the best are {setting}" for setting, count in counts.items())
+    if len(left) == 1:
+        return Fixed(scale.value(left[0]), condition=scale.condition), why
+    options = (
+        {setting: scale.value(setting) for setting in left}
+        if isinstance(scale.options, dict)
+        else left
+    )
+    return replace(scale, options=options), why
+
+
+def _between(scale: Range, start: float, end: float) -> Scale:
+    """Give the part of a range between two fractions of its scale, its ends in few digits."""
+    low, high = scale.at(start), scale.at(end)
+    if not scale.whole:
+        low, high = _few_digits(scale, low, math.floor), _few_digits(scale, high, math.ceil)
+        low, high = max(low, scale.low), min(high, scale.high)
+    if low == high:
+        return Fixed(low, condition=scale.condition)
+    return replace(scale, low=low, high=high)
+
+
+def _few_digits(scale: Range, value: float, towards: Any) -> float:
+    """Round to two digits, of 1 - x where that is the scale, down or up."""
+    if isinstance(scale, OneMinusLogUniform):
+        other = math.floor if towards is math.ceil else math.ceil
+        return 1 - _two_digits(1 - value, other)
+    return _two_digits(value, towards)
+
+
+def _two_digits(value: float, towards: Any) -> float:
+    if value == 0:
+        return 0.0
+    decimals = 1 - math.floor(math.log10(abs(value)))
+    return float(f"{towards(value * 10.0**decimals)}e{-decimals}")
+
+
+def _shown(scale: Range, position: float) -> str:
+    return f"{scale.at(position):.3g}"
+
+
+def _without_what_is_decided(
+    after: Scale, before: Scale, kept: dict[str, Scale], decided: dict[str, Any]
+) -> Scale | None:
+    """Drop conditions that always hold, and give None where one never does any more."""
+    condition = {}
+    for other, wanted in before.condition.items():
+        if other not in kept:
+            return None
+        if other in decided:
+            if decided[other] not in wanted:
+                return None
+            continue
+        above = kept[other]
+        still = tuple(value for value in wanted if above.contains(value))
+        if not still:
+            return None
+        everything = isinstance(above, (Choice, Integer)) and len(still) == _n_settings(above)
+        if not everything or above.condition:
+            condition[other] = still
+    return replace(after, condition=condition)
+
+
+def _n_settings(scale: Choice | Integer) -> int:
+    return len(scale.settings) if isinstance(scale, Choice) else scale.high - scale.low + 1
