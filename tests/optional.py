@@ -18,8 +18,8 @@ import pytest
 
 PACKAGES = [
     *("build", "h5py", "hypothesis", "ipykernel", "jax", "matplotlib", "nbclient", "nbformat"),
-    *("onnx", "onnxruntime", "pooch", "rich", "safetensors", "scipy", "setuptools", "sklearn"),
-    *("threadpoolctl", "tomli_w", "torch"),
+    *("onnx", "onnxruntime", "optuna", "pooch", "rich", "safetensors", "scipy", "setuptools"),
+    *("sklearn", "threadpoolctl", "tomli_w", "torch"),
 ]
 
 

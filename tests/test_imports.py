@@ -53,13 +53,18 @@ THIRD_PARTY = {  # everything else: numpy alone
     "recipe": {"tomli_w"},
     "export": {"onnx"},
     **{
+        f"search.{name}": {"optuna"}
+        for name in ("leases", "pictures", "results", "running", "study")
+    },
+    **{f"search.{name}": {"optuna", "scipy"} for name in ("distributions", "sampling")},
+    **{
         f"estimators.{name}": {"sklearn"}
         for name in ("base", "building", "logistic", "mlp", "rules", "samples")
     },
 }
 LAZY = (
     *("cupy", "matplotlib", "sklearn", "scipy", "h5py", "safetensors", "threadpoolctl"),
-    *("rich", "pooch", "requests", "tomli_w", "onnx"),
+    *("rich", "pooch", "requests", "tomli_w", "onnx", "optuna"),
 )
 
 

@@ -73,7 +73,7 @@ def assert_nothing_cut_off(figure):
 
 @pytest.fixture
 def styled():
-    with report._style():
+    with report.style():
         yield
 
 

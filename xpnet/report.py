@@ -78,8 +78,8 @@ def draw_curves(history: History, *, title: str) -> bytes:
     ImportError
         If matplotlib is missing; see :func:`plotting_problem`.
     """
-    with _style():
-        return _png(_curves_figure(history, title))
+    with style():
+        return png_of(_curves_figure(history, title))
 
 
 def draw_mistakes(
@@ -120,8 +120,8 @@ def draw_mistakes(
     ImportError
         If matplotlib is missing; see :func:`plotting_problem`.
     """
-    with _style():
-        return _png(
+    with style():
+        return png_of(
             _mistakes_figure(images, true, predicted, class_names, image_shape, title, most)
         )
 
@@ -153,8 +153,8 @@ def draw_confusion(
     ImportError
         If matplotlib is missing; see :func:`plotting_problem`.
     """
-    with _style():
-        return _png(_confusion_figure(true, predicted, class_names, title))
+    with style():
+        return png_of(_confusion_figure(true, predicted, class_names, title))
 
 
 def draw_predictions(true: npt.ArrayLike, predicted: npt.ArrayLike, *, title: str) -> bytes:
@@ -180,8 +180,8 @@ def draw_predictions(true: npt.ArrayLike, predicted: npt.ArrayLike, *, title: st
     ImportError
         If matplotlib is missing; see :func:`plotting_problem`.
     """
-    with _style():
-        return _png(_predictions_figure(true, predicted, title))
+    with style():
+        return png_of(_predictions_figure(true, predicted, title))
 
 
 def draw_diagnosis(diagnosis: Diagnosis, *, title: str) -> bytes:
@@ -208,13 +208,13 @@ def draw_diagnosis(diagnosis: Diagnosis, *, title: str) -> bytes:
     ImportError
         If matplotlib is missing; see :func:`plotting_problem`.
     """
-    with _style():
-        return _png(_diagnosis_figure(diagnosis, title))
+    with style():
+        return png_of(_diagnosis_figure(diagnosis, title))
 
 
 def _curves_figure(history: History, title: str) -> Any:
-    figure = _figure(12, 4.8, layout="constrained")
-    _title(figure, title)
+    figure = make_figure(12, 4.8, layout="constrained")
+    write_title(figure, title)
     reports = history.reports
     cost_axes, score_axes = figure.subplots(1, 2)
     costs = _curves(
@@ -311,10 +311,10 @@ def _mistakes_figure(
     n_rows = math.ceil(len(shown) / n_columns)
     cell, words, header, gap = 2.0, 0.5, 0.8, 0.12
     width, height = n_columns * cell, header + (n_rows * (cell + words) if n_rows else 0.35)
-    figure = _figure(width, height)
+    figure = make_figure(width, height)
     number, verb = f"{len(wrong):,}" if len(wrong) else "none", "were" if len(wrong) > 1 else "was"
     line = f"{number} of {len(true):,} test images {verb} misclassified"
-    _header(figure, title, line + (f"; {len(shown)} shown" if len(shown) < len(wrong) else ""))
+    write_header(figure, title, line + (f"; {len(shown)} shown" if len(shown) < len(wrong) else ""))
 
     left = (width - min(len(shown), n_columns) * cell) / 2
     scaled = _scaled(images, shown).reshape(len(shown), *image_shape)
@@ -328,7 +328,7 @@ def _mistakes_figure(
         axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set(xticks=(), yticks=())
         lines = [
-            _shorten(figure, f"{what}: {_clean(class_names[which])}", LABEL, side)
+            shorten(figure, f"{what}: {clean(class_names[which])}", LABEL, side)
             for what, which in (("predicted", predicted[index]), ("true", true[index]))
         ]
         axes.set_title("\n".join(lines), fontsize=LABEL, pad=4, parse_math=False)
@@ -356,11 +356,11 @@ def _confusion_figure(
 
     # All in inches: as large a square as the names leave room for.
     width, header, bar = 10.0, 0.85, 1.15
-    figure = _figure(width, width)
+    figure = make_figure(width, width)
     step = math.ceil(n_classes / MAX_NUMBERED)
     ticks = range(0, n_classes, step)
-    names = [_shorten(figure, _clean(class_names[tick]), LABEL, 1.5) for tick in ticks]
-    longest = max(_width(figure, name, LABEL) for name in names)
+    names = [shorten(figure, clean(class_names[tick]), LABEL, 1.5) for tick in ticks]
+    longest = max(text_width(figure, name, LABEL) for name in names)
     left = longest + 0.7
     side = width - left - bar
     size = side / n_classes  # of a cell
@@ -370,7 +370,8 @@ def _confusion_figure(
     figure.set_size_inches(width, height)
 
     right = int(np.trace(counts))
-    _header(figure, title, f"{right:,} of {len(true):,} test samples were classified correctly")
+    line = f"{right:,} of {len(true):,} test samples were classified correctly"
+    write_header(figure, title, line)
     bottom = footer / height
     axes = figure.add_axes((left / width, bottom, side / width, side / height))
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
@@ -409,11 +410,11 @@ def _predictions_figure(true: npt.ArrayLike, predicted: npt.ArrayLike, title: st
     left, right, words, footer = 0.85, 0.15, 0.35, 0.6
     side = width / n_columns - left - right
     height = header + n_rows * (words + side + footer)
-    figure = _figure(width, height)
+    figure = make_figure(width, height)
     line = f"{n:,} test sample{'s' * (n != 1)}"
     if n_targets > n_shown:
         line += f"; {n_shown} of {n_targets} targets shown"
-    _header(figure, title, line)
+    write_header(figure, title, line)
     for place in range(n_shown):
         row, column = divmod(place, n_columns)
         x = column * width / n_columns + left
@@ -464,11 +465,11 @@ def _diagnosis_figure(diagnosis: Diagnosis, title: str) -> Any:
     # All in inches.
     width, header, footer, pitch = 12.0, 1.15, 0.45, 0.42
     height = header + len(rows) * pitch + footer
-    figure = _figure(width, height)
+    figure = make_figure(width, height)
     n = diagnosis.n_samples
-    _header(figure, title, f"one pass forward and backward of {n:,} sample{'s' * (n != 1)}")
-    labels = [_shorten(figure, _clean(row.label), LABEL, 2.2) for row in rows]
-    left, gap, right = max(_width(figure, label, LABEL) for label in labels) + 0.3, 0.35, 0.3
+    write_header(figure, title, f"one pass forward and backward of {n:,} sample{'s' * (n != 1)}")
+    labels = [shorten(figure, clean(row.label), LABEL, 2.2) for row in rows]
+    left, gap, right = max(text_width(figure, label, LABEL) for label in labels) + 0.3, 0.35, 0.3
     each = (width - left - 2 * gap - right) / 3
     panels = [
         figure.add_axes(
@@ -589,7 +590,7 @@ def _ink(background: tuple[float, float, float, float]) -> str:
 
 
 @contextlib.contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
     """Draw in matplotlib's own style, not the caller's, and with what letters there are."""
     problem = plotting_problem()
     if problem:
@@ -606,7 +607,7 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _figure(width: float, height: float, layout: str | None = None) -> Any:
+def make_figure(width: float, height: float, layout: str | None = None) -> Any:
     """Make a figure of so many inches, to be drawn by Agg."""
     figure = importlib.import_module("matplotlib.figure").Figure(
         (width, height), DPI, layout=layout
@@ -617,42 +618,44 @@ def _figure(width: float, height: float, layout: str | None = None) -> Any:
     return figure
 
 
-def _png(figure: Any) -> bytes:
+def png_of(figure: Any) -> bytes:
+    """Draw a figure: the bytes of a PNG file, with no date or version in them."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _title(figure: Any, title: str, **where: float) -> None:
-    text = _shorten(figure, _clean(title), TITLE, 0.94 * figure.get_figwidth())
+def write_title(figure: Any, title: str, **where: float) -> None:
+    """Write a title of the caller's, as it is, over the whole figure."""
+    text = shorten(figure, clean(title), TITLE, 0.94 * figure.get_figwidth())
     figure.suptitle(text, fontsize=TITLE, parse_math=False, **where)
 
 
-def _header(figure: Any, title: str, line: str) -> None:
+def write_header(figure: Any, title: str, line: str) -> None:
     """Write a title and a line below it, in the top 0.75 inches."""
     height = figure.get_figheight()
-    _title(figure, title, y=1 - 0.15 / height)
+    write_title(figure, title, y=1 - 0.15 / height)
     figure.text(0.5, 1 - 0.5 / height, line, ha="center", va="top", fontsize=SUBTITLE)
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Bring a text to one line of printable letters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def _shorten(figure: Any, text: str, points: float, inches: float) -> str:
+def shorten(figure: Any, text: str, points: float, inches: float) -> str:
     """Cut a text to a width, with an ellipsis for what is cut off."""
-    if len(text) <= 1000 and _width(figure, text, points) <= inches:
+    if len(text) <= 1000 and text_width(figure, text, points) <= inches:
         return text
     keep = bisect.bisect_right(
         range(min(len(text), 1000)),
         inches,
-        key=lambda n: _width(figure, f"{text[:n]}…", points),
+        key=lambda n: text_width(figure, f"{text[:n]}…", points),
     )
     return f"{text[: max(keep - 1, 0)].rstrip()}…"
 
 
-def _width(figure: Any, text: str, points: float) -> float:
+def text_width(figure: Any, text: str, points: float) -> float:
     """Measure a line of text in inches."""
     fonts = importlib.import_module("matplotlib.font_manager")
     renderer = figure.canvas.get_renderer()

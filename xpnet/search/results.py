@@ -34,7 +34,7 @@ def importances(study: Study) -> dict[str, float]:
     -------
     dict of str to float
         Shares, which sum to 1, the largest first: look for the first ones first. Empty where there
-        are fewer than eight complete trials, or nothing differs. By PED-ANOVA, which compares the
+        are fewer than eight finite results, or nothing differs. By PED-ANOVA, which compares the
         distribution of each hyper-parameter among the best tenth of the trials with that among all.
 
     References
@@ -42,7 +42,8 @@ def importances(study: Study) -> dict[str, float]:
     Watanabe, Bansal & Hutter 2023, PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in
     Arbitrary Subspaces, as Optuna has it.
     """
-    values = [trial.value for trial in study.complete()]
+    values = [trial.values[0] for trial in study.complete()]
+    values = [value for value in values if math.isfinite(value)]  # Optuna leaves the others out
     if len(values) < _FEWEST or len(set(values)) < 2:
         return {}
     names = {p.label: name for name, p in parameters(study.space).items()}
