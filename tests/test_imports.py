@@ -52,6 +52,7 @@ THIRD_PARTY = {  # everything else: numpy alone
     "training.lbfgs": {"scipy"},
     "recipe": {"tomli_w"},
     "export": {"onnx"},
+    "cli.search": {"optuna"},
     **{
         f"search.{name}": {"optuna"}
         for name in ("leases", "pictures", "results", "running", "study")

@@ -111,7 +111,7 @@ def test_of_two_that_take_up_at_once_one_has_it(others, waiting, clock):
 @pytest.mark.parametrize("lower_first", [True, False])
 def test_of_two_that_take_up_at_the_very_same_time_one_has_it(others, waiting, clock, lower_first):
     """The second one does all of it while the first one waits for such as it."""
-    taken = []
+    taken, as_both_see_it = [], waiting()
     gone, second = others(), others()
     first = others(lambda seconds: taken.append(second.take(as_both_see_it)) if seconds else None)
     first.name, second.name = ("a", "b") if lower_first else ("b", "a")

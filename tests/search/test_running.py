@@ -35,7 +35,8 @@ def points(of):
 
 
 def test_trials_are_where_their_numbers_say_and_replay_to_the_bit(tmp_path):
-    found, seen = study(tmp_path), []
+    found = study(tmp_path)
+    seen: list[running.State] = []
     assert run_trials(found, n_trials=5, n_workers=2, on_state=seen.append)
     assert states(found) == ["COMPLETE"] * 5
     for trial in found.trials():
@@ -49,6 +50,7 @@ def test_trials_are_where_their_numbers_say_and_replay_to_the_bit(tmp_path):
             "network.layers.0.units"
         ] + 10 * (1 + found.settings_of(trial)["network.layers.0.units"])
     assert seen[-1].n_finished == 5
+    assert seen[-1].best is not None
     assert seen[-1].best.number == found.ranked()[0].number
     # The study alone suffices, to Optuna as well.
     plain = optuna.load_study(study_name="study", storage=found.storage)
@@ -326,6 +328,7 @@ def test_what_another_process_was_faster_with_stays(tmp_path):
     found = study(tmp_path)
     run = running._Run(found, 1, None, 30.0)
     trial = run._next()
+    assert trial is not None
     outcome = {"state": "complete", "value": 0.5}
     other = open_study(open_storage(tmp_path / "study.journal"), "study")
     running._Run(other, 1, None, 30.0)._finish(trial, dict(outcome))
