@@ -19,7 +19,7 @@ import pytest
 PACKAGES = [
     *("build", "h5py", "hypothesis", "ipykernel", "jax", "matplotlib", "nbclient", "nbformat"),
     *("onnx", "onnxruntime", "pooch", "rich", "safetensors", "scipy", "setuptools", "sklearn"),
-    *("threadpoolctl", "tomli_w", "torch"),
+    *("optuna", "threadpoolctl", "tomli_w", "torch"),
 ]
 
 
