@@ -495,12 +495,15 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
             expected = f"false with {loss.name}, which is for numbers >= 0"
             raise wrong("data.standardise_target", expected, True)
     if search is not None:
-        resolved["search"] = _search(search, given)
+        resolved["search"] = _search(search, resolved)
     return resolved
 
 
-def _search(search: Any, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Give the table ``[search]`` with paths as its keys, having tried what the scales end in."""
+def _search(search: Any, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Give the table ``[search]`` with paths as its keys, having tried what the scales end in.
+
+    Each in the recipe with every default filled in, as a trial does it, and wherever it exists.
+    """
     if not isinstance(search, dict):
         raise wrong("search", "a table [search]", search)
     tables = _scales("", search)
@@ -522,15 +525,26 @@ def _search(search: Any, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     except ValueError as error:
         raise RecipeError(f"search.{error}") from error
     for path, scale in space.items():
-        before = space.resolve(space.settings_before(path))
-        for setting in scale.extremes():
-            changed: dict[str, Any] = copy.deepcopy(dict(given))
-            try:
-                for name, value in {**before, path: scale.value(setting)}.items():
-                    set_value(changed, name, copy.deepcopy(value))
-                resolve(changed)
-            except RecipeError as error:
-                raise RecipeError(f"search.{path}, at {shown(setting)}: {error}") from error
+        earlier = list(space)[: list(space).index(path)]
+        for other in earlier:
+            if other.startswith(f"{path}."):
+                raise RecipeError(
+                    f"search.{path} must stand before search.{other}, which it would undo"
+                )
+        within = [other for other in earlier if path.startswith(f"{other}.")]
+        for before in space.all_before(path, within):
+            for setting in scale.extremes():
+                changed: dict[str, Any] = copy.deepcopy(dict(values))
+                point = {**before, path: setting}
+                try:
+                    for name, value in space.resolve(point).items():
+                        set_value(changed, name, copy.deepcopy(value))
+                    resolve(changed)
+                except RecipeError as error:
+                    where = "".join(f" with {name} {shown(before[name])}" for name in before)
+                    raise RecipeError(
+                        f"search.{path}, at {shown(setting)}{where}: {error}"
+                    ) from error
     return space.to_tables()
 
 
@@ -544,8 +558,9 @@ def _scales(path: str, table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         name = f"{path}.{key}" if path else key
         if not isinstance(value, dict):
             kinds = ", ".join(KINDS)
-            raise wrong(f"search.{name}", f"a table with one of {kinds}", value)
-        is_scale = not value or any(word in KINDS or word == "when" for word in value)
+            expected, near = f"a table with one of {kinds}", nearest(key, tuple(KINDS))
+            raise wrong(f"search.{name}", expected, value, near=near)
+        is_scale = not value or any(word in (*KINDS, "points", "when") for word in value)
         inner = {name: value} if is_scale else _scales(name, value)
         for other, scale in inner.items():
             if other in found:
@@ -572,6 +587,8 @@ def set_value(tables: dict[str, Any], path: str, value: Any) -> None:
         If there is no such place.
     """
     words = path.split(".")
+    if words[0] == "search":
+        words[1:] = _as_named(words[1:], tables.get("search"))
     within: Any = tables
     for depth, word in enumerate(words[:-1], start=1):
         so_far = ".".join(words[:depth])
@@ -584,6 +601,15 @@ def set_value(tables: dict[str, Any], path: str, value: Any) -> None:
         if not isinstance(within, (dict, list)):
             raise RecipeError(f"{path} is not a key of a recipe: {so_far} holds no keys")
     within[_slot(within, words[-1], path)] = value
+
+
+def _as_named(words: list[str], search: Any) -> list[str]:
+    """Join the words that are one name in a table ``[search]``, as in a recipe written out."""
+    for n in range(len(words), 1, -1):
+        name = ".".join(words[:n])
+        if isinstance(search, dict) and name in search:
+            return [name, *words[n:]]
+    return words
 
 
 def _slot(within: dict[str, Any] | list[Any], word: str, path: str) -> Any:

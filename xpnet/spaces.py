@@ -120,7 +120,8 @@ class Scale(ABC):
         """
         words = [word for word in table if word in KINDS]
         if len(words) != 1:
-            raise ValueError(f"it must say one of {', '.join(KINDS)}, got {', '.join(table)}")
+            said = ", ".join(table) or "an empty table"
+            raise ValueError(f"it must say one of {', '.join(KINDS)}, got {said}")
         kind = KINDS[words[0]]
         allowed = {words[0], "when"} | ({"points"} if issubclass(kind, Range) else set())
         for key in table:
@@ -141,7 +142,19 @@ class Scale(ABC):
             raise ValueError(
                 f"when must be a table of hyper-parameters and values, got {conditions!r:.200}"
             )
-        return scale.when(conditions)
+        return scale.when(dict(_dotted(conditions)))
+
+
+def _dotted(conditions: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Undo what TOML makes of a dotted name that is not quoted: tables in tables."""
+    for name, values in conditions.items():
+        if isinstance(values, Mapping) and values:
+            yield from ((f"{name}.{rest}", inner) for rest, inner in _dotted(values))
+        else:
+            yield name, values
+
+
+_LARGEST = 2**53  # of the integers that are floats, each of them
 
 
 def _check_number(word: str, name: str, value: Any, *, whole: bool) -> Any:
@@ -150,6 +163,8 @@ def _check_number(word: str, name: str, value: Any, *, whole: bool) -> Any:
     if not is_number or not abs(value) <= sys.float_info.max:
         noun = "an integer" if whole else "a finite number"
         raise ValueError(f"{word}: {name} must be {noun}, got {value!r:.200}")
+    if whole and abs(value) > _LARGEST:
+        raise ValueError(f"{word}: {name} must lie in [-2^53, 2^53], got {value}")
     return int(value) if whole else float(value)
 
 
@@ -187,6 +202,11 @@ class Range(Scale):
                 f"{self.word}: low must be less than high, got low={self.low:g} and "
                 f"high={self.high:g}"
             )
+        if not math.isfinite(self.high - self.low):
+            raise ValueError(
+                f"{self.word}: high - low must be finite, got low={self.low:g} and "
+                f"high={self.high:g}"
+            )
         if not self._fits():
             raise ValueError(
                 f"{self.word}: {self.needs}, got low={self.low:g} and high={self.high:g}"
@@ -221,6 +241,8 @@ class Range(Scale):
     def position(self, setting: Any) -> float:
         """Give the fraction of the scale, in [0, 1], at which a value lies."""
         start, end = self._ends()
+        if start == end:  # neighbours, whose logarithms are one number
+            return 0.5
         return min(max((self.transform(setting) - start) / (end - start), 0.0), 1.0)
 
     def contains(self, setting: Any) -> bool:
@@ -380,6 +402,8 @@ class Choice(Scale):
                     "choice: what is no string, number or boolean must have a name, as in "
                     f"choice = {{ NAME = ... }}, got {option!r:.200}"
                 )
+            if isinstance(option, float) and math.isnan(option):
+                raise ValueError(f"choice: nan is equal to none, got {list(given)!r:.200}")
         object.__setattr__(self, "options", tuple(given))
         if any(a == b for a, b in itertools.combinations(given, 2)):
             raise ValueError(f"choice: values must differ, got {list(given)!r:.200}")
@@ -418,7 +442,7 @@ class Choice(Scale):
     def arguments(self) -> dict[str, Any]:
         """Give what stands in a recipe's table."""
         named = isinstance(self.options, dict)
-        return {self.word: self.options if named else list(self.options)}
+        return {self.word: dict(self.options) if named else list(self.options)}
 
 
 @dataclass(frozen=True)
@@ -478,7 +502,8 @@ class Space(Mapping[str, Scale]):
     ------
     ValueError
         If there is none, or a condition names a hyper-parameter that does not stand before it, has
-        more than a few values, or never has one of those that are asked for.
+        more than a few values, or never has one of those that are asked for; or if conditions
+        exclude each other.
     """
 
     def __init__(self, scales: Mapping[str, Scale]) -> None:
@@ -492,6 +517,9 @@ class Space(Mapping[str, Scale]):
                 )
             self._check_condition(name, scale)
             self._scales[str(name)] = scale
+            for other, values in self._needed(str(name)).items():
+                if not values:
+                    raise ValueError(f"{name} never exists: no value of {other} is left by when")
 
     def _check_condition(self, name: str, scale: Scale) -> None:
         for other, wanted in scale.condition.items():
@@ -561,13 +589,41 @@ class Space(Mapping[str, Scale]):
             self._scales[name].contains(setting) for name, setting in settings.items()
         )
 
+    def _needed(self, name: str) -> dict[str, list[Any]]:
+        """Give the values that others must have, all the way up, for a hyper-parameter to exist."""
+        needed: dict[str, list[Any]] = {}
+        for below in reversed(self._scales):  # each stands after those that its condition names
+            if below == name or below in needed:
+                for other, wanted in self._scales[below].condition.items():
+                    needed[other] = [v for v in needed.get(other, wanted) if v in wanted]
+        return needed
+
     def settings_before(self, name: str) -> dict[str, Any]:
         """Give the fewest settings under which a hyper-parameter exists."""
-        settings: dict[str, Any] = {}
-        for other, wanted in self._scales[name].condition.items():
-            settings |= self.settings_before(other)
-            settings[other] = wanted[0]
-        return {key: settings[key] for key in self._scales if key in settings}
+        return self.all_before(name)[0]
+
+    def all_before(self, name: str, others: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Give the settings under which a hyper-parameter exists, in all combinations.
+
+        Parameters
+        ----------
+        name : str
+        others : sequence of str
+            Further hyper-parameters that stand before it, whose settings are to be among them:
+            their extremes.
+        """
+        needed = self._needed(name)
+        besides = {above for other in others for above in (other, *self._needed(other))}
+        points: list[dict[str, Any]] = [{}]
+        for key, scale in self._scales.items():
+            if key in needed or key in besides:
+                points = [
+                    {**point, key: setting} if is_there else point
+                    for point in points
+                    for is_there in (self.exists(key, point),)
+                    for setting in ((needed.get(key) or scale.extremes()) if is_there else (None,))
+                ]
+        return points
 
     def renamed(self, names: Mapping[str, str]) -> Space:
         """Give the space with other names, as those of an estimator's parameters in a pipeline.

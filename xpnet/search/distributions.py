@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -21,7 +20,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.trial import Trial
-from scipy import stats
+from scipy import special, stats
 
 from xpnet.spaces import (
     Choice,
@@ -168,21 +167,41 @@ class _LogInteger(stats.rv_discrete):  # type: ignore[misc]
         return low, high
 
     def _pmf(self, k: Any, low: Any, high: Any) -> Any:
-        return np.log((k + 0.5) / (k - 0.5)) / np.log((high + 0.5) / (low - 0.5))
+        return np.log1p(1 / (k - 0.5)) / _width(low, high)
 
     def _cdf(self, x: Any, low: Any, high: Any) -> Any:
-        k = np.floor(x)
-        return np.log((k + 0.5) / (low - 0.5)) / np.log((high + 0.5) / (low - 0.5))
+        return _width(low, np.floor(x)) / _width(low, high)
 
     def _ppf(self, q: Any, low: Any, high: Any) -> Any:
-        x = (low - 0.5) * ((high + 0.5) / (low - 0.5)) ** q
-        return np.clip(np.ceil(x - 0.5), low, high)
+        x = (low - 0.5) * np.exp(q * _width(low, high))
+        k = np.clip(np.ceil(x - 0.5), low, high)
+        # Rounding may have gone past the least k with cdf(k) >= q, or not as far.
+        k = np.where(self._cdf(k, low, high) < q, np.minimum(k + 1, high), k)
+        below = np.maximum(k - 1, low)
+        return np.where(self._cdf(below, low, high) >= q, below, k)
 
-    def _rvs(
-        self, low: Any, high: Any, size: Any = None, random_state: Any = None
-    ) -> npt.NDArray[np.int64]:
-        found = self._ppf(random_state.uniform(size=size), low, high)
-        return np.asarray(found).astype(np.int64)
+    def _stats(self, low: Any, high: Any) -> tuple[Any, Any, None, None]:
+        # The sum that SciPy takes otherwise gives up before it has converged. Here the logarithm is
+        # a series in 1 / k, of which each power is summed over all k at once.
+        first = high - low + 1.0
+        second = (low + high) / 2 * first + (special.psi(high + 1) - special.psi(low)) / 12
+        for n in range(1, 27):  # 4^-26 is less than a rounding
+            first = first + _sum_of_powers(2.0 * n, low, high) / ((2 * n + 1) * 4.0**n)
+            if n > 1:
+                more = _sum_of_powers(2.0 * n - 1, low, high) / ((2 * n + 1) * 4.0**n)
+                second = second + more
+        mean, square = first / _width(low, high), second / _width(low, high)
+        return mean, np.maximum(square - mean**2, 0), None, None
+
+
+def _width(low: Any, high: Any) -> Any:
+    """Give the difference of the logarithms of high + 1/2 and low - 1/2."""
+    return np.log1p((high - low + 1) / (low - 0.5))
+
+
+def _sum_of_powers(power: float, low: Any, high: Any) -> Any:
+    """Sum k^-power from low to high."""
+    return special.zeta(power, low) - special.zeta(power, high + 1)
 
 
 _one_minus_log_uniform = _OneMinusLogUniform(name="one_minus_log_uniform")

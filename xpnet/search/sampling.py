@@ -61,7 +61,8 @@ def design(name: str, space: Space, seed: int, number: int) -> dict[str, Any] | 
         with warnings.catch_warnings():  # a single point is no power of 2
             warnings.simplefilter("ignore", UserWarning)
             engine = qmc.Sobol(len(space), scramble=True, rng=np.random.default_rng(seed))
-            engine.fast_forward(number)
+            if number:  # SciPy cannot go on by nothing
+                engine.fast_forward(number)
             return space.at(engine.random(1)[0].tolist())
     if name == "random":
         return space.at(np.random.default_rng([seed, number]).random(len(space)).tolist())
