@@ -732,6 +732,7 @@ def reference_page() -> str:
             for key in KEYS
             if key.path.rpartition(".")[0] == table
         ]
+    lines += _search_page()
     lines += [
         "",
         "## Layers, activations, initializers, losses, optimizers, schedules, augmentations",
@@ -759,6 +760,38 @@ def reference_page() -> str:
         if kind is Layer:
             lines += ["", "Every activation is also a layer of its own."]
     return "\n".join(lines) + "\n"
+
+
+def _search_page() -> list[str]:
+    """Write the section on the table that is not one of keys and values."""
+    lines = [
+        "",
+        "## [search]",
+        "",
+        "Hyper-parameters that `python train.py search RECIPE` looks for: keys of this page, and",
+        "options of components, each with its scale. See [Searching](search.md).",
+        "",
+        "```toml",
+        "[search]",
+        "optimizer.learning_rate = { log_uniform = [1e-4, 1e-1] }",
+        "network.layers.0.units = { log_integer = [16, 256], points = 2 }",
+        "```",
+        "",
+        "| scale | what it is |",
+        "|---|---|",
+    ]
+    for word, scale in KINDS.items():
+        given = {"choice": "[A, B, ...]` or `{ NAME = A, ... }", "fixed": "A"}
+        form = f"{word} = {given.get(word, '[low, high]')}"
+        summary = inspect.cleandoc(scale.__doc__ or "").partition("\n")[0]
+        lines.append(f"| `{form}` | {_cell(summary)} |")
+    return [
+        *lines,
+        "| `points = 3` | Of a range: how many points a grid has, the middles of as many equal "
+        "parts of the scale. |",
+        "| `when = { KEY = VALUE }` | The hyper-parameter exists only where another one, which "
+        "stands before it, has this value, or one of a list. |",
+    ]
 
 
 def _unit(component: str, option: str) -> str:

@@ -147,8 +147,10 @@ class _Run:
         self.began = time.monotonic()
         self.most_seconds = math.inf if minutes is None else 60 * minutes
         self.n_trials = n_trials
+        self._grid: list[dict[str, Any]] | None = None
         if study.settings.sampler == "grid":
-            n_points = len(grid_of(study.space, 0)) + (study.first is not None)
+            self._grid = grid_of(study.space, study.settings.seed)
+            n_points = len(self._grid) + (study.first is not None)
             self.n_trials = n_points if n_trials is None else min(n_trials, n_points)
         self.workers: list[Worker] = []
         self._n_false_starts = {False: 0, True: 0}  # by whether a signal was the end
@@ -246,7 +248,11 @@ class _Run:
         point = study.first
         if trial.number >= n_before:
             number = trial.number - n_before
-            point = design(settings.sampler, study.space, settings.seed, number)
+            point = (
+                design(settings.sampler, study.space, settings.seed, number)
+                if self._grid is None
+                else self._grid[number]
+            )
         if point is not None:
             self._set(trial, point)
         study.optuna.sampler = make_sampler(settings.seed, trial.number)
