@@ -24,6 +24,7 @@ PAGES = [
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 # What is there to be typed elsewhere: into a fresh machine, a checkout, a machine with a GPU.
 ELSEWHERE = ("pip install ", "make ", "python -m pytest ", "python -m bench.", "XPNET_DEVICE=cuda ")
+SEARCH = "xpnet search "
 # What takes more than a few seconds is cut short.
 LONG = ("xpnet train cats-", "xpnet train fashion-mnist")
 
@@ -31,7 +32,7 @@ LONG = ("xpnet train cats-", "xpnet train fashion-mnist")
 @pytest.fixture(scope="module")
 def installed(archives, tmp_path_factory):
     environment = Environment(tmp_path_factory.mktemp("docs") / "venv")
-    environment.pip(f"{archives[0]}[data,plot,onnx]")
+    environment.pip(f"{archives[0]}[data,plot,onnx,search]")
     return environment
 
 
@@ -63,6 +64,8 @@ def script(page: Path, data_dir: str) -> str:
             if not needs.exists():
                 continue
             code += " --set training.epochs=1"
+        if code.startswith(SEARCH):
+            code = re.sub(r"--trials \d+", "--trials 12", code)
         lines.append(f"subprocess.run({code!r}, shell=True, check=True)")
     return "\n".join(lines)
 
@@ -95,7 +98,9 @@ def test_code_runs(page, installed, tmp_path):
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     accuracies = re.findall(r"test accuracy (0\.\d+)", done.stdout)
     assert all(float(accuracy) > 0.85 for accuracy in accuracies)
-    assert len(accuracies) == page.read_text(encoding="utf-8").count("test accuracy {")
+    n_winners = sum(code.startswith(SEARCH) and "--replay" not in code for _, code in steps(page))
+    n_printed = page.read_text(encoding="utf-8").count("test accuracy {")
+    assert len(accuracies) == n_printed + n_winners
     if page.name == "README.md":
         assert "gradient check passed" in done.stdout
         assert "['0', '1', '2', '3', '4']" in done.stdout

@@ -55,7 +55,7 @@ THIRD_PARTY = {  # everything else: numpy alone
     "cli.search": {"optuna"},
     **{
         f"search.{name}": {"optuna"}
-        for name in ("leases", "pictures", "results", "running", "study")
+        for name in ("leases", "pictures", "results", "running", "study", "winner")
     },
     **{f"search.{name}": {"optuna", "scipy"} for name in ("distributions", "sampling")},
     **{

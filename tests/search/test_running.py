@@ -211,8 +211,11 @@ def test_time_is_up(tmp_path):
 def test_ctrl_c_gives_back_what_runs(tmp_path):
     found = study(tmp_path, of=recipe("training.epochs=2000"))
 
+    pressed: list[bool] = []
+
     def press(state):
-        if state.n_running:
+        if state.n_running and not pressed:
+            pressed.append(True)
             signal.raise_signal(signal.SIGINT)
 
     assert not run_trials(found, n_trials=3, n_workers=1, on_state=press)
