@@ -308,17 +308,21 @@ class Recipe:
         DataError, ValueError, DivergenceError
             See :meth:`run`.
         """
-        if dataset.X_validation is None:
-            raise RecipeError(
-                f"{self.name}: there must be validation samples to choose by, as with "
-                "data.validation_fraction = 0.1; got none"
-            )
+        self.check_validation(dataset)
         network = self.build(dataset, device)
         with Interruption():
             parts, watched = ["train", "validation"], self._watches_train()
             trained = self._train(network, dataset, parts, on_report, train_accuracy=watched)
             cost, accuracy = trained.evaluate("validation")
             return Validation(trained.history, network.n_parameters, cost, accuracy)
+
+    def check_validation(self, dataset: Dataset) -> None:
+        """Raise a RecipeError if a data set has no validation samples."""
+        if dataset.X_validation is None:
+            raise RecipeError(
+                f"{self.name}: there must be validation samples to choose by, as with "
+                "data.validation_fraction = 0.1; got none"
+            )
 
     def _watches_train(self) -> bool:
         """Tell whether anything in the training depends on the accuracy on training samples."""

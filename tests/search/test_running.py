@@ -243,7 +243,7 @@ def test_a_worker_that_cannot_begin_says_why(tmp_path):
     ("arguments", "message"),
     [
         ({}, "n_trials or minutes must be given"),
-        ({"n_trials": 0}, "n_trials must be an integer of at least 1, got 0"),
+        ({"n_trials": 0}, "n_trials must be a positive integer, got 0"),
         ({"n_trials": 2.5}, "n_trials must be"),
         ({"minutes": 0}, "minutes must be a number greater than 0, got 0"),
         ({"minutes": math.nan}, "minutes must be"),

@@ -415,6 +415,8 @@ def replay(
         If there is no such trial, it has no result, or the data are not those of the study.
     """
     trials = study.trials()
+    if not trials:
+        raise SearchError(f"the study {study.name!r} has no trials")
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(trials):
         raise SearchError(f"number must be one of 0 to {len(trials) - 1}, got {number!r}")
     trial = trials[number]

@@ -204,6 +204,7 @@ def _work(
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         dataset = recipe.load_data(data_dir)
+        recipe.check_validation(dataset)
         made = recipe.build(dataset, device).device
     except (DataError, DeviceUnavailableError, RecipeError, ValueError) as error:
         connection.send(("refused", str(error)))
