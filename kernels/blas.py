@@ -14,7 +14,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Blas", "available_cpus", "numpy_blas"]
+__all__ = ["Blas", "available_cpus", "count_blas_threads", "numpy_blas"]
 
 # What OpenBLAS calls itself: in NumPy's wheels, where distributions build it with 64-bit integers,
 # and elsewhere. Before and after a function's name, and whether integers have 64 bits.
@@ -77,6 +77,12 @@ def numpy_blas() -> Blas | None:
 
 def _address(library: ctypes.CDLL, name: str) -> int:
     return ctypes.cast(library[name], ctypes.c_void_p).value or 0
+
+
+def count_blas_threads() -> int | None:
+    """Ask NumPy's BLAS how many threads it takes; None where it is none that is known here."""
+    blas = numpy_blas()
+    return None if blas is None else int(ctypes.CFUNCTYPE(ctypes.c_int)(blas.get_threads)())
 
 
 def available_cpus() -> int:

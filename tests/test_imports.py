@@ -167,7 +167,7 @@ def test_public_names_exist():
     assert callable(xpnet.device)
     assert callable(xpnet.diagnose)
     assert callable(xpnet.gradient_check)
-    for module in (xpnet.nn, xpnet.training, xpnet.data):
+    for module in (xpnet.nn, xpnet.training, xpnet.data, xpnet.search):
         for name in module.__all__:
             assert getattr(module, name) is not None
         with pytest.raises(AttributeError, match="no attribute 'missing'"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xpnet.device import Device, DeviceUnavailableError, device
 
 if TYPE_CHECKING:
-    from xpnet import data, nn, training
+    from xpnet import data, nn, search, training
     from xpnet.environment import show_config
     from xpnet.estimators import LogisticRegression, MLPClassifier, MLPRegressor
     from xpnet.nn.diagnosis import diagnose
@@ -35,6 +35,7 @@ __all__ = [
     "load_model",
     "load_recipe",
     "nn",
+    "search",
     "show_config",
     "training",
 ]
@@ -50,7 +51,7 @@ _FROM = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("data", "nn", "training"):
+    if name in ("data", "nn", "search", "training"):
         return importlib.import_module(f"xpnet.{name}")
     if name in _FROM:
         return getattr(importlib.import_module(_FROM[name]), name)

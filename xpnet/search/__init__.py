@@ -48,5 +48,12 @@ _FROM = {  # these need Optuna
 
 def __getattr__(name: str) -> Any:
     if name in _FROM:
-        return getattr(importlib.import_module(f"xpnet.search.{_FROM[name]}"), name)
+        try:
+            return getattr(importlib.import_module(f"xpnet.search.{_FROM[name]}"), name)
+        except ModuleNotFoundError as error:
+            if error.name != "optuna":
+                raise
+            raise ImportError(
+                f"xpnet.search.{name} needs Optuna, which is not installed; type: pip install optuna"
+            ) from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

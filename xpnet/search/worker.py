@@ -20,7 +20,7 @@ import numpy as np
 
 from xpnet.data import DataError, Dataset
 from xpnet.device import Device, DeviceUnavailableError, cuda_problem
-from xpnet.kernels.blas import available_cpus
+from xpnet.kernels.blas import available_cpus, count_blas_threads
 from xpnet.nn import Loss
 from xpnet.recipe import Recipe, RecipeError
 from xpnet.training import DivergenceError, Report
@@ -209,7 +209,8 @@ def _work(
     except (DataError, DeviceUnavailableError, RecipeError, ValueError) as error:
         connection.send(("refused", str(error)))
         return
-    facts = {"device": made.name, "precision": made.precision, "threads": n_threads}
+    threads = count_blas_threads() or n_threads
+    facts = {"device": made.name, "precision": made.precision, "threads": threads}
     connection.send(("ready", {**facts, "data": fingerprint(dataset)}))
     while True:
         try:

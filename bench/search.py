@@ -1,0 +1,97 @@
+"""Several workers beside one: ``python -m bench.search``.
+
+The same trials, whose points follow from their numbers, are run by one worker with all threads of
+BLAS and by several that divide them, in turns, each time as a study of its own. The whole is timed:
+workers start, load the data, run the trials and end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.cpu.turns import BY_HAND, Spread
+from bench.markdown import table
+
+PROBLEMS = {
+    "digits-deep": (60, []),
+    "fashion-mnist": (24, ["training.epochs=2"]),
+}
+
+
+def main() -> int:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.search", description=__doc__)
+    parser.add_argument("--workers", type=int, default=4, help="how many beside one")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--trials", type=int, help="fewer or more than usual")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PROBLEMS))
+    arguments = parser.parse_args()
+    from xpnet.environment import versions
+    from xpnet.kernels.blas import available_cpus
+
+    rows = [_measure(name, arguments) for name in arguments.names or PROBLEMS]
+    several = f"{arguments.workers} workers, s"
+    header = ("recipe", "trials", "one worker, s", several, "faster by", "threads", "same results")
+    sys.stdout.write("\n".join(table(header, rows)) + "\n\n")
+    facts = {"date": datetime.date.today(), "processors": available_cpus(), **versions()}
+    sys.stdout.write("\n".join(f"- {key}: {value}" for key, value in facts.items()) + "\n")
+    return 0
+
+
+def _measure(name: str, arguments: argparse.Namespace) -> tuple[str, ...]:
+    n_trials, changes = PROBLEMS[name]
+    n_trials = arguments.trials or n_trials
+    seconds: dict[int, list[float]] = {1: [], arguments.workers: []}
+    threads: dict[int, Any] = {}
+    values: dict[int, list[float]] = {}
+    for _ in range(arguments.rounds):
+        for n_workers, found in seconds.items():
+            took, threads[n_workers], values[n_workers] = _run(name, changes, n_trials, n_workers)
+            found.append(took)
+    one, several = seconds.values()
+    ratio = Spread.of([a / b for a, b in zip(one, several, strict=True)])
+    pairs = zip(*values.values(), strict=True)
+    return (
+        name,
+        str(n_trials),
+        f"{statistics.median(one):.1f}",
+        f"{statistics.median(several):.1f}",
+        f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})",
+        " and ".join(f"{n}: {said}" for n, said in threads.items()),
+        f"{sum(a == b for a, b in pairs)} of {n_trials}",
+    )
+
+
+def _run(
+    name: str, changes: list[str], n_trials: int, n_workers: int
+) -> tuple[float, str, list[float]]:
+    """Run a study, and give its time, the workers' threads and the trials' results."""
+    from xpnet.recipe import load_recipe
+    from xpnet.search import open_storage, open_study, run_trials
+
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = load_recipe(name, changes=changes)
+        study = open_study(open_storage(Path(folder) / "study.journal"), "study", recipe)
+        began = time.perf_counter()
+        run_trials(study, n_trials=n_trials, n_workers=n_workers)
+        took = time.perf_counter() - began
+        trials = study.complete()
+        threads = {trial.user_attrs["worker"]["threads"] for trial in trials}
+        return took, ", ".join(map(str, sorted(threads))), [trial.values[0] for trial in trials]
+
+
+if __name__ == "__main__":
+    chosen = (*BY_HAND, "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+    by_hand = [variable for variable in os.environ if variable.startswith(chosen)]
+    if by_hand:  # a BLAS reads them as it is loaded: begin anew without
+        kept = {key: value for key, value in os.environ.items() if key not in by_hand}
+        os.execve(sys.executable, [sys.executable, "-m", "bench.search", *sys.argv[1:]], kept)
+    sys.exit(main())
