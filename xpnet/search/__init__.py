@@ -54,6 +54,6 @@ def __getattr__(name: str) -> Any:
             if error.name != "optuna":
                 raise
             raise ImportError(
-                f"xpnet.search.{name} needs Optuna, which is not installed; type: pip install optuna"
+                f"xpnet.search.{name} needs optuna, which is not installed: pip install optuna"
             ) from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
