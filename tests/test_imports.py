@@ -55,9 +55,10 @@ THIRD_PARTY = {  # everything else: numpy alone
     "cli.search": {"optuna"},
     **{
         f"search.{name}": {"optuna"}
-        for name in ("leases", "pictures", "results", "running", "study", "winner")
+        for name in ("leases", "parameters", "pictures", "results", "running", "study", "winner")
     },
-    **{f"search.{name}": {"optuna", "scipy"} for name in ("distributions", "sampling")},
+    "search.distributions": {"scipy"},
+    "search.sampling": {"optuna", "scipy"},
     **{
         f"estimators.{name}": {"sklearn"}
         for name in ("base", "building", "logistic", "mlp", "rules", "samples")

@@ -27,7 +27,7 @@ from sklearn.model_selection import ParameterSampler, RandomizedSearchCV
 
 import xpnet
 from xpnet.search import distributions
-from xpnet.search.distributions import Parameter, parameters, settings_of, suggest
+from xpnet.search.parameters import Parameter, parameters, settings_of, suggest
 from xpnet.spaces import (
     Choice,
     Fixed,

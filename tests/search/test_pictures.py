@@ -31,7 +31,7 @@ from xpnet.search import (
     open_study,
 )
 from xpnet.search import pictures as p
-from xpnet.search.distributions import parameters
+from xpnet.search.parameters import parameters
 from xpnet.search.results import best_of, importances
 from xpnet.search.study import Study
 

@@ -14,7 +14,8 @@ import pytest
 from scipy import stats
 from scipy.stats import qmc
 
-from xpnet.search.distributions import parameters, scipy_distributions
+from xpnet.search.distributions import scipy_distributions
+from xpnet.search.parameters import parameters
 from xpnet.search.sampling import design, grid_of, make_pruner, make_sampler
 from xpnet.spaces import (
     Choice,

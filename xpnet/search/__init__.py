@@ -17,7 +17,8 @@ from xpnet.spaces import (
 )
 
 if TYPE_CHECKING:
-    from xpnet.search.distributions import scipy_distributions, suggest
+    from xpnet.search.distributions import scipy_distributions
+    from xpnet.search.parameters import suggest
     from xpnet.search.running import replay, run_trials
     from xpnet.search.study import SearchError, open_storage, open_study
 
@@ -39,8 +40,9 @@ __all__ = [
     "suggest",
 ]
 
-_FROM = {  # these need Optuna
-    **dict.fromkeys(("scipy_distributions", "suggest"), "distributions"),
+_FROM = {  # all but the first need Optuna
+    "scipy_distributions": "distributions",
+    "suggest": "parameters",
     **dict.fromkeys(("replay", "run_trials"), "running"),
     **dict.fromkeys(("SearchError", "open_storage", "open_study"), "study"),
 }

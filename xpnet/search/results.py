@@ -13,7 +13,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from xpnet.search.distributions import parameters
+from xpnet.search.parameters import parameters
 from xpnet.search.study import Study, quiet
 from xpnet.spaces import Fixed
 from xpnet.training.history import finite_or_none

@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from xpnet.nn.base import check_count
 from xpnet.recipe import Recipe
-from xpnet.search.distributions import parameters, suggest
 from xpnet.search.leases import MOST_ATTEMPTS, Leases, n_lost
+from xpnet.search.parameters import parameters, suggest
 from xpnet.search.sampling import design, grid_of, make_pruner, make_sampler
 from xpnet.search.study import FINISHED, SearchError, Study, quiet
 from xpnet.search.worker import Task, Worker, devices_of, threads_for

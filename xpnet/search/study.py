@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from xpnet.environment import versions
 from xpnet.recipe import Recipe, RecipeError
-from xpnet.search.distributions import settings_of
+from xpnet.search.parameters import settings_of
 from xpnet.search.sampling import PRUNERS, SAMPLERS
 from xpnet.spaces import Choice, Fixed, Space
 
