@@ -11,6 +11,7 @@ from bench.experiments import (
     football,
     glorot,
     moons,
+    search,
 )
 from bench.experiments.experiment import Experiment
 
@@ -18,5 +19,5 @@ __all__ = ["EXPERIMENTS"]
 
 EXPERIMENTS: dict[str, Experiment] = {
     module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (football, moons, circles, cats, glorot, dropout, batch_norm, best)
+    for module in (football, moons, circles, cats, glorot, dropout, batch_norm, best, search)
 }
