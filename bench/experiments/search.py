@@ -251,7 +251,7 @@ def _importances(space: Space, search: _Search) -> dict[str, float]:
     from optuna.storages import InMemoryStorage
     from optuna.trial import create_trial
 
-    from xpnet.search.distributions import parameters
+    from xpnet.search.parameters import parameters
     from xpnet.search.results import importances
     from xpnet.search.study import open_study
 
