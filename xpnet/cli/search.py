@@ -23,10 +23,10 @@ from xpnet.cli.running import (
     require,
     say,
 )
-from xpnet.files import write_whole
+from xpnet.files import check_folder, write_whole
 from xpnet.recipe import Recipe, Result, load_recipe
 from xpnet.report import plotting_problem
-from xpnet.terminal import Progress, Tally, print_lines, print_table
+from xpnet.terminal import OutputError, Progress, Tally, print_lines, print_table
 from xpnet.training import DivergenceError, Interruption
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from xpnet.search.refinement import Narrowing
     from xpnet.search.running import State
     from xpnet.search.study import Study
+    from xpnet.search.winner import Plan
 
 __all__ = ["DESCRIPTION", "add_arguments", "work"]
 
@@ -169,19 +170,25 @@ def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
 def _work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
     from xpnet.search.running import run_trials
 
+    for name in ("storage", "study", "out"):
+        if getattr(options, name) == "":
+            raise UsageError(f"--{name} must name one, got an empty string")
     recipe = load_recipe(options.recipe, changes=options.set)
-    study = _open(options, recipe)
+    _ = recipe.space
     if options.replay is not None:
-        return _replay(study, options)
+        return _replay(_open(options, recipe), options)
+    require("saving a run", "safetensors", "tomli_w")
+    with contextlib.nullcontext() if options.quiet else announced_downloads():
+        dataset = recipe.load_data(options.data_dir)  # which workers would each fetch
+    recipe.check_validation(dataset)  # a study is begun with what can be run
+    study = _open(options, recipe)
     if options.refine:
         study = _refine(study, options)
     folder = Path(options.out or _FOLDER / study.name)
-    require("saving a run", "safetensors", "tomli_w")
-    with contextlib.nullcontext() if options.quiet else announced_downloads():
-        recipe.load_data(options.data_dir)  # which workers would each fetch
     is_whole = True
     asks_for_more = options.trials is not None or options.minutes is not None
     if asks_for_more or study.settings.sampler == "grid":
+        _check_writable(folder)
         ctrl_c.check()
         with _shown(study, options) as on_state:
             is_whole = run_trials(
@@ -194,16 +201,28 @@ def _work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
                 lease=options.lease,
                 on_state=on_state,
             )
+    if not is_whole and not study.trials():
+        raise KeyboardInterrupt
     if not study.trials():
-        raise UsageError(
-            f"the study {study.name!r} has no trials yet: --trials or --minutes must be given"
-        )
+        why = "--trials or --minutes must be given"
+        if asks_for_more:
+            why = "the time was up before one had begun"
+        raise UsageError(f"the study {study.name!r} has no trials yet: {why}")
     _report(study, folder, options)
     if not is_whole:
         raise KeyboardInterrupt("interrupted; the same command goes on from here")
     if study.ranked() and not options.no_winner:
         return _crown(study, folder, options)
     return DONE
+
+
+def _check_writable(folder: Path) -> None:
+    """Refuse a folder that what is found cannot be written into, before it is looked for."""
+    try:
+        check_folder(folder / "trial")  # one that is not there, within it
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"--out: cannot write {folder}: {reason}") from error
 
 
 def _open(options: argparse.Namespace, recipe: Recipe) -> Study:
@@ -289,7 +308,7 @@ def _shown(study: Study, options: argparse.Namespace) -> Iterator[Callable[[Stat
         nonlocal n_before, last
         if n_before is None:
             n_before = state.n_finished
-        if state.n_finished == last and state.n_finished != state.n_trials:
+        if state.n_finished == last:
             return
         last = state.n_finished
         text = "no result yet"
@@ -311,8 +330,8 @@ def _shown(study: Study, options: argparse.Namespace) -> Iterator[Callable[[Stat
 
 def _total(study: Study, options: argparse.Namespace) -> int | None:
     if study.settings.sampler != "grid":
-        total: int | None = options.trials
-        return total
+        n_finished = sum(trial.state.is_finished() for trial in study.trials())
+        return None if options.trials is None else max(options.trials, n_finished)
     n_points = len(study.space.grid()) + (study.first is not None)
     return n_points if options.trials is None else min(n_points, options.trials)
 
@@ -421,11 +440,14 @@ def _csv(found: Mapping[str, Any], names: Sequence[str]) -> str:
 def _pictures(study: Study) -> dict[str, bytes]:
     """Draw the study; its curve beside those of others on the same data, a grid's for instance."""
     from xpnet.search.pictures import draw_best, draw_importances, draw_parallel, draw_slices
-    from xpnet.search.study import open_study, studies
+    from xpnet.search.study import SearchError, open_study, studies
 
     curves = {study.name: _values(study)}
     for name in studies(study.storage):
-        other = study if name == study.name else open_study(study.storage, name)
+        try:
+            other = study if name == study.name else open_study(study.storage, name)
+        except SearchError:  # of another version, or of a recipe with parts of somebody's own
+            continue
         same = other.settings.objective == study.settings.objective
         if same and other.optuna.user_attrs.get("data") == study.optuna.user_attrs.get("data"):
             curves[name] = _values(other)
@@ -456,19 +478,23 @@ def _crown(study: Study, folder: Path, options: argparse.Namespace) -> int:
     best = study.ranked()[0]
     place = folder / f"trial-{best.number}"
     if (place / "history.json").exists():
+        _see_that_it_is(study.recipe_of(best), place)
         found = json.loads((place / "history.json").read_text(encoding="utf-8"))
         score = next(key for key in found if key.startswith("test_") and key != "test_cost")
-        print_lines(
-            [f"trial {best.number} was trained and tested before: {score} {found[score]:.4f}"]
-        )
+        value = "not finite" if found[score] is None else f"{found[score]:.4f}"
+        print_lines([f"trial {best.number} was trained and tested before: {score} {value}"])
         return DONE
+    try:
+        check_folder(place)
+    except OSError as error:
+        raise UsageError(f"--out: cannot write {place}: {error.strerror or error}") from error
     planned = plan(study, best, options.data_dir)
     recipe = planned.recipe
     title = f"trial {best.number} on training and validation samples"
     title = "; ".join([f"trial {best.number}", *planned.notes]) if planned.notes else title
     with Interruption() as interruption:
         try:
-            result = _train(planned, title, recipe, options)
+            result, problem = _train(planned, title, recipe, options)
         except DivergenceError as error:
             raise FailedError(f"trial {best.number}, trained again: {error}") from error
         if interruption.is_requested():
@@ -477,6 +503,8 @@ def _crown(study: Study, folder: Path, options: argparse.Namespace) -> int:
             result.save(place, on_problem=lambda line: say(options.prog, line))
         except OSError as error:
             raise UsageError(f"--out: cannot write {place}: {error.strerror or error}") from error
+    if problem is not None:  # now that there is nothing to lose
+        raise problem
     score = result.history.score_name
     print_lines(
         [
@@ -490,16 +518,43 @@ def _crown(study: Study, folder: Path, options: argparse.Namespace) -> int:
     return DONE
 
 
-def _train(planned: Any, title: str, recipe: Recipe, options: argparse.Namespace) -> Result:
+def _see_that_it_is(recipe: Recipe, place: Path) -> None:
+    """Refuse another study's network, of a trial with the same number."""
+    kept = load_recipe(place / "recipe.toml").values
+    for path, value in _flat(recipe.values):
+        if path not in _OF_A_RUN and dict(_flat(kept)).get(path) != value:
+            raise UsageError(
+                f"{place} is there, and it is another study's, as {path} differs: give another "
+                "--out, or take it away"
+            )
+
+
+# What a winner's recipe may have otherwise than its trial's.
+_OF_A_RUN = (
+    *("description", "device", "precision", "data.divide_by", "data.validation_fraction"),
+    *("training.epochs", "early_stopping.patience", "early_stopping.monitor"),
+    *("early_stopping.min_delta", "early_stopping.restore_best"),
+)
+
+
+def _flat(tables: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Give each value under its path."""
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def _train(
+    planned: Plan, title: str, recipe: Recipe, options: argparse.Namespace
+) -> tuple[Result, OutputError | None]:
     if options.quiet:
-        result: Result = planned.run(options.device)
-        return result
+        return planned.run(options.device), None
     epochs = planned.last_epoch or recipe.values["training"]["epochs"]
     with Progress(title, epochs) as progress:
         result = planned.run(options.device, on_report=progress)
-    if progress.problem is not None:
-        raise progress.problem
-    return result
+    return result, progress.problem
 
 
 def _replay(study: Study, options: argparse.Namespace) -> int:
@@ -508,7 +563,6 @@ def _replay(study: Study, options: argparse.Namespace) -> int:
 
     found = replay(study, options.replay, device=options.device, data_dir=options.data_dir)
     settings = study.space.resolve(study.settings_of(study.trials()[found.number]))
-    require("writing a recipe out", "tomli_w")
     objective = study.settings.objective
     print_lines(
         [

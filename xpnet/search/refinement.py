@@ -77,14 +77,14 @@ def refine(study: Study) -> tuple[Recipe, dict[str, Any], list[Narrowing]]:
     decided: dict[str, Any] = {}
     for name, scale in study.space.items():
         found = [settings[name] for settings in chosen if name in settings]
-        after, why = _narrow(scale, found, len(chosen))
-        if after is not None:
-            after = _without_what_is_decided(after, scale, kept, decided)
-            why = why if after is not None else "depends on what none of the best is"
-        if after is not None:
+        narrowed, why = _narrow(scale, found, len(chosen))
+        after = _without_what_is_decided(narrowed, scale, kept, decided)
+        if after is None or not _may_exist(name, after, kept):
+            after, why = None, "depends on what none of the best is"
+        else:
             kept[name] = after
             if isinstance(after, Fixed):
-                decided[name] = found[0] if found else None
+                decided[name] = found[0] if found else after.constant
         narrowings.append(Narrowing(name, scale, after, why))
     recipe = study.recipe
     values = {**recipe.values, "search": Space(kept).to_tables()}
@@ -96,21 +96,18 @@ def refine(study: Study) -> tuple[Recipe, dict[str, Any], list[Narrowing]]:
     return refined, best, narrowings
 
 
-def _narrow(scale: Scale, found: Sequence[Any], n_best: int) -> tuple[Scale | None, str]:
+def _narrow(scale: Scale, found: Sequence[Any], n_best: int) -> tuple[Scale, str]:
     """Give the narrowed scale, and why it is so."""
     if isinstance(scale, Fixed):
         return scale, "fixed"
-    if not found:
-        return None, "none of the best has it"
+    if len(found) < max(3, n_best // 2):
+        return scale, f"only {len(found)} of the best {n_best} have it"
     if isinstance(scale, Choice):
         return _narrow_choice(scale, found)
     if not isinstance(scale, Range):
         raise SearchError(f"a scale must be a range, a choice or fixed, got {scale!r}")
     positions = sorted(scale.position(setting) for setting in found)
     low, high = positions[0], positions[-1]
-    few = len(found) < max(3, n_best // 2)
-    if few:
-        return scale, f"only {len(found)} of the best {n_best} have it"
     margin = max((high - low) / (len(found) - 1), _NEAR / 2)
     start, end = max(low - margin, 0.0), min(high + margin, 1.0)
     after = _between(scale, start, end)
@@ -118,7 +115,7 @@ def _narrow(scale: Scale, found: Sequence[Any], n_best: int) -> tuple[Scale | No
     if isinstance(after, Range) and (after.low, after.high) == (scale.low, scale.high):
         why += ": as wide as it was"
     best = scale.position(found[0])
-    if min(best, 1 - best) < _NEAR:
+    if min(best, 1 - best) < _NEAR or found[0] in scale.extremes():
         why += f"; the best one at the {'lower' if best < 0.5 else 'upper'} end: look beyond it too"
     return after, why
 
@@ -171,13 +168,15 @@ def _without_what_is_decided(
     after: Scale, before: Scale, kept: dict[str, Scale], decided: dict[str, Any]
 ) -> Scale | None:
     """Drop conditions that always hold, and give None where one never does any more."""
-    condition = {}
+    condition: dict[str, tuple[Any, ...]] = {}
     for other, wanted in before.condition.items():
         if other not in kept:
             return None
         if other in decided:
             if decided[other] not in wanted:
                 return None
+            for higher, values in kept[other].condition.items():  # it may not always exist
+                condition[higher] = tuple(v for v in condition.get(higher, values) if v in values)
             continue
         above = kept[other]
         still = tuple(value for value in wanted if above.contains(value))
@@ -185,8 +184,17 @@ def _without_what_is_decided(
             return None
         everything = isinstance(above, (Choice, Integer)) and len(still) == _n_settings(above)
         if not everything or above.condition:
-            condition[other] = still
+            condition[other] = tuple(v for v in condition.get(other, still) if v in still)
     return replace(after, condition=condition)
+
+
+def _may_exist(name: str, scale: Scale, kept: dict[str, Scale]) -> bool:
+    """Tell whether what is kept leaves anything of a hyper-parameter's conditions."""
+    try:
+        Space({**kept, name: scale})
+    except ValueError:
+        return False
+    return True
 
 
 def _n_settings(scale: Choice | Integer) -> int:

@@ -49,7 +49,11 @@ def importances(study: Study) -> dict[str, float]:
     names = {p.label: name for name, p in parameters(study.space).items()}
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        found = get_param_importances(study.optuna, evaluator=PedAnovaImportanceEvaluator())
+        warnings.filterwarnings("error", "Target and region quantiles", UserWarning)
+        try:
+            found = get_param_importances(study.optuna, evaluator=PedAnovaImportanceEvaluator())
+        except UserWarning:  # nearly all are equal: no tenth of them is the best
+            return {}
     shares = {names[label]: float(share) for label, share in found.items()}
     varied = {k: v for k, v in shares.items() if not isinstance(study.space[k], Fixed)}
     is_told = math.isfinite(sum(varied.values())) and sum(varied.values()) > 0
@@ -88,7 +92,9 @@ def best_of(
     order = np.sort(np.asarray(values, dtype=np.float64))
     order = order if is_maximised else order[::-1]
     below = _below(len(order), n)
-    mean = float(np.diff(below, prepend=0.0) @ order)
+    weights = np.diff(below, prepend=0.0)
+    counts = weights > 0  # 0 times infinity is no number
+    mean = float(weights[counts] @ order[counts])
     return mean, [float(order[np.searchsorted(below, q)]) for q in quantiles]
 
 

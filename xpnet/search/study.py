@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +202,8 @@ def open_storage(where: str | os.PathLike[str]) -> BaseStorage:
         return JournalStorage(JournalFileBackend(text, lock_obj=lock))
     except Exception as error:  # whatever SQLAlchemy and its drivers make of a URL
         reason = " ".join(str(error).split())
-        raise SearchError(f"storage {text!r:.200} cannot be opened: {reason:.300}") from error
+        shown, reason = (re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", one) for one in (text, reason))
+        raise SearchError(f"storage {shown!r:.200} cannot be opened: {reason:.300}") from error
 
 
 def open_study(
@@ -254,6 +256,8 @@ def open_study(
 def own_settings(recipe: Recipe) -> dict[str, Any] | None:
     """Give the settings that a recipe itself has in its space; None where it lies outside.
 
+    What the space fixes is as it says, and the rest what the recipe then has.
+
     Parameters
     ----------
     recipe : Recipe
@@ -267,8 +271,11 @@ def own_settings(recipe: Recipe) -> dict[str, Any] | None:
         if isinstance(scale, Choice):
             same = [s for s in scale.settings if _says(plain, name, scale.value(s))]
             found = same[0] if same else None
+        elif isinstance(scale, Fixed):
+            found = scale.constant
+            plain = plain.changed({name: found})
         else:
-            found = scale.constant if isinstance(scale, Fixed) else _at(plain.values, name)
+            found = _at(plain.values, name)
         if found is None or not scale.contains(found):
             return None
         settings[name] = found
@@ -321,7 +328,8 @@ def _begin(
         study = optuna.create_study(
             storage=storage, study_name=name, direction=direction, load_if_exists=True
         )
-    if len(study.get_trials(deepcopy=False)) and _ATTRIBUTE not in study.user_attrs:
+    is_ours = study.directions == [direction] and not study.get_trials(deepcopy=False)
+    if _ATTRIBUTE not in study.user_attrs and not is_ours:
         raise SearchError(f"the study {name!r} was not made by xpnet")
     if _ATTRIBUTE not in study.user_attrs:
         own = {

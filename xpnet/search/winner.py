@@ -10,7 +10,8 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from xpnet.data import Dataset
-from xpnet.nn import Constant, Schedule
+from xpnet.nn import Schedule
+from xpnet.nn.schedules import NoDecay
 from xpnet.recipe import Recipe, Result
 from xpnet.search.study import SearchError, Study
 from xpnet.training import Report
@@ -93,7 +94,7 @@ def plan(study: Study, trial: FrozenTrial, data_dir: str | os.PathLike[str] | No
         ended = "best_epoch" if stopping["restore_best"] else "epochs"
         last_epoch = int(trial.user_attrs[ended])
         merged = merged.changed({"early_stopping": {}})
-        if isinstance(schedule, Constant):
+        if isinstance(schedule, NoDecay):
             merged = merged.changed({"training.epochs": last_epoch})
         else:
             notes.append(f"{last_epoch} of the epochs, which was the trial's best")
