@@ -6,7 +6,7 @@ import numpy as np
 from optuna.trial import TrialState, create_trial
 
 from xpnet.recipe import parse_recipe
-from xpnet.search.distributions import parameters
+from xpnet.search.parameters import parameters
 from xpnet.search.study import open_storage, open_study
 
 RECIPE = """
