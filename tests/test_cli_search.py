@@ -445,7 +445,7 @@ def test_where_no_trial_has_ended_there_is_none_either(run):
         (["--lease", "-3"], "argument --lease: must be a number greater than 0, got '-3'"),
         (["--sampler-seed", "-1"], "argument --sampler-seed: must be an integer of at least 0"),
         (["--replay", "x"], "argument --replay: must be an integer of at least 0, got 'x'"),
-        (["--replay", "0"], "the study 'small-random' has no trials"),
+        (["--replay", "0"], "there is no study 'small-random' in "),
         (["--sampler", "sobol"], "sampler must be one of random, grid, quasi-random, tpe, got"),
         (["--sampler", ""], "sampler must be one of random, grid, quasi-random, tpe, got ''"),
         (["--pruner", "asha"], "pruner must be one of none, median, halving, hyperband, got"),
@@ -470,7 +470,7 @@ def test_where_no_trial_has_ended_there_is_none_either(run):
             "refining takes 10 complete trials at least, the study 'small-random' has 0",
         ),
         (["--no-such"], "unrecognized arguments: --no-such; see train.py search --help"),
-        ([], "the study 'small-random' has no trials yet: --trials or --minutes must be given"),
+        ([], "yet: --trials or --minutes begin it"),
     ],
 )
 def test_wrong_input_is_said_in_a_line(run, arguments, said):

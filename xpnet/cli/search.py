@@ -183,7 +183,7 @@ def _work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
     recipe.check_validation(dataset)  # a study is begun with what can be run
     study = _open(options, recipe)
     if options.refine:
-        study = _refine(study, options)
+        study = _refine(study)
     folder = Path(options.out or _FOLDER / study.name)
     is_whole = True
     asks_for_more = options.trials is not None or options.minutes is not None
@@ -226,10 +226,16 @@ def _check_writable(folder: Path) -> None:
 
 
 def _open(options: argparse.Namespace, recipe: Recipe) -> Study:
-    from xpnet.search.study import open_storage, open_study, own_settings
+    from xpnet.search.study import open_storage, open_study, own_settings, studies
 
-    storage = open_storage(options.storage or _FOLDER / f"{recipe.name}.journal")
+    place = options.storage or _FOLDER / f"{recipe.name}.journal"
+    storage = open_storage(place)
     name = options.study or f"{recipe.name}-{options.sampler or 'random'}"
+    begins = options.trials is not None or options.minutes is not None or options.sampler == "grid"
+    is_of_another = options.refine or options.replay is not None
+    if name not in studies(storage) and (is_of_another or not begins):
+        how = "" if is_of_another else ": --trials or --minutes begin it"
+        raise UsageError(f"there is no study {name!r} in {place} yet{how}")
     first = None if options.sampler == "grid" else own_settings(recipe)
     return open_study(
         storage,
@@ -244,7 +250,7 @@ def _open(options: argparse.Namespace, recipe: Recipe) -> Study:
     )
 
 
-def _refine(study: Study, options: argparse.Namespace) -> Study:
+def _refine(study: Study) -> Study:
     """Open the study that refines another, or begin it; say how it is narrower."""
     from xpnet.search.refinement import refine
     from xpnet.search.study import open_study, studies
@@ -260,7 +266,6 @@ def _refine(study: Study, options: argparse.Namespace) -> Study:
     )
     print_lines([f"{name}: around the best of {len(study.complete())} trials"])
     _print_narrowings(narrowings)
-    del options
     return refined
 
 
@@ -489,12 +494,11 @@ def _crown(study: Study, folder: Path, options: argparse.Namespace) -> int:
     except OSError as error:
         raise UsageError(f"--out: cannot write {place}: {error.strerror or error}") from error
     planned = plan(study, best, options.data_dir)
-    recipe = planned.recipe
-    title = f"trial {best.number} on training and validation samples"
-    title = "; ".join([f"trial {best.number}", *planned.notes]) if planned.notes else title
+    notes = planned.notes or ["on training and validation samples"]
+    title = f"trial {best.number}, trained again: {'; '.join(notes)}"
     with Interruption() as interruption:
         try:
-            result, problem = _train(planned, title, recipe, options)
+            result, problem = _train(planned, title, options)
         except DivergenceError as error:
             raise FailedError(f"trial {best.number}, trained again: {error}") from error
         if interruption.is_requested():
@@ -547,11 +551,11 @@ def _flat(tables: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]
 
 
 def _train(
-    planned: Plan, title: str, recipe: Recipe, options: argparse.Namespace
+    planned: Plan, title: str, options: argparse.Namespace
 ) -> tuple[Result, OutputError | None]:
     if options.quiet:
         return planned.run(options.device), None
-    epochs = planned.last_epoch or recipe.values["training"]["epochs"]
+    epochs = planned.last_epoch or planned.recipe.values["training"]["epochs"]
     with Progress(title, epochs) as progress:
         result = planned.run(options.device, on_report=progress)
     return result, progress.problem
