@@ -123,6 +123,8 @@ def run_trials(
     run = _Run(study, n_trials, minutes, lease)
     with Interruption() as interruption, quiet():
         try:
+            if run.is_done():
+                return True
             run.start(n_workers, device, data_dir)
             while not interruption.is_requested():
                 if not run.advance():
@@ -205,13 +207,13 @@ class _Run:
                 break
             self._hand_out(worker, trial)
         is_at_work = any(worker.trial is not None for worker in self.workers)
-        if not is_at_work and (is_over or self._is_done()):
+        if not is_at_work and (is_over or self.is_done()):
             return False
         self._listen()
         self.leases.renew()
         return True
 
-    def _is_done(self) -> bool:
+    def is_done(self) -> bool:
         """Tell whether all trials, others' too, have come to an end."""
         if self.n_trials is None:
             return False
