@@ -671,12 +671,24 @@ def test_a_winner_under_numbers(run):
 
 def test_pictures_are_written_and_their_lack_is_said(run, monkeypatch):
     filled()
-    pictures = {f"{name}.png": b"PNG" for name in ("importances", "slices", "parallel", "best")}
+    names = ("importances", "slices", "parallel", "best")
+    pictures = {f"{name}.png": lambda: b"PNG" for name in names}
     monkeypatch.setattr(search, "_pictures", lambda study: pictures)
     done = run(*SEARCH, "--no-winner")
     folder = Path("runs/search/small-random")
     assert {path.name for path in folder.iterdir()} == FILES | set(pictures)
     assert done.out.endswith(f"  wrote {folder}: {', '.join([*sorted_files(), *pictures])}\n")
+
+    def fail():
+        raise ArithmeticError("no room")
+
+    monkeypatch.setattr(search, "_pictures", lambda study: {**pictures, "slices.png": fail})
+    done = run(*SEARCH, "--no-winner", "--out", "one less")
+    assert done.status == 0
+    assert done.errors == "train.py search: no slices.png: ArithmeticError('no room')\n"
+    assert {path.name for path in Path("one less").iterdir()} == (
+        FILES | set(pictures) - {"slices.png"}
+    )
     monkeypatch.setattr(search, "plotting_problem", lambda: "matplotlib is not there")
     done = run(*SEARCH, "--no-winner", "--out", "other")
     assert done.status == 0

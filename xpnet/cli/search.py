@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import functools
 import io
 import json
 import math
@@ -385,7 +386,11 @@ def _report(study: Study, folder: Path, options: argparse.Namespace) -> None:
         files["best.toml"] = study.recipe_of(ranked[0]).to_toml().encode()
     problem = plotting_problem()
     if problem is None:
-        files |= _pictures(study)
+        for name, draw in _pictures(study).items():
+            try:
+                files[name] = draw()
+            except Exception as error:  # whatever it is, it is not worth the search
+                say(options.prog, f"no {name}: {error!r}")
     else:
         say(options.prog, f"no pictures: {problem}")
     try:
@@ -442,8 +447,8 @@ def _csv(found: Mapping[str, Any], names: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _pictures(study: Study) -> dict[str, bytes]:
-    """Draw the study; its curve beside those of others on the same data, a grid's for instance."""
+def _pictures(study: Study) -> dict[str, Callable[[], bytes]]:
+    """Give what there is to be drawn; the curve beside those of other studies on the same data."""
     from xpnet.search.pictures import draw_best, draw_importances, draw_parallel, draw_slices
     from xpnet.search.study import SearchError, open_study, studies
 
@@ -457,10 +462,11 @@ def _pictures(study: Study) -> dict[str, bytes]:
         if same and other.optuna.user_attrs.get("data") == study.optuna.user_attrs.get("data"):
             curves[name] = _values(other)
     return {
-        "importances.png": draw_importances(study),
-        "slices.png": draw_slices(study),
-        "parallel.png": draw_parallel(study),
-        "best.png": draw_best(
+        "importances.png": functools.partial(draw_importances, study),
+        "slices.png": functools.partial(draw_slices, study),
+        "parallel.png": functools.partial(draw_parallel, study),
+        "best.png": functools.partial(
+            draw_best,
             {name: values for name, values in curves.items() if values},
             is_maximised=study.is_maximised,
             objective=study.settings.objective,

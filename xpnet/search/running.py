@@ -425,9 +425,9 @@ def replay(
     then = trial.user_attrs.get("worker")
     if trial.value is None or then is None:
         raise SearchError(f"trial {number} has no result: it is {trial.state.name.lower()}")
-    n_reports = None
+    last_epoch = None
     if trial.state == TrialState.PRUNED:
-        n_reports = len(trial.intermediate_values)
+        last_epoch = int(trial.user_attrs["epochs"])
     worker = Worker(study.recipe, device or then["device"], then["threads"], data_dir)
     try:
         kind, facts = _receive(worker)
@@ -435,13 +435,13 @@ def replay(
             raise SearchError(f"the trial cannot be run: {facts}")
         study.check_data(facts.pop("data"))
         values = study.space.resolve(study.settings_of(trial))
-        _send(worker, Task(values, study.settings.objective, n_reports=n_reports))
+        _send(worker, Task(values, study.settings.objective, last_epoch=last_epoch))
         _, outcome = _receive(worker)
     finally:
         worker.end()
     if outcome["state"] == "failed":
         raise SearchError(f"trial {number} failed: {outcome['reason']}")
-    found = outcome["value"] if n_reports is None else outcome["last_report"]
+    found = outcome["value"] if last_epoch is None else outcome["last_report"]
     return Replay(number, trial.value, found, study.recipe_of(trial), then, facts)
 
 

@@ -46,14 +46,14 @@ class Task:
         See :class:`.study.Settings`.
     asks : bool
         Whether each report is sent, and answered with whether to stop.
-    n_reports : int or None
-        Stop after so many.
+    last_epoch : int or None
+        Stop after the report of this one, counted from 1.
     """
 
     values: dict[str, Any]
     objective: str
     asks: bool = False
-    n_reports: int | None = None
+    last_epoch: int | None = None
 
 
 class Worker:
@@ -236,16 +236,15 @@ def _outcome(
     goes into the trial's attributes.
     """
     has_classes = Loss.resolve(recipe.values["loss"]).has_classes
-    n_reports, was_stopped = 0, False
+    was_stopped = False
 
     def on_report(report: Report) -> bool:
-        nonlocal n_reports, was_stopped
-        n_reports += 1
+        nonlocal was_stopped
         if task.asks:
             value = getattr(report, task.objective)
             connection.send(("report", report.epoch + 1, value))
             was_stopped = connection.recv()
-        return was_stopped or n_reports == task.n_reports
+        return was_stopped or report.epoch + 1 == task.last_epoch
 
     try:
         found = recipe.changed(task.values).validate(dataset, device, on_report=on_report)
@@ -280,4 +279,4 @@ def _diverged(objective: str, why: str, *, has_classes: bool) -> dict[str, Any]:
     worst = math.inf
     if objective == "validation_accuracy":
         worst = 0.0 if has_classes else -math.inf
-    return {"state": "complete", "value": worst, "diverged": why}
+    return {"state": "complete", "value": worst, "last_report": worst, "diverged": why}
