@@ -7,7 +7,7 @@ BENCH_FLAGS ?=
 EXPERIMENTS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help train test test-cpu test-emulated test-estimators check lint fix docs bench bench-short experiments gpu
+.PHONY: help train test test-cpu test-emulated test-apart check lint fix docs bench bench-short experiments gpu
 
 help:
 	@echo "make train   train the three classifiers on handwritten digits"
@@ -23,10 +23,10 @@ help:
 train: $(VENV)/.train
 	$(BIN)/python train.py
 
-test: test-cpu test-emulated test-estimators
+test: test-cpu test-emulated test-apart
 
-# The estimators' tests on the CPU are a run of their own: two at once then end at about one time.
-APART = tests/estimators tests/test_export.py
+# Some tests on the CPU are a run of their own: two at once then end at about one time.
+APART = tests/estimators tests/test_export.py tests/search tests/test_cli_search.py
 
 test-cpu: $(VENV)/.test
 	$(BIN)/python -m pytest --device cpu $(APART:%=--ignore=%) $(PYTEST_FLAGS)
@@ -34,7 +34,7 @@ test-cpu: $(VENV)/.test
 test-emulated: $(VENV)/.test
 	$(BIN)/python -m pytest --device emulated $(PYTEST_FLAGS)
 
-test-estimators: $(VENV)/.test
+test-apart: $(VENV)/.test
 	$(BIN)/python -m pytest --device cpu $(APART) $(PYTEST_FLAGS)
 
 check: lint test

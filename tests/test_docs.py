@@ -65,7 +65,7 @@ def script(page: Path, data_dir: str) -> str:
                 continue
             code += " --set training.epochs=1"
         if code.startswith(SEARCH):
-            code = re.sub(r"--trials \d+", "--trials 12", code)
+            code = re.sub(r"--trials \d+", "--trials 10", code) + " --set training.epochs=8"
         lines.append(f"subprocess.run({code!r}, shell=True, check=True)")
     return "\n".join(lines)
 

@@ -73,7 +73,7 @@ def test_trials_are_where_their_numbers_say_and_replay_to_the_bit(tmp_path):
 
 def test_killed_workers_lose_nothing(tmp_path):
     """With every other trial that comes to its end a worker dies, wherever it may be."""
-    found = study(tmp_path, of=recipe("training.epochs=10"))
+    found = study(tmp_path, of=recipe("training.epochs=5"))
     rng, killed, n_then = random.Random(0), [], 0
 
     def kill(state):
@@ -84,10 +84,10 @@ def test_killed_workers_lose_nothing(tmp_path):
             killed.append(rng.choice(ready))
             os.kill(killed[-1], signal.SIGKILL)
 
-    assert run_trials(found, n_trials=14, n_workers=2, on_state=kill)
+    assert run_trials(found, n_trials=10, n_workers=2, on_state=kill)
     assert len(killed) >= 3
-    assert states(found) == ["COMPLETE"] * 14
-    assert len(points(found)) == 14
+    assert states(found) == ["COMPLETE"] * 10
+    assert len(points(found)) == 10
     for trial in found.trials():
         expected = design("random", found.space, 0, trial.number)
         assert found.settings_of(trial) == pytest.approx(expected, rel=1e-12)
@@ -202,7 +202,7 @@ def test_all_trials_failing_ends_the_search(tmp_path, monkeypatch):
 def test_time_is_up(tmp_path):
     found = study(tmp_path)
     began = time.monotonic()
-    assert run_trials(found, minutes=0.1, n_workers=1)
+    assert run_trials(found, minutes=0.06, n_workers=1)
     assert time.monotonic() - began < 60
     assert set(states(found)) == {"COMPLETE"}
     assert run_trials(found, minutes=1e-9, n_workers=1)
