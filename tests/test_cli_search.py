@@ -562,9 +562,9 @@ def test_what_is_asked_for_is_done(run, no_trials):
         "n_workers": 3,
         "device": "cpu",
         "data_dir": "somewhere",
-        "lease": 7.0,
         "on_state": None,
     }
+    assert opened().settings.lease == 7.0
 
 
 @pytest.mark.parametrize("package", ["optuna", "sqlalchemy"])

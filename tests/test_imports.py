@@ -55,8 +55,9 @@ THIRD_PARTY = {  # everything else: numpy alone
     "cli.search": {"optuna"},
     **{
         f"search.{name}": {"optuna"}
-        for name in ("leases", "parameters", "pictures", "results", "running", "study", "winner")
+        for name in ("leases", "parameters", "pictures", "results", "running", "winner")
     },
+    "search.study": {"optuna", "sqlalchemy"},
     "search.distributions": {"scipy"},
     "search.sampling": {"optuna", "scipy"},
     **{

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import numbers
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -158,8 +159,8 @@ _LARGEST = 2**53  # of the integers that are floats, each of them
 
 
 def _check_number(word: str, name: str, value: Any, *, whole: bool) -> Any:
-    kinds = int if whole else (int, float)
-    is_number = isinstance(value, kinds) and not isinstance(value, bool)
+    kind = numbers.Integral if whole else numbers.Real  # NumPy's are, too
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
     if not is_number or not abs(value) <= sys.float_info.max:
         noun = "an integer" if whole else "a finite number"
         raise ValueError(f"{word}: {name} must be {noun}, got {value!r:.200}")

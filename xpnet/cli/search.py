@@ -44,7 +44,7 @@ DESCRIPTION = (
     "Search for hyper-parameters by a recipe's table [search]: trials in several processes, which "
     "can be interrupted and gone on with, then the best ones, what matters most, and the winner "
     "trained on training and validation samples and tested once. Without --trials and --minutes: "
-    "what has been found so far."
+    "what has been found so far; of a grid, the rest of it."
 )
 _FOLDER = Path("runs") / "search"
 _SHOWN = 10  # trials in the table
@@ -109,9 +109,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--lease",
         type=_positive,
-        default=30.0,
         metavar="SECONDS",
-        help="another process's trial is taken up after so long without a sign of life; 30 by "
+        help="another process's trial is taken up after so long without a sign of life; 60 by "
         "default",
     )
     where.add_argument(
@@ -177,6 +176,10 @@ def _work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
     recipe = load_recipe(options.recipe, changes=options.set)
     _ = recipe.space
     if options.replay is not None:
+        others = ("trials", "minutes", "refine")
+        besides = [f"--{name}" for name in others if getattr(options, name)]
+        if besides:
+            raise UsageError(f"--replay runs one trial again, and nothing else: {besides[0]}")
         return _replay(_open(options, recipe), options)
     require("saving a run", "safetensors", "tomli_w")
     with contextlib.nullcontext() if options.quiet else announced_downloads():
@@ -184,7 +187,10 @@ def _work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
     recipe.check_validation(dataset)  # a study is begun with what can be run
     study = _open(options, recipe)
     if options.refine:
-        study = _refine(study)
+        refined = _refine(study, begins=options.trials is not None or options.minutes is not None)
+        if refined is None:
+            return DONE
+        study = refined
     folder = Path(options.out or _FOLDER / study.name)
     is_whole = True
     asks_for_more = options.trials is not None or options.minutes is not None
@@ -199,7 +205,6 @@ def _work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
                 n_workers=options.workers,
                 device=options.device,
                 data_dir=options.data_dir,
-                lease=options.lease,
                 on_state=on_state,
             )
     if not is_whole and not study.trials():
@@ -227,32 +232,47 @@ def _check_writable(folder: Path) -> None:
 
 
 def _open(options: argparse.Namespace, recipe: Recipe) -> Study:
-    from xpnet.search.study import open_storage, open_study, own_settings, studies
+    from xpnet.search.study import (
+        Settings,
+        masked,
+        open_storage,
+        open_study,
+        own_settings,
+        studies,
+    )
 
-    place = options.storage or _FOLDER / f"{recipe.name}.journal"
-    storage = open_storage(place)
+    settings = {
+        "sampler": options.sampler,
+        "pruner": options.pruner,
+        "objective": options.objective,
+        "seed": options.sampler_seed,
+        "lease": options.lease,
+    }
+    Settings(**{key: value for key, value in settings.items() if value is not None})
+    place = str(options.storage or _FOLDER / f"{recipe.name}.journal")
     name = options.study or f"{recipe.name}-{options.sampler or 'random'}"
     begins = options.trials is not None or options.minutes is not None or options.sampler == "grid"
     is_of_another = options.refine or options.replay is not None
-    if name not in studies(storage) and (is_of_another or not begins):
-        how = "" if is_of_another else ": --trials or --minutes begin it"
-        raise UsageError(f"there is no study {name!r} in {place} yet{how}")
+    how = "" if is_of_another else ": --trials or --minutes begin it"
+    missing = UsageError(f"there is no study {name!r} in {masked(place)} yet{how}")
+    may_begin = begins and not is_of_another
+    if not may_begin and "://" not in place and not Path(place).exists():
+        raise missing
+    storage = open_storage(place)
+    is_there = name in studies(storage)
+    if not is_there and not may_begin:
+        raise missing
+    if options.replay is not None:
+        return open_study(storage, name)  # which says itself what its recipe was
     first = None if options.sampler == "grid" else own_settings(recipe)
-    return open_study(
-        storage,
-        name,
-        recipe,
-        first=first,
-        origin="" if first is None else "recipe",
-        sampler=options.sampler,
-        pruner=options.pruner,
-        objective=options.objective,
-        seed=options.sampler_seed,
-    )
+    if first is None and options.sampler != "grid" and not is_there:
+        print_lines(["the recipe's own settings lie outside its [search], and are no trial"])
+    origin = "" if first is None else "recipe"
+    return open_study(storage, name, recipe, first=first, origin=origin, **settings)
 
 
-def _refine(study: Study) -> Study:
-    """Open the study that refines another, or begin it; say how it is narrower."""
+def _refine(study: Study, *, begins: bool) -> Study | None:
+    """Open the study that refines another, or begin it if told so; say how it is narrower."""
     from xpnet.search.refinement import refine
     from xpnet.search.study import open_study, studies
 
@@ -261,13 +281,16 @@ def _refine(study: Study) -> Study:
         print_lines([f"{name} is there: going on with it"])
         return open_study(study.storage, name)
     recipe, best, narrowings = refine(study)
-    settings = vars(study.settings)
-    refined = open_study(
-        study.storage, name, recipe, first=best, origin=study.name, refines=study.name, **settings
-    )
     print_lines([f"{name}: around the best of {len(study.complete())} trials"])
     _print_narrowings(narrowings)
-    return refined
+    if not begins:
+        print_lines(["", "--trials or --minutes search there"])
+        return None
+    # Another seed: the same points, brought together, would tell what is known.
+    settings = {**vars(study.settings), "seed": study.settings.seed + 1}
+    return open_study(
+        study.storage, name, recipe, first=best, origin=study.name, refines=study.name, **settings
+    )
 
 
 def _print_narrowings(narrowings: Sequence[Narrowing]) -> None:
@@ -374,7 +397,7 @@ def _report(study: Study, folder: Path, options: argparse.Namespace) -> None:
     ]
     if rows:
         least = sorted(columns, key=lambda name: shares.get(name, 0.0))
-        header = ("trial", study.settings.objective, *(names[name] for name in columns))
+        header = ("trial", study.objective, *(names[name] for name in columns))
         print_table(header, rows, optional=[names[name] for name in least])
     print_lines(["", *_sentences(study, ranked, shares, names)])
     found = summary(study)
@@ -415,7 +438,7 @@ def _sentences(
     counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
     diverged = sum("diverged" in trial.user_attrs for trial in trials)
     yield (
-        f"{len(trials)} trials: {', '.join(counts)}"
+        f"{len(trials)} trial{'' if len(trials) == 1 else 's'}: {', '.join(counts)}"
         + (f", {diverged} of them diverged" if diverged else "")
     )
     if study.origin and trials and trials[0].values:
@@ -424,7 +447,7 @@ def _sentences(
             if study.origin == "recipe"
             else (f"the best of {study.origin}")
         )
-        yield f"* {whose}: {study.settings.objective} {trials[0].values[0]:.4f}"
+        yield f"* {whose}: {study.objective} {trials[0].values[0]:.4f}"
     reasons = [t.user_attrs["reason"] for t in trials if "reason" in t.user_attrs]
     if reasons:
         yield f"the last one that failed: {reasons[-1]}"
@@ -469,7 +492,7 @@ def _pictures(study: Study) -> dict[str, Callable[[], bytes]]:
             draw_best,
             {name: values for name, values in curves.items() if values},
             is_maximised=study.is_maximised,
-            objective=study.settings.objective,
+            objective=study.objective,
             title=study.recipe.name,
             so_far=_values(study),
         ),
@@ -477,9 +500,12 @@ def _pictures(study: Study) -> dict[str, Callable[[], bytes]]:
 
 
 def _values(study: Study) -> list[float]:
-    """Give the results of what the sampler chose, in the order of the trials."""
+    """Give the results of what the sampler chose, in the order of the trials.
+
+    A trial that was cut short counts with what it had come to: it is one of n, too.
+    """
     first = 1 if study.first is not None else 0
-    return [trial.values[0] for trial in study.complete() if trial.number >= first]
+    return [t.values[0] for t in study.trials()[first:] if t.values is not None]
 
 
 def _crown(study: Study, folder: Path, options: argparse.Namespace) -> int:
@@ -487,14 +513,11 @@ def _crown(study: Study, folder: Path, options: argparse.Namespace) -> int:
     from xpnet.search.winner import plan
 
     best = study.ranked()[0]
+    if "diverged" in best.user_attrs:
+        raise FailedError(f"all trials have diverged: {best.user_attrs['diverged']}")
     place = folder / f"trial-{best.number}"
     if (place / "history.json").exists():
-        _see_that_it_is(study.recipe_of(best), place)
-        found = json.loads((place / "history.json").read_text(encoding="utf-8"))
-        score = next(key for key in found if key.startswith("test_") and key != "test_cost")
-        value = "not finite" if found[score] is None else f"{found[score]:.4f}"
-        print_lines([f"trial {best.number} was trained and tested before: {score} {value}"])
-        return DONE
+        return _tell_again(study, best, place)
     try:
         check_folder(place)
     except OSError as error:
@@ -511,6 +534,8 @@ def _crown(study: Study, folder: Path, options: argparse.Namespace) -> int:
             raise KeyboardInterrupt("interrupted; the same command trains the best one again")
         try:
             result.save(place, on_problem=lambda line: say(options.prog, line))
+        except FileExistsError:  # another command has done the same
+            return _tell_again(study, best, place)
         except OSError as error:
             raise UsageError(f"--out: cannot write {place}: {error.strerror or error}") from error
     if problem is not None:  # now that there is nothing to lose
@@ -525,6 +550,16 @@ def _crown(study: Study, folder: Path, options: argparse.Namespace) -> int:
             "that no choice was made by",
         ]
     )
+    return DONE
+
+
+def _tell_again(study: Study, best: FrozenTrial, place: Path) -> int:
+    """Say what the test of a network has given that is there."""
+    _see_that_it_is(study.recipe_of(best), place)
+    found = json.loads((place / "history.json").read_text(encoding="utf-8"))
+    score = next(key for key in found if key.startswith("test_") and key != "test_cost")
+    value = "not finite" if found[score] is None else f"{found[score]:.4f}"
+    print_lines([f"trial {best.number} was trained and tested before: {score} {value}"])
     return DONE
 
 
@@ -573,7 +608,7 @@ def _replay(study: Study, options: argparse.Namespace) -> int:
 
     found = replay(study, options.replay, device=options.device, data_dir=options.data_dir)
     settings = study.space.resolve(study.settings_of(study.trials()[found.number]))
-    objective = study.settings.objective
+    objective = study.objective
     print_lines(
         [
             *(f"{name} = {json.dumps(value)}" for name, value in settings.items()),

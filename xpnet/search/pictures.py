@@ -424,7 +424,7 @@ def _sentence(title: str, line: str) -> Any:
 def _objective(study: Study) -> str:
     """Name what a study's trials are told apart by."""
     score = Loss.resolve(study.recipe.values["loss"]).score_name
-    return study.settings.objective.replace("_", " ").replace("accuracy", score)
+    return study.objective.replace("_", " ").replace("accuracy", score)
 
 
 def _counts(study: Study) -> str:

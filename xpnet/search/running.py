@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import multiprocessing.connection
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from xpnet.nn.base import check_count
@@ -18,7 +19,7 @@ from xpnet.recipe import Recipe
 from xpnet.search.leases import MOST_ATTEMPTS, Leases, n_lost
 from xpnet.search.parameters import parameters, suggest
 from xpnet.search.sampling import design, grid_of, make_pruner, make_sampler
-from xpnet.search.study import FINISHED, SearchError, Study, quiet
+from xpnet.search.study import FINISHED, SearchError, Study, masked, quiet
 from xpnet.search.worker import Task, Worker, devices_of, threads_for
 from xpnet.training import Interruption
 
@@ -63,7 +64,6 @@ def run_trials(
     n_workers: int | None = None,
     device: str | None = None,
     data_dir: str | os.PathLike[str] | None = None,
-    lease: float = 30.0,
     on_state: Callable[[State], object] | None = None,
 ) -> bool:
     """Run trials in processes of their own until there are enough.
@@ -87,11 +87,8 @@ def run_trials(
         See :meth:`Recipe.build`; ``"cuda"`` gives workers the GPUs one after another.
     data_dir : path, optional
         See :meth:`Recipe.load_data`.
-    lease : float
-        Seconds without a sign of life after which another process's trial is taken up. The same
-        for all that share a study.
     on_state : callable, optional
-        Called with a :class:`State` about twice a second.
+        Called with a :class:`State`, no more than twice a second, and in the end.
 
     Returns
     -------
@@ -101,8 +98,8 @@ def run_trials(
     Raises
     ------
     SearchError
-        If an argument is wrong, the data are not those of the study, workers cannot begin, or each
-        trial so far has failed.
+        If an argument is wrong, the data are not those of the study, workers cannot begin, each
+        trial so far has failed, or the storage cannot be used any more.
 
     Notes
     -----
@@ -114,39 +111,49 @@ def run_trials(
         n_trials = check_count("n_trials", n_trials)
     if minutes is not None and not (isinstance(minutes, (int, float)) and 0 < minutes < math.inf):
         raise SearchError(f"minutes must be a number greater than 0, got {minutes!r}")
-    if not (isinstance(lease, (int, float)) and 0 < lease < math.inf):
-        raise SearchError(f"lease must be a number of seconds greater than 0, got {lease!r}")
     if n_trials is None and minutes is None and study.settings.sampler != "grid":
         raise SearchError("n_trials or minutes must be given: without, there is no end")
     if n_workers is not None:
         n_workers = check_count("n_workers", n_workers)
-    run = _Run(study, n_trials, minutes, lease)
+    run = _Run(study, n_trials, minutes)
     with Interruption() as interruption, quiet():
         try:
-            if run.is_done():
-                return True
-            run.start(n_workers, device, data_dir)
-            while not interruption.is_requested():
-                if not run.advance():
-                    return True
-                if on_state is not None:
-                    on_state(run.state())
-            return False
+            with _storage_errors():
+                is_over = run.is_done()
+            if not is_over:
+                run.start(n_workers, device, data_dir)
+            while not is_over and not interruption.is_requested():
+                with _storage_errors():
+                    is_over = not run.advance()
+                    state = run.state() if run.is_time_to_report() else None
+                if state is not None and on_state is not None:
+                    on_state(state)
         finally:
             run.end()
-            if on_state is not None:
-                on_state(run.state())
+        if on_state is not None:
+            with _storage_errors():
+                state = run.state()
+            on_state(state)
+        return not interruption.is_requested()
+
+
+@contextlib.contextmanager
+def _storage_errors() -> Iterator[None]:
+    """Say in one line what a database, or a disk, has against it."""
+    try:
+        yield
+    except (StorageInternalError, OSError) as error:
+        reason = masked(" ".join(str(error.__cause__ or error).split()))
+        raise SearchError(f"the storage cannot be used any more: {reason:.300}") from error
 
 
 class _Run:
     """One process's part in a study: its workers, and what they are at."""
 
-    def __init__(
-        self, study: Study, n_trials: int | None, minutes: float | None, lease: float
-    ) -> None:
+    def __init__(self, study: Study, n_trials: int | None, minutes: float | None) -> None:
         self.study = study
-        self.leases = Leases(study.storage, lease)
-        self.began = time.monotonic()
+        self.leases = Leases(study.storage, study.settings.lease)
+        self.began = self._reported = time.monotonic()
         self.most_seconds = math.inf if minutes is None else 60 * minutes
         self.n_trials = n_trials
         self._grid: list[dict[str, Any]] | None = None
@@ -179,13 +186,22 @@ class _Run:
         """End the workers, and give back what they are at."""
         for worker in self.workers:
             worker.end()
-        for trial_id in self.leases.held:
-            self.leases.give_back(trial_id)
+        # What cannot be given back is taken up when the lease has run out.
+        with contextlib.suppress(StorageInternalError, OSError):
+            for trial_id in self.leases.held:
+                self.leases.give_back(trial_id)
+
+    def is_time_to_report(self) -> bool:
+        """Tell whether the last report was a moment ago."""
+        is_time = time.monotonic() - self._reported >= _TICK
+        if is_time:
+            self._reported = time.monotonic()
+        return is_time
 
     def state(self) -> State:
         """Say how far the search has come."""
         trials = self.study.trials()
-        ranked = self.study.ranked()
+        ranked = self.study.ranked(trials)
         return State(
             n_finished=sum(trial.state in FINISHED for trial in trials),
             n_running=sum(trial.state == TrialState.RUNNING for trial in trials),
@@ -205,7 +221,11 @@ class _Run:
             trial = self._next()
             if trial is None:
                 break
-            self._hand_out(worker, trial)
+            try:
+                self._hand_out(worker, trial)
+            except UpdateFinishedTrialError:  # whoever had it was only asleep, and was faster
+                worker.trial = None
+                self.leases.finished(trial._trial_id)
         is_at_work = any(worker.trial is not None for worker in self.workers)
         if not is_at_work and (is_over or self.is_done()):
             return False
@@ -259,14 +279,16 @@ class _Run:
             self._set(trial, point)
         study.optuna.sampler = make_sampler(settings.seed, trial.number)
         worker.trial = Trial(study.optuna, trial._trial_id)
+        worker.reported = trial.last_step or 0
         values = study.space.resolve(suggest(study.space, worker.trial))
         asks = settings.pruner != "none"
         _send(worker, Task(values, settings.objective, asks))
 
     def _set(self, trial: FrozenTrial, point: dict[str, Any]) -> None:
-        """Write a point into a trial, but for what another process wrote before it died."""
+        """Write a point into a trial, but for what is there, or was enqueued, already."""
+        known = {**trial.params, **trial.system_attrs.get("fixed_params", {})}
         for name, parameter in parameters(self.study.space).items():
-            if name in point and parameter.label not in trial.params:
+            if name in point and parameter.label not in known:
                 distribution = parameter.distribution
                 said = distribution.to_internal_repr(parameter.to_optuna(point[name]))
                 self.study.storage.set_trial_param(
@@ -288,7 +310,7 @@ class _Run:
             if kind == "ready":
                 self._welcome(worker, said[0])
             elif kind == "report":
-                _send(worker, self._is_hopeless(worker.trial, *said))
+                _send(worker, self._is_hopeless(worker, *said))
             else:
                 trial, worker.trial = worker.trial, None
                 self._finish(trial, {**said[0], "worker": worker.facts})
@@ -298,11 +320,14 @@ class _Run:
         worker.facts = facts | {"pid": worker.process.pid}
         self._n_false_starts = {False: 0, True: 0}
 
-    def _is_hopeless(self, trial: Trial, epoch: int, value: float) -> bool:
+    def _is_hopeless(self, worker: Worker, epoch: int, value: float) -> bool:
+        """Report to the study, and ask its pruner; not where an earlier attempt was further."""
+        if epoch <= worker.reported:
+            return False
         try:
             if not math.isnan(value):
-                trial.report(value, epoch)
-            return trial.should_prune()
+                worker.trial.report(value, epoch)
+            return bool(worker.trial.should_prune())
         except UpdateFinishedTrialError:  # somebody took it for left behind, and was faster
             return True
 
@@ -335,6 +360,9 @@ class _Run:
         """Start a worker anew that has died, and let its trial be taken up."""
         worker.process.join(1.0)  # its end is closed: it has a status of its own, or soon will
         exit_status = worker.end()
+        self.workers.remove(worker)
+        if worker.trial is not None:
+            self.leases.lose(worker.trial._trial_id)
         if worker.facts is None:
             self._n_false_starts[exit_status < 0] += 1
             if self._n_false_starts[False] >= _MOST_STARTS:
@@ -344,9 +372,7 @@ class _Run:
                     f"workers are killed before they have begun, the last one by signal "
                     f"{-exit_status}"
                 )
-        if worker.trial is not None:
-            self.leases.lose(worker.trial._trial_id)
-        self.workers[self.workers.index(worker)] = self._start(worker.device)
+        self.workers.append(self._start(worker.device))
 
 
 def _send(worker: Worker, message: Any) -> None:

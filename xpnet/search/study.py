@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, get_storage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DBAPIError
 
 from xpnet.environment import versions
+from xpnet.nn import Loss
 from xpnet.recipe import Recipe, RecipeError
 from xpnet.search.parameters import settings_of
 from xpnet.search.sampling import PRUNERS, SAMPLERS
@@ -29,6 +33,7 @@ __all__ = [
     "SearchError",
     "Settings",
     "Study",
+    "masked",
     "open_storage",
     "open_study",
     "own_settings",
@@ -38,6 +43,8 @@ __all__ = [
 
 OBJECTIVES = ("validation_accuracy", "validation_cost")
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_TRIES = 10  # of what another process may be in the middle of
+_PAUSE = 0.25  # seconds; more than from a look at a study to its attributes
 _ATTRIBUTE = "xpnet"  # of a study: all that is xpnet's
 
 
@@ -59,6 +66,9 @@ class Settings:
         lowest mean loss.
     seed : int
         Of the points. What trials themselves draw follows from the recipe's seeds.
+    lease : float
+        Seconds without a sign of life after which another process's trial is taken up; at least 2.
+        A journal that is being written to when a process dies is locked for 30.
 
     Raises
     ------
@@ -70,6 +80,7 @@ class Settings:
     pruner: str = "none"
     objective: str = "validation_accuracy"
     seed: int = 0
+    lease: float = 60.0
 
     def __post_init__(self) -> None:
         known = {"sampler": SAMPLERS, "pruner": PRUNERS, "objective": OBJECTIVES}
@@ -78,6 +89,9 @@ class Settings:
                 raise SearchError(f"{name} must be one of {', '.join(words)}, got {came!r}")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise SearchError(f"seed must be an integer of at least 0, got {self.seed!r}")
+        is_number = isinstance(self.lease, (int, float)) and not isinstance(self.lease, bool)
+        if not is_number or not 2 <= self.lease < math.inf:
+            raise SearchError(f"lease must be a number of seconds, 2 at least, got {self.lease!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +138,12 @@ class Study:
         return self.recipe.space
 
     @property
+    def objective(self) -> str:
+        """What trials are told apart by, as it is called: R2 under a loss for numbers."""
+        score = Loss.resolve(self.recipe.values["loss"]).score_name
+        return self.settings.objective.replace("accuracy", score)
+
+    @property
     def is_maximised(self) -> bool:
         """Whether higher is better."""
         return self.optuna.direction == StudyDirection.MAXIMIZE
@@ -136,14 +156,22 @@ class Study:
         """List the trials that came to their end, by number."""
         return [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
 
-    def ranked(self) -> list[FrozenTrial]:
-        """List the trials that came to their end, the best first; of equals the earlier one."""
+    def ranked(self, trials: Sequence[FrozenTrial] | None = None) -> list[FrozenTrial]:
+        """List the trials that came to their end, the best first; of equals the earlier one.
+
+        Parameters
+        ----------
+        trials : sequence of FrozenTrial, optional
+            By default those that there are now.
+        """
+        trials = self.trials() if trials is None else trials
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         sign = -1.0 if self.is_maximised else 1.0
 
         def key(trial: FrozenTrial) -> tuple[float, int]:
             return sign * trial.values[0], trial.number
 
-        return sorted(self.complete(), key=key)
+        return sorted(complete, key=key)
 
     def settings_of(self, trial: FrozenTrial) -> dict[str, Any]:
         """Give a trial's point of the space."""
@@ -195,15 +223,65 @@ def open_storage(where: str | os.PathLike[str]) -> BaseStorage:
         raise SearchError("storage must be a file or a URL, got an empty string")
     try:
         if "://" in text:
-            return get_storage(text)
+            return _open_database(text)
         Path(text).parent.mkdir(parents=True, exist_ok=True)
+        _check_journal(text)
         # Links, which are Optuna's locks and hold on every NFS, take rights on Windows.
         lock = JournalFileOpenLock(text) if os.name == "nt" else None
         return JournalStorage(JournalFileBackend(text, lock_obj=lock))
+    except SearchError:
+        raise
     except Exception as error:  # whatever SQLAlchemy and its drivers make of a URL
-        reason = " ".join(str(error).split())
-        shown, reason = (re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", one) for one in (text, reason))
-        raise SearchError(f"storage {shown!r:.200} cannot be opened: {reason:.300}") from error
+        reason = masked(" ".join(str(error).split()))
+        raise SearchError(
+            f"storage {masked(text)!r:.200} cannot be opened: {reason:.300}"
+        ) from error
+
+
+def masked(text: str) -> str:
+    """Leave out passwords of URLs."""
+    text = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", text)
+    return re.sub(r"(?i)(passw(?:or)?d=)[^&\s]*", r"\1***", text)
+
+
+def _open_database(url: str) -> BaseStorage:
+    """Open a database; where several processes find it empty at once, one makes its tables."""
+    for left in range(_TRIES, -1, -1):
+        try:
+            if url.startswith("sqlite:"):
+                return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+            return get_storage(url)
+        except DBAPIError:
+            if not left:
+                raise
+            time.sleep(0.3)
+    raise AssertionError
+
+
+def _check_journal(path: str) -> None:
+    """Refuse a file that is no journal, or one that ends in the middle of a line.
+
+    Optuna would append to either, and nothing could read it then.
+    """
+    for left in range(_TRIES, -1, -1):
+        try:
+            with Path(path).open("rb") as file:
+                start = file.read(200)
+                file.seek(0, os.SEEK_END)
+                file.seek(max(file.tell() - 1, 0))
+                end = file.read(1)
+        except FileNotFoundError:
+            return
+        if start and not start.startswith(b'{"op_code"'):
+            raise SearchError(f"storage {path!r:.200} is no journal of Optuna's, but another file")
+        if end in (b"", b"\n"):
+            return
+        if left:  # perhaps it is being written
+            time.sleep(0.1)
+    raise SearchError(
+        f"storage {path!r:.200} ends in the middle of a line, as a disk that was full or a machine "
+        "that died may leave it: take the last line away, and the trial that it was of is run again"
+    )
 
 
 def open_study(
@@ -324,6 +402,15 @@ def _begin(
     _ = recipe.space
     is_accuracy = settings.objective == "validation_accuracy"
     direction = StudyDirection.MAXIMIZE if is_accuracy else StudyDirection.MINIMIZE
+    own = {
+        "recipe": recipe.name,
+        "values": recipe.values,
+        "settings": vars(settings),
+        "first": None if first is None else dict(first),
+        "origin": origin,
+        "refines": refines,
+        "versions": versions(),
+    }
     with quiet():
         study = optuna.create_study(
             storage=storage, study_name=name, direction=direction, load_if_exists=True
@@ -332,16 +419,8 @@ def _begin(
     if _ATTRIBUTE not in study.user_attrs and not is_ours:
         raise SearchError(f"the study {name!r} was not made by xpnet")
     if _ATTRIBUTE not in study.user_attrs:
-        own = {
-            "recipe": recipe.name,
-            "values": recipe.values,
-            "settings": vars(settings),
-            "first": None if first is None else dict(first),
-            "origin": origin,
-            "refines": refines,
-            "versions": versions(),
-        }
         study.set_user_attr(_ATTRIBUTE, json.loads(json.dumps(own)))
+        time.sleep(_PAUSE)  # of several that begin it, what the last one has written is what holds
     return study.user_attrs
 
 
@@ -360,8 +439,12 @@ def _read(
                 f"the study {name!r} has {key} {getattr(settings, key)}, got {value}: begin another"
                 " by another name"
             )
+    try:
+        kept = Recipe(own["recipe"], own["values"]).changed({}, search=True)
+    except RecipeError as error:
+        raise SearchError(f"the study {name!r} cannot be read: {error}") from error
     if recipe is not None:
-        said, meant = own["values"], json.loads(json.dumps(recipe.values))
+        said, meant = (json.loads(json.dumps(one.values)) for one in (kept, recipe))
         if own["refines"]:  # the scales are its own
             said, meant = ({k: v for k, v in one.items() if k != "search"} for one in (said, meant))
         differing = _difference(said, meant)
@@ -370,10 +453,6 @@ def _read(
                 f"the study {name!r} was begun with another recipe: {differing}; begin another by "
                 "another name"
             )
-    try:
-        kept = Recipe(own["recipe"], own["values"]).changed({}, search=True)
-    except RecipeError as error:
-        raise SearchError(f"the study {name!r} cannot be read: {error}") from error
     with quiet():
         study = optuna.load_study(study_name=name, storage=storage)
     first = own["first"]

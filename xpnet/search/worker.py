@@ -81,6 +81,8 @@ class Worker:
         As given.
     trial : object
         For whoever started it to keep what it is at; None while it is idle.
+    reported : int
+        Likewise: up to which epoch the trial's reports are known, of earlier attempts.
     """
 
     def __init__(
@@ -101,7 +103,8 @@ class Worker:
         self.device = device
         self.facts: dict[str, Any] | None = None
         self.trial: Any = None
-        with _environment(dict.fromkeys(_THREADS, str(n_threads))):
+        self.reported = 0
+        with _environment(dict.fromkeys(_THREADS, str(n_threads))), _without_ctrl_c():
             self.process.start()
         theirs.close()
 
@@ -119,6 +122,22 @@ class Worker:
         status = self.process.exitcode or 0
         self.process.close()
         return status
+
+
+@contextlib.contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Keep Ctrl-C from a process that is being started, for as long as it lives.
+
+    It is for the one that started it, to which it comes a moment later.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -200,7 +219,7 @@ def _work(
     data_dir: str | os.PathLike[str] | None,
 ) -> None:
     """Be a worker until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be kept away from the start
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         dataset = recipe.load_data(data_dir)
