@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import signal
@@ -353,7 +354,7 @@ def test_refining_a_study_that_is_filled(run, monkeypatch):
     assert "* the best of small-random: validation_accuracy 0.9531" in lines
     refined = opened("small-random.refined")
     assert refined.refines == refined.origin == "small-random"
-    assert refined.settings == found.settings
+    assert refined.settings == dataclasses.replace(found.settings, seed=1), "points of its own"
     assert refined.space[RATE].to_table() != found.space[RATE].to_table()
     assert Path("runs/search/small-random.refined/trials.json").exists()
     assert len(opened().trials()) == before
@@ -414,8 +415,8 @@ def test_where_the_best_has_diverged_there_is_no_winner(run):
     found = begun()
     add(found, BEST, 0.0, diverged="cost is nan")
     done = run(*SEARCH)
-    assert is_one_line_of_status_2(done)
-    assert "trial 0, the best one, has diverged: there is no network" in done.errors
+    assert done.status == 1
+    assert done.errors == "train.py search: all trials have diverged: cost is nan\n"
     assert Path("runs/search/small-random/trials.csv").exists()
 
 
@@ -424,7 +425,7 @@ def test_where_no_trial_has_ended_there_is_none_either(run):
     add(found, BEST, state=TrialState.RUNNING)
     done = run(*SEARCH)
     assert (done.status, done.errors) == (0, "")
-    assert done.out.splitlines()[1] == "1 trials: 1 running"
+    assert done.out.splitlines()[1] == "1 trial: 1 running"
     assert "no trial has come to its end" in done.out
     assert not Path("runs/search/small-random/best.toml").exists()
 
@@ -469,7 +470,7 @@ def test_where_no_trial_has_ended_there_is_none_either(run):
         (["--set", "search.seed=1"], "search.seed must be"),
         (["--storage", ""], "--storage must name one, got an empty string"),
         (["--storage", "nonsense://x"], "storage 'nonsense://x' cannot be opened: "),
-        (["--storage", "small.toml"], "storage 'small.toml' cannot be opened: "),
+        (["--storage", "small.toml"], "storage 'small.toml' is no journal of Optuna's"),
         (["--study", ""], "--study must name one, got an empty string"),
         (["--out", "", "--trials", "1"], "--out must name one, got an empty string"),
         (["--out", "small.toml", "--trials", "1"], "--out: cannot write small.toml: Not a dir"),
@@ -548,7 +549,7 @@ def test_what_is_asked_for_is_done(run, no_trials):
             "--workers",
             3,
             "--lease",
-            7,
+            60,
             "--device",
             "cpu",
         ),
@@ -564,7 +565,27 @@ def test_what_is_asked_for_is_done(run, no_trials):
         "data_dir": "somewhere",
         "on_state": None,
     }
-    assert opened().settings.lease == 7.0
+    assert "lease 60.0, got 61.0" in run(*SEARCH, "--lease", 61).errors
+
+
+def test_refining_says_how_and_begins_nothing_without_an_end(run):
+    filled(40)
+    done = run(*SEARCH, "--refine")
+    assert (done.status, done.errors) == (0, "")
+    assert done.out.splitlines()[-1] == "--trials or --minutes search there"
+    assert studies(opened().storage) == ["small-random"]
+
+
+def test_a_replay_is_from_the_study_alone_and_nothing_else(run, monkeypatch):
+    filled()
+    seen = []
+    monkeypatch.setattr(running, "replay", lambda study, number, **more: seen.append(study))
+    with pytest.raises(AttributeError):  # the stand-in gives no replay to be printed
+        run(*SEARCH, "--replay", 1, "--set", "training.epochs=77")
+    assert seen[0].recipe.values["training"]["epochs"] != 77
+    done = run(*SEARCH, "--replay", 1, "--trials", 9)
+    assert is_one_line_of_status_2(done)
+    assert "--replay runs one trial again, and nothing else: --trials" in done.errors
 
 
 @pytest.mark.parametrize("package", ["optuna", "sqlalchemy"])
@@ -716,7 +737,8 @@ def test_a_study_that_cannot_be_read_is_in_nobodys_way(monkeypatch):
     for name in ("importances", "slices", "parallel"):
         monkeypatch.setattr(f"{pictures}{name}", lambda study: b"")
     monkeypatch.setattr(f"{pictures}best", draw_best)
-    PICTURES(found)
+    for draw in PICTURES(found).values():
+        draw()
     (curves,) = drawn
     assert list(curves) == ["small-random"]
     assert len(curves["small-random"]) == 11, "the recipe's own is nobody's choice"

@@ -69,12 +69,14 @@ def test_a_storage_is_a_database(tmp_path):
         ("a file/study.journal", "storage 'a file/study.journal' cannot be opened: "),
         (".", "storage '.' cannot be opened: "),
         ("no\0name", r"storage 'no\\x00name' cannot be opened: "),
-        ("a file", "storage 'a file' cannot be opened: "),
+        ("a file", "storage 'a file' is no journal of Optuna's, but another file"),
+        ("torn", "storage 'torn' ends in the middle of a line"),
     ],
 )
 def test_what_cannot_be_opened_is_said_in_a_line(tmp_path, monkeypatch, where, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a file").write_text("no\njournal\n", encoding="utf-8")
+    (tmp_path / "torn").write_text('{"op_code": 0}\n{"op_code"', encoding="utf-8")
     with pytest.raises(SearchError, match=said) as error:
         open_storage(where)
     assert is_one_line(error)
