@@ -436,3 +436,12 @@ def test_optuna_says_nothing_and_its_level_stays(tmp_path, capfd):
 def test_a_study_is_not_to_be_changed(tmp_path):
     with pytest.raises(dataclasses.FrozenInstanceError):
         study(tmp_path).origin = "other"
+
+
+def test_a_grid_of_too_many_points_is_refused_before_it_is_laid(tmp_path):
+    text = RECIPE.replace("[4, 64] }", "[4, 4000], points = 4000 }")
+    text = text.replace("[0.5, 0.99] }", "[0.5, 0.99], points = 90 }")
+    storage = open_storage(tmp_path / "study.journal")
+    with pytest.raises(SearchError, match="at most 100,000 points, got "):
+        open_study(storage, "study", recipe(text=text), sampler="grid")
+    assert storage.get_all_studies() == []

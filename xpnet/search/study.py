@@ -43,6 +43,7 @@ __all__ = [
 
 OBJECTIVES = ("validation_accuracy", "validation_cost")
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_MOST_POINTS = 100_000  # of a grid
 _TRIES = 10  # of what another process may be in the middle of
 _PAUSE = 0.25  # seconds; more than from a look at a study to its attributes
 _ATTRIBUTE = "xpnet"  # of a study: all that is xpnet's
@@ -399,7 +400,12 @@ def _begin(
     refines: str,
 ) -> dict[str, Any]:
     """Make a study, unless another process was faster, and give its attributes."""
-    _ = recipe.space
+    n_points = math.prod(len(scale.grid()) for scale in recipe.space.values())
+    if settings.sampler == "grid" and n_points > _MOST_POINTS:
+        raise SearchError(
+            f"the grid must have at most {_MOST_POINTS:,} points, got {n_points:,}: fewer "
+            "hyper-parameters, or points = 2, make it smaller"
+        )
     is_accuracy = settings.objective == "validation_accuracy"
     direction = StudyDirection.MAXIMIZE if is_accuracy else StudyDirection.MINIMIZE
     own = {
