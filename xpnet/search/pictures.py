@@ -471,7 +471,7 @@ def _importances_figure(study: Study) -> Any:
     height = header + len(shares) * pitch + footer
     figure = make_figure(width, height)
     n = sum(math.isfinite(trial.values[0]) for trial in study.complete())
-    line = "what sets the best tenth of the trials apart: look for the first ones first"
+    line = "what sets the best of the trials apart: look for the first ones first"
     write_header(figure, title, f"{line} (PED-ANOVA, from {n:,} trials)")
     labels = [shorten(figure, clean(name), LABEL, 5.0) for name in shares]
     left = max(text_width(figure, label, LABEL) for label in labels) + 0.35

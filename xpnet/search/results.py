@@ -21,6 +21,7 @@ from xpnet.training.history import finite_or_none
 __all__ = ["best_of", "best_so_far", "importances", "matches_at", "summary"]
 
 _FEWEST = 8  # trials that an importance is estimated from
+_BEST = 20  # of them that say where the best are, in a tenth of four or so there is only noise
 
 
 def importances(study: Study) -> dict[str, float]:
@@ -35,7 +36,8 @@ def importances(study: Study) -> dict[str, float]:
     dict of str to float
         Shares, which sum to 1, the largest first: look for the first ones first. Empty where there
         are fewer than eight finite results, or nothing differs. By PED-ANOVA, which compares the
-        distribution of each hyper-parameter among the best tenth of the trials with that among all.
+        distribution of each hyper-parameter among the best trials with that among all: the best
+        tenth of them, but no fewer than twenty, or half.
 
     References
     ----------
@@ -51,8 +53,11 @@ def importances(study: Study) -> dict[str, float]:
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.filterwarnings("error", "Target and region quantiles", UserWarning)
         try:
-            found = get_param_importances(study.optuna, evaluator=PedAnovaImportanceEvaluator())
-        except UserWarning:  # nearly all are equal: no tenth of them is the best
+            evaluator = PedAnovaImportanceEvaluator(
+                target_quantile=min(max(0.1, _BEST / len(values)), 0.5)
+            )
+            found = get_param_importances(study.optuna, evaluator=evaluator)
+        except UserWarning:  # nearly all are equal: none of them are the best
             return {}
     shares = {names[label]: float(share) for label, share in found.items()}
     varied = {k: v for k, v in shares.items() if not isinstance(study.space[k], Fixed)}
