@@ -156,7 +156,7 @@ def test_importance_is_of_what_varies_or_does_not_always_exist():
     training.epochs = { fixed = 1 }
     """
     found = study(table)
-    fill(found, 40, lambda point: len(point) + point.get("optimizer.beta", 0.0))
+    fill(found, 200, lambda point: len(point) + point.get("optimizer.beta", 0.0))
     assert next(iter(importances(found))) == "optimizer.beta", "it tells the best from the good"
     assert set(importances(found)) == {"optimizer", "optimizer.beta"}
     only = study("training.epochs = { fixed = 1 }\nseed = { fixed = 2 }")
