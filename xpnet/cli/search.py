@@ -159,12 +159,17 @@ def _positive(text: str) -> float:
 def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
     """Search, and report; give the exit status."""
     require("searching", "optuna", "sqlalchemy")
+    from optuna.exceptions import StorageInternalError
+
     from xpnet.search.study import SearchError
 
     try:
         return _work(options, ctrl_c)
     except SearchError as error:
         raise UsageError(str(error)) from error
+    except StorageInternalError as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise UsageError(f"the storage cannot be used: {reason:.300}") from error
 
 
 def _work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
@@ -180,20 +185,21 @@ def _work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
         besides = [f"--{name}" for name in others if getattr(options, name)]
         if besides:
             raise UsageError(f"--replay runs one trial again, and nothing else: {besides[0]}")
-        return _replay(_open(options, recipe), options)
+        return _replay(_open(options, recipe, may_begin=False), options)
     require("saving a run", "safetensors", "tomli_w")
     with contextlib.nullcontext() if options.quiet else announced_downloads():
         dataset = recipe.load_data(options.data_dir)  # which workers would each fetch
     recipe.check_validation(dataset)  # a study is begun with what can be run
-    study = _open(options, recipe)
+    asks_for_more = options.trials is not None or options.minutes is not None
+    begins = asks_for_more or options.sampler == "grid"
+    study = _open(options, recipe, may_begin=begins and not options.refine)
     if options.refine:
-        refined = _refine(study, begins=options.trials is not None or options.minutes is not None)
+        refined = _refine(study, begins=asks_for_more)
         if refined is None:
             return DONE
         study = refined
     folder = Path(options.out or _FOLDER / study.name)
     is_whole = True
-    asks_for_more = options.trials is not None or options.minutes is not None
     if asks_for_more or study.settings.sampler == "grid":
         _check_writable(folder)
         ctrl_c.check()
@@ -231,7 +237,8 @@ def _check_writable(folder: Path) -> None:
         raise UsageError(f"--out: cannot write {folder}: {reason}") from error
 
 
-def _open(options: argparse.Namespace, recipe: Recipe) -> Study:
+def _open(options: argparse.Namespace, recipe: Recipe, *, may_begin: bool) -> Study:
+    """Open the study that is meant, or begin it if it is not there and may be begun."""
     from xpnet.search.study import (
         Settings,
         masked,
@@ -251,11 +258,9 @@ def _open(options: argparse.Namespace, recipe: Recipe) -> Study:
     Settings(**{key: value for key, value in settings.items() if value is not None})
     place = str(options.storage or _FOLDER / f"{recipe.name}.journal")
     name = options.study or f"{recipe.name}-{options.sampler or 'random'}"
-    begins = options.trials is not None or options.minutes is not None or options.sampler == "grid"
     is_of_another = options.refine or options.replay is not None
     how = "" if is_of_another else ": --trials or --minutes begin it"
     missing = UsageError(f"there is no study {name!r} in {masked(place)} yet{how}")
-    may_begin = begins and not is_of_another
     if not may_begin and "://" not in place and not Path(place).exists():
         raise missing
     storage = open_storage(place)
