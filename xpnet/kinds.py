@@ -298,10 +298,19 @@ class Option:
         return self.default is REQUIRED
 
 
-def options(component: type[Configurable]) -> list[Option]:
+_options: dict[Any, tuple[Option, ...]] = {}  # read once: a search tries many recipes
+
+
+def options(component: type[Configurable]) -> tuple[Option, ...]:
     """List what a layer, loss, optimizer, ... can be given, from signature and docstring."""
+    if component not in _options:
+        _options[component] = _read_options(component)
+    return _options[component]
+
+
+def _read_options(component: type[Configurable]) -> tuple[Option, ...]:
     described = _described(inspect.getdoc(component) or "")
-    return [
+    return tuple(
         Option(
             name,
             described.get(name, ("", ""))[0],
@@ -310,7 +319,7 @@ def options(component: type[Configurable]) -> list[Option]:
         )
         for name, parameter in inspect.signature(component).parameters.items()
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
+    )
 
 
 def _described(docstring: str) -> dict[str, tuple[str, str]]:
