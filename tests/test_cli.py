@@ -162,6 +162,7 @@ def test_a_name_that_another_run_takes_meanwhile(monkeypatch, tmp_path):
     }
 
 
+@pytest.mark.long
 def test_by_default_a_folder_under_runs(tmp_path):
     for _ in range(2):
         done = run("digits-logistic", "--quiet", "--set", "training.epochs=3", cwd=tmp_path)
@@ -222,6 +223,7 @@ def test_the_list():
     )
 
 
+@pytest.mark.long
 def test_show_prints_a_recipe_that_can_be_run(tmp_path):
     done = run("--show", "digits-shallow", "--set", "training.epochs=2")
     assert done.returncode == 0
@@ -354,6 +356,7 @@ def test_a_folder_with_something_in_it(tmp_path):
     assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["precious"]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="no ulimit")
 def test_a_disk_that_fills_up_while_saving(tmp_path):
     """Files may grow to 1 kB: what was trained is shown, and nothing is left half-written."""
@@ -432,6 +435,7 @@ def test_warnings_that_are_not_of_pictures_pass(monkeypatch, tmp_path):
         assert xpnet.cli.train(few) == 0
 
 
+@pytest.mark.long
 def test_a_reader_that_stops_reading(tmp_path):
     command = f"'{TRAIN[0]}' '{TRAIN[1]}' digits-logistic --out out; echo $? > status"
     done = shell(f"({command}) | head -n 1", cwd=tmp_path)
@@ -443,6 +447,7 @@ def test_a_reader_that_stops_reading(tmp_path):
     assert not json.loads((tmp_path / "out" / "history.json").read_text())["interrupted"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("quiet", ["", "--quiet"])
 @pytest.mark.parametrize(
     ("redirection", "status", "said"),
@@ -594,6 +599,7 @@ def test_errors_that_nobody_reads_keep_their_status():
     assert subprocess.run([bash, "-c", command], check=False).returncode == 2
 
 
+@pytest.mark.long
 def test_a_recipe_named_twice_runs_once_and_two_of_one_name_twice(tmp_path):
     shown = run("--show", "digits-logistic", "--set", "training.epochs=2").stdout
     (tmp_path / "digits-logistic.toml").write_text(shown)
@@ -687,6 +693,7 @@ def test_a_second_ctrl_c_gives_up(monkeypatch, capsys, tmp_path):
         assert list(tmp_path.rglob("*")) == expected
 
 
+@pytest.mark.long
 def test_a_second_ctrl_c_that_comes_too_late(monkeypatch, capsys, tmp_path):
     save = Result.save
 

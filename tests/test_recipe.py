@@ -355,6 +355,7 @@ def test_data_that_cannot_be_standardised(dev, tmp_path):
         parse_recipe("large", GOOD, changes=changes[:1]).run(device=dev)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_fashion_mnist(dev, request):
     require_file(DEBIAN / "fashion-mnist", "train-images-idx3-ubyte.gz")
