@@ -21,7 +21,7 @@ from bench.cpu.turns import BY_HAND, Spread
 from bench.markdown import table
 
 PROBLEMS = {
-    "digits-deep": (60, []),
+    "digits-deep": (160, []),
     "fashion-mnist": (24, ["training.epochs=2"]),
 }
 

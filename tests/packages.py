@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,14 @@ class Environment:
         if done.returncode and os.environ.get("CI") != "true" and "No matching dist" in done.stderr:
             pytest.skip(f"packages cannot be downloaded: {done.stderr.splitlines()[-1]}")
         assert done.returncode == 0, done.stderr
+
+    def borrow(self):
+        """Let it import what is installed where the tests run, which takes a minute to install."""
+        site = self.run(
+            "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"
+        ).stdout.strip()
+        paths = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+        (Path(site) / "borrowed.pth").write_text("\n".join(paths) + "\n", encoding="utf-8")
 
     def trains(self):
         done = self.run("-W", "error", "-c", TRAIN.format(where=str(self.folder)))

@@ -75,7 +75,7 @@ def test_trials_are_where_their_numbers_say_and_replay_to_the_bit(tmp_path):
 
 def test_killed_workers_lose_nothing(tmp_path):
     """Whenever trials have come to their end a worker dies, wherever it may be."""
-    found = study(tmp_path, of=recipe("training.epochs=40"))
+    found = study(tmp_path, of=recipe("training.epochs=200"))
     rng, killed, n_then = random.Random(0), [], 0
 
     def kill(state):
@@ -88,7 +88,7 @@ def test_killed_workers_lose_nothing(tmp_path):
                 os.kill(killed[-1], signal.SIGKILL)
 
     assert run_trials(found, n_trials=10, n_workers=2, on_state=kill)
-    assert len(killed) >= 3
+    assert len(killed) >= 2
     assert states(found) == ["COMPLETE"] * 10
     assert len(points(found)) == 10
     for trial in found.trials():
