@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Self
 
 __all__ = [
     "KINDS",
+    "PLAIN",
     "Choice",
     "Fixed",
     "Integer",
@@ -30,7 +31,7 @@ __all__ = [
     "Uniform",
 ]
 
-_PLAIN = (bool, int, float, str)
+PLAIN = (bool, int, float, str)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Scale(ABC):
         found = {}
         for name, values in conditions.items():
             listed = tuple(values) if isinstance(values, (list, tuple)) else (values,)
-            if not listed or not all(isinstance(value, _PLAIN) for value in listed):
+            if not listed or not all(isinstance(value, PLAIN) for value in listed):
                 raise ValueError(
                     f"when must give one value or a list of them for {name!r}, got {values!r:.200}"
                 )
@@ -398,7 +399,7 @@ class Choice(Scale):
             object.__setattr__(self, "options", dict(given))
             return
         for option in given:
-            if not isinstance(option, _PLAIN):
+            if not isinstance(option, PLAIN):
                 raise ValueError(
                     "choice: what is no string, number or boolean must have a name, as in "
                     f"choice = {{ NAME = ... }}, got {option!r:.200}"
@@ -430,7 +431,7 @@ class Choice(Scale):
 
     def contains(self, setting: Any) -> bool:
         """Tell whether a setting is among them."""
-        return isinstance(setting, _PLAIN) and setting in self.settings
+        return isinstance(setting, PLAIN) and setting in self.settings
 
     def grid(self) -> list[Any]:
         """Give all settings."""

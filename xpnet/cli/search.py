@@ -161,15 +161,14 @@ def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
     require("searching", "optuna", "sqlalchemy")
     from optuna.exceptions import StorageInternalError
 
-    from xpnet.search.study import SearchError
+    from xpnet.search.study import SearchError, storage_reason
 
     try:
         return _work(options, ctrl_c)
     except SearchError as error:
         raise UsageError(str(error)) from error
     except StorageInternalError as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise UsageError(f"the storage cannot be used: {reason:.300}") from error
+        raise UsageError(f"the storage cannot be used: {storage_reason(error)}") from error
 
 
 def _work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
@@ -363,11 +362,10 @@ def _shown(study: Study, options: argparse.Namespace) -> Iterator[Callable[[Stat
 
 
 def _total(study: Study, options: argparse.Namespace) -> int | None:
-    if study.settings.sampler != "grid":
-        n_finished = sum(trial.state.is_finished() for trial in study.trials())
-        return None if options.trials is None else max(options.trials, n_finished)
-    n_points = len(study.space.grid()) + (study.first is not None)
-    return n_points if options.trials is None else min(n_points, options.trials)
+    total = study.total(options.trials)
+    if total is None or study.settings.sampler == "grid":
+        return total
+    return max(total, sum(trial.state.is_finished() for trial in study.trials()))
 
 
 def _short_names(names: Sequence[str]) -> dict[str, str]:
@@ -450,7 +448,7 @@ def _sentences(
         whose = (
             "the recipe's own settings"
             if study.origin == "recipe"
-            else (f"the best of {study.origin}")
+            else f"the best of {study.origin}"
         )
         yield f"* {whose}: {study.objective} {trials[0].values[0]:.4f}"
     reasons = [t.user_attrs["reason"] for t in trials if "reason" in t.user_attrs]
@@ -570,9 +568,9 @@ def _tell_again(study: Study, best: FrozenTrial, place: Path) -> int:
 
 def _see_that_it_is(recipe: Recipe, place: Path) -> None:
     """Refuse another study's network, of a trial with the same number."""
-    kept = load_recipe(place / "recipe.toml").values
+    kept = dict(_flat(load_recipe(place / "recipe.toml").values))
     for path, value in _flat(recipe.values):
-        if path not in _OF_A_RUN and dict(_flat(kept)).get(path) != value:
+        if path not in _OF_A_RUN and kept.get(path) != value:
             raise UsageError(
                 f"{place} is there, and it is another study's, as {path} differs: give another "
                 "--out, or take it away"

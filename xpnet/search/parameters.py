@@ -20,6 +20,7 @@ from optuna.distributions import (
 from optuna.trial import Trial
 
 from xpnet.spaces import (
+    PLAIN,
     Choice,
     Fixed,
     Integer,
@@ -32,8 +33,6 @@ from xpnet.spaces import (
 )
 
 __all__ = ["Parameter", "parameters", "settings_of", "suggest"]
-
-_PLAIN = (bool, int, float, str)
 
 
 class Parameter:
@@ -92,7 +91,7 @@ def _distribution(scale: Scale) -> BaseDistribution:
     if isinstance(scale, Fixed):
         value = scale.constant
         return CategoricalDistribution(
-            (value if isinstance(value, _PLAIN) else json.dumps(value, sort_keys=True),)
+            (value if isinstance(value, PLAIN) else json.dumps(value, sort_keys=True),)
         )
     if isinstance(scale, Choice):
         return CategoricalDistribution(scale.settings)

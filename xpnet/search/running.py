@@ -19,7 +19,7 @@ from xpnet.recipe import Recipe
 from xpnet.search.leases import MOST_ATTEMPTS, Leases, n_lost
 from xpnet.search.parameters import parameters, suggest
 from xpnet.search.sampling import design, grid_of, make_pruner, make_sampler
-from xpnet.search.study import FINISHED, SearchError, Study, masked, quiet
+from xpnet.search.study import FINISHED, SearchError, Study, quiet, storage_reason
 from xpnet.search.worker import Task, Worker, devices_of, threads_for
 from xpnet.training import Interruption
 
@@ -143,8 +143,8 @@ def _storage_errors() -> Iterator[None]:
     try:
         yield
     except (StorageInternalError, OSError) as error:
-        reason = masked(" ".join(str(error.__cause__ or error).split()))
-        raise SearchError(f"the storage cannot be used any more: {reason:.300}") from error
+        reason = storage_reason(error)
+        raise SearchError(f"the storage cannot be used any more: {reason}") from error
 
 
 class _Run:
@@ -155,19 +155,13 @@ class _Run:
         self.leases = Leases(study.storage, study.settings.lease)
         self.began = self._reported = time.monotonic()
         self.most_seconds = math.inf if minutes is None else 60 * minutes
-        self.n_trials = n_trials
+        self.n_trials = study.total(n_trials)
         self._grid: list[dict[str, Any]] | None = None
         if study.settings.sampler == "grid":
             self._grid = grid_of(study.space, study.settings.seed)
-            n_points = len(self._grid) + (study.first is not None)
-            self.n_trials = n_points if n_trials is None else min(n_trials, n_points)
         self.workers: list[Worker] = []
         self._n_false_starts = {False: 0, True: 0}  # by whether a signal was the end
-        epochs = max(
-            study.recipe.changed({"training.epochs": epochs}).values["training"]["epochs"]
-            for epochs in _epochs(study)
-        )
-        study.optuna.pruner = make_pruner(study.settings.pruner, epochs)
+        study.optuna.pruner = make_pruner(study.settings.pruner, max(_epochs(study)))
 
     def start(
         self, n_workers: int | None, device: str | None, data_dir: str | os.PathLike[str] | None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ __all__ = [
     "open_study",
     "own_settings",
     "quiet",
+    "storage_reason",
     "studies",
 ]
 
@@ -128,12 +130,12 @@ class Study:
         """What the study is called in its storage."""
         return self.optuna.study_name
 
-    @property
+    @functools.cached_property
     def id(self) -> int:
         """What the storage calls it."""
         return self.storage.get_study_id_from_name(self.name)
 
-    @property
+    @functools.cached_property
     def space(self) -> Space:
         """The recipe's."""
         return self.recipe.space
@@ -148,6 +150,13 @@ class Study:
     def is_maximised(self) -> bool:
         """Whether higher is better."""
         return self.optuna.direction == StudyDirection.MAXIMIZE
+
+    def total(self, asked: int | None) -> int | None:
+        """Give how many trials there are to be: of a grid no more than it has points."""
+        if self.settings.sampler != "grid":
+            return asked
+        n_points = len(self.space.grid()) + (self.first is not None)
+        return n_points if asked is None else min(asked, n_points)
 
     def trials(self) -> list[FrozenTrial]:
         """List the trials as they are now, by number; not to be changed."""
@@ -239,6 +248,11 @@ def open_storage(where: str | os.PathLike[str]) -> BaseStorage:
         ) from error
 
 
+def storage_reason(error: Exception) -> str:
+    """Say in one line what a database, or a disk, has against it, without passwords."""
+    return f"{masked(' '.join(str(error.__cause__ or error).split())):.300}"
+
+
 def masked(text: str) -> str:
     """Leave out passwords of URLs."""
     text = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", text)
@@ -247,16 +261,15 @@ def masked(text: str) -> str:
 
 def _open_database(url: str) -> BaseStorage:
     """Open a database; where several processes find it empty at once, one makes its tables."""
-    for left in range(_TRIES, -1, -1):
-        try:
-            if url.startswith("sqlite:"):
-                return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
-            return get_storage(url)
-        except DBAPIError:
-            if not left:
-                raise
-            time.sleep(0.3)
-    raise AssertionError
+    connect: Callable[[], BaseStorage] = functools.partial(get_storage, url)
+    if url.startswith("sqlite:"):  # which gives up after five seconds in which others write
+        engine = {"connect_args": {"timeout": 60}}
+        connect = functools.partial(RDBStorage, url, engine_kwargs=engine)
+    for _ in range(_TRIES):
+        with contextlib.suppress(DBAPIError):
+            return connect()
+        time.sleep(0.3)
+    return connect()
 
 
 def _check_journal(path: str) -> None:
