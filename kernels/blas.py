@@ -11,16 +11,29 @@ import functools
 import importlib
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["Blas", "available_cpus", "count_blas_threads", "numpy_blas"]
+__all__ = [
+    "Blas",
+    "available_cores",
+    "available_cpus",
+    "chosen_threads",
+    "count_blas_threads",
+    "numpy_blas",
+    "register",
+]
 
 # What OpenBLAS calls itself: in NumPy's wheels, where distributions build it with 64-bit integers,
 # and elsewhere. Before and after a function's name, and whether integers have 64 bits.
 _NAMES = (("scipy_", "64_", True), ("", "64_", True), ("scipy_", "", False), ("", "", False))
 _PTHREADS = 1  # what openblas_get_parallel gives; OpenMP keeps a number of threads per thread
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUPS = Path("/proc/self/cgroup")
+_TOPOLOGY = Path("/sys/devices/system/cpu")
+_MOST_THREADS = 64  # as in host_team.h
 
 
 @dataclass(frozen=True)
@@ -29,8 +42,8 @@ class Blas:
 
     Attributes
     ----------
-    sgemm, dgemm : int
-        ``cblas_sgemm`` and ``cblas_dgemm``.
+    sgemm, dgemm, sgemv, dgemv : int
+        ``cblas_sgemm`` and so on.
     get_threads, set_threads : int
         ``openblas_get_num_threads`` and ``openblas_set_num_threads``.
     is_64_bit : bool
@@ -39,6 +52,8 @@ class Blas:
 
     sgemm: int
     dgemm: int
+    sgemv: int
+    dgemv: int
     get_threads: int
     set_threads: int
     is_64_bit: bool
@@ -64,6 +79,8 @@ def numpy_blas() -> Blas | None:
             found = Blas(
                 _address(library, f"{before}cblas_sgemm{after}"),
                 _address(library, f"{before}cblas_dgemm{after}"),
+                _address(library, f"{before}cblas_sgemv{after}"),
+                _address(library, f"{before}cblas_dgemv{after}"),
                 _address(library, f"{before}openblas_get_num_threads{after}"),
                 _address(library, f"{before}openblas_set_num_threads{after}"),
                 is_64_bit,
@@ -93,10 +110,115 @@ def available_cpus() -> int:
     int
         At least 1; part of a processor counts as one.
     """
-    pins = hasattr(os, "sched_getaffinity")
-    n = len(os.sched_getaffinity(0)) if pins else os.cpu_count() or 1
+    return max(1, min([len(_processors()), *(math.ceil(quota) for quota in _quotas())]))
+
+
+def available_cores() -> int:
+    """Count the cores of the processors that this process may use.
+
+    Returns
+    -------
+    int
+        As :func:`available_cpus`, where the system does not tell which processors share a core.
+    """
     try:
-        quota, period = _QUOTA.read_text(encoding="ascii").split()
-        return max(1, n if quota == "max" else min(n, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # another system, or an older kind of control group
-        return n
+        siblings = {
+            (_TOPOLOGY / f"cpu{n}" / "topology" / "thread_siblings_list").read_text("ascii")
+            for n in _processors()
+        }
+    except OSError:
+        return available_cpus()
+    return min(len(siblings), available_cpus())
+
+
+def _processors() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _quotas() -> Iterator[float]:
+    """Give the quotas of this process's control groups and of those around them, in processors."""
+    for folder in _control_groups():
+        try:
+            if (folder / "cpu.max").exists():
+                quota, period = (folder / "cpu.max").read_text("ascii").split()
+            else:
+                quota = (folder / "cpu.cfs_quota_us").read_text("ascii")
+                period = (folder / "cpu.cfs_period_us").read_text("ascii")
+            if quota != "max" and int(quota) > 0:
+                yield int(quota) / int(period)
+        except (OSError, ValueError):  # no quota here
+            continue
+
+
+def _control_groups() -> Iterator[Path]:
+    """Give the folders that may hold a quota: of version 2, and of version 1's ``cpu``."""
+    try:
+        lines = _OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:  # another system
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = _CGROUPS / controllers
+        # Inside a container the path may be that on its host, whose own folder is the root here.
+        own = root / path.lstrip("/")
+        for folder in (own, *own.parents):
+            if folder.is_relative_to(root):
+                yield folder
+
+
+def chosen_threads() -> int | None:
+    """Read how many threads were chosen by hand, in the environment variable ``XPNET_THREADS``.
+
+    Returns
+    -------
+    int or None
+        None where it is not set: then as many take part as pays.
+
+    Raises
+    ------
+    ValueError
+        If it is no such number.
+    """
+    text = os.environ.get("XPNET_THREADS") or None
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST_THREADS:
+        raise ValueError(
+            f"XPNET_THREADS must be a whole number from 1 to {_MOST_THREADS}, got {text!r}; unset "
+            "it to let xpnet choose"
+        )
+    return int(text)
+
+
+@functools.cache
+def register() -> None:
+    """Make xpnet's threads known to threadpoolctl, where it is installed.
+
+    Its limits for BLAS then hold for them as well, and ``threadpool_info`` lists them.
+    """
+    try:
+        threadpoolctl: Any = importlib.import_module("threadpoolctl")
+        base = threadpoolctl.LibController
+    except (ImportError, AttributeError):  # none, or an old one, which is not open to others
+        return
+
+    class Team(base):  # type: ignore[misc]
+        user_api = "blas"
+        internal_api = "xpnet"
+        filename_prefixes = ("_host",)
+        check_symbols = ("xpnet_get_num_threads", "xpnet_set_num_threads")
+
+        def get_num_threads(self) -> int:
+            return int(self.dynlib.xpnet_get_num_threads())
+
+        def set_num_threads(self, num_threads: int) -> None:
+            self.dynlib.xpnet_set_num_threads(int(num_threads))
+
+        def get_version(self) -> None:
+            return None
+
+    threadpoolctl.register(Team)

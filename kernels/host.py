@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.kernels.blas import available_cpus, numpy_blas
+from xpnet.kernels.blas import (
+    available_cores,
+    available_cpus,
+    chosen_threads,
+    numpy_blas,
+    register,
+)
 from xpnet.kernels.catalogue import CATALOGUE, ColumnReduce, Elementwise, Resampled, Row, Rowwise
 from xpnet.kernels.host_source import digest
 from xpnet.kernels.reference import NumpyOps, ReferenceOps
@@ -30,6 +37,7 @@ __all__ = [
     "problem",
     "random_words",
     "shared",
+    "shares_core",
     "variants",
 ]
 
@@ -105,27 +113,34 @@ def fused(variant: str | None = None) -> dict[str, Callable[..., Any]]:
 def shared() -> dict[str, Callable[..., Any]]:
     """Give the matrix product that a team of threads shares, and let it share long loops, too.
 
-    Each of its threads calls NumPy's own BLAS for a part of the result. The team is as large as the
-    number of threads which that BLAS is set to use at the time of a call (``OPENBLAS_NUM_THREADS``,
-    threadpoolctl), and no larger than the number of processors.
+    Each of its threads calls NumPy's own BLAS for a part of the result. There are no more of them
+    than that BLAS is set to use at the time of a call (``OPENBLAS_NUM_THREADS``, threadpoolctl), nor
+    more than there are processors, and as many take part as pays; or as many as ``XPNET_THREADS``
+    says.
 
     Returns
     -------
     dict of str to callable
         ``"matmul"``; empty where there are no host kernels or NumPy's BLAS is not one that
         :func:`numpy_blas` knows.
+
+    Raises
+    ------
+    ValueError
+        If ``XPNET_THREADS`` is no number of threads.
     """
+    chosen = chosen_threads()
     blas = None if problem() is not None else numpy_blas()
     if blas is None:
         return {}
     _module().use_blas(
-        blas.sgemm,
-        blas.dgemm,
-        blas.get_threads,
-        blas.set_threads,
-        blas.is_64_bit,
-        available_cpus(),
+        *(blas.sgemm, blas.dgemm, blas.sgemv, blas.dgemv),
+        *(blas.get_threads, blas.set_threads, blas.is_64_bit),
     )
+    n_cores = available_cores()
+    most = n_cores if n_cores > 1 else available_cpus()
+    _module().use_threads(os.cpu_count() or 1, most, chosen or 0)
+    register()
     return {"matmul": _module().matmul}
 
 
@@ -146,8 +161,20 @@ def large_pages() -> Iterator[None]:
 
 
 def count_threads() -> int:
-    """Count the threads that would share a product or a long loop now."""
+    """Count the threads that may share a product or a long loop now."""
     found: int = _module().count_threads() if shared() else 1
+    return found
+
+
+def shares_core() -> bool | None:
+    """Measure whether two threads of the team run on one core and so share its arithmetic.
+
+    Returns
+    -------
+    bool or None
+        None where there is one thread, or where the other one got no processor to answer from.
+    """
+    found: bool | None = _module().shares_core() if shared() else None
     return found
 
 

@@ -574,6 +574,11 @@ void copy_elements(char* to, npy_intp to_stride, const char* from, npy_intp from
     }
 }
 
+void run_loop(XpnLoop loop, const XpnBlock& block) {
+    const Flushing flushing;
+    loop(&block);
+}
+
 // One matrix, of which some operand does not lie in contiguous rows: piece by piece, by way of a
 // tile for each such operand.
 void run_in_tiles(const Plan* plan, const XpnBlock& block, const npy_intp* inner) {
@@ -601,7 +606,7 @@ void run_in_tiles(const Plan* plan, const XpnBlock& block, const npy_intp* inner
                     copy_elements(tiles[k], itemsize, at, inner[k], n, itemsize);
                 }
             }
-            plan->loop(&piece);
+            run_loop(plan->loop, piece);
             for (int k = 0; k < self->n_operands; ++k) {
                 const npy_intp itemsize = plan->views[k].itemsize;
                 if (piece.data[k] != tiles[k] || self->operands[k].use == IN) continue;
@@ -765,7 +770,7 @@ void run_part(const void* job, int part, int n_parts) {
             piece.data[k] += begin * task.itemsize[k];
         }
     }
-    if (self->kind == ELEMENTWISE && piece.n_rows == 1 && team().is_far()) {
+    if (self->kind == ELEMENTWISE && piece.n_rows == 1 && n_parts > 1 && team().is_far()) {
         run_called_for(task, piece);
     } else {
         run_rows(task, piece);
@@ -782,18 +787,20 @@ template <class T> void add_up(const char* sums, int n, npy_intp n_columns, char
 }
 
 // Rows whose columns are summed: each part has sums of its own, which are added up in order.
-void share_sums(Task* task, int n_parts) {
+void share_sums(Task* task, int n_parts, const Terms& terms) {
     alignas(64) char sums[SUMS];
     const int total = task->self->total;
     const XpnBlock& block = task->block;
     task->sums = sums;
-    team().share(run_part, *task, n_parts, false);
+    team().share(run_part, *task, n_parts, terms);
+    const Flushing flushing;
     (task->itemsize[total] == sizeof(float) ? add_up<float> : add_up<double>)(
         sums, n_parts, block.n_columns, block.data[total]);
 }
 
 // By the team where it is worth it. Rows whose elements are numbered, for random words, are divided
-// by rows, a rowwise loop must see all of them, and an image is not divided.
+// by rows, a rowwise loop must see all of them, and an image is not divided. Where rows are summed,
+// their division decides the bits of the sums.
 void run_shared(Task* task) {
     const Operation* self = task->self;
     const XpnBlock& block = task->block;
@@ -803,20 +810,22 @@ void run_shared(Task* task) {
     task->division = Division(!by_columns, block.n_rows, block.n_columns);
     task->sums = nullptr;
     const double size = (double)block.n_rows * (double)block.n_columns;
-    const bool is_whole =
-        self->kind == ROWWISE || (self->kind == RESAMPLED && block.n_rows == 1);
-    int n_parts = is_whole ? 1 : task->division.parts(size, TEAM_ELEMENTS);
-    if (n_parts == 1) return run_rows(*task, block);
+    const bool is_whole = self->kind == ROWWISE || (self->kind == RESAMPLED && block.n_rows == 1) ||
+                          size < 2 * TEAM_ELEMENTS;
+    if (is_whole) return team().share(run_part, *task, 1, terms_of(1, false, 0));
+    const int n_threads = team_size();
+    const Pace::Kind kind = kind_of(self, block.n_rows, block.n_columns, by_columns);
     if (sums_up && !by_columns) {
+        const int n_parts = task->division.parts(size, TEAM_ELEMENTS, most_parts());
         if (n_parts * block.n_columns * task->itemsize[self->total] <= SUMS) {
-            return share_sums(task, n_parts);
+            return share_sums(task, n_parts, terms_of(n_threads, false, kind));
         }
         task->division = Division(false, block.n_rows, block.n_columns);
-        n_parts = task->division.parts(size, TEAM_ELEMENTS);
     }
+    const int n_parts = task->division.parts(size, TEAM_ELEMENTS, n_threads);
     // The parameters, one long row, are used by products that short ones do not share.
-    team().share(run_part, *task, n_parts,
-                 block.n_rows == 1 && size < (double)n_parts * FAR_ELEMENTS);
+    const bool is_short = block.n_rows == 1 && size < (double)n_parts * FAR_ELEMENTS;
+    team().share(run_part, *task, n_parts, terms_of(n_threads, is_short, kind));
 }
 
 // All matrices of the operands.
@@ -1122,8 +1131,11 @@ PyObject* run_gather(const Operation* self, PyObject** given, PyObject* const* a
     PyThreadState* state = n * row_size >= NOGIL_ELEMENTS ? PyEval_SaveThread() : nullptr;
     const Division division(true, n, row_size);
     const double size = (double)n * (double)out_bytes;
-    const int n_parts = division.parts(size, GATHER_BYTES);
-    team().share(gather_part, gathering, n_parts, size < n_parts * FAR_GATHER_BYTES);
+    const int n_threads = size < 2 * GATHER_BYTES ? 1 : team_size();
+    const int n_parts = division.parts(size, GATHER_BYTES, n_threads);
+    team().share(gather_part, gathering, n_parts,
+                 terms_of(n_threads, size < n_parts * FAR_GATHER_BYTES,
+                          kind_of(self, n, in_bytes, out_bytes)));
     if (state) PyEval_RestoreThread(state);
     if (outside != 0) return refuse_index(self, n_samples, outside);
     Py_INCREF(out);
@@ -1135,19 +1147,22 @@ PyObject* run_gather(const Operation* self, PyObject** given, PyObject* const* a
 
 PyObject* numpy_matmul = nullptr;
 
-// Reads a matrix as the BLAS takes it; false where it cannot.
+// Reads a matrix as the BLAS takes it; false where it cannot. How far it is from the only row or
+// column to the next is no matter.
 bool read_matrix(PyArrayObject* array, Matrix* matrix) {
     const npy_intp itemsize = PyArray_ITEMSIZE(array);
-    const npy_intp n_rows = PyArray_DIM(array, 0), n_columns = PyArray_DIM(array, 1);
-    const npy_intp along_rows = PyArray_STRIDE(array, 0), along_columns = PyArray_STRIDE(array, 1);
+    const npy_intp lengths[2] = {PyArray_DIM(array, 1), PyArray_DIM(array, 0)};
+    const npy_intp strides[2] = {PyArray_STRIDE(array, 1), PyArray_STRIDE(array, 0)};
     matrix->data = PyArray_BYTES(array);
-    matrix->is_transposed = along_columns != itemsize;
-    const npy_intp step = matrix->is_transposed ? along_columns : along_rows;
-    const npy_intp unit = matrix->is_transposed ? along_rows : along_columns;
-    const npy_intp length = matrix->is_transposed ? n_rows : n_columns;
-    matrix->leading = step / itemsize;
-    return unit == itemsize && step % itemsize == 0 && matrix->leading >= length &&
-           matrix->leading <= NPY_MAX_INT;
+    for (int inner = 0; inner < 2; ++inner) {  // along rows, or else along columns
+        const int outer = 1 - inner;
+        if (lengths[inner] != 1 && strides[inner] != itemsize) continue;
+        if (lengths[outer] != 1 && strides[outer] % itemsize != 0) continue;
+        matrix->is_transposed = inner == 1;
+        matrix->leading = lengths[outer] == 1 ? lengths[inner] : strides[outer] / itemsize;
+        if (matrix->leading >= lengths[inner] && matrix->leading <= NPY_MAX_INT) return true;
+    }
+    return false;
 }
 
 bool is_apart(PyArrayObject* a, PyArrayObject* b) {
@@ -1172,8 +1187,7 @@ bool read_product(PyObject* const* args, Product* p) {
     p->m = PyArray_DIM(arrays[0], 0);
     p->k = PyArray_DIM(arrays[0], 1);
     p->n = PyArray_DIM(arrays[1], 1);
-    // NumPy multiplies vectors by other functions of the BLAS.
-    if (p->m < 2 || p->n < 2 || p->k < 1 || p->m > NPY_MAX_INT || p->n > NPY_MAX_INT ||
+    if (p->m < 1 || p->n < 1 || p->k < 1 || p->m > NPY_MAX_INT || p->n > NPY_MAX_INT ||
         p->k > NPY_MAX_INT || PyArray_DIM(arrays[1], 0) != p->k ||
         PyArray_DIM(arrays[2], 0) != p->m || PyArray_DIM(arrays[2], 1) != p->n) {
         return false;
@@ -1193,6 +1207,8 @@ PyObject* matmul(PyObject*, PyObject* const* args, Py_ssize_t n_args, PyObject* 
     if (!read_product(given, &product)) {
         return PyObject_Vectorcall(numpy_matmul, args, (size_t)n_args, names);
     }
+    PyThreadState* state = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    if (PyThreadState_Next(state)) blas().threads.is_alone = false;
     if ((double)product.m * (double)product.n * (double)product.k >= NOGIL_ELEMENTS) {
         Py_BEGIN_ALLOW_THREADS
         multiply(product);
@@ -1204,22 +1220,31 @@ PyObject* matmul(PyObject*, PyObject* const* args, Py_ssize_t n_args, PyObject* 
     return given[2];
 }
 
-// use_blas(sgemm, dgemm, get_threads, set_threads, is_64_bit, most_threads): the functions by their
+// use_blas(sgemm, dgemm, sgemv, dgemv, get_threads, set_threads, is_64_bit): the functions by their
 // addresses.
 PyObject* use_blas(PyObject*, PyObject* args) {
-    unsigned long long addresses[4];
-    int is_64_bit, most;
-    if (!PyArg_ParseTuple(args, "KKKKpi", &addresses[0], &addresses[1], &addresses[2],
-                          &addresses[3], &is_64_bit, &most)) {
+    unsigned long long addresses[6];
+    int is_64_bit;
+    if (!PyArg_ParseTuple(args, "KKKKKKp", &addresses[0], &addresses[1], &addresses[2],
+                          &addresses[3], &addresses[4], &addresses[5], &is_64_bit)) {
         return nullptr;
     }
     Blas& b = blas();
-    b.gemm[0] = reinterpret_cast<AnyFunction>((uintptr_t)addresses[0]);
-    b.gemm[1] = reinterpret_cast<AnyFunction>((uintptr_t)addresses[1]);
-    b.get_threads = reinterpret_cast<int (*)()>((uintptr_t)addresses[2]);
-    b.set_threads = reinterpret_cast<void (*)(int)>((uintptr_t)addresses[3]);
+    for (int i = 0; i < 2; ++i) {
+        b.gemm[i] = reinterpret_cast<AnyFunction>((uintptr_t)addresses[i]);
+        b.gemv[i] = reinterpret_cast<AnyFunction>((uintptr_t)addresses[2 + i]);
+    }
+    b.get_threads = reinterpret_cast<int (*)()>((uintptr_t)addresses[4]);
+    b.set_threads = reinterpret_cast<void (*)(int)>((uintptr_t)addresses[5]);
     b.is_64_bit = is_64_bit != 0;
-    b.most = most;
+    Py_RETURN_NONE;
+}
+
+// use_threads(processors, most, forced): into how many parts work is cut, how many threads there may
+// be, and how many there must be (0: as pays).
+PyObject* use_threads(PyObject*, PyObject* args) {
+    Threads& t = blas().threads;
+    if (!PyArg_ParseTuple(args, "iii", &t.processors, &t.most, &t.forced)) return nullptr;
     Py_RETURN_NONE;
 }
 
@@ -1239,6 +1264,17 @@ PyObject* assume_far(PyObject*, PyObject* far) {
 }
 
 PyObject* count_threads(PyObject*, PyObject*) { return PyLong_FromLong(team_size()); }
+
+// Whether the caller's processor and a helper's are one core; None where that cannot be found out.
+PyObject* shares_core(PyObject*, PyObject*) {
+    if (team_size() < 2) Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS
+    team().look();
+    Py_END_ALLOW_THREADS
+    const int found = team().is_one_core();
+    if (found < 0) Py_RETURN_NONE;
+    return PyBool_FromLong(found);
+}
 
 // ---------------------------------------------------------------------------------------------
 // The type Operation.
@@ -1477,12 +1513,16 @@ PyMethodDef functions[] = {
     {"matmul", reinterpret_cast<PyCFunction>(reinterpret_cast<AnyFunction>(matmul)),
      METH_FASTCALL | METH_KEYWORDS, "matmul(A, B, out): the product of two matrices"},
     {"use_blas", use_blas, METH_VARARGS,
-     "use_blas(sgemm, dgemm, get_threads, set_threads, is_64_bit, most_threads): addresses"},
+     "use_blas(sgemm, dgemm, sgemv, dgemv, get_threads, set_threads, is_64_bit): addresses"},
+    {"use_threads", use_threads, METH_VARARGS,
+     "use_threads(processors, most, forced): how work is cut, and how many threads take part"},
     {"use_memory", use_memory, METH_O,
      "use_memory(handler): how NumPy allocates arrays here; None means in large pages"},
     {"assume_far", assume_far, METH_O,
      "assume_far(far): for tests, where the team's threads are; None measures it"},
     {"count_threads", count_threads, METH_NOARGS, "How many threads may share a product."},
+    {"shares_core", shares_core, METH_NOARGS,
+     "Whether the processors of the team are one core; None where that cannot be found out."},
     {"supported_variants", supported_variants, METH_NOARGS,
      "The compiled variants that this processor can run, the best first."},
     {nullptr, nullptr, 0, nullptr},
@@ -1494,6 +1534,23 @@ PyModuleDef definition = {
 };
 
 }  // namespace
+
+// For threadpoolctl, which finds them by name (xpnet.kernels.blas).
+extern "C" {
+#if defined(__GNUC__)
+#pragma GCC visibility push(default)
+#endif
+int xpnet_get_num_threads() { return team_size(); }
+
+void xpnet_set_num_threads(int n) {
+    Blas& b = blas();
+    std::lock_guard<std::mutex> lock(b.mutex);
+    b.threads.told = n < 1 ? 1 : n;
+}
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
+}
 
 PyMODINIT_FUNC PyInit__host() {
     if (PyArray_ImportNumPyAPI() < 0) return nullptr;

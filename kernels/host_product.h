@@ -7,6 +7,7 @@
 
 #pragma once
 
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -18,16 +19,27 @@ namespace {
 
 typedef void (*AnyFunction)();
 
+// How many threads may take part, and into how many parts work is cut.
+struct Threads {
+    int processors = 1;  // of the machine: into so many parts
+    int most = 1;        // that this process may use
+    int forced = 0;      // by hand: exactly so many; 0 leaves the choice to the team
+    int told = 0;        // by threadpoolctl: at most so many; 0 where it has said nothing
+    bool is_alone = true;  // no other thread of Python has been there during a product
+};
+
 struct Blas {
     AnyFunction gemm[2];  // cblas_sgemm and cblas_dgemm; null where NumPy's BLAS is not known
+    AnyFunction gemv[2];
     bool is_64_bit;       // whether its integers are
     int (*get_threads)();
     void (*set_threads)(int);
-    int most;  // threads that this process may use
+    Threads threads;
     std::mutex mutex;
     std::condition_variable changed;
     bool is_forking;
     int n_users, own;  // calls in progress, and the number of threads to return to
+    int usual;         // the last one that was more than 1
 };
 
 Blas& blas() {
@@ -35,14 +47,38 @@ Blas& blas() {
     return *found;
 }
 
-// How many threads may take part: as many as NumPy's BLAS would use, here and now.
+// How many threads the BLAS is meant to use; its mutex must be held.
+//
+// While a product runs, the BLAS is set to one thread. Another thread of the process that saves the
+// number at such a moment, and restores it later, leaves a 1 that nobody asked for. threadpoolctl
+// tells us what it is asked for: where it allows more, a 1 is such a leftover. So it is where
+// threadpoolctl has told nothing, but other threads were there to leave it.
+int meant_threads(Blas& b) {
+    const int found = b.n_users ? b.own : b.get_threads();
+    if (found > 1) b.usual = found;
+    const Threads& t = b.threads;
+    const bool is_leftover = found == 1 && (t.told ? t.told > 1 : !t.is_alone);
+    return is_leftover && b.usual > 1 ? b.usual : found;
+}
+
+// How many threads may take part here and now: no more than NumPy's BLAS would use.
 int team_size() {
     Blas& b = blas();
     if (!b.get_threads) return 1;
     std::lock_guard<std::mutex> lock(b.mutex);
-    const int n = b.n_users ? b.own : b.get_threads();
-    const int most = b.most < MAX_THREADS ? b.most : MAX_THREADS;
-    return n < 1 ? 1 : n < most ? n : most;
+    const Threads& t = b.threads;
+    int n = meant_threads(b);
+    if (t.told && t.told < n) n = t.told;
+    const int most = t.forced ? t.forced : t.most;
+    if (most < n) n = most;
+    return n < 1 ? 1 : n < MAX_THREADS ? n : MAX_THREADS;
+}
+
+// Into how many parts work is cut whose parts give other bits than the whole: the same number
+// however many threads there are.
+int most_parts() {
+    const int n = blas().threads.processors;
+    return n < MAX_PARTS ? n : MAX_PARTS;
 }
 
 // While one of these lives the BLAS computes in the thread that calls it. The number is one for the
@@ -52,16 +88,17 @@ struct SingleThreaded {
         Blas& b = blas();
         std::unique_lock<std::mutex> lock(b.mutex);
         b.changed.wait(lock, [&b] { return !b.is_forking; });
-        if (b.n_users++ == 0) {
-            b.own = b.get_threads();
+        if (b.n_users == 0) {
+            b.own = meant_threads(b);
             if (b.own != 1) b.set_threads(1);
         }
+        ++b.n_users;
     }
     ~SingleThreaded() {
         Blas& b = blas();
         std::lock_guard<std::mutex> lock(b.mutex);
         if (--b.n_users > 0) return;
-        if (b.own != 1 && b.get_threads() == 1) b.set_threads(b.own);
+        if (b.own != 1 && b.get_threads() == 1) b.set_threads(b.threads.told == 1 ? 1 : b.own);
         if (b.is_forking) b.changed.notify_all();
     }
 };
@@ -117,23 +154,46 @@ struct Product {
 
 // A block of it, computed into `out`, which is as large as the block.
 template <class T, class Int>
-void gemm(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t left, ptrdiff_t right,
-          const Matrix& out) {
+void multiply_block(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t left,
+                    ptrdiff_t right, const Matrix& out) {
     typedef void (*Gemm)(int, int, int, Int, Int, Int, T, const T*, Int, const T*, Int, T, T*, Int);
+    typedef void (*Gemv)(int, int, Int, Int, T, const T*, Int, const T*, Int, T, T*, Int);
     const int row_major = 101, as_it_is = 111, transposed = 112;  // the values of CBLAS's enums
     const T* A = reinterpret_cast<const T*>(p.A.data) + top * (p.A.is_transposed ? 1 : p.A.leading);
     const T* B = reinterpret_cast<const T*>(p.B.data) + left * (p.B.is_transposed ? p.B.leading : 1);
-    reinterpret_cast<Gemm>(blas().gemm[p.is_double])(
-        row_major, p.A.is_transposed ? transposed : as_it_is,
-        p.B.is_transposed ? transposed : as_it_is, (Int)(bottom - top), (Int)(right - left),
-        (Int)p.k, T(1), A, (Int)p.A.leading, B, (Int)p.B.leading, T(0),
-        reinterpret_cast<T*>(out.data), (Int)out.leading);
+    T* to = reinterpret_cast<T*>(out.data);
+    const Int m = (Int)(bottom - top), n = (Int)(right - left), k = (Int)p.k;
+    const Int A_leading = (Int)p.A.leading, B_leading = (Int)p.B.leading;
+    const Gemv gemv = reinterpret_cast<Gemv>(blas().gemv[p.is_double]);
+    if (p.n == 1) {  // out = A b
+        const Int step = p.B.is_transposed ? 1 : B_leading;
+        if (p.A.is_transposed) {
+            gemv(row_major, transposed, k, m, T(1), A, A_leading, B, step, T(0), to,
+                 (Int)out.leading);
+        } else {
+            gemv(row_major, as_it_is, m, k, T(1), A, A_leading, B, step, T(0), to,
+                 (Int)out.leading);
+        }
+    } else if (p.m == 1) {  // out^T = B^T a
+        const Int step = p.A.is_transposed ? A_leading : 1;
+        if (p.B.is_transposed) {
+            gemv(row_major, as_it_is, n, k, T(1), B, B_leading, A, step, T(0), to, 1);
+        } else {
+            gemv(row_major, transposed, k, n, T(1), B, B_leading, A, step, T(0), to, 1);
+        }
+    } else {
+        reinterpret_cast<Gemm>(blas().gemm[p.is_double])(
+            row_major, p.A.is_transposed ? transposed : as_it_is,
+            p.B.is_transposed ? transposed : as_it_is, m, n, k, T(1), A, A_leading, B, B_leading,
+            T(0), to, (Int)out.leading);
+    }
 }
 
 template <class T>
 void multiply_block(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t left,
                     ptrdiff_t right, const Matrix& out) {
-    (blas().is_64_bit ? gemm<T, long long> : gemm<T, int>)(p, top, bottom, left, right, out);
+    (blas().is_64_bit ? multiply_block<T, long long> : multiply_block<T, int>)(p, top, bottom, left,
+                                                                               right, out);
 }
 
 const ptrdiff_t ROWS = 4;      // as many as a BLAS takes at once,
@@ -153,12 +213,11 @@ struct Division {
         return k == n ? length : length / n * k / grain * grain;
     }
 
-    // Into how many parts, of at least `least` out of `amount` each.
-    int parts(double amount, double least) const {
-        if (amount < 2 * least) return 1;
+    // Into how many parts, of at least `least` out of `amount` each, at most `most`.
+    int parts(double amount, double least, int most) const {
         const double worth = amount / least;
         const ptrdiff_t fit = length / grain;
-        int n = team_size();
+        int n = most;
         if (n > worth) n = (int)worth;
         if (n > fit) n = (int)fit;
         return n < 1 ? 1 : n;
@@ -169,7 +228,7 @@ struct Division {
 // one piece, and what a processor fetches ahead of need is not in the middle of another one's. Few
 // rows are long ones; then it is columns.
 bool divides_rows(ptrdiff_t n_rows, ptrdiff_t n_columns) {
-    return n_rows >= n_columns || n_rows >= 32 * team_size();
+    return n_rows >= n_columns || n_rows >= 32 * most_parts();
 }
 
 // The same for a product. Each part rearranges, for the BLAS, a part of one matrix and all of the
@@ -178,7 +237,28 @@ bool divides_rows(ptrdiff_t n_rows, ptrdiff_t n_columns) {
 bool divides_rows(const Product& p) {
     const ptrdiff_t few = 64;
     if (p.k < few) return divides_rows(p.m, p.n);
-    return p.m > p.n || (p.n < COLUMNS * team_size() && COLUMNS * p.m > ROWS * p.n);
+    return p.m >= p.n || (p.n < COLUMNS * most_parts() && COLUMNS * p.m > ROWS * p.n);
+}
+
+const double MULTIPLICATIONS = 1 << 18;      // a part of a product that is worth a thread,
+const double FAR_MULTIPLICATIONS = 1 << 21;  // and one that is far
+const double FEW_MULTIPLICATIONS = 1e6;      // OpenBLAS rearranges nothing for products up to here
+const ptrdiff_t SIDE = 128;                  // of a part beyond the second
+
+// Into how many parts a product is divided, whether or not there are threads for them. Two take one
+// thread up to 5 % longer than the whole; more of them, the longer the narrower they are. Parts that
+// are so small that nothing is rearranged take less.
+int parts_of(const Product& p, const Division& division) {
+    const double amount = (double)p.m * (double)p.n * (double)p.k;
+    const int most = most_parts();
+    int n = division.parts(amount, MULTIPLICATIONS, most);
+    if (n < 2) return 1;
+    const ptrdiff_t wide = division.length / SIDE;
+    if (n > 2 && n > wide) n = wide < 2 ? 2 : (int)wide;
+    while (n > 2 && amount < n * n * MULTIPLICATIONS / 2) --n;
+    const int few = (int)ceil(amount / FEW_MULTIPLICATIONS);
+    const bool are_few = few > n && few <= 2 * n && division.length / division.grain >= 2 * n;
+    return are_few ? 2 * n : n;
 }
 
 // Memory that a thread keeps for a part of a result; none if that is large, or there is no more.
@@ -238,18 +318,29 @@ template <class T> void multiply_part(const void* job, int part, int n_parts) {
     }
 }
 
-const double MULTIPLICATIONS = 1 << 18;      // a part of a product that is worth a thread,
-const double FAR_MULTIPLICATIONS = 1 << 21;  // and one that is far
+// Tells apart jobs of several kinds: by numbers that follow from the work and its shape.
+Pace::Kind kind_of(const void* work, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k) {
+    Pace::Kind kind = (Pace::Kind)(uintptr_t)work;
+    for (const ptrdiff_t number : {m, n, k}) kind = (kind ^ (Pace::Kind)number) * 0x100000001b3ull;
+    return kind;
+}
+
+Terms terms_of(int n_threads, bool is_short, Pace::Kind kind) {
+    return {n_threads, blas().threads.forced > 0, is_short, kind};
+}
 
 void multiply(const Product& p) {
     const Division division(divides_rows(p), p.m, p.n);
+    const int n_parts = parts_of(p, division);
     const double amount = (double)p.m * (double)p.n * (double)p.k;
-    const int n_parts = division.parts(amount, MULTIPLICATIONS);
     const bool is_short = n_parts == 1 || amount < n_parts * FAR_MULTIPLICATIONS;
     const SharedProduct shared = {p, division, is_short};
+    const Work work = p.is_double ? multiply_part<double> : multiply_part<float>;
+    const Pace::Kind kind =
+        kind_of(&blas().gemm[p.is_double], p.m, 2 * p.n + p.A.is_transposed, p.k);
+    const int n_threads = n_parts == 1 ? 1 : team_size();
     const SingleThreaded guard;
-    team().share(p.is_double ? multiply_part<double> : multiply_part<float>, shared, n_parts,
-                 is_short);
+    team().share(work, shared, n_parts, terms_of(n_threads, is_short, kind));
 }
 
 }  // namespace

@@ -31,9 +31,11 @@ FOLDER = Path(__file__).resolve().parent
 SOURCES = (
     "catalogue.py",
     "functions.h",
+    "host_flush.h",
     "host_loops.h",
     "host_memory.h",
     "host_module.cpp",
+    "host_pace.h",
     "host_parts.h",
     "host_product.h",
     "host_source.py",

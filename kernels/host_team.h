@@ -3,8 +3,11 @@
 // The caller works along, and takes every part that no helper has begun by the time it is free: a
 // helper that the system gives no time delays nothing. Between jobs helpers look out for the next
 // one for a while, since those of a training step follow each other within microseconds, and then
-// sleep. Jobs are split in the same way however many threads turn up, so that results do not depend
-// on it.
+// sleep. A job is split by its shape and by the processors of the machine, however many threads take
+// part, so that results do not depend on them.
+//
+// Whether threads take part at all is decided by what jobs took (host_pace.h), unless the number of
+// threads was set by hand.
 //
 // A job is copied into one block, which helpers copy out at once. To read what another processor has
 // written takes up to a fifth of a microsecond for a cache line; lines side by side arrive together,
@@ -21,6 +24,9 @@
 #include <system_error>
 #include <thread>
 #include <type_traits>
+
+#include "host_flush.h"
+#include "host_pace.h"
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
@@ -39,33 +45,41 @@
 namespace {
 
 const int MAX_THREADS = 64;
+const int MAX_PARTS = 64;
 
 typedef void (*Work)(const void* job, int part, int n_parts);
+
+// How a job is run.
+struct Terms {
+    int n_threads;    // that may take part
+    bool is_forced;   // all of them do, whether that pays or not
+    bool is_short;    // it stays with the caller where helpers are far
+    Pace::Kind kind;  // of work and shape
+};
 
 class Team {
   public:
     // Runs work(&job, k, n_parts) for k = 0, ..., n_parts - 1, in whatever order and threads, on
-    // copies of the job. One that is short stays with the caller where helpers are far.
-    template <class Job> void share(Work work, const Job& job, int n_parts, bool is_short) {
+    // copies of the job, where subnormal numbers are zero.
+    template <class Job>
+    void share(Work work, const Job& job, int n_parts, const Terms& terms) {
         static_assert(std::is_trivially_copyable<Job>::value, "a job is copied byte by byte");
         static_assert(sizeof(Job) <= sizeof(Copy) && alignof(Job) <= alignof(Copy), "too large");
-        if (n_parts < 2 || n_parts > MAX_THREADS || is_busy_.exchange(true)) {
-            for (int k = 0; k < n_parts; ++k) work(&job, k, n_parts);
-            return;
+        const int n_threads = terms.n_threads < n_parts ? terms.n_threads : n_parts;
+        if (n_threads < 2 || n_parts > MAX_PARTS || is_busy_.exchange(true)) {
+            return run_alone(work, &job, n_parts);
         }
-        recruit(n_parts - 1);
-        measure();
-        if (is_short && is_far_.load(std::memory_order_relaxed)) {
-            for (int k = 0; k < n_parts; ++k) work(&job, k, n_parts);
-        } else {
-            hand_out(work, &job, sizeof(Job), n_parts);
-        }
+        share_out(work, &job, sizeof job, n_parts, n_threads, terms);
         is_busy_.store(false);
     }
 
     // Whether the processor of a helper takes long to see what the caller's has written: one in
     // another socket or another part of the chip. It may change while a virtual machine runs.
     bool is_far() const { return is_far_.load(std::memory_order_relaxed); }
+
+    // Whether the first helper's processor and the caller's are one core: 1 if they are, 0 if not,
+    // -1 if that was not measured.
+    int is_one_core() const { return is_one_core_.load(std::memory_order_relaxed); }
 
     // For tests: helpers are far (1), near (0), or where they are found to be (-1).
     void assume(int far) {
@@ -76,10 +90,22 @@ class Team {
         is_busy_.store(false);
     }
 
+    // Finds out, if it can be, whether helpers are far and share the caller's core.
+    void look() {
+        while (is_busy_.exchange(true)) std::this_thread::yield();
+        recruit(1);
+        for (int i = 0; i < 50 && is_one_core() < 0; ++i) {
+            if (i > 0) std::this_thread::sleep_for(AGAIN);  // it has no processor yet
+            next_measurement_ = Clock::time_point{};
+            measure();
+        }
+        is_busy_.store(false);
+    }
+
     // Ends the helpers, so that a fork leaves none behind; until `resume` every caller works alone.
     void pause() {
         while (is_busy_.exchange(true)) std::this_thread::yield();
-        publish(nullptr, nullptr, 0, 0);
+        publish(nullptr, nullptr, 0, 0, 0);
         for (; n_helpers_ > 0; --n_helpers_) helpers_[n_helpers_ - 1].join();
     }
 
@@ -95,6 +121,7 @@ class Team {
     static constexpr std::chrono::milliseconds INTERVAL{200};  // so often,
     static constexpr std::chrono::milliseconds AGAIN{2};       // or soon again if it did not answer;
     static constexpr std::chrono::nanoseconds FAR{200};        // there and back
+    static constexpr double ONE_CORE = 1.4;  // times as long as alone takes what shares a core
     static constexpr std::chrono::microseconds NO_ANSWER{100};
     static constexpr std::chrono::microseconds GRACE{3};       // that a helper has to begin a part
     static constexpr std::chrono::microseconds PATIENCE{300};  // until it sleeps
@@ -110,6 +137,8 @@ class Team {
 
     std::atomic<bool> is_busy_{false};
     std::atomic<bool> is_far_{false};
+    std::atomic<int> is_one_core_{-1};
+    Pace pace_;
     int assumed_ = -1;
     int n_helpers_ = 0;
     std::thread helpers_[MAX_THREADS];
@@ -119,39 +148,79 @@ class Team {
     std::condition_variable wake_;
     alignas(64) std::atomic<Count> generation_{0};  // of the job in what follows
     std::atomic<Work> work_{nullptr};
-    std::atomic<int> n_parts_{0}, n_words_{0};
+    std::atomic<int> n_parts_{0}, n_threads_{0}, n_words_{0};
     std::atomic<Word> words_[N_WORDS];
     alignas(64) std::atomic<int> calls_{0};
-    Slot slots_[MAX_THREADS];
+    Slot slots_[MAX_PARTS];
 
-    void hand_out(Work work, const void* job, size_t size, int n_parts) {
-        const Count generation = publish(work, job, size, n_parts);
+    static void run_part(Work work, const void* job, int part, int n_parts) {
+        const Flushing flushing;
+        work(job, part, n_parts);
+    }
+
+    static void run_alone(Work work, const void* job, int n_parts) {
+        for (int k = 0; k < n_parts; ++k) run_part(work, job, k, n_parts);
+    }
+
+    // Shared or not, as pays.
+    void share_out(Work work, const void* job, size_t size, int n_parts, int n_threads,
+                   const Terms& terms) {
+        recruit(n_threads - 1);
+        if (terms.is_forced || pace_.shares()) measure();
+        if (terms.is_short && is_far()) return run_alone(work, job, n_parts);
+        if (terms.is_forced) {
+            hand_out(work, job, size, n_parts, n_threads);
+            return;
+        }
+        const bool is_shared = pace_.shares();
+        double alone = 0;
+        const Clock::time_point start = Clock::now();
+        if (is_shared) {
+            alone = n_parts * hand_out(work, job, size, n_parts, n_threads);
+        } else {
+            run_alone(work, job, n_parts);
+        }
+        pace_.note(terms.kind, start, Clock::now(), alone);
+    }
+
+    // The first part that thread k of n_threads, of which the caller is the first, does before those
+    // of others.
+    static int first_part(int k, int n_parts, int n_threads) { return k * n_parts / n_threads; }
+
+    // Gives the seconds that the caller took for a part, on average.
+    double hand_out(Work work, const void* job, size_t size, int n_parts, int n_threads) {
+        const Count generation = publish(work, job, size, n_parts, n_threads);
         const bool are_awake = n_asleep_.load(std::memory_order_relaxed) == 0;
+        const int n_own = first_part(1, n_parts, n_threads);
+        const Clock::time_point start = Clock::now();
+        Clock::time_point end = start;
         for (int k = 0; k < n_parts; ++k) {
-            if (k > 0 && are_awake) give_time(slots_[k], generation);
+            if (k >= n_own && are_awake) give_time(slots_[k], generation);
             if (claim(slots_[k], generation)) {
-                work(job, k, n_parts);
-                slots_[k].was_late = k > 0;
+                run_part(work, job, k, n_parts);
+                slots_[k].was_late = k >= n_own;
                 slots_[k].done.store(generation, std::memory_order_relaxed);
             } else {
                 slots_[k].was_late = false;
             }
+            if (k == n_own - 1) end = Clock::now();
         }
         for (int k = 0; k < n_parts; ++k) {
             for (int i = 0; slots_[k].done.load(std::memory_order_acquire) != generation; ++i) {
                 i < PAUSES ? XPN_PAUSE() : std::this_thread::yield();
             }
         }
+        return std::chrono::duration<double>(end - start).count() / n_own;
     }
 
-    // Now and then, how far the first helper is.
+    // Now and then, how far the first helper is, and whether it takes the caller's core.
     void measure() {
         const Clock::time_point now = Clock::now();
         if (n_helpers_ == 0 || now < next_measurement_) return;
         next_measurement_ = now + AGAIN;
         calls_.store(0, std::memory_order_relaxed);
         Team* const self = this;
-        hand_out(call_and_answer, &self, sizeof self, 2);
+        hand_out(call_and_answer, &self, sizeof self, 2, 2);
     }
 
     static void call_and_answer(const void* job, int part, int) {
@@ -162,25 +231,38 @@ class Team {
     void call() {
         Clock::time_point start{};
         for (int i = 0; i < N_CALLS; ++i) {
-            const Clock::time_point called = Clock::now();
-            if (i == N_CALLS / 2) start = called;  // at first the helper is getting ready
-            calls_.store(2 * i + 1, std::memory_order_release);
-            for (int k = 1; calls_.load(std::memory_order_acquire) != 2 * i + 2; ++k) {
-                XPN_PAUSE();
-                if (k % 64 == 0 && Clock::now() - called > NO_ANSWER) {  // no news, then
-                    calls_.store(-1, std::memory_order_release);
-                    return;
-                }
-            }
+            if (i == N_CALLS / 2) start = Clock::now();  // at first the helper is getting ready
+            if (!reaches(2 * i + 1)) return;             // no news, then
         }
         const Clock::time_point now = Clock::now();
         const bool is_far = now - start > FAR * (N_CALLS / 2);
         is_far_.store(assumed_ < 0 ? is_far : assumed_ > 0, std::memory_order_relaxed);
         next_measurement_ = now + INTERVAL;
+        const double alone = shortest_computation();
+        if (!reaches(2 * N_CALLS + 1)) return;  // from now on the helper computes, too
+        const double together = shortest_computation();
+        calls_.store(-1, std::memory_order_release);
+        const int is_one_core = together > ONE_CORE * alone;
+        if (is_one_core != this->is_one_core()) pace_.begin(!is_one_core);
+        is_one_core_.store(is_one_core, std::memory_order_relaxed);
+    }
+
+    // Calls the helper and waits for its answer; false where there is none.
+    bool reaches(int number) {
+        const Clock::time_point called = Clock::now();
+        calls_.store(number, std::memory_order_release);
+        for (int k = 1; calls_.load(std::memory_order_acquire) != number + 1; ++k) {
+            XPN_PAUSE();
+            if (k % 64 == 0 && Clock::now() - called > NO_ANSWER) {
+                calls_.store(-1, std::memory_order_release);
+                return false;
+            }
+        }
+        return true;
     }
 
     void answer() {
-        for (int last = 0; last >= 0 && last < 2 * N_CALLS;) {
+        for (int last = 0; last >= 0 && last < 2 * N_CALLS + 2;) {
             int found = calls_.load(std::memory_order_acquire);
             if (found < 0) return;
             if (found % 2 == 1 &&
@@ -189,6 +271,32 @@ class Team {
             }
             XPN_PAUSE();
         }
+        while (calls_.load(std::memory_order_relaxed) >= 0) compute();
+    }
+
+    // As many multiplications at once as a core can do: two threads of one core take twice as long.
+    static void compute() {
+        const int n_chains = 16, length = 500;
+        double chain[n_chains];
+        for (int k = 0; k < n_chains; ++k) chain[k] = 1 + k * 1e-3;
+        for (int i = 0; i < length; ++i) {
+            for (int k = 0; k < n_chains; ++k) chain[k] *= 1.0001;
+        }
+        double sum = 0;
+        for (int k = 0; k < n_chains; ++k) sum += chain[k];
+        volatile double result = sum;  // so that it is computed
+        (void)result;
+    }
+
+    static double shortest_computation() {
+        double shortest = 1;
+        for (int i = 0; i < 8; ++i) {
+            const Clock::time_point start = Clock::now();
+            compute();
+            const double took = std::chrono::duration<double>(Clock::now() - start).count();
+            if (took < shortest) shortest = took;
+        }
+        return shortest;
     }
 
     void recruit(int n) {
@@ -213,7 +321,7 @@ class Team {
         }
     }
 
-    Count publish(Work work, const void* job, size_t size, int n_parts) {
+    Count publish(Work work, const void* job, size_t size, int n_parts, int n_threads) {
         const Count generation = generation_.load(std::memory_order_relaxed) + 2;
         generation_.store(generation - 1, std::memory_order_relaxed);  // odd: being written
         std::atomic_thread_fence(std::memory_order_release);
@@ -226,6 +334,7 @@ class Team {
         }
         work_.store(work, std::memory_order_relaxed);
         n_parts_.store(n_parts, std::memory_order_relaxed);
+        n_threads_.store(n_threads, std::memory_order_relaxed);
         n_words_.store(n_words, std::memory_order_relaxed);
         generation_.store(generation, std::memory_order_seq_cst);
         if (n_asleep_.load(std::memory_order_seq_cst) > 0) {
@@ -258,6 +367,7 @@ class Team {
             seen = next(seen);
             const Work work = work_.load(std::memory_order_relaxed);
             const int n_parts = n_parts_.load(std::memory_order_relaxed);
+            const int n_threads = n_threads_.load(std::memory_order_relaxed);
             const int n_words = n_words_.load(std::memory_order_relaxed);
             Copy job;
             for (int i = 0; i < n_words; ++i) {
@@ -268,11 +378,13 @@ class Team {
             // claimed already. So it is enough that all this belongs together.
             if (generation_.load(std::memory_order_relaxed) != seen) continue;
             if (!work) return;
-            for (int i = 0; i < n_parts && number < n_parts; ++i) {
-                Slot& slot = slots_[(number + i) % n_parts];  // one's own first
-                if (!claim(slot, seen)) continue;
-                work(&job, (number + i) % n_parts, n_parts);
-                slot.done.store(seen, std::memory_order_release);
+            if (number >= n_threads) continue;
+            const int first = first_part(number, n_parts, n_threads);
+            for (int i = 0; i < n_parts; ++i) {
+                const int k = (first + i) % n_parts;
+                if (!claim(slots_[k], seen)) continue;
+                run_part(work, &job, k, n_parts);
+                slots_[k].done.store(seen, std::memory_order_release);
             }
         }
     }

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.cpu.parts import PARTS, Settings
+from bench.cpu.parts import PARTS, Settings, describe_processor
 from bench.cpu.problems import NETWORKS
 from bench.cpu.turns import BY_HAND, ROOT, Failed
 from bench.folders import cannot_write
@@ -41,19 +41,22 @@ def main() -> int:
         "date": when.isoformat(timespec="seconds"),
         "threads": settings.n_threads,
         "is_quick": settings.is_quick,
+        "processor": None,
+        "shares_core": None,
         "seconds": 0.0,
         "parts": {},
     }
+    name = "machine"
     try:
+        found.update(describe_processor(settings.n_threads))
         for name in arguments.only or PARTS:
             _say(f"{name} ...")
-            try:
-                found["parts"][name] = PARTS[name](settings)
-            except Failed as error:
-                sys.stderr.write(f"{name}: {error}\n")
-                return 1
+            found["parts"][name] = PARTS[name](settings)
             found["seconds"] = round(time.time() - began, 1)
             _write(file, found)
+    except Failed as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        return 1
     except KeyboardInterrupt:
         _say(f"stopped; what there is: {file}.md and .json" if found["parts"] else "stopped")
         return 130

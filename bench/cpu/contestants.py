@@ -62,7 +62,7 @@ class Contestant:
         raise NotImplementedError
 
     def train(self, epochs: int) -> None:
-        """Train for some epochs and wait until that is done."""
+        """Continue training for some epochs and wait until that is done."""
         raise NotImplementedError
 
     def predict(self, X: npt.NDArray[Any]) -> Labels:
@@ -115,7 +115,7 @@ class Xpnet(Contestant):
     takes_bytes = True
 
     def start(self) -> None:
-        from xpnet import nn
+        from xpnet import nn, training
 
         problem = self.problem
         layers = [nn.Dense(width, "relu") for width in problem.widths[1:-1]]
@@ -125,19 +125,22 @@ class Xpnet(Contestant):
             dtype=problem.dtype,
             seed=self.seed,
         )
+        rules = {"adam": nn.Adam, "gradient_descent": nn.GradientDescent}
+        self.optimizer = rules[problem.optimizer](problem.learning_rate)
+        self.state = training.TrainingState.start(self.network, self.optimizer)
 
     def _fit(self, epochs: int, **more: Any) -> None:
-        from xpnet import nn, training
+        from xpnet import training
 
         problem = self.problem
         is_binary = problem.widths[-1] == 1
-        rules = {"adam": nn.Adam, "gradient_descent": nn.GradientDescent}
         training.fit(
             self.network,
             self.X,
             self.y,
             loss="sigmoid_cross_entropy" if is_binary else "softmax_cross_entropy",
-            optimizer=rules[problem.optimizer](problem.learning_rate),
+            optimizer=self.optimizer,
+            state=self.state,
             epochs=epochs,
             batch_size=problem.batch_size,
             divide_by=255 if self.X.dtype == np.uint8 else None,
@@ -146,7 +149,8 @@ class Xpnet(Contestant):
         )
 
     def train(self, epochs: int) -> None:
-        self._fit(epochs)
+        # With one seed every call would visit the samples in the same order.
+        self._fit(epochs, seed=self.seed + int(self.state.steps[0]))
 
     def predict(self, X: npt.NDArray[Any]) -> Labels:
         found: Labels = self.network.predict(X, divide_by=255).argmax(axis=1)
@@ -307,8 +311,8 @@ class ScikitLearn(Contestant):
 
     packages = ("numpy", "scikit-learn")
     _is_partial = False
-    settings = "MLPClassifier.fit, alpha=0, tol=0, its own Glorot initialisation; to an accuracy: "
-    settings += "partial_fit, an epoch a call"
+    settings = "MLPClassifier.fit, alpha=0, tol=0, its own Glorot initialisation; to an accuracy "
+    settings += "and epoch by epoch: partial_fit, an epoch a call"
 
     def start(self) -> None:
         from sklearn.neural_network import MLPClassifier
@@ -404,6 +408,19 @@ class PyTorch(Contestant):
         return found
 
 
+class FlushedPyTorch(PyTorch):
+    """PyTorch that replaces subnormal numbers by zero."""
+
+    settings = "as PyTorch, after torch.set_flush_denormal(True)"
+
+    def start(self) -> None:
+        torch: Any = importlib.import_module("torch")
+        # A thread inherits this from the one that starts it: set it before PyTorch starts any.
+        if not torch.set_flush_denormal(True):
+            raise RuntimeError("PyTorch cannot flush subnormal numbers on this processor")
+        super().start()
+
+
 class Jax(Contestant):
     """JAX, a whole epoch in one compiled function."""
 
@@ -415,13 +432,18 @@ class Jax(Contestant):
         jax: Any = importlib.import_module("jax")
         jax.config.update("jax_enable_x64", self.problem.dtype == "float64")
         jnp, problem = jax.numpy, self.problem
+        self.jax = jax
         drawn = initial_weights(problem.widths, problem.dtype, self.seed)
         weights = [(jnp.asarray(W), jnp.asarray(b)) for W, b in drawn]
         zeros = jax.tree.map(jnp.zeros_like, weights)
-        self.jax = jax
         self.state = (weights, zeros, jax.tree.map(jnp.zeros_like, weights), jnp.zeros(()))
         self.X_, self.y_ = jax.device_put(self.X), jax.device_put(self.y)
         self.rng = np.random.default_rng(self.seed)
+        if not hasattr(self, "epoch"):  # a training from the start need not compile again
+            self.epoch, self.forward = self._compiled()
+
+    def _compiled(self) -> tuple[Any, Any]:
+        jax, jnp, problem = self.jax, self.jax.numpy, self.problem
 
         def forward(weights: Any, X: Any) -> Any:
             for W, b in weights[:-1]:
@@ -455,8 +477,7 @@ class Jax(Contestant):
         def epoch(state: Any, order: Any, X: Any, y: Any) -> Any:
             return jax.lax.scan(functools.partial(step, X, y), state, order, unroll=4)
 
-        self.epoch = jax.jit(epoch, donate_argnums=0)
-        self.forward = jax.jit(forward)
+        return jax.jit(epoch, donate_argnums=0), jax.jit(forward)
 
     def train(self, epochs: int) -> None:
         for _ in range(epochs):
@@ -478,5 +499,6 @@ CONTESTANTS: dict[str, type[Contestant]] = {
     "plain NumPy": PlainNumpy,
     "scikit-learn": ScikitLearn,
     "PyTorch": PyTorch,
+    "PyTorch, subnormals flushed": FlushedPyTorch,
     "JAX": Jax,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.metadata
 import math
 import os
@@ -26,17 +28,22 @@ from bench.cpu.turns import (
     Failed,
     Process,
     Spread,
+    busy_processor,
+    compare_environments,
     environment,
     processors,
     ratios,
+    take_epochs,
     take_turns,
 )
 
-__all__ = ["PARTS", "Settings"]
+__all__ = ["PARTS", "Settings", "describe_processor"]
 
 Row: TypeAlias = dict[str, Any]
-PEERS = ("plain NumPy", "scikit-learn", "PyTorch", "JAX")
 TARGET = 0.88  # test accuracy on Fashion-MNIST
+# How often the rarest input is active. With this, as many of Adam's first moments are subnormal in
+# epoch 10 as with Fashion-MNIST, some five per cent of them, in batches of 128.
+RARELY = 1e-5
 SLACK = 60e6  # bytes beyond data, parameters and activations that a training may take
 
 
@@ -70,10 +77,13 @@ def machine(settings: Settings) -> list[Row]:
     from xpnet.environment import versions
     from xpnet.kernels import host
 
+    described = describe_processor(settings.n_threads)
     rows = [
-        {"": "processor", "is": _processor()},
+        {"": "processor", "is": described["processor"]},
         {"": "processors used", "is": f"{settings.n_threads} of {os.cpu_count()}"},
         {"": "threads", "is": f"{settings.n_threads} for every contestant"},
+        {"": "processors share a core", "is": described["shares_core"]},
+        {"": "processors share a core, per the system", "is": _siblings(settings.n_threads)},
         {"": "system", "is": f"{platform.system()} {platform.machine()}"},
         {"": "handing over", "is": _handover(settings)},
         {"": "load before", "is": _load()},
@@ -88,6 +98,34 @@ def machine(settings: Settings) -> list[Row]:
         except importlib.metadata.PackageNotFoundError:
             rows.append({"": name, "is": "not installed"})
     return rows
+
+
+@functools.cache
+def describe_processor(n_threads: int) -> dict[str, str]:
+    """Describe the processor, on which all times depend.
+
+    Returns
+    -------
+    dict
+        ``processor``, its name; ``shares_core``, whether the processors in use share one core, as
+        measured.
+    """
+    code = "import xpnet\nfrom xpnet.kernels import host\nxpnet.device('cpu')\n"
+    found = _run(f"{code}print(host.shares_core())", OURS, n_threads)[1].strip()
+    said = {"True": "yes, measured", "False": "no, measured", "None": "not measured"}
+    return {"processor": _processor(), "shares_core": said[found]}
+
+
+def _siblings(n_threads: int) -> str:
+    """Tell whether the system lists processors in use as siblings on one core."""
+    try:
+        siblings = [
+            Path(f"/sys/devices/system/cpu/cpu{i}/topology/thread_siblings_list").read_text("ascii")
+            for i in processors(n_threads)
+        ]
+    except (AttributeError, OSError):  # not Linux
+        return "unknown"
+    return "yes" if len(set(siblings)) < len(siblings) else "no"
 
 
 def _load() -> str:
@@ -170,11 +208,14 @@ def steps(settings: Settings) -> list[Row]:
     rows: list[Row] = []
     for problem in NETWORKS[:1] if settings.is_quick else NETWORKS:
         settings.say(problem.name)
-        is_slow = problem.n_parameters > 10**7
-        rounds = min(settings.rounds, 3) if is_slow else settings.rounds
+        rounds = min(settings.rounds, 3) if _is_slow(problem) else settings.rounds
         found = take_turns(problem, list(CONTESTANTS), settings.n_threads, rounds)
         rows += [_step_row(problem, name, found, settings.n_threads) for name in CONTESTANTS]
     return rows
+
+
+def _is_slow(problem: Problem) -> bool:
+    return problem.n_parameters > 10**7
 
 
 def _step_row(problem: Problem, name: str, found: dict[str, dict[str, Any]], n_threads: int) -> Row:
@@ -214,6 +255,95 @@ def one_thread(settings: Settings) -> list[Row]:
     return rows
 
 
+def busy(settings: Settings) -> list[Row]:
+    """Time training steps beside a process that keeps one processor busy."""
+    rows: list[Row] = []
+    for network in NETWORKS[:1] if settings.is_quick else NETWORKS[:2]:
+        settings.say(network.name)
+        problem = _short_turn(network, 0.05)  # some contestants take ten times as long here
+        rounds = min(settings.rounds, 5)
+        with busy_processor():
+            found = take_turns(problem, list(CONTESTANTS), settings.n_threads, rounds)
+        rows += [_step_row(problem, name, found, settings.n_threads) for name in CONTESTANTS]
+    return rows
+
+
+def epochs(settings: Settings) -> list[Row]:
+    """Time each of the first ten epochs where inputs are rarely active."""
+    rows: list[Row] = []
+    names = [name for name in CONTESTANTS if name not in FLOORS]
+    for network in NETWORKS[:1] if settings.is_quick else NETWORKS[:2]:
+        settings.say(network.name)
+        problem = replace(network, epochs=10, active=RARELY)
+        if settings.is_quick:
+            problem = replace(problem, n_samples=20 * problem.batch_size)
+        trainings = 1 if settings.is_quick else 3
+        found = take_epochs(problem, names, settings.n_threads, trainings)
+        for name in names:
+            row: Row = {
+                "network": problem.name,
+                "contestant": name,
+                "dtype": problem.dtype,
+                "samples": problem.n_samples,
+                "threads": settings.n_threads,
+                **found[name],
+            }
+            if "us" in row:
+                growth = Spread.of([us[-1] / us[0] for us in row["us"]])
+                row["last_to_first"] = [growth.median, growth.low, growth.high]
+            rows.append(row)
+    return rows
+
+
+def threads(settings: Settings) -> list[Row]:
+    """Time xpnet with the number of threads that it chooses, with one thread, and with all."""
+    n_threads = settings.n_threads
+    if n_threads < 2:
+        return [{"skipped": "one processor leaves no choice"}]
+    own, one, several = "own choice", "1 thread", f"{n_threads} threads"
+    environments: dict[str, dict[str, str]] = {
+        own: {},
+        one: {"XPNET_THREADS": "1"},
+        several: {"XPNET_THREADS": str(n_threads)},
+    }
+    loads: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
+        "quiet": contextlib.nullcontext,
+        "one busy": busy_processor,
+    }
+    rows: list[Row] = []
+    for network in NETWORKS[:1] if settings.is_quick else NETWORKS:
+        problem = _short_turn(network, 0.1 if settings.is_quick else 0.5)
+        rounds = 2 if settings.is_quick else 3 if _is_slow(problem) else 10
+        for load, beside in loads.items():
+            settings.say(f"{network.name}, {load}")
+            with beside():
+                found = compare_environments(problem, OURS, environments, n_threads, rounds)
+            row: Row = {"network": network.name, "load": load}
+            rows.append(row)
+            errors = [answer["error"] for answer in found.values() if "error" in answer]
+            if errors:
+                row["error"] = errors[0]
+                continue
+            us = {name: answer["us"] for name, answer in found.items()}
+            medians = {name: statistics.median(values) for name, values in us.items()}
+            better = min((one, several), key=lambda name: medians[name])
+            within = Spread.of(ratios(us[own], us[better]))
+            row["us"] = us
+            row["times_better"] = [medians[own] / medians[better], within.low, within.high]
+    return rows
+
+
+def _short_turn(problem: Problem, seconds: float) -> Problem:
+    """Choose samples and epochs so that xpnet's turn lasts about so many seconds."""
+    work = 6 * problem.n_parameters * problem.batch_size * np.dtype(problem.dtype).itemsize
+    seconds_a_step = 5e-5 + work / 1.6e12  # about, on two processors
+    n_steps = max(2, math.ceil(seconds / seconds_a_step))
+    in_epoch = min(problem.n_samples // problem.batch_size, n_steps)
+    return replace(
+        problem, n_samples=in_epoch * problem.batch_size, epochs=max(1, n_steps // in_epoch)
+    )
+
+
 def accuracy(settings: Settings) -> list[Row]:
     """Time training on Fashion-MNIST until a test accuracy is reached."""
     rows: list[Row] = []
@@ -228,12 +358,7 @@ def accuracy(settings: Settings) -> list[Row]:
                 continue
             process = Process(name, settings.n_threads)
             try:
-                process.ask(
-                    "prepare",
-                    contestant=name,
-                    problem=replace(TO_ACCURACY, n_samples=128).as_dict(),
-                    n_threads=settings.n_threads,
-                )
+                process.prepare(replace(TO_ACCURACY, n_samples=128))
                 time.sleep(REST)
                 runs[name].append(process.ask("train_until", target=TARGET, seed=seed))
             except Failed as error:
@@ -399,6 +524,9 @@ PARTS: dict[str, Callable[[Settings], list[Row]]] = {
     "machine": machine,
     "steps": steps,
     "one-thread": one_thread,
+    "busy": busy,
+    "epochs": epochs,
+    "threads": threads,
     "accuracy": accuracy,
     "memory": memory,
     "starting": starting,

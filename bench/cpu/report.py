@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -39,8 +40,12 @@ def page(found: dict[str, Any], picture: str | None) -> str:
     ]
     if picture:
         lines += [f"![Steps beside their products; cost against size]({picture})", ""]
+    shares_core = f"processors share a core: {found['shares_core']}"
     for name, rows in found["parts"].items():
-        lines += [f"## {_TITLES[name]}", "", *_TABLES[name](rows), ""]
+        lines += [f"## {_TITLES[name]}", ""]
+        if name not in _WITHOUT_TIMES:
+            lines += [f"{found['processor']}; {shares_core}.", ""]
+        lines += [*_TABLES[name](rows), ""]
     lines.append(f"{found['seconds']:.0f} s in all.")
     return "\n".join(lines) + "\n"
 
@@ -65,8 +70,8 @@ def _steps(rows: list[Row]) -> list[str]:
         lines += [
             f"### {network}",
             "",
-            f"{first['dtype']}, {first['optimizer'].replace('_', ' ')}, {first['threads']} "
-            f"thread{'s' * (first['threads'] > 1)} each.",
+            f"{first['dtype']}, {first['optimizer'].replace('_', ' ')}, "
+            f"{_count_threads(first['threads'])} each.",
             "",
         ]
         table = []
@@ -91,6 +96,67 @@ def _steps(rows: list[Row]) -> list[str]:
         lines += [*markdown.table(titles, table), ""]
     lines += [f"- {name}: {text}." for name, text in settings.items()]
     return lines
+
+
+def _epochs(rows: list[Row]) -> list[str]:
+    lines = [
+        "Every contestant trains ten epochs from the start, several times, and they take turns "
+        "epoch by epoch. Most inputs are rarely active, like the pixels at the border of images of "
+        "clothes. While an input is zero, Adam's first moment of its weights decays and becomes "
+        "subnormal. Arithmetic on subnormal numbers is slow on Intel's processors. *Epoch 10 / "
+        "epoch 1* is how many times as long a step takes in epoch 10: the median of the trainings, "
+        "with quartiles in brackets.",
+        "",
+    ]
+    settings: dict[str, str] = {}
+    for network in dict.fromkeys(row["network"] for row in rows):
+        chosen = [row for row in rows if row["network"] == network]
+        first = chosen[0]
+        lines += [
+            f"### {network}, {first['samples']:,} samples",
+            "",
+            f"{first['dtype']}, {_count_threads(first['threads'])} each.",
+            "",
+        ]
+        table = []
+        for row in chosen:
+            if "error" in row:
+                table.append((row["contestant"], row["error"], "", "", ""))
+                continue
+            settings[row["contestant"]] = row["settings"]
+            us = [statistics.median(values) for values in zip(*row["us"], strict=True)]
+            shown = [f"{us[epoch - 1]:,.0f}" for epoch in (1, 3, 10)]
+            table.append((row["contestant"], *shown, _ratio(row["last_to_first"])))
+        titles = ("", *(f"us a step in epoch {i}" for i in (1, 3, 10)), "epoch 10 / epoch 1")
+        lines += [*markdown.table(titles, table), ""]
+    lines += [f"- {name}: {text}." for name, text in settings.items()]
+    return lines
+
+
+def _threads(rows: list[Row]) -> list[str]:
+    if "skipped" in rows[0]:
+        return [f"Skipped: {rows[0]['skipped']}."]
+    names = next((list(row["us"]) for row in rows if "us" in row), [])
+    table = []
+    for row in rows:
+        if "error" in row:
+            table.append((row["network"], row["load"], row["error"], *[""] * len(names)))
+            continue
+        us = [f"{statistics.median(values):,.0f}" for values in row["us"].values()]
+        table.append((row["network"], row["load"], *us, _ratio(row["times_better"])))
+    titles = ("network", "load", *(f"{name}, us a step" for name in names), "own / better")
+    return [
+        "xpnet chooses how many threads to use; XPNET_THREADS overrides its choice. *One busy* is "
+        "beside a process that keeps one processor busy. *Own / better* divides the median of its "
+        "own choice by the smaller of the other two medians. In brackets are the quartiles of the "
+        "ratio within a round.",
+        "",
+        *markdown.table(titles, table),
+    ]
+
+
+def _count_threads(n: int) -> str:
+    return f"{n} thread{'s' * (n > 1)}"
 
 
 def _accuracy(rows: list[Row]) -> list[str]:
@@ -208,6 +274,9 @@ _TITLES = {
     "machine": "The machine",
     "steps": "Steps",
     "one-thread": "Steps with one thread",
+    "busy": "Steps beside a process that keeps one processor busy",
+    "epochs": "Steps in epochs 1 to 10",
+    "threads": "Choosing the number of threads",
     "accuracy": "Fashion-MNIST to a test accuracy of 0.88",
     "memory": "Memory",
     "starting": "Importing and starting",
@@ -217,11 +286,15 @@ _TABLES: dict[str, Callable[[list[Row]], list[str]]] = {
     "machine": _machine,
     "steps": _steps,
     "one-thread": _steps,
+    "busy": _steps,
+    "epochs": _epochs,
+    "threads": _threads,
     "accuracy": _accuracy,
     "memory": _memory,
     "starting": _starting,
     "scaling": _scaling,
 }
+_WITHOUT_TIMES = ("machine", "memory")
 
 
 def draw(parts: dict[str, list[Row]]) -> bytes | None:
@@ -231,14 +304,14 @@ def draw(parts: dict[str, list[Row]]) -> bytes | None:
     series = list(dict.fromkeys(row["along"] for row in parts.get("scaling", [])))
     if not networks and not series:
         return None
-    columns = max(len(networks), len(series))
-    n_rows = bool(networks) + bool(series)
+    columns = min(4, max(len(networks), len(series)))
+    n_rows = math.ceil(len(networks) / columns) + bool(series)
     drawn = figure(3.6 * columns, 3.8 * n_rows)
     axes = drawn.subplots(n_rows, columns, squeeze=False)
     for row_of_axes in axes:
         for ax in row_of_axes:
             ax.set_visible(False)
-    for ax, network in zip(axes[0], networks, strict=False):
+    for ax, network in zip(axes.flat, networks, strict=False):
         _bars(ax, [row for row in steps if row["network"] == network], network)
     for ax, along in zip(axes[-1], series, strict=False):
         _curve(

@@ -11,8 +11,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,13 @@ __all__ = [
     "Failed",
     "Process",
     "Spread",
+    "busy_processor",
+    "compare_environments",
     "environment",
     "pin",
     "processors",
     "ratios",
+    "take_epochs",
     "take_turns",
 ]
 
@@ -65,7 +69,7 @@ def environment(contestant: str, n_threads: int) -> dict[str, str]:
     """Give the environment of a contestant's process.
 
     OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE choose a BLAS kernel by hand, and a measurement wants the
-    one that fits the machine.
+    one that fits the machine. XPNET_THREADS overrides xpnet's own choice of threads.
     """
     threads = dict.fromkeys(_THREADS, str(n_threads))
     chosen = {
@@ -77,7 +81,8 @@ def environment(contestant: str, n_threads: int) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": "",
         "JAX_PLATFORMS": "cpu",
     }
-    return {name: value for name, value in chosen.items() if not name.startswith(BY_HAND)}
+    unwanted = (*BY_HAND, "XPNET_THREADS")
+    return {name: value for name, value in chosen.items() if not name.startswith(unwanted)}
 
 
 def pin(n_threads: int) -> None:
@@ -92,22 +97,41 @@ def processors(n: int) -> set[int]:
 
 
 class Process:
-    """A contestant's process."""
+    """A contestant's process.
 
-    def __init__(self, contestant: str, n_threads: int) -> None:
+    Parameters
+    ----------
+    contestant : str
+    n_threads : int
+    variables : str
+        Added to the variables of its :func:`environment`.
+    """
+
+    def __init__(self, contestant: str, n_threads: int, **variables: str) -> None:
         self.contestant = contestant
+        self.n_threads = n_threads
         # A pipe that nobody reads would fill up.
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.cpu.worker"],
             cwd=ROOT,
-            env=environment(contestant, n_threads),
+            env={**environment(contestant, n_threads), **variables},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
             text=True,
             encoding="utf-8",
         )
+
+    def prepare(self, problem: Problem) -> dict[str, Any]:
+        """Make data and network; gives settings and versions."""
+        answer: dict[str, Any] = self.ask(
+            "prepare",
+            contestant=self.contestant,
+            problem=problem.as_dict(),
+            n_threads=self.n_threads,
+        )
+        return answer
 
     def ask(self, do: str, **arguments: Any) -> Any:
         """Ask for something, and wait for the answer."""
@@ -138,12 +162,35 @@ class Process:
 
 
 @contextlib.contextmanager
-def processes(contestants: Sequence[str], n_threads: int) -> Iterator[dict[str, Process]]:
-    """Keep a process for each contestant."""
+def busy_processor() -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process that keeps one processor busy, not pinned, until the ``with`` block ends.
+
+    It also ends if this process is killed, because its standard input closes.
+    """
+    code = """
+import sys, threading
+def work():
+    while True: pass
+threading.Thread(target=work, daemon=True).start()
+sys.stdin.read()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextlib.contextmanager
+def processes(start: Mapping[str, Callable[[], Process]]) -> Iterator[dict[str, Process]]:
+    """Start a process for every name, and end them all when the ``with`` block ends."""
     made: dict[str, Process] = {}
     try:
-        for contestant in contestants:
-            made[contestant] = Process(contestant, n_threads)
+        for name, make in start.items():
+            made[name] = make()
         yield made
     finally:
         for process in made.values():
@@ -161,32 +208,100 @@ def take_turns(
         For each contestant ``settings``, ``versions`` and ``us``, the microseconds of a step in
         every round; or ``error``, for one that is not installed or failed.
     """
-    found: dict[str, dict[str, Any]] = {}
-    with processes(contestants, n_threads) as made:
-        for contestant, process in made.items():
-            try:
-                found[contestant] = process.ask(
-                    "prepare",
-                    contestant=contestant,
-                    problem=problem.as_dict(),
-                    n_threads=n_threads,
-                )
-                process.ask("turn")  # what is compiled, or made at first use
-                found[contestant]["us"] = []
-            except Failed as error:
-                found[contestant] = {"error": str(error)}
-        for number in range(rounds):
-            names = [name for name in contestants if "us" in found[name]]
-            shift = number % max(len(names), 1)  # nobody always follows the same one
-            for contestant in names[shift:] + names[:shift]:
-                time.sleep(REST)
-                try:
-                    seconds = made[contestant].ask("turn")
-                except Failed as error:
-                    found[contestant] = {"error": str(error)}
-                    continue
-                found[contestant]["us"].append(seconds / problem.n_steps * 1e6)
+    with processes({name: partial(Process, name, n_threads) for name in contestants}) as made:
+        return _take_turns(made, problem, rounds)
+
+
+def compare_environments(
+    problem: Problem,
+    contestant: str,
+    environments: Mapping[str, Mapping[str, str]],
+    n_threads: int,
+    rounds: int,
+) -> dict[str, dict[str, Any]]:
+    """Let processes of one contestant, each with other variables, take turns.
+
+    Parameters
+    ----------
+    problem : Problem
+    contestant : str
+    environments : dict of str to dict
+        A name for each process, and the variables added to its environment.
+    n_threads, rounds : int
+
+    Returns
+    -------
+    dict
+        For each name what :func:`take_turns` gives.
+    """
+    start = {
+        name: partial(Process, contestant, n_threads, **variables)
+        for name, variables in environments.items()
+    }
+    with processes(start) as made:
+        return _take_turns(made, problem, rounds)
+
+
+def take_epochs(
+    problem: Problem, contestants: Sequence[str], n_threads: int, trainings: int
+) -> dict[str, dict[str, Any]]:
+    """Let contestants train from the start several times, and take turns epoch by epoch.
+
+    Returns
+    -------
+    dict
+        What :func:`take_turns` gives, except ``us``: for every training a list of the microseconds
+        of a step, epoch by epoch.
+    """
+    n_steps = problem.n_steps // problem.epochs
+    with processes({name: partial(Process, name, n_threads) for name in contestants}) as made:
+        found = _prepare(made, problem, "epoch")
+        for _ in range(trainings):
+            for name in _ask_each(made, found, "start"):
+                found[name]["us"].append([])
+            for number in range(problem.epochs):
+                for name, seconds in _ask_each(made, found, "epoch", number).items():
+                    found[name]["us"][-1].append(seconds / n_steps * 1e6)
     return found
+
+
+def _take_turns(
+    made: dict[str, Process], problem: Problem, rounds: int
+) -> dict[str, dict[str, Any]]:
+    found = _prepare(made, problem, "turn")
+    for number in range(rounds):
+        for name, seconds in _ask_each(made, found, "turn", number).items():
+            found[name]["us"].append(seconds / problem.n_steps * 1e6)
+    return found
+
+
+def _prepare(made: dict[str, Process], problem: Problem, warm_up: str) -> dict[str, dict[str, Any]]:
+    """Prepare every process, and run once what is timed later."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, process in made.items():
+        try:
+            found[name] = process.prepare(problem)
+            process.ask(warm_up)  # what is compiled, or made at first use
+            found[name]["us"] = []
+        except Failed as error:
+            found[name] = {"error": str(error)}
+    return found
+
+
+def _ask_each(
+    made: dict[str, Process], found: dict[str, dict[str, Any]], do: str, number: int = 0
+) -> dict[str, Any]:
+    """Ask every process that has not failed, one after another; gives the answers."""
+    names = [name for name in made if "error" not in found[name]]
+    shift = number % max(len(names), 1)  # nobody always follows the same one
+    answers: dict[str, Any] = {}
+    for name in names[shift:] + names[:shift]:
+        time.sleep(REST)
+        try:
+            answers[name] = made[name].ask(do)
+        except Failed as error:
+            found[name] = {"error": str(error)}
+    return answers
 
 
 def ratios(of: Sequence[float], to: Sequence[float]) -> list[float]:

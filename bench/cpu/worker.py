@@ -47,10 +47,21 @@ class _Worker:
             "versions": {name: importlib.metadata.version(name) for name in chosen.packages},
         }
 
+    def start(self) -> None:
+        """Make a new network, to train from the start."""
+        self.contestant.start()
+
     def turn(self) -> float:
         """Train for one turn; gives seconds."""
+        return self._train(self.contestant.problem.epochs)
+
+    def epoch(self) -> float:
+        """Train for one epoch; gives seconds."""
+        return self._train(1)
+
+    def _train(self, epochs: int) -> float:
         start = time.perf_counter()
-        self.contestant.train(self.contestant.problem.epochs)
+        self.contestant.train(epochs)
         return time.perf_counter() - start
 
     def train_until(self, target: float, seed: int) -> dict[str, Any]:

@@ -384,17 +384,27 @@ def _underflows(
 ) -> dict[str, Any]:
     """Bound what subnormal numbers on the way contribute to the results.
 
-    CuPy compiles every kernel so that in float32 they are zero (its compiler.py, ``-ftz=true``).
-    Most are as small in the result. A sigmoid near 0 is multiplied before.
+    The host's loops take them for zero, and CuPy compiles every kernel so that in float32 they are
+    (its compiler.py, ``-ftz=true``). Most are as small in the result, or are multiplied by an
+    operand. A sigmoid near 0 is multiplied before.
     """
     if name not in _SIGMOID_ON_THE_WAY:
-        return dict.fromkeys(center, tiny)
+        return dict.fromkeys(center, tiny * _largest(arguments))
     own = {**arguments, "A": arguments["A"] + tiny} if "A" in arguments else arguments
     moved = call(getattr(_WithSigmoid(lambda S: S + tiny), name), ROWS[name], own)
     lost = {key: np.nan_to_num(np.abs(moved[key] - center[key])) for key in center}
     if "db" in lost:
         lost["db"] = NumpyOps(np).bias_grad(lost["out"])
     return {key: value + tiny for key, value in lost.items()}
+
+
+def _largest(arguments: dict[str, Any]) -> float:
+    """Give the largest finite number among the operands, or 1."""
+    found = [1.0]
+    for value in arguments.values():
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            found.append(float(np.abs(value[np.isfinite(value)]).max(initial=0)))
+    return max(found)
 
 
 # Computed within, or read as A, which near 0 is one.

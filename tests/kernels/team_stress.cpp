@@ -33,7 +33,9 @@ int main() {
     long expected = 0;
     for (int round = 0; round < 100000; ++round) {
         const Adding job = {&numbers, round % 7};
-        team().share(add, job, 2 + round % 4, round % 3 == 0);
+        // Fewer threads than parts, as many, and more; of their own choice every other time.
+        const Terms terms = {1 + round % 6, round % 2 == 0, round % 3 == 0, (Pace::Kind)(round % 7)};
+        team().share(add, job, 2 + round % 4, terms);
         expected += round % 7;
         if (round % 20000 == 0) {  // long enough for helpers to fall asleep
             std::this_thread::sleep_for(std::chrono::milliseconds(5));
@@ -45,7 +47,7 @@ int main() {
     for (std::vector<long>& mine : own) {
         callers.emplace_back([&mine] {
             for (int round = 0; round < 10000; ++round) {
-                team().share(add, Adding{&mine, 1}, 3, false);
+                team().share(add, Adding{&mine, 1}, 3, {3, round % 2 == 0, false, 0});
             }
         });
     }

@@ -773,6 +773,24 @@ def check_positive(name: str, value: float, *, zero: bool = False) -> float:
     return number
 
 
+def check_normal(name: str, value: float, dtype: npt.DTypeLike) -> None:
+    """Raise a ValueError unless ``value`` is 0 or a normal number of the dtype.
+
+    Fused operations take a subnormal number for 0, and a division by it would be one by 0.
+    """
+    dtype = np.dtype(dtype)
+    with np.errstate(all="ignore"):
+        rounded = float(dtype.type(value))
+    smallest, largest = (float(limit) for limit in (np.finfo(dtype).tiny, np.finfo(dtype).max))
+    if math.isfinite(rounded) and (value == 0 or abs(rounded) >= smallest):
+        return
+    became = "subnormal" if 0 < abs(rounded) < smallest else f"{rounded:g}"
+    raise ValueError(
+        f"{name}={value:g} is {became} in {dtype}: out of its range, which goes from "
+        f"{smallest:.3g} to {largest:.3g}"
+    )
+
+
 def check_count(name: str, value: Any) -> int:
     """Return ``value`` as an int, or raise a ValueError naming the argument and what came."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy.typing as npt
 
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Cache, Layer, check_fraction, check_positive
+from xpnet.nn.base import Cache, Layer, check_fraction, check_normal, check_positive
 
 __all__ = ["BatchNorm", "LayerNorm"]
 
@@ -93,6 +93,7 @@ class BatchNorm(Layer):
 
     def allocate(self, cache: Cache, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         """Make ``N``, ``A`` and the batch's statistics."""
+        check_normal("eps", self.eps, dtype)
         xp = self.xp
         cache.normalized, cache.A = xp.empty(shape, dtype=dtype), xp.empty(shape, dtype=dtype)
         of_features = (*shape[:-2], shape[-1])
@@ -196,6 +197,7 @@ class LayerNorm(Layer):
 
     def allocate(self, cache: Cache, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         """Make ``N``, ``A`` and one over the standard deviation of each sample."""
+        check_normal("eps", self.eps, dtype)
         xp = self.xp
         cache.normalized, cache.A = xp.empty(shape, dtype=dtype), xp.empty(shape, dtype=dtype)
         cache.inverse_std = xp.empty(shape[:-1], dtype=dtype)

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-
 from xpnet.device import Device
 from xpnet.kernels.reference import Array, ReferenceOps
-from xpnet.nn.base import Optimizer, check_fraction, check_positive
+from xpnet.nn.base import Optimizer, check_fraction, check_normal, check_positive
 
 __all__ = ["Adam", "AdamW", "GradientDescent", "Momentum", "Nesterov", "RMSprop"]
 
@@ -212,7 +210,7 @@ class RMSprop(_Rule):
 
     def init_state(self, device: Device, params: Array) -> dict[str, Array]:
         """Make the state: the running mean of squares, 0 at first."""
-        _scalar(device, params, "eps", self.eps)  # must be a number of the dtype
+        check_normal("eps", self.eps, params.dtype)
         return super().init_state(device, params) | {"s": device.xp.zeros_like(params)}
 
     def update(
@@ -395,8 +393,5 @@ def _check_flag(name: str, value: bool) -> bool:
 
 def _scalar(device: Device, params: Array, name: str, value: float) -> Array:
     """Make an array (..., 1) that broadcasts against the parameters."""
-    with np.errstate(all="ignore"):
-        rounded = float(params.dtype.type(value))
-    if not np.isfinite(rounded) or (rounded == 0) != (value == 0):
-        raise ValueError(f"{name}={value:g} is {rounded:g} in {params.dtype}: out of its range")
+    check_normal(name, value, params.dtype)
     return device.xp.full((*params.shape[:-1], 1), value, dtype=params.dtype)
