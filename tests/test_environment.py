@@ -38,7 +38,7 @@ def test_kernels_are_told(capsys, monkeypatch):
     monkeypatch.setenv("XPNET_DEVICE", "cpu")
     monkeypatch.delenv("XPNET_KERNELS", raising=False)
     if host.problem() is None:
-        assert told().startswith(f"fused: {host.description()}, {host.count_threads()} thread")
+        assert told() == f"fused: {host.description()}"
         assert "loops, compiled by" in told()
         monkeypatch.setenv("XPNET_KERNELS", "reference")
         assert told() == "reference (numpy expressions), as XPNET_KERNELS says"
@@ -72,6 +72,31 @@ def test_threads_are_counted(capsys):
     with threadpoolctl.threadpool_limits(1, user_api="blas"):
         xpnet.show_config()
     assert "threads: 1" in capsys.readouterr().out
+
+
+def threads_told(capsys):
+    xpnet.show_config()
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    return lines["threads"]
+
+
+@pytest.mark.host
+def test_threads_are_told(capsys, monkeypatch):
+    import threadpoolctl
+
+    if not host.shared():
+        pytest.skip("there are no host kernels, or NumPy's BLAS is not OpenBLAS")
+    with threadpoolctl.threadpool_limits(1, user_api="blas"):
+        assert threads_told(capsys) == "1: one processor, or the limit of NumPy's BLAS"
+        monkeypatch.setenv("XPNET_THREADS", "3")
+        assert threads_told(capsys) == "1, as XPNET_THREADS says and NumPy's BLAS allows"
+        monkeypatch.delenv("XPNET_THREADS")
+        monkeypatch.setattr(host, "count_threads", lambda: 4)
+        for shares, said in ((True, "two processors share a core"), (False, "do not share")):
+            monkeypatch.setattr(host, "shares_core", lambda shares=shares: shares)
+            assert said in threads_told(capsys)
+    monkeypatch.setenv("XPNET_KERNELS", "reference")
+    assert threads_told(capsys) == "those of NumPy's BLAS"
 
 
 def test_the_reason_why_cuda_is_not_usable(capsys, dev):

@@ -47,7 +47,7 @@ BELOW = {
     "__main__": {"cli"},
 }
 SIBLINGS = {"activations", "layers", "losses", "initializers", "optimizers"}
-THIRD_PARTY = {  # everything else: numpy alone
+THIRD_PARTY = {  # everything else: numpy alone; kernels.blas asks whether threadpoolctl is there
     "training.checkpoint": {"safetensors"},
     "training.lbfgs": {"scipy"},
     "recipe": {"tomli_w"},

@@ -14,6 +14,7 @@ import numpy as np
 import xpnet
 from xpnet.device import cuda_problem, format_cuda_version
 from xpnet.kernels import host
+from xpnet.kernels.blas import chosen_threads
 
 __all__ = ["show_config", "versions"]
 
@@ -39,7 +40,7 @@ def versions() -> dict[str, str]:
 
 
 def show_config() -> None:
-    """Print versions, BLAS and its threads, devices, driver, and the kernels in use.
+    """Print versions, BLAS and its threads, devices, driver, and the kernels and threads in use.
 
     Where CuPy is installed it is imported, to find out whether a GPU can be used.
     """
@@ -66,7 +67,11 @@ def _blas_threads() -> str:
         threadpoolctl: Any = importlib.import_module("threadpoolctl")
     except ImportError:
         return "threads unknown (threadpoolctl is not installed)"
-    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    pools = [
+        pool
+        for pool in threadpoolctl.threadpool_info()
+        if pool["user_api"] == "blas" and pool["internal_api"] != "xpnet"
+    ]
     if not pools:
         return "threads unknown (a BLAS that threadpoolctl does not know)"
     return ", ".join(f"threads: {pool['num_threads']}" for pool in pools)
@@ -98,13 +103,32 @@ def _device() -> list[tuple[str, str]]:
         ("kernels", _kernels(device)),
         ("precision", _precision(device)),
     ]
-    return rows if device.index is None else [*rows, ("cuBLAS", _cublas(device))]
+    if device.index is not None:
+        return [*rows, ("cuBLAS", _cublas(device))]
+    return [*rows, ("threads", _threads(device))]
 
 
 def _precision(device: xpnet.Device) -> str:
     if device.precision == "tf32":
         return "tf32: products of float32 matrices on tensor cores, 10 bits of mantissa"
     return "float32: products as they are"
+
+
+def _threads(device: xpnet.Device) -> str:
+    """Tell how many threads work on a step, and why."""
+    if device.kernels != "fused" or not host.shared():
+        return "those of NumPy's BLAS"
+    n_threads = host.count_threads()
+    if chosen_threads() is not None:
+        return f"{n_threads}, as XPNET_THREADS says and NumPy's BLAS allows"
+    if n_threads == 1:
+        return "1: one processor, or the limit of NumPy's BLAS"
+    shared = {
+        None: "whether processors share a core could not be measured",
+        True: "two processors share a core",
+        False: "processors do not share a core",
+    }
+    return f"up to {n_threads}, as many as make a step faster; {shared[host.shares_core()]}"
 
 
 def _cublas(device: xpnet.Device) -> str:
@@ -119,8 +143,7 @@ def _kernels(device: xpnet.Device) -> str:
     if device.kernels == "fused":
         if device.index is not None:
             return "fused: CuPy elementwise"
-        n_threads = host.count_threads()
-        return f"fused: {host.description()}, {n_threads} thread{'s' * (n_threads > 1)}"
+        return f"fused: {host.description()}"
     plain = f"reference ({device.xp.__name__} expressions)"
     problem = host.problem()
     if device.index is None and problem is not None:

@@ -108,9 +108,7 @@ def test_regularised_networks_leave_none():
         nn.Dense(4),
     ]
     penalties = nn.Regularizer(l2=1e-4, clip_norm=1.0)
-    for name, array in train(
-        nn.Adam(0.01), "fused", regularizer=penalties, layers=layers
-    ).items():
+    for name, array in train(nn.Adam(0.01), "fused", regularizer=penalties, layers=layers).items():
         assert not subnormal(array).any(), name
 
 

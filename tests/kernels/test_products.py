@@ -224,6 +224,104 @@ def test_a_limit_set_during_a_product_stays():
         limit.restore_original_limits()
 
 
+CYCLES = """
+import threading, threadpoolctl
+import numpy as np
+old = threadpoolctl.ThreadpoolController()  # it has not heard of xpnet
+from xpnet import nn, training
+from xpnet.kernels import blas, host
+assert host.count_threads() == 2
+
+def cycle():
+    for _ in range(2000):
+        with LIMIT(limits=1, user_api="blas"):
+            pass
+
+def fit():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((2000, 200)), rng.integers(0, 3, 2000)
+    network = nn.Network([nn.Dense(256, "relu"), nn.Dense(3)], 200)
+    options = {"loss": "softmax_cross_entropy", "optimizer": "adam", "batch_size": 256}
+    training.fit(network, X, y, epochs=1, **options)
+
+limiting = threading.Thread(target=cycle)
+limiting.start()
+while limiting.is_alive():
+    fit()
+fit()
+print(host.count_threads(), blas.count_blas_threads())
+"""
+
+
+@pytest.mark.parametrize("limit", ["old.limit", "threadpoolctl.ThreadpoolController().limit"])
+def test_limits_in_another_thread_leave_no_limit(limit):
+    """A limit that begins while a product runs finds one thread, and puts that back at its end."""
+    assert run(CYCLES.replace("LIMIT", limit)) == "2 2\n"
+
+
+def test_one_thread_is_leftover_or_asked_for():
+    """Left by another thread it is set right; what the user asks for stays."""
+    code = """
+import threading, threadpoolctl
+import numpy as np
+old = threadpoolctl.ThreadpoolController()
+from xpnet.kernels import blas, host
+found = blas.numpy_blas()
+import ctypes
+set_threads = ctypes.CFUNCTYPE(None, ctypes.c_int)(found.set_threads)
+
+def threads():
+    A, out = np.ones((300, 300)), np.empty((300, 300))
+    host.shared()["matmul"](A, A, out=out)
+    return host.count_threads(), blas.count_blas_threads()
+
+print(threads())
+with old.limit(limits=1):  # nobody else is there: it is the user's
+    print(threads())
+print(threads())
+with threadpoolctl.threadpool_limits(1):
+    print(threads())
+print(threads())
+set_threads(1)  # as a thread does that saved a 1, whatever it was told
+print(threads())
+with threadpoolctl.threadpool_limits(1):
+    set_threads(1)
+    print(threads())
+kept = threadpoolctl.threadpool_limits(1)
+print(threads())
+"""
+    one, two = "(1, 1)", "(2, 2)"
+    assert run(code).split("\n")[:-1] == [two, one, two, one, two, two, one, one]
+
+
+def test_a_1_of_unknown_origin():
+    """threadpoolctl has told nothing: it is a leftover where other threads of Python were there."""
+    code = """
+import ctypes, threading
+import numpy as np
+from xpnet.kernels import blas, host
+set_threads = ctypes.CFUNCTYPE(None, ctypes.c_int)(blas.numpy_blas().set_threads)
+
+def threads():
+    A, out = np.ones((300, 300)), np.empty((300, 300))
+    host.shared()["matmul"](A, A, out=out)
+    return host.count_threads(), blas.count_blas_threads()
+
+print(threads())
+set_threads(1)
+print(threads())
+set_threads(2)
+stop = threading.Event()
+other = threading.Thread(target=stop.wait)
+other.start()
+print(threads())
+set_threads(1)
+print(threads())
+stop.set()
+"""
+    assert run(code).split("\n")[:-1] == ["(2, 2)", "(1, 1)", "(2, 2)", "(2, 2)"]
+
+
 def test_many_callers_at_once():
     # One of them has the team; the others compute by themselves, divided in the same way.
     rng = np.random.default_rng(0)
