@@ -27,6 +27,7 @@ class Pace {
     void note(Kind kind, Clock::time_point start, Clock::time_point end, double alone) {
         // What lies between two jobs belongs to the second: data come from another processor's
         // cache, and a thread that waits takes time from the one that shares its core.
+        if (began_ == Clock::time_point{}) restart(start);
         const double gap = seconds(start - last_end_);
         const double before = gap < LONGEST_GAP ? gap : 0;
         const double took = before + seconds(end - start);
@@ -80,8 +81,8 @@ class Pace {
     static const int SETTLING = 6;  // after some that do not count
     static constexpr double LONGEST_GAP = 1e-4;
     static constexpr double MARGIN = 0.97;  // of the time so far that the other way must stay below
-    static constexpr double PUT_OFF = 30;   // how many times the loss passes before the next try,
-    static constexpr double PATIENCE = 8;   // and times this where one try after the other has failed
+    static constexpr double PUT_OFF = 50;   // how many times the loss passes before the next try,
+    static constexpr double PATIENCE = 16;  // and times this where one try after the other has failed
     static constexpr double SHORTEST = 2e-3;
 
     Costs costs_[N_KINDS];
@@ -132,7 +133,7 @@ class Pace {
     // Whether the other way would have been faster, by what is known of it. As this may be out of
     // date, or an estimate, it only brings the next try forward.
     bool loses(Clock::time_point now) const {
-        return MARGIN * sum_ > sum_of_other_ && sum_of_other_ > 0 &&
+        return is_shared_ && MARGIN * sum_ > sum_of_other_ && sum_of_other_ > 0 &&
                seconds(next_try_ - now) < put_off_ * (1 - 1 / PATIENCE);
     }
 

@@ -119,9 +119,10 @@ class Team {
     static const int N_WORDS = 64;   // room for a job
     static const int N_CALLS = 32;   // back and forth, to measure how far a helper is,
     static constexpr std::chrono::milliseconds INTERVAL{200};  // so often,
-    static constexpr std::chrono::milliseconds AGAIN{2};       // or soon again if it did not answer;
+    static constexpr std::chrono::milliseconds AGAIN{2};       // or sooner if it did not answer;
     static constexpr std::chrono::nanoseconds FAR{200};        // there and back
-    static constexpr double ONE_CORE = 1.4;  // times as long as alone takes what shares a core
+    static constexpr double ONE_CORE = 1.4;  // times as long as alone takes what shares a core,
+    static const int SURE = 3;               // by so many measurements, if it was otherwise before
     static constexpr std::chrono::microseconds NO_ANSWER{100};
     static constexpr std::chrono::microseconds GRACE{3};       // that a helper has to begin a part
     static constexpr std::chrono::microseconds PATIENCE{300};  // until it sleeps
@@ -138,11 +139,13 @@ class Team {
     std::atomic<bool> is_busy_{false};
     std::atomic<bool> is_far_{false};
     std::atomic<int> is_one_core_{-1};
+    int found_ = -1, n_times_found_ = 0;  // by the last measurements
     Pace pace_;
     int assumed_ = -1;
     int n_helpers_ = 0;
     std::thread helpers_[MAX_THREADS];
     Clock::time_point next_measurement_{};
+    std::chrono::milliseconds again_{AGAIN};
     std::atomic<int> n_asleep_{0};
     std::mutex mutex_;
     std::condition_variable wake_;
@@ -217,7 +220,8 @@ class Team {
     void measure() {
         const Clock::time_point now = Clock::now();
         if (n_helpers_ == 0 || now < next_measurement_) return;
-        next_measurement_ = now + AGAIN;
+        next_measurement_ = now + again_;
+        again_ = 2 * again_ < INTERVAL ? 2 * again_ : INTERVAL;
         calls_.store(0, std::memory_order_relaxed);
         Team* const self = this;
         hand_out(call_and_answer, &self, sizeof self, 2, 2);
@@ -238,13 +242,17 @@ class Team {
         const bool is_far = now - start > FAR * (N_CALLS / 2);
         is_far_.store(assumed_ < 0 ? is_far : assumed_ > 0, std::memory_order_relaxed);
         next_measurement_ = now + INTERVAL;
+        again_ = AGAIN;
         const double alone = shortest_computation();
         if (!reaches(2 * N_CALLS + 1)) return;  // from now on the helper computes, too
         const double together = shortest_computation();
         calls_.store(-1, std::memory_order_release);
-        const int is_one_core = together > ONE_CORE * alone;
-        if (is_one_core != this->is_one_core()) pace_.begin(!is_one_core);
-        is_one_core_.store(is_one_core, std::memory_order_relaxed);
+        const int found = together > ONE_CORE * alone;
+        n_times_found_ = found == found_ ? n_times_found_ + 1 : 1;
+        found_ = found;
+        if (is_one_core() == found || (is_one_core() >= 0 && n_times_found_ < SURE)) return;
+        is_one_core_.store(found, std::memory_order_relaxed);
+        pace_.begin(!found);
     }
 
     // Calls the helper and waits for its answer; false where there is none.
