@@ -206,7 +206,7 @@ def register() -> None:
     except (ImportError, AttributeError):  # none, or an old one, which is not open to others
         return
 
-    class Team(base):  # type: ignore[misc]
+    class Team(base):  # type: ignore[valid-type, misc]
         user_api = "blas"
         internal_api = "xpnet"
         filename_prefixes = ("_host",)

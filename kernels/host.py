@@ -113,10 +113,9 @@ def fused(variant: str | None = None) -> dict[str, Callable[..., Any]]:
 def shared() -> dict[str, Callable[..., Any]]:
     """Give the matrix product that a team of threads shares, and let it share long loops, too.
 
-    Each of its threads calls NumPy's own BLAS for a part of the result. There are no more of them
-    than that BLAS is set to use at the time of a call (``OPENBLAS_NUM_THREADS``, threadpoolctl), nor
-    more than there are processors, and as many take part as pays; or as many as ``XPNET_THREADS``
-    says.
+    Each of its threads calls NumPy's own BLAS for a part of the result. As many take part as make
+    a job faster, or as many as ``XPNET_THREADS`` says; never more than that BLAS is set to use at
+    the time of a call (``OPENBLAS_NUM_THREADS``, threadpoolctl).
 
     Returns
     -------

@@ -770,7 +770,7 @@ void run_part(const void* job, int part, int n_parts) {
             piece.data[k] += begin * task.itemsize[k];
         }
     }
-    if (self->kind == ELEMENTWISE && piece.n_rows == 1 && n_parts > 1 && team().is_far()) {
+    if (self->kind == ELEMENTWISE && piece.n_rows == 1 && n_parts > 1 && team().is_apart()) {
         run_called_for(task, piece);
     } else {
         run_rows(task, piece);

@@ -26,7 +26,8 @@ class Pace {
     // estimate of what it would have taken alone, for a kind that never ran alone; 0 for none.
     void note(Kind kind, Clock::time_point start, Clock::time_point end, double alone) {
         // What lies between two jobs belongs to the second: data come from another processor's
-        // cache, and a thread that waits takes time from the one that shares its core.
+        // cache, a thread that waits takes time from the one that shares its core, and the system
+        // may run it in place of the caller.
         if (began_ == Clock::time_point{}) restart(start);
         const double gap = seconds(start - last_end_);
         const double before = gap < LONGEST_GAP ? gap : 0;
@@ -79,7 +80,7 @@ class Pace {
     static const int N_KINDS = 256;
     static const int WINDOW = 16;   // jobs that a try compares, a step or two,
     static const int SETTLING = 6;  // after some that do not count
-    static constexpr double LONGEST_GAP = 1e-4;
+    static constexpr double LONGEST_GAP = 1e-2;
     static constexpr double MARGIN = 0.97;  // of the time so far that the other way must stay below
     static constexpr double PUT_OFF = 50;   // how many times the loss passes before the next try,
     static constexpr double PATIENCE = 16;  // and times this where one try after the other has failed
@@ -114,8 +115,9 @@ class Pace {
         } else {
             patience_ = patience_ < PATIENCE ? 2 * patience_ : PATIENCE;
         }
-        // Kinds that were not known have no loss to tell: half of the time then.
-        double loss = sum_of_other_ > 0 ? took * (1 - sum_of_other_ / sum_) : took / 2;
+        // The loss includes what waking threads took. Where the kinds are new, it is half of the time.
+        const double expected = sum_of_other_ * (SETTLING + WINDOW) / WINDOW;
+        double loss = expected > 0 ? took - expected : took / 2;
         if (loss < 0.1 * took) loss = 0.1 * took;
         put_off(now, PUT_OFF * patience_ * loss);
     }

@@ -283,7 +283,6 @@ char* own_memory(size_t size) {
 struct SharedProduct {
     Product product;
     Division division;
-    bool is_short;  // so that no thread that is far computes it
 };
 
 // Columns, while other threads may compute the ones beside them. A processor fetches what follows in
@@ -294,8 +293,7 @@ void multiply_columns(const SharedProduct& shared, ptrdiff_t left, ptrdiff_t rig
     const Product& p = shared.product;
     const ptrdiff_t n = right - left;
     const size_t row_size = (size_t)n * sizeof(T);
-    const bool is_apart = !shared.is_short && team().is_far();
-    char* own = is_apart ? own_memory((size_t)p.m * row_size) : nullptr;
+    char* own = team().is_apart() ? own_memory((size_t)p.m * row_size) : nullptr;
     char* to = p.out.data + sizeof(T) * left;
     if (!own) return multiply_block<T>(p, 0, p.m, left, right, {to, false, p.out.leading});
     multiply_block<T>(p, 0, p.m, left, right, {own, false, n});
@@ -334,7 +332,7 @@ void multiply(const Product& p) {
     const int n_parts = parts_of(p, division);
     const double amount = (double)p.m * (double)p.n * (double)p.k;
     const bool is_short = n_parts == 1 || amount < n_parts * FAR_MULTIPLICATIONS;
-    const SharedProduct shared = {p, division, is_short};
+    const SharedProduct shared = {p, division};
     const Work work = p.is_double ? multiply_part<double> : multiply_part<float>;
     const Pace::Kind kind =
         kind_of(&blas().gemm[p.is_double], p.m, 2 * p.n + p.A.is_transposed, p.k);

@@ -73,9 +73,10 @@ class Team {
         is_busy_.store(false);
     }
 
-    // Whether the processor of a helper takes long to see what the caller's has written: one in
-    // another socket or another part of the chip. It may change while a virtual machine runs.
-    bool is_far() const { return is_far_.load(std::memory_order_relaxed); }
+    // Whether the job at hand is shared with a helper whose processor takes long to see what the
+    // caller's has written: one in another socket or another part of the chip. It may change while a
+    // virtual machine runs.
+    bool is_apart() const { return is_apart_.load(std::memory_order_relaxed); }
 
     // Whether the first helper's processor and the caller's are one core: 1 if they are, 0 if not,
     // -1 if that was not measured.
@@ -137,7 +138,7 @@ class Team {
     };
 
     std::atomic<bool> is_busy_{false};
-    std::atomic<bool> is_far_{false};
+    std::atomic<bool> is_far_{false}, is_apart_{false};
     std::atomic<int> is_one_core_{-1};
     int found_ = -1, n_times_found_ = 0;  // by the last measurements
     Pace pace_;
@@ -170,12 +171,15 @@ class Team {
                    const Terms& terms) {
         recruit(n_threads - 1);
         if (terms.is_forced || pace_.shares()) measure();
-        if (terms.is_short && is_far()) return run_alone(work, job, n_parts);
+        const bool is_far = is_far_.load(std::memory_order_relaxed);
+        const bool is_kept = terms.is_short && is_far;
+        const bool is_shared = !is_kept && (terms.is_forced || pace_.shares());
+        is_apart_.store(is_shared && is_far, std::memory_order_relaxed);
+        if (is_kept) return run_alone(work, job, n_parts);
         if (terms.is_forced) {
             hand_out(work, job, size, n_parts, n_threads);
             return;
         }
-        const bool is_shared = pace_.shares();
         double alone = 0;
         const Clock::time_point start = Clock::now();
         if (is_shared) {

@@ -400,11 +400,8 @@ def _underflows(
 
 def _largest(arguments: dict[str, Any]) -> float:
     """Give the largest finite number among the operands, or 1."""
-    found = [1.0]
-    for value in arguments.values():
-        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
-            found.append(float(np.abs(value[np.isfinite(value)]).max(initial=0)))
-    return max(found)
+    arrays = [a for a in arguments.values() if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
+    return max([1.0, *(float(np.abs(a[np.isfinite(a)]).max(initial=0)) for a in arrays)])
 
 
 # Computed within, or read as A, which near 0 is one.

@@ -179,15 +179,15 @@ def test_entry_points_leave_the_flags(keeps_control):
 
     def use():
         network = nn.Network([nn.Dense(130, "relu"), nn.Dense(3)], 60)
-        options = {"loss": "softmax_cross_entropy", "optimizer": "adam", "batch_size": 200}
-        training.fit(network, X, y, epochs=2, **options)
+        loss = "softmax_cross_entropy"
+        training.fit(network, X, y, loss=loss, optimizer="adam", epochs=2, batch_size=200)
         keeps_control("fit")
         with pytest.raises(ValueError, match="nan"):
-            training.fit(network, np.full_like(X, np.nan), y, epochs=1, **options)
+            training.fit(network, X * np.nan, y, loss=loss, optimizer="adam", epochs=1)
         keeps_control("an error in fit")
         network.predict(X)
         keeps_control("predict")
-        training.evaluate(network, "softmax_cross_entropy", X, y)
+        training.evaluate(network, loss, X, y)
         keeps_control("evaluate")
         with pytest.raises(IndexError):
             host.fused()["gather"](X, np.array([10**6]), out=np.empty((1, 60)))

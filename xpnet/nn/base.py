@@ -780,7 +780,7 @@ def check_normal(name: str, value: float, dtype: npt.DTypeLike) -> None:
     """
     dtype = np.dtype(dtype)
     with np.errstate(all="ignore"):
-        rounded = float(dtype.type(value))
+        rounded = float(np.asarray(value, dtype))
     smallest, largest = (float(limit) for limit in (np.finfo(dtype).tiny, np.finfo(dtype).max))
     if math.isfinite(rounded) and (value == 0 or abs(rounded) >= smallest):
         return
