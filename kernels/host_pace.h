@@ -83,7 +83,8 @@ class Pace {
     static constexpr double LONGEST_GAP = 1e-2;
     static constexpr double MARGIN = 0.97;  // of the time so far that the other way must stay below
     static constexpr double PUT_OFF = 50;   // how many times the loss passes before the next try,
-    static constexpr double PATIENCE = 16;  // and times this where one try after the other has failed
+    static constexpr double PATIENCE = 16;  // and up to so many times that where tries keep failing,
+    static constexpr double LONGEST = 1;    // as far as that is shorter than a second
     static constexpr double SHORTEST = 2e-3;
 
     Costs costs_[N_KINDS];
@@ -119,7 +120,8 @@ class Pace {
         const double expected = sum_of_other_ * (SETTLING + WINDOW) / WINDOW;
         double loss = expected > 0 ? took - expected : took / 2;
         if (loss < 0.1 * took) loss = 0.1 * took;
-        put_off(now, PUT_OFF * patience_ * loss);
+        const double least = PUT_OFF * loss, patient = patience_ * least;
+        put_off(now, patient < LONGEST ? patient : least > LONGEST ? least : LONGEST);
     }
 
     // After some jobs: whether it is time to try the other way.

@@ -546,15 +546,75 @@ os._exit(0)
     assert run(first + SETUP + code) == "done\n"
 
 
-@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
-def test_parts_are_done_exactly_once(tmp_path):
-    source = Path(__file__).with_name("team_stress.cpp")
-    program = tmp_path / "team_stress"
+def compile_and_run(name, folder):
+    source = Path(__file__).with_name(f"{name}.cpp")
     include = str(Path(host.__file__).resolve().parent)
     command = ["c++", "-O1", "-std=c++17", "-pthread", f"-I{include}", str(source), "-o"]
-    subprocess.run([*command, str(program)], check=True, capture_output=True)
-    done = subprocess.run([str(program)], capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
+    subprocess.run([*command, str(folder / name)], check=True, capture_output=True)
+    done = subprocess.run(
+        [str(folder / name)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+def test_parts_are_done_exactly_once(tmp_path):
+    assert compile_and_run("team_stress", tmp_path) == ""
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="there is no C++ compiler")
+def test_jobs_are_shared_where_that_pays(tmp_path):
+    """By made-up times: what the choice costs, and how soon it follows the machine."""
+    costs, changes = compile_and_run("pace", tmp_path).splitlines()
+    assert max(float(cost) for cost in costs.split()) < 1.05
+    falls_back, is_shared_again, falls_back_again = (int(word) for word in changes.split())
+    assert 0 < falls_back <= 100  # jobs: a step has some ten
+    assert is_shared_again
+    assert 0 < falls_back_again <= 100
+
+
+STEPS = {
+    "784-128-10": ((784, 128, 10), 32),
+    "of odd sizes": ((301, 257, 131, 7), 129),
+    "of one output": ((1001, 61, 1), 203),
+}
+
+
+def train_with(n_threads, widths, batch_size, dtype, **team):
+    """Take 50 steps; gives parameters, gradients, moments and statistics."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((500, widths[0])).astype(dtype)
+    y = rng.integers(0, max(widths[-1], 2), len(X))
+    device = xpnet.device("cpu", "fused")
+    hidden = [layer for n in widths[1:-1] for layer in (nn.Dense(n), nn.BatchNorm(), "relu")]
+    network = nn.Network(
+        [*hidden, nn.Dropout(0.2), nn.Dense(widths[-1])], widths[0], device=device, dtype=dtype
+    )
+    loss = nn.SigmoidCrossEntropy() if widths[-1] == 1 else nn.SoftmaxCrossEntropy()
+    rule = nn.AdamW()
+    with team_of(n_threads, **team), device.activate():
+        state = rule.init_state(device, network.parameters)
+        step = nn.TrainingStep(
+            *(network, loss, rule, state, X),
+            loss.labels(device, y, widths[-1], network.dtype),
+            batch_size,
+            regularizer=nn.Regularizer(l2=1e-3, clip_norm=1.0),
+        )
+        for _ in range(50):
+            step(rng.permutation(len(X))[:batch_size])
+    return [network.parameters, network.gradients, network.statistics, state["m"], state["v"]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("processors", [2, 4, 64])
+def test_training_is_the_same_bits_with_any_number_of_threads(name, dtype, processors):
+    expected = train_with(1, *STEPS[name], dtype, processors=processors)
+    for n_threads, forced in ((2, True), (3, True), (4, True), (2, False), (4, False)):
+        found = train_with(n_threads, *STEPS[name], dtype, processors=processors, forced=forced)
+        for first, second in zip(expected, found, strict=True):
+            np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads cannot be looked at")

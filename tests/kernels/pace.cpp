@@ -1,0 +1,75 @@
+// Jobs whose times are made up, by a clock that is made up, too: which way the pace runs them, and
+// what that costs. Compiled and run by test_products.py, which reads what it prints.
+
+#include <stdio.h>
+
+#include <initializer_list>
+
+#include "host_pace.h"
+
+struct Machine {
+    double alone, shared, gap;  // seconds of a job, and between two
+
+    double of(bool is_shared) const { return is_shared ? shared : alone; }
+};
+
+struct Program {
+    Pace pace;
+    Pace::Clock::time_point now{std::chrono::hours(1)};
+
+    static Pace::Clock::duration of(double seconds) {
+        return std::chrono::duration_cast<Pace::Clock::duration>(
+            std::chrono::duration<double>(seconds));
+    }
+
+    // Runs jobs for so many seconds; gives how many times as long they took as the faster way.
+    double run(const Machine& machine, double seconds, int n_kinds = 10) {
+        double took = 0, best = 0;
+        for (int k = 0; took < seconds; ++k) {
+            const double size = 1 + k % n_kinds;  // jobs of several sizes
+            const bool is_shared = pace.shares();
+            now += of(machine.gap);
+            const auto start = now;
+            now += of(machine.of(is_shared) * size);
+            pace.note(1 + k % n_kinds, start, now, is_shared ? machine.alone * size : 0);
+            took += machine.gap + machine.of(is_shared) * size;
+            best += machine.gap + (machine.alone < machine.shared ? machine.alone : machine.shared) * size;
+        }
+        return took / best;
+    }
+
+    // How many jobs it takes until a hundred in a row run alone.
+    int jobs_until_alone(const Machine& machine) {
+        int n_alone = 0;
+        for (int k = 0; k < 5000; ++k) {
+            n_alone = pace.shares() ? 0 : n_alone + 1;
+            if (n_alone == 100) return k - 99;
+            run(machine, 1e-9, 1);
+        }
+        return 5000;
+    }
+};
+
+int main() {
+    const Machine quiet = {1e-4, 6e-5, 5e-6}, busy = {1e-4, 3e-4, 5e-6}, even = {1e-4, 1e-4, 5e-6};
+    const Machine slow = {0.2, 0.11, 1e-5};
+    for (const bool begins_shared : {true, false}) {
+        for (const Machine& machine : {quiet, busy, even}) {
+            Program program;
+            program.pace.begin(begins_shared);
+            program.run(machine, 0.5);
+            printf("%.4f ", program.run(machine, 5));
+        }
+    }
+    Program large;
+    printf("%.4f\n", large.run(slow, 60));
+    Program changing;  // another program comes, goes, and comes again
+    changing.run(quiet, 2);
+    const int falls_back = changing.jobs_until_alone(busy);
+    changing.run(busy, 2);
+    changing.run(quiet, 3);
+    const int comes_back = changing.pace.shares();
+    const int falls_back_again = changing.jobs_until_alone(busy);
+    printf("%d %d %d\n", falls_back, comes_back, falls_back_again);
+    return 0;
+}
