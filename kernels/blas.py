@@ -146,7 +146,7 @@ def _quotas() -> Iterator[float]:
             else:
                 quota = (folder / "cpu.cfs_quota_us").read_text("ascii")
                 period = (folder / "cpu.cfs_period_us").read_text("ascii")
-            if quota != "max" and int(quota) > 0:
+            if quota != "max" and int(quota) > 0 and int(period) > 0:
                 yield int(quota) / int(period)
         except (OSError, ValueError):  # no quota here
             continue
@@ -155,19 +155,24 @@ def _quotas() -> Iterator[float]:
 def _control_groups() -> Iterator[Path]:
     """Give the folders that may hold a quota: of version 2, and of version 1's ``cpu``."""
     try:
-        lines = _OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
+        lines = _OWN_CGROUPS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:  # another system
         return
     for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        _, colon, rest = line.partition(":")
+        controllers, second_colon, path = rest.partition(":")
+        if not (colon and second_colon):
             continue
-        root = _CGROUPS / controllers
-        # Inside a container the path may be that on its host, whose own folder is the root here.
-        own = root / path.lstrip("/")
-        for folder in (own, *own.parents):
-            if folder.is_relative_to(root):
-                yield folder
+        if not controllers:
+            mounts = {""}
+        elif "cpu" in controllers.split(","):
+            mounts = {controllers, "cpu", "cpu,cpuacct"}  # the order of names differs
+        else:
+            continue
+        for root in (_CGROUPS / mount for mount in sorted(mounts)):
+            # Inside a container the path may be the one on its host, and the root its own folder.
+            own = root / path.lstrip("/")
+            yield from (folder for folder in (own, *own.parents) if folder.is_relative_to(root))
 
 
 def chosen_threads() -> int | None:
@@ -181,7 +186,7 @@ def chosen_threads() -> int | None:
     Raises
     ------
     ValueError
-        If it is no such number.
+        If it is not a whole number from 1 to 64.
     """
     text = os.environ.get("XPNET_THREADS") or None
     if text is None:
@@ -203,7 +208,7 @@ def register() -> None:
     try:
         threadpoolctl: Any = importlib.import_module("threadpoolctl")
         base = threadpoolctl.LibController
-    except (ImportError, AttributeError):  # none, or an old one, which is not open to others
+    except (ImportError, AttributeError):  # not installed, or before 3.2
         return
 
     class Team(base):  # type: ignore[valid-type, misc]

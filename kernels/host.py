@@ -126,7 +126,7 @@ def shared() -> dict[str, Callable[..., Any]]:
     Raises
     ------
     ValueError
-        If ``XPNET_THREADS`` is no number of threads.
+        If ``XPNET_THREADS`` is not a whole number from 1 to 64.
     """
     chosen = chosen_threads()
     blas = None if problem() is not None else numpy_blas()

@@ -1,4 +1,4 @@
-// Subnormal numbers taken for zero, as CuPy compiles its kernels to do.
+// Subnormal numbers taken for zero, as CuPy's kernels take them in float32.
 //
 // A number below the smallest normal one (1.2e-38 in float32) takes an Intel processor some 150
 // cycles. Adam's first moment of a weight whose input is rarely active decays to such a number and

@@ -1147,8 +1147,8 @@ PyObject* run_gather(const Operation* self, PyObject** given, PyObject* const* a
 
 PyObject* numpy_matmul = nullptr;
 
-// Reads a matrix as the BLAS takes it; false where it cannot. How far it is from the only row or
-// column to the next is no matter.
+// Reads a matrix as the BLAS takes it; false where it cannot. The stride of an axis of length 1 is
+// ignored.
 bool read_matrix(PyArrayObject* array, Matrix* matrix) {
     const npy_intp itemsize = PyArray_ITEMSIZE(array);
     const npy_intp lengths[2] = {PyArray_DIM(array, 1), PyArray_DIM(array, 0)};
@@ -1207,8 +1207,11 @@ PyObject* matmul(PyObject*, PyObject* const* args, Py_ssize_t n_args, PyObject* 
     if (!read_product(given, &product)) {
         return PyObject_Vectorcall(numpy_matmul, args, (size_t)n_args, names);
     }
-    PyThreadState* state = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
-    if (PyThreadState_Next(state)) blas().threads.is_alone = false;
+    Threads& threads = blas().threads;
+    if (threads.is_only_thread) {
+        PyThreadState* first = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+        threads.is_only_thread = !PyThreadState_Next(first);
+    }
     if ((double)product.m * (double)product.n * (double)product.k >= NOGIL_ELEMENTS) {
         Py_BEGIN_ALLOW_THREADS
         multiply(product);
@@ -1243,8 +1246,13 @@ PyObject* use_blas(PyObject*, PyObject* args) {
 // use_threads(processors, most, forced): into how many parts work is cut, how many threads there may
 // be, and how many there must be (0: as pays).
 PyObject* use_threads(PyObject*, PyObject* args) {
-    Threads& t = blas().threads;
-    if (!PyArg_ParseTuple(args, "iii", &t.processors, &t.most, &t.forced)) return nullptr;
+    int processors, most, forced;
+    if (!PyArg_ParseTuple(args, "iii", &processors, &most, &forced)) return nullptr;
+    Blas& b = blas();
+    std::lock_guard<std::mutex> lock(b.mutex);
+    b.threads.processors = processors;
+    b.threads.most = most;
+    b.threads.forced = forced;
     Py_RETURN_NONE;
 }
 
@@ -1269,7 +1277,7 @@ PyObject* count_threads(PyObject*, PyObject*) { return PyLong_FromLong(team_size
 PyObject* shares_core(PyObject*, PyObject*) {
     if (team_size() < 2) Py_RETURN_NONE;
     Py_BEGIN_ALLOW_THREADS
-    team().look();
+    team().measure_now();
     Py_END_ALLOW_THREADS
     const int found = team().is_one_core();
     if (found < 0) Py_RETURN_NONE;
@@ -1540,13 +1548,9 @@ extern "C" {
 #if defined(__GNUC__)
 #pragma GCC visibility push(default)
 #endif
-int xpnet_get_num_threads() { return team_size(); }
+int xpnet_get_num_threads() { return get_limit(); }
 
-void xpnet_set_num_threads(int n) {
-    Blas& b = blas();
-    std::lock_guard<std::mutex> lock(b.mutex);
-    b.threads.told = n < 1 ? 1 : n;
-}
+void xpnet_set_num_threads(int n) { set_limit(n); }
 #if defined(__GNUC__)
 #pragma GCC visibility pop
 #endif

@@ -22,32 +22,29 @@ class Pace {
     // Whether the next job is to be shared.
     bool shares() const { return is_trying_ != is_shared_; }
 
-    // Takes in that a job, begun at `start` and done at `end`, ran as `shares` said. `alone` is an
-    // estimate of what it would have taken alone, for a kind that never ran alone; 0 for none.
+    // Records a job that ran from `start` to `end` as `shares` said. `alone` is an estimate of what
+    // it would have taken alone, for a kind that has never run alone; 0 for none.
     void note(Kind kind, Clock::time_point start, Clock::time_point end, double alone) {
         // What lies between two jobs belongs to the second: data come from another processor's
         // cache, a thread that waits takes time from the one that shares its core, and the system
-        // may run it in place of the caller.
-        if (began_ == Clock::time_point{}) restart(start);
+        // may run it in place of the caller. A long gap is the program's own.
         const double gap = seconds(start - last_end_);
         const double before = gap < LONGEST_GAP ? gap : 0;
         const double took = before + seconds(end - start);
         last_end_ = end;
+        elapsed_ += took;
+        ++n_jobs_;
         const bool shared = shares();
         Costs& costs = costs_of(kind);
         if (shared && costs.alone.n == 0 && alone > 0) costs.alone.estimate(before + alone);
+        if (is_trying_ && n_jobs_ <= SETTLING) return;  // threads wake up, caches fill
         Mean& cost = shared ? costs.shared : costs.alone;
         const double other = (shared ? costs.alone : costs.shared).value;
-        if (is_trying_ && n_jobs_ < SETTLING) {  // threads wake up, caches fill
-            ++n_jobs_;
-            return;
-        }
         cost.take(took);
         if (other > 0) {
             sum_ += took;
             sum_of_other_ += other;
         }
-        ++n_jobs_;
         if (is_trying_ && n_jobs_ >= SETTLING + WINDOW) {
             decide(end);
         } else if (!is_trying_ && n_jobs_ >= WINDOW) {
@@ -62,7 +59,8 @@ class Pace {
     }
 
   private:
-    // Of seconds, the last ones above all. There are rare and long ones where a processor is busy.
+    // A running mean of seconds, in which recent jobs weigh more. It goes back far enough to hold the
+    // rare long ones of a busy processor.
     struct Mean {
         double value = 0;  // 0 if not known
         int n = 0;
@@ -74,42 +72,56 @@ class Pace {
     };
     struct Costs {
         Kind kind = 0;
+        uint64_t last_use = 0;  // 0 if the place is free
         Mean alone, shared;
     };
-    static const int MEMORY = 32;  // jobs that a mean goes back
-    static const int N_KINDS = 256;
-    static const int WINDOW = 16;   // jobs that a try compares, a step or two,
-    static const int SETTLING = 6;  // after some that do not count
+    static const int MEMORY = 32;    // jobs that a mean goes back
+    static const int N_KINDS = 256;  // a power of 2
+    static const int PROBES = 8;     // places where a kind may be
+    static const int WINDOW = 16;    // jobs that a try compares, a step or two,
+    static const int SETTLING = 6;   // after some that do not count
     static constexpr double LONGEST_GAP = 1e-2;
-    static constexpr double MARGIN = 0.97;  // of the time so far that the other way must stay below
-    static constexpr double PUT_OFF = 50;   // how many times the loss passes before the next try,
-    static constexpr double PATIENCE = 16;  // and up to so many times that where tries keep failing,
-    static constexpr double LONGEST = 1;    // as far as that is shorter than a second
+    // The other way must take less than this part of the time so far.
+    static constexpr double MARGIN = 0.97;
+    // The next try waits 50 times as long as the last one lost, so that tries cost 2 % of the time;
+    // while tries keep failing up to 16 times longer, as far as that is no more than a second.
+    static constexpr double PUT_OFF = 50;
+    static constexpr double PATIENCE = 16;
+    static constexpr double LONGEST = 1;
     static constexpr double SHORTEST = 2e-3;
 
     Costs costs_[N_KINDS];
     bool is_shared_ = true, is_trying_ = false;
+    uint64_t n_uses_ = 0;
     int n_jobs_ = 0;
-    double sum_ = 0, sum_of_other_ = 0;  // of the jobs that are compared
+    double elapsed_ = 0;                  // of the jobs since the last decision,
+    double sum_ = 0, sum_of_other_ = 0;  // and of those of them that are compared
     double patience_ = 1, put_off_ = 0;
-    Clock::time_point last_end_{}, began_{}, next_try_{};
+    Clock::time_point last_end_{}, next_try_{};
 
     static double seconds(Clock::duration time) {
         return std::chrono::duration<double>(time).count();
     }
 
     Costs& costs_of(Kind kind) {
-        Costs& found = costs_[(kind * 0x9e3779b97f4a7c15ull) >> 56];
-        if (found.kind != kind) {  // it takes the place of another one
-            found = Costs();
-            found.kind = kind;
+        const unsigned first = (unsigned)((kind * 0x9e3779b97f4a7c15ull) >> 56);
+        Costs* oldest = &costs_[first];
+        for (unsigned i = 0; i < PROBES; ++i) {
+            Costs& found = costs_[(first + i) % N_KINDS];
+            if (found.last_use && found.kind == kind) {
+                found.last_use = ++n_uses_;
+                return found;
+            }
+            if (found.last_use < oldest->last_use) oldest = &found;
         }
-        return found;
+        *oldest = Costs();
+        oldest->kind = kind;
+        oldest->last_use = ++n_uses_;
+        return *oldest;
     }
 
     // At the end of a try.
     void decide(Clock::time_point now) {
-        const double took = seconds(now - began_);
         if (sum_ < MARGIN * sum_of_other_) {
             is_shared_ = !is_shared_;
             patience_ = 1;
@@ -118,20 +130,17 @@ class Pace {
         }
         // The loss includes what waking threads took. Where the kinds are new, it is half of the time.
         const double expected = sum_of_other_ * (SETTLING + WINDOW) / WINDOW;
-        double loss = expected > 0 ? took - expected : took / 2;
-        if (loss < 0.1 * took) loss = 0.1 * took;
+        double loss = expected > 0 ? elapsed_ - expected : elapsed_ / 2;
+        if (loss < 0.1 * elapsed_) loss = 0.1 * elapsed_;
         const double least = PUT_OFF * loss, patient = patience_ * least;
         put_off(now, patient < LONGEST ? patient : least > LONGEST ? least : LONGEST);
     }
 
     // After some jobs: whether it is time to try the other way.
     void consider(Clock::time_point now) {
-        if (next_try_ == Clock::time_point{}) {
-            put_off(now, PUT_OFF * seconds(now - began_));
-        } else if (now >= next_try_ || loses(now)) {
-            is_trying_ = true;
-        }
-        restart(now);
+        if (next_try_ == Clock::time_point{}) return put_off(now, PUT_OFF * elapsed_);
+        is_trying_ = now >= next_try_ || loses(now);
+        restart();
     }
 
     // Whether the other way would have been faster, by what is known of it. As this may be out of
@@ -146,13 +155,12 @@ class Pace {
         next_try_ = now + std::chrono::duration_cast<Clock::duration>(
                               std::chrono::duration<double>(put_off_));
         is_trying_ = false;
-        restart(now);
+        restart();
     }
 
-    void restart(Clock::time_point now) {
+    void restart() {
         n_jobs_ = 0;
-        sum_ = sum_of_other_ = 0;
-        began_ = now;
+        elapsed_ = sum_ = sum_of_other_ = 0;
     }
 };
 

@@ -21,11 +21,13 @@ typedef void (*AnyFunction)();
 
 // How many threads may take part, and into how many parts work is cut.
 struct Threads {
-    int processors = 1;  // of the machine: into so many parts
+    int processors = 1;  // of the machine: at most so many parts
     int most = 1;        // that this process may use
-    int forced = 0;      // by hand: exactly so many; 0 leaves the choice to the team
-    int told = 0;        // by threadpoolctl: at most so many; 0 where it has said nothing
-    bool is_alone = true;  // no other thread of Python has been there during a product
+    int forced = 0;      // by XPNET_THREADS; 0 leaves the choice to the team
+    int limit = 0;       // by threadpoolctl; 0 for none
+    int without_limit = 0;  // what threadpoolctl was told while there was none
+    // Whether no second thread of Python was there during a product.
+    std::atomic<bool> is_only_thread{true};
 };
 
 struct Blas {
@@ -39,7 +41,8 @@ struct Blas {
     std::condition_variable changed;
     bool is_forking;
     int n_users, own;  // calls in progress, and the number of threads to return to
-    int usual;         // the last one that was more than 1
+    int limit_before;  // of threadpoolctl's, as they began
+    int last_above_one;
 };
 
 Blas& blas() {
@@ -50,15 +53,15 @@ Blas& blas() {
 // How many threads the BLAS is meant to use; its mutex must be held.
 //
 // While a product runs, the BLAS is set to one thread. Another thread of the process that saves the
-// number at such a moment, and restores it later, leaves a 1 that nobody asked for. threadpoolctl
-// tells us what it is asked for: where it allows more, a 1 is such a leftover. So it is where
-// threadpoolctl has told nothing, but other threads were there to leave it.
+// number at such a moment, and restores it later, leaves a 1 that nobody asked for. So a 1 is taken
+// for a leftover where threadpoolctl allows more, or where it set no limit and another thread of
+// Python has been there during a product.
 int meant_threads(Blas& b) {
     const int found = b.n_users ? b.own : b.get_threads();
-    if (found > 1) b.usual = found;
+    if (found > 1) b.last_above_one = found;
     const Threads& t = b.threads;
-    const bool is_leftover = found == 1 && (t.told ? t.told > 1 : !t.is_alone);
-    return is_leftover && b.usual > 1 ? b.usual : found;
+    const bool is_leftover = found == 1 && (t.limit ? t.limit > 1 : !t.is_only_thread);
+    return is_leftover && b.last_above_one > 1 ? b.last_above_one : found;
 }
 
 // How many threads may take part here and now: no more than NumPy's BLAS would use.
@@ -68,10 +71,27 @@ int team_size() {
     std::lock_guard<std::mutex> lock(b.mutex);
     const Threads& t = b.threads;
     int n = meant_threads(b);
-    if (t.told && t.told < n) n = t.told;
+    if (t.limit && t.limit < n) n = t.limit;
     const int most = t.forced ? t.forced : t.most;
     if (most < n) n = most;
     return n < 1 ? 1 : n < MAX_THREADS ? n : MAX_THREADS;
+}
+
+// The limit as threadpoolctl saves it, and restores it later: without one, what the BLAS has.
+int get_limit() {
+    Blas& b = blas();
+    if (!b.get_threads) return 1;
+    std::lock_guard<std::mutex> lock(b.mutex);
+    Threads& t = b.threads;
+    if (t.limit) return t.limit;
+    return t.without_limit = meant_threads(b);
+}
+
+void set_limit(int n) {
+    Blas& b = blas();
+    std::lock_guard<std::mutex> lock(b.mutex);
+    Threads& t = b.threads;
+    t.limit = n == t.without_limit ? 0 : n < 1 ? 1 : n;
 }
 
 // Into how many parts work is cut whose parts give other bits than the whole: the same number
@@ -90,6 +110,7 @@ struct SingleThreaded {
         b.changed.wait(lock, [&b] { return !b.is_forking; });
         if (b.n_users == 0) {
             b.own = meant_threads(b);
+            b.limit_before = b.threads.limit;
             if (b.own != 1) b.set_threads(1);
         }
         ++b.n_users;
@@ -98,7 +119,8 @@ struct SingleThreaded {
         Blas& b = blas();
         std::lock_guard<std::mutex> lock(b.mutex);
         if (--b.n_users > 0) return;
-        if (b.own != 1 && b.get_threads() == 1) b.set_threads(b.threads.told == 1 ? 1 : b.own);
+        const bool is_limited = b.threads.limit == 1 && b.limit_before != 1;  // meanwhile
+        if (b.own != 1 && b.get_threads() == 1 && !is_limited) b.set_threads(b.own);
         if (b.is_forking) b.changed.notify_all();
     }
 };
@@ -210,7 +232,7 @@ struct Division {
 
     // Where part k of n begins, and part k - 1 ends.
     ptrdiff_t bound(int k, int n) const {
-        return k == n ? length : length / n * k / grain * grain;
+        return k == n ? length : length * k / n / grain * grain;
     }
 
     // Into how many parts, of at least `least` out of `amount` each, at most `most`.
@@ -242,7 +264,7 @@ bool divides_rows(const Product& p) {
 
 const double MULTIPLICATIONS = 1 << 18;      // a part of a product that is worth a thread,
 const double FAR_MULTIPLICATIONS = 1 << 21;  // and one that is far
-const double FEW_MULTIPLICATIONS = 1e6;      // OpenBLAS rearranges nothing for products up to here
+const double FEW_MULTIPLICATIONS = 1e6;      // up to here OpenBLAS rearranges nothing, with AVX-512
 const ptrdiff_t SIDE = 128;                  // of a part beyond the second
 
 // Into how many parts a product is divided, whether or not there are threads for them. Two take one
@@ -289,11 +311,10 @@ struct SharedProduct {
 // memory ahead of need, and so takes from another one what that is writing. Where they are far, a
 // thread writes to memory of its own first: the BLAS goes over its result several times.
 template <class T>
-void multiply_columns(const SharedProduct& shared, ptrdiff_t left, ptrdiff_t right) {
-    const Product& p = shared.product;
+void multiply_columns(const Product& p, ptrdiff_t left, ptrdiff_t right, bool is_apart) {
     const ptrdiff_t n = right - left;
     const size_t row_size = (size_t)n * sizeof(T);
-    char* own = team().is_apart() ? own_memory((size_t)p.m * row_size) : nullptr;
+    char* own = is_apart ? own_memory((size_t)p.m * row_size) : nullptr;
     char* to = p.out.data + sizeof(T) * left;
     if (!own) return multiply_block<T>(p, 0, p.m, left, right, {to, false, p.out.leading});
     multiply_block<T>(p, 0, p.m, left, right, {own, false, n});
@@ -312,7 +333,7 @@ template <class T> void multiply_part(const void* job, int part, int n_parts) {
         char* to = p.out.data + sizeof(T) * begin * p.out.leading;
         multiply_block<T>(p, begin, end, 0, p.n, {to, false, p.out.leading});
     } else {
-        multiply_columns<T>(shared, begin, end);
+        multiply_columns<T>(p, begin, end, n_parts > 1 && team().is_apart());
     }
 }
 

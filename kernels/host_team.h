@@ -3,8 +3,8 @@
 // The caller works along, and takes every part that no helper has begun by the time it is free: a
 // helper that the system gives no time delays nothing. Between jobs helpers look out for the next
 // one for a while, since those of a training step follow each other within microseconds, and then
-// sleep. A job is split by its shape and by the processors of the machine, however many threads take
-// part, so that results do not depend on them.
+// sleep. Where the parts decide the bits of the result, a job is split by its shape and by the
+// processors of the machine, however many threads take part.
 //
 // Whether threads take part at all is decided by what jobs took (host_pace.h), unless the number of
 // threads was set by hand.
@@ -52,7 +52,7 @@ typedef void (*Work)(const void* job, int part, int n_parts);
 // How a job is run.
 struct Terms {
     int n_threads;    // that may take part
-    bool is_forced;   // all of them do, whether that pays or not
+    bool is_forced;   // all of them do, except where it is short
     bool is_short;    // it stays with the caller where helpers are far
     Pace::Kind kind;  // of work and shape
 };
@@ -92,10 +92,10 @@ class Team {
     }
 
     // Finds out, if it can be, whether helpers are far and share the caller's core.
-    void look() {
+    void measure_now() {
         while (is_busy_.exchange(true)) std::this_thread::yield();
         recruit(1);
-        for (int i = 0; i < 50 && is_one_core() < 0; ++i) {
+        for (int i = 0; n_helpers_ > 0 && i < 50 && is_one_core() < 0; ++i) {
             if (i > 0) std::this_thread::sleep_for(AGAIN);  // it has no processor yet
             next_measurement_ = Clock::time_point{};
             measure();
@@ -108,6 +108,7 @@ class Team {
         while (is_busy_.exchange(true)) std::this_thread::yield();
         publish(nullptr, nullptr, 0, 0, 0);
         for (; n_helpers_ > 0; --n_helpers_) helpers_[n_helpers_ - 1].join();
+        most_helpers_ = MAX_THREADS;
     }
 
     void resume() { is_busy_.store(false); }
@@ -122,8 +123,9 @@ class Team {
     static constexpr std::chrono::milliseconds INTERVAL{200};  // so often,
     static constexpr std::chrono::milliseconds AGAIN{2};       // or sooner if it did not answer;
     static constexpr std::chrono::nanoseconds FAR{200};        // there and back
-    static constexpr double ONE_CORE = 1.4;  // times as long as alone takes what shares a core,
-    static const int SURE = 3;               // by so many measurements, if it was otherwise before
+    // Two threads share a core where a computation beside another one takes longer by this factor.
+    static constexpr double ONE_CORE = 1.4;
+    static const int SURE = 3;  // measurements in a row that change what was found before
     static constexpr std::chrono::microseconds NO_ANSWER{100};
     static constexpr std::chrono::microseconds GRACE{3};       // that a helper has to begin a part
     static constexpr std::chrono::microseconds PATIENCE{300};  // until it sleeps
@@ -143,7 +145,7 @@ class Team {
     int found_ = -1, n_times_found_ = 0;  // by the last measurements
     Pace pace_;
     int assumed_ = -1;
-    int n_helpers_ = 0;
+    int n_helpers_ = 0, most_helpers_ = MAX_THREADS;
     std::thread helpers_[MAX_THREADS];
     Clock::time_point next_measurement_{};
     std::chrono::milliseconds again_{AGAIN};
@@ -166,7 +168,7 @@ class Team {
         for (int k = 0; k < n_parts; ++k) run_part(work, job, k, n_parts);
     }
 
-    // Shared or not, as pays.
+    // Shares the job if the pace says so.
     void share_out(Work work, const void* job, size_t size, int n_parts, int n_threads,
                    const Terms& terms) {
         recruit(n_threads - 1);
@@ -240,7 +242,7 @@ class Team {
         Clock::time_point start{};
         for (int i = 0; i < N_CALLS; ++i) {
             if (i == N_CALLS / 2) start = Clock::now();  // at first the helper is getting ready
-            if (!reaches(2 * i + 1)) return;             // no news, then
+            if (!is_answered(2 * i + 1)) return;             // no news, then
         }
         const Clock::time_point now = Clock::now();
         const bool is_far = now - start > FAR * (N_CALLS / 2);
@@ -248,7 +250,7 @@ class Team {
         next_measurement_ = now + INTERVAL;
         again_ = AGAIN;
         const double alone = shortest_computation();
-        if (!reaches(2 * N_CALLS + 1)) return;  // from now on the helper computes, too
+        if (!is_answered(2 * N_CALLS + 1)) return;  // from now on the helper computes, too
         const double together = shortest_computation();
         calls_.store(-1, std::memory_order_release);
         const int found = together > ONE_CORE * alone;
@@ -260,7 +262,7 @@ class Team {
     }
 
     // Calls the helper and waits for its answer; false where there is none.
-    bool reaches(int number) {
+    bool is_answered(int number) {
         const Clock::time_point called = Clock::now();
         calls_.store(number, std::memory_order_release);
         for (int k = 1; calls_.load(std::memory_order_acquire) != number + 1; ++k) {
@@ -289,15 +291,15 @@ class Team {
     // As many multiplications at once as a core can do: two threads of one core take twice as long.
     static void compute() {
         const int n_chains = 16, length = 500;
+        volatile double kept = 1.0001;  // so that no compiler computes ahead, or nothing
+        const double factor = kept;
         double chain[n_chains];
-        for (int k = 0; k < n_chains; ++k) chain[k] = 1 + k * 1e-3;
+        for (int k = 0; k < n_chains; ++k) chain[k] = factor + k * 1e-3;
         for (int i = 0; i < length; ++i) {
-            for (int k = 0; k < n_chains; ++k) chain[k] *= 1.0001;
+            for (int k = 0; k < n_chains; ++k) chain[k] *= factor;
         }
-        double sum = 0;
-        for (int k = 0; k < n_chains; ++k) sum += chain[k];
-        volatile double result = sum;  // so that it is computed
-        (void)result;
+        for (int k = 1; k < n_chains; ++k) chain[0] += chain[k];
+        kept = chain[0];
     }
 
     static double shortest_computation() {
@@ -312,7 +314,7 @@ class Team {
     }
 
     void recruit(int n) {
-        while (n_helpers_ < n) {
+        while (n_helpers_ < n && n_helpers_ < most_helpers_) {
             try {
 #if defined(XPN_POSIX)  // signals are for the threads of the program that we are part of
                 sigset_t all, before;
@@ -328,7 +330,7 @@ class Team {
                 helpers_[n_helpers_] = std::thread([this, number, seen] { help(number, seen); });
                 ++n_helpers_;
             } catch (const std::system_error&) {  // no more threads: the parts are the caller's
-                return;
+                most_helpers_ = n_helpers_;
             }
         }
     }

@@ -262,7 +262,7 @@ def busy(settings: Settings) -> list[Row]:
         settings.say(network.name)
         problem = _short_turn(network, 0.05)  # some contestants take ten times as long here
         rounds = min(settings.rounds, 5)
-        with busy_processor():
+        with busy_processor(settings.n_threads):
             found = take_turns(problem, list(CONTESTANTS), settings.n_threads, rounds)
         rows += [_step_row(problem, name, found, settings.n_threads) for name in CONTESTANTS]
     return rows
@@ -308,7 +308,7 @@ def threads(settings: Settings) -> list[Row]:
     }
     loads: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
         "quiet": contextlib.nullcontext,
-        "one busy": busy_processor,
+        "one busy": functools.partial(busy_processor, n_threads),
     }
     rows: list[Row] = []
     for network in NETWORKS[:1] if settings.is_quick else NETWORKS:

@@ -162,22 +162,33 @@ class Process:
 
 
 @contextlib.contextmanager
-def busy_processor() -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process that keeps one processor busy, not pinned, until the ``with`` block ends.
+def busy_processor(n_threads: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process that keeps one of the contestants' processors busy until the block ends.
 
     It also ends if this process is killed, because its standard input closes.
     """
-    code = """
+    code = f"""
 import sys, threading
+from bench.cpu.turns import pin
+pin({n_threads})
 def work():
     while True: pass
 threading.Thread(target=work, daemon=True).start()
+print("working", flush=True)
 sys.stdin.read()
 """
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment("a busy process", n_threads),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     try:
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            raise Failed("the process that is to keep a processor busy did not start")
         yield process
     finally:
         process.kill()

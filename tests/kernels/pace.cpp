@@ -7,6 +7,8 @@
 
 #include "host_pace.h"
 
+static int larger(int a, int b) { return a > b ? a : b; }
+
 struct Machine {
     double alone, shared, gap;  // seconds of a job, and between two
 
@@ -38,6 +40,12 @@ struct Program {
         return took / best;
     }
 
+    // Whether it is but a try that runs alone.
+    bool shares_soon(const Machine& machine) {
+        for (int k = 0; k < 30; ++k) run(machine, 1e-9, 1);
+        return pace.shares();
+    }
+
     // How many jobs it takes until a hundred in a row run alone.
     int jobs_until_alone(const Machine& machine) {
         int n_alone = 0;
@@ -63,13 +71,20 @@ int main() {
     }
     Program large;
     printf("%.4f\n", large.run(slow, 60));
-    Program changing;  // another program comes, goes, and comes again
-    changing.run(quiet, 2);
-    const int falls_back = changing.jobs_until_alone(busy);
-    changing.run(busy, 2);
-    changing.run(quiet, 3);
-    const int comes_back = changing.pace.shares();
-    const int falls_back_again = changing.jobs_until_alone(busy);
-    printf("%d %d %d\n", falls_back, comes_back, falls_back_again);
+    // Another program comes, in every phase, goes, and comes again.
+    int worst_fall_back = 0, n_stayed = 0, worst_after_idling = 0;
+    for (int phase = 0; phase < 40; ++phase) {
+        Program changing;
+        changing.run(quiet, 2 + 0.013 * phase);
+        worst_fall_back = larger(worst_fall_back, changing.jobs_until_alone(busy));
+        changing.run(busy, 2);
+        changing.run(quiet, 3);
+        n_stayed += !changing.pace.shares() && !changing.shares_soon(quiet);
+        Program idling;
+        idling.run(quiet, 1e-4 * (1 + phase));
+        idling.now += Program::of(600);  // a person thinks
+        worst_after_idling = larger(worst_after_idling, idling.jobs_until_alone(busy));
+    }
+    printf("%d %d %d\n", worst_fall_back, n_stayed, worst_after_idling);
     return 0;
 }
