@@ -83,9 +83,9 @@ class Pace {
     static constexpr double LONGEST_GAP = 1e-2;
     // The other way must take less than this part of the time so far.
     static constexpr double MARGIN = 0.97;
-    // The next try waits 50 times as long as the last one lost, so that tries cost 2 % of the time;
+    // The next try waits 100 times as long as the last one lost, so that tries cost 1 % of the time;
     // while tries keep failing up to 16 times longer, as far as that is no more than a second.
-    static constexpr double PUT_OFF = 50;
+    static constexpr double PUT_OFF = 100;
     static constexpr double PATIENCE = 16;
     static constexpr double LONGEST = 1;
     static constexpr double SHORTEST = 2e-3;

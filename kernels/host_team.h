@@ -95,10 +95,10 @@ class Team {
     void measure_now() {
         while (is_busy_.exchange(true)) std::this_thread::yield();
         recruit(1);
-        for (int i = 0; n_helpers_ > 0 && i < 50 && is_one_core() < 0; ++i) {
-            if (i > 0) std::this_thread::sleep_for(AGAIN);  // it has no processor yet
+        for (int i = 1; n_helpers_ > 0 && i <= 200 && is_one_core() < 0; ++i) {
             next_measurement_ = Clock::time_point{};
-            measure();
+            measure();                                              // it may have to wake up,
+            if (i % 10 == 0) std::this_thread::sleep_for(AGAIN);  // or has no processor yet
         }
         is_busy_.store(false);
     }
@@ -125,7 +125,7 @@ class Team {
     static constexpr std::chrono::nanoseconds FAR{200};        // there and back
     // Two threads share a core where a computation beside another one takes longer by this factor.
     static constexpr double ONE_CORE = 1.4;
-    static const int SURE = 3;  // measurements in a row that change what was found before
+    static const int SURE = 3;  // measurements in a row that say the same
     static constexpr std::chrono::microseconds NO_ANSWER{100};
     static constexpr std::chrono::microseconds GRACE{3};       // that a helper has to begin a part
     static constexpr std::chrono::microseconds PATIENCE{300};  // until it sleeps
@@ -256,7 +256,11 @@ class Team {
         const int found = together > ONE_CORE * alone;
         n_times_found_ = found == found_ ? n_times_found_ + 1 : 1;
         found_ = found;
-        if (is_one_core() == found || (is_one_core() >= 0 && n_times_found_ < SURE)) return;
+        if (n_times_found_ < SURE) {
+            next_measurement_ = now + AGAIN;
+            return;
+        }
+        if (is_one_core() == found) return;
         is_one_core_.store(found, std::memory_order_relaxed);
         pace_.begin(!found);
     }
