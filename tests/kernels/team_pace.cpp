@@ -49,7 +49,10 @@ static void note(const void* job, int, int) {
 int main() {
     const int shared = shared_jobs(3000, false);
     int forced = 0;  // a helper that gets no processor leaves its part to the caller: tried again
-    for (int i = 0; i < 5 && forced < 1000; ++i) forced += shared_jobs(0, true);
+    for (int i = 0; i < 5 && forced < 1000; ++i) {
+        const int found = shared_jobs(0, true);
+        if (found > forced) forced = found;
+    }
     std::mutex mutex;
     std::set<std::thread::id> threads;
     team().share(note, Noting{&mutex, &threads}, 6, {3, true, false, 2});  // there are two helpers
@@ -57,6 +60,6 @@ int main() {
     for (int i = 0; i < 200; ++i) {
         team().share(note, Noting{&mutex, &threads}, 6, {2, true, false, 2});
     }
-    printf("%d %d %d\n", shared, forced > 1000 ? 1000 : forced, (int)threads.size());
+    printf("%d %d %d\n", shared, forced, (int)threads.size());
     return 0;
 }

@@ -638,8 +638,8 @@ def test_the_team_follows_its_pace(tmp_path):
     if shutil.which("c++") is None:
         pytest.skip("there is no C++ compiler")
     shared, forced, few = compile_and_run("team_pace", tmp_path).split()
-    assert int(shared) < 400  # of the last thousand jobs, tries
-    assert int(forced) == 1000
+    assert 0 < int(forced) <= 1000  # of a thousand jobs; all of them on a machine that is idle
+    assert int(shared) <= max(int(forced) // 2, 50)  # tries
     assert int(few) <= 2  # threads that took part, of three, where two may
 
 

@@ -117,7 +117,6 @@ def test_products_and_gather_allocate_nothing():
     indices = np.random.default_rng(1).integers(0, N, (1000, batch_size))
     step(indices[0])
     ops.calls = 0
-    gc.collect()  # not meanwhile: what it warns of takes memory
     tracemalloc.start()
     try:
         for batch in indices:
@@ -137,8 +136,9 @@ def test_a_fused_step_allocates_nothing(make):
     batch_size = 512
     _, step = make(xpnet.device("cpu", kernels="fused"), batch_size)
     indices = np.random.default_rng(1).integers(0, N, (300, batch_size))
-    step(indices[0])
     gc.collect()  # not meanwhile: what it warns of takes memory
+    for batch in indices:  # until Python has small objects at hand again
+        step(batch)
     tracemalloc.start()
     try:
         for batch in indices:
@@ -184,7 +184,6 @@ def test_the_measurement_sees_an_allocation():
     """The buffered default of take, which the gather avoids, is found out."""
     ops = MeasuredOps(np)
     X, indices, out = np.ones((N, D)), np.arange(32), np.empty((32, D))
-    gc.collect()  # not meanwhile: what it warns of takes memory
     tracemalloc.start()
     try:
         ops._measure("gather", lambda: np.take(X, indices, axis=0, out=out))
