@@ -211,6 +211,7 @@ def register() -> None:
     except (ImportError, AttributeError):  # not installed, or before 3.2
         return
 
+    # Its base is a class only where threadpoolctl is installed.
     class Team(base):  # type: ignore[valid-type, misc]
         user_api = "blas"
         internal_api = "xpnet"

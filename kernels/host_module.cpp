@@ -574,16 +574,12 @@ void copy_elements(char* to, npy_intp to_stride, const char* from, npy_intp from
     }
 }
 
-void run_loop(XpnLoop loop, const XpnBlock& block) {
-    const Flushing flushing;
-    loop(&block);
-}
-
 // One matrix, of which some operand does not lie in contiguous rows: piece by piece, by way of a
 // tile for each such operand.
 void run_in_tiles(const Plan* plan, const XpnBlock& block, const npy_intp* inner) {
     alignas(64) char tiles[XPN_MAX_OPERANDS][TILE * sizeof(double)];
     const Operation* self = plan->self;
+    const Flushing flushing;
     for (npy_intp r = 0; r < block.n_rows; ++r) {
         for (npy_intp start = 0; start < block.n_columns; start += TILE) {
             const npy_intp n = block.n_columns - start < TILE ? block.n_columns - start : TILE;
@@ -606,7 +602,7 @@ void run_in_tiles(const Plan* plan, const XpnBlock& block, const npy_intp* inner
                     copy_elements(tiles[k], itemsize, at, inner[k], n, itemsize);
                 }
             }
-            run_loop(plan->loop, piece);
+            plan->loop(&piece);
             for (int k = 0; k < self->n_operands; ++k) {
                 const npy_intp itemsize = plan->views[k].itemsize;
                 if (piece.data[k] != tiles[k] || self->operands[k].use == IN) continue;

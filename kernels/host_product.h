@@ -187,27 +187,17 @@ void multiply_block(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t
     const Int m = (Int)(bottom - top), n = (Int)(right - left), k = (Int)p.k;
     const Int A_leading = (Int)p.A.leading, B_leading = (Int)p.B.leading;
     const Gemv gemv = reinterpret_cast<Gemv>(blas().gemv[p.is_double]);
+    const bool A_T = p.A.is_transposed, B_T = p.B.is_transposed;
     if (p.n == 1) {  // out = A b
-        const Int step = p.B.is_transposed ? 1 : B_leading;
-        if (p.A.is_transposed) {
-            gemv(row_major, transposed, k, m, T(1), A, A_leading, B, step, T(0), to,
-                 (Int)out.leading);
-        } else {
-            gemv(row_major, as_it_is, m, k, T(1), A, A_leading, B, step, T(0), to,
-                 (Int)out.leading);
-        }
+        gemv(row_major, A_T ? transposed : as_it_is, A_T ? k : m, A_T ? m : k, T(1), A, A_leading, B,
+             B_T ? 1 : B_leading, T(0), to, (Int)out.leading);
     } else if (p.m == 1) {  // out^T = B^T a
-        const Int step = p.A.is_transposed ? A_leading : 1;
-        if (p.B.is_transposed) {
-            gemv(row_major, as_it_is, n, k, T(1), B, B_leading, A, step, T(0), to, 1);
-        } else {
-            gemv(row_major, transposed, k, n, T(1), B, B_leading, A, step, T(0), to, 1);
-        }
+        gemv(row_major, B_T ? as_it_is : transposed, B_T ? n : k, B_T ? k : n, T(1), B, B_leading, A,
+             A_T ? A_leading : 1, T(0), to, 1);
     } else {
         reinterpret_cast<Gemm>(blas().gemm[p.is_double])(
-            row_major, p.A.is_transposed ? transposed : as_it_is,
-            p.B.is_transposed ? transposed : as_it_is, m, n, k, T(1), A, A_leading, B, B_leading,
-            T(0), to, (Int)out.leading);
+            row_major, A_T ? transposed : as_it_is, B_T ? transposed : as_it_is, m, n, k, T(1), A,
+            A_leading, B, B_leading, T(0), to, (Int)out.leading);
     }
 }
 

@@ -177,11 +177,6 @@ class Team {
         const bool is_kept = terms.is_short && is_far;
         const bool is_shared = !is_kept && (terms.is_forced || pace_.shares());
         is_apart_.store(is_shared && is_far, std::memory_order_relaxed);
-        if (is_kept) return run_alone(work, job, n_parts);
-        if (terms.is_forced) {
-            hand_out(work, job, size, n_parts, n_threads);
-            return;
-        }
         double alone = 0;
         const Clock::time_point start = Clock::now();
         if (is_shared) {
@@ -189,7 +184,7 @@ class Team {
         } else {
             run_alone(work, job, n_parts);
         }
-        pace_.note(terms.kind, start, Clock::now(), alone);
+        if (!terms.is_forced && !is_kept) pace_.note(terms.kind, start, Clock::now(), alone);
     }
 
     // The first part that thread k of n_threads, of which the caller is the first, does before those

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from bench import markdown
@@ -61,11 +61,15 @@ def _ratio(values: list[float] | None) -> str:
     return f"**{median:.2f}** ({low:.2f}-{high:.2f})"
 
 
+def _by_network(rows: list[Row]) -> Iterator[tuple[str, list[Row]]]:
+    for network in dict.fromkeys(row["network"] for row in rows):
+        yield network, [row for row in rows if row["network"] == network]
+
+
 def _steps(rows: list[Row]) -> list[str]:
     lines: list[str] = []
     settings: dict[str, str] = {}
-    for network in dict.fromkeys(row["network"] for row in rows):
-        chosen = [row for row in rows if row["network"] == network]
+    for network, chosen in _by_network(rows):
         first = chosen[0]
         lines += [
             f"### {network}",
@@ -109,8 +113,7 @@ def _epochs(rows: list[Row]) -> list[str]:
         "",
     ]
     settings: dict[str, str] = {}
-    for network in dict.fromkeys(row["network"] for row in rows):
-        chosen = [row for row in rows if row["network"] == network]
+    for network, chosen in _by_network(rows):
         first = chosen[0]
         lines += [
             f"### {network}, {first['samples']:,} samples",

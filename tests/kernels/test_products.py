@@ -228,7 +228,7 @@ def test_a_limit_set_during_a_product_stays():
 CYCLES = """
 import threading, threadpoolctl
 import numpy as np
-old = threadpoolctl.ThreadpoolController()  # it has not heard of xpnet
+old = threadpoolctl.ThreadpoolController()  # made before xpnet was loaded, so without it
 from xpnet import nn, training
 from xpnet.kernels import blas, host
 assert host.count_threads() == 2
@@ -263,7 +263,7 @@ def test_limits_in_another_thread_leave_no_limit(limit):
 THREADS_OF = """
 import ctypes, threading, threadpoolctl
 import numpy as np
-old = threadpoolctl.ThreadpoolController()  # it has not heard of xpnet
+old = threadpoolctl.ThreadpoolController()  # made before xpnet was loaded, so without it
 from xpnet.kernels import blas, host
 set_threads = ctypes.CFUNCTYPE(None, ctypes.c_int)(blas.numpy_blas().set_threads)
 
