@@ -7,12 +7,13 @@ BENCH_FLAGS ?=
 EXPERIMENTS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help train test test-cpu test-emulated test-apart check lint fix docs bench bench-short experiments gpu
+.PHONY: help train test test-all check lint fix docs bench bench-short experiments gpu
 
 help:
 	@echo "make train   train the three classifiers on handwritten digits"
-	@echo "make test    run the tests"
-	@echo "make check   formatting, lint, types and tests"
+	@echo "make test    run the tests, but for those that take long"
+	@echo "make test-all   run all tests"
+	@echo "make check   formatting, lint, types and make test"
 	@echo "make fix     repair formatting and what lint can"
 	@echo "make docs    write the generated reference page"
 	@echo "make bench   time training on the CPU, beside scikit-learn, PyTorch and JAX"
@@ -23,19 +24,19 @@ help:
 train: $(VENV)/.train
 	$(BIN)/python train.py
 
-test: test-cpu test-emulated test-apart
+# A process for each processor, with one thread of BLAS each: more would wait for each other.
+# Their processes are many, and compile nothing anew.
+TESTS = env -u PYTHONDONTWRITEBYTECODE OPENBLAS_NUM_THREADS=1 \
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+QUICK = -m "not slow" --hypothesis-profile quick
 
-# Some tests on the CPU are a run of their own: two at once then end at about one time.
-APART = tests/estimators tests/test_export.py tests/search tests/test_cli_search.py
+test: $(VENV)/.test
+	$(TESTS) --device cpu $(QUICK) $(PYTEST_FLAGS)
+	$(TESTS) --device emulated $(QUICK) $(PYTEST_FLAGS)
 
-test-cpu: $(VENV)/.test
-	$(BIN)/python -m pytest --device cpu $(APART:%=--ignore=%) $(PYTEST_FLAGS)
-
-test-emulated: $(VENV)/.test
-	$(BIN)/python -m pytest --device emulated $(PYTEST_FLAGS)
-
-test-apart: $(VENV)/.test
-	$(BIN)/python -m pytest --device cpu $(APART) $(PYTEST_FLAGS)
+test-all: $(VENV)/.test
+	$(TESTS) --device cpu $(PYTEST_FLAGS)
+	$(TESTS) --device emulated $(PYTEST_FLAGS)
 
 check: lint test
 

@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ with contextlib.suppress(ImportError):  # then there are no tests with it
     import hypothesis
 
     hypothesis.settings.register_profile("xpnet", deadline=None)  # machines are shared
+    hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)
     hypothesis.settings.load_profile("xpnet")
 
 os.environ.pop("PYTHONUNBUFFERED", None)  # processes buffer what they print, as a user's do
@@ -35,12 +37,22 @@ def dev() -> xpnet.Device:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Test the mathematics on both kinds of operations: fused, where there are any, and not."""
+    """Test the mathematics on both kinds of operations: fused, where there are any, and not.
+
+    On CUDA those that are not fused are compared with the CPU's, in tests/parity, and nowhere else.
+    On the CPU networks of them are left to ``make test-all``.
+    """
     folder = metafunc.definition.path.parent.name
-    if "dev" in metafunc.fixturenames and folder in ("kernels", "nn", "parity"):
-        kinds = dict.fromkeys([xpnet.device().kernels, "reference"])
-        devices = [_device(kernels) for kernels in kinds]
-        metafunc.parametrize("dev", devices, ids=list(kinds), scope="session")
+    if "dev" not in metafunc.fixturenames or folder not in ("kernels", "nn", "parity"):
+        return
+    kinds = dict.fromkeys([xpnet.device().kernels, "reference"])
+    if folder != "parity" and xpnet.device().index is not None:
+        kinds = dict.fromkeys([xpnet.device().kernels])
+    devices = []
+    for number, kind in enumerate(kinds):
+        marks = [pytest.mark.slow] if number and folder == "nn" else []
+        devices.append(pytest.param(_device(kind), marks=marks, id=kind))
+    metafunc.parametrize("dev", devices, scope="session")
 
 
 @functools.cache
@@ -83,6 +95,11 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
     checkout = copy_of_the_checkout(tmp_path_factory.mktemp("a checkout"))
     return build_archives(checkout, tmp_path_factory.mktemp("dist"))
+
+
+def slow(*values: Any) -> Any:
+    """Mark a case of a parametrised test as one that ``make test`` leaves out."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def require_file(folder: Path, name: str) -> Path:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ RUNS_ON = {
     "accelerator": ("emulated", "cuda"),
     "long": ("cpu", "cuda"),
 }
-WAITING = "waits for a GPU"
+WAITING = "waits for a GPU: pytest --device cuda"
 chosen: pytest.StashKey[str] = pytest.StashKey()
 
 
@@ -132,6 +133,19 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"device: {device}{note}"
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out a file of which no test runs on the device: to import it takes time."""
+    if collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
+        return None
+    if any(Path(argument.partition("::")[0]).suffix == ".py" for argument in config.args):
+        return None  # a file that is asked for is there
+    text = collection_path.read_text(encoding="utf-8")
+    marks = re.findall(r"^pytestmark = .*(?:\n[ \])].*)*", text, re.MULTILINE)
+    names = {name for mark in marks for name in re.findall(r"pytest\.mark\.(\w+)", mark)}
+    runs_on = [RUNS_ON[name] for name in names & RUNS_ON.keys()]
+    return True if any(config.stash[chosen] not in devices for devices in runs_on) else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     device = config.stash[chosen]
     waiting = pytest.mark.skip(reason=WAITING)
@@ -145,14 +159,3 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = kept
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say how many tests wait for a GPU."""
-    waiting = [
-        report
-        for report in terminalreporter.stats.get("skipped", [])
-        if isinstance(report.longrepr, tuple) and WAITING in report.longrepr[2]
-    ]
-    if waiting:
-        terminalreporter.write_line(f"{len(waiting)} tests wait for a GPU: pytest --device cuda")

@@ -10,6 +10,7 @@ import ast
 import functools
 import importlib.util
 import os
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,14 @@ def _or_skip() -> Generator[None, Any, Any]:
         if package is None:
             raise
         pytest.skip(f"{package} not installed")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say what was skipped and why, a line for each reason."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    for reason, n in reasons.most_common():
+        terminalreporter.write_line(f"skipped {n}: {reason}")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,8 +1,9 @@
-"""The command line as a person meets it: real processes, exit statuses, files."""
+"""The command line as a person meets it: what it prints, exit statuses, files, real processes."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ import pytest
 
 import xpnet.cli
 from tests import devices
-from tests.conftest import ROOT
+from tests.conftest import ROOT, slow
 from xpnet.cli import prediction
 from xpnet.cli.running import CtrlC
 from xpnet.data import DataError
@@ -38,14 +39,37 @@ TRAIN = (sys.executable, str(ROOT / "train.py"))
 XPNET = (sys.executable, "-m", "xpnet")
 
 
-def run(*arguments, command=TRAIN, cwd=None, **environment):
+def run(*arguments, command=xpnet.cli.train, cwd=None, encoding="utf-8", **environment):
+    """Run a command in this process, where a new one would spend its time on imports."""
+    out, errors = (io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2))
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(errors),
+    ):
+        if cwd is not None:
+            patch.chdir(cwd)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        try:
+            status = command([*map(str, arguments)])
+        except SystemExit as end:  # after --help
+            status = end.code
+    texts = []
+    for stream in (out, errors):
+        stream.flush()
+        texts.append(stream.buffer.getvalue().decode(encoding))
+    return subprocess.CompletedProcess(arguments, status, *texts)
+
+
+def run_process(*arguments, command=TRAIN, cwd=None):
     return subprocess.run(
         [*command, *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
         cwd=cwd,
-        env=devices.environment(**environment),
+        env=devices.environment(),
     )
 
 
@@ -139,6 +163,7 @@ def test_one_recipe_writes_into_the_folder_itself(tmp_path):
     assert "  wrote out\n" in done.stdout
 
 
+@pytest.mark.long
 def test_a_name_that_another_run_takes_meanwhile(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "strftime", lambda form: "NOW")
@@ -206,7 +231,7 @@ def test_what_cannot_be_printed_is_said_once(arguments):
 
 
 def test_help():
-    done = run("train", "--help", command=XPNET)
+    done = run("train", "--help", command=xpnet.cli.main)
     assert done.returncode == 0
     assert done.stdout.startswith("usage: xpnet train [-h]")
     assert "--data-dir DIR" in done.stdout
@@ -238,7 +263,7 @@ def test_show_prints_a_recipe_that_can_be_run(tmp_path):
 def test_what_is_shown_is_toml_in_any_encoding(tmp_path):
     described = ["--set", "description='caf\xe9 \N{CAT FACE}'"]
     for encoding in ("utf-8", "cp1252", "ascii"):
-        done = run("--show", "digits-shallow", *described, PYTHONIOENCODING=encoding)
+        done = run("--show", "digits-shallow", *described, encoding=encoding)
         (tmp_path / "mine.toml").write_text(done.stdout)
         found = load_recipe(tmp_path / "mine.toml").values["description"]
         assert found == "caf\xe9 \N{CAT FACE}"
@@ -246,12 +271,16 @@ def test_what_is_shown_is_toml_in_any_encoding(tmp_path):
     assert [line for line in lines if line.startswith("#")] == ["# digits-shallow", "# digits-deep"]
 
 
-def test_the_installed_command_is_the_same():
-    done = run("train", "--list", command=XPNET)
-    assert done.stdout == run("--list").stdout
+def test_both_commands_are_the_same(tmp_path):
+    """As processes: what they are called by is not a function."""
+    listed = run("--list").stdout
+    for command, arguments in ((TRAIN, ["--list"]), (XPNET, ["train", "--list"])):
+        done = run_process(*arguments, command=command, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, listed, "")
+    is_one_line_of_status_2(run_process("nope", cwd=tmp_path))
     for arguments in ([], ["dance"]):
-        is_one_line_of_status_2(run(*arguments, command=XPNET))
-    done = run("train", "--colour", command=XPNET)
+        is_one_line_of_status_2(run(*arguments, command=xpnet.cli.main))
+    done = run("train", "--colour", command=xpnet.cli.main)
     assert done.stderr == "xpnet: unrecognized arguments: --colour; see xpnet train --help\n"
 
 
@@ -448,10 +477,10 @@ def test_a_reader_that_stops_reading(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("quiet", ["", "--quiet"])
+@pytest.mark.parametrize("quiet", ["", slow("--quiet")])
 @pytest.mark.parametrize(
     ("redirection", "status", "said"),
-    [("> /dev/full", 2, "cannot write the output: No space left"), (">&-", 0, "")],
+    [("> /dev/full", 2, "cannot write the output: No space left"), slow(">&-", 0, "")],
 )
 def test_an_output_that_cannot_be_written(tmp_path, redirection, status, said, quiet):
     if not Path("/dev/full").exists():
@@ -616,6 +645,7 @@ def test_a_recipe_named_twice_runs_once_and_two_of_one_name_twice(tmp_path):
     }
 
 
+@pytest.mark.long
 def test_a_diverging_run_is_status_1(tmp_path):
     (tmp_path / "far.toml").write_text(
         run("--show", "digits-deep", "--set", "optimizer.learning_rate=1e30").stdout
@@ -769,9 +799,9 @@ def trained(tmp_path_factory):
 def test_predict_prints_a_label_for_each_sample(trained):
     done = run(
         *("predict", "run", "points.csv"),
-        command=XPNET,
+        command=xpnet.cli.main,
         cwd=trained,
-        PYTHONIOENCODING="utf-8",
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -787,7 +817,7 @@ def test_predict_into_a_file(trained, tmp_path):
     out = tmp_path / "labels.csv"
     done = run(
         *("predict", "run/model.safetensors", "points.csv", "--out", out, "--target", "kind"),
-        command=XPNET,
+        command=xpnet.cli.main,
         cwd=trained,
     )
     assert done.returncode == 0, done.stderr
@@ -796,13 +826,17 @@ def test_predict_into_a_file(trained, tmp_path):
     )
     assert len(out.read_text("utf-8").splitlines()) == 61
     (tmp_path / "more.csv").write_text("y,x,note\n5,0,none\n")  # columns are found by name
-    done = run("predict", trained / "run", tmp_path / "more.csv", "--out", out, command=XPNET)
+    done = run(
+        "predict", trained / "run", tmp_path / "more.csv", "--out", out, command=xpnet.cli.main
+    )
     assert done.stdout == f"1 label in {out}\n"
     assert out.read_text("utf-8").splitlines()[1].startswith("café,")
 
 
 def test_labels_that_the_encoding_lacks(trained):
-    done = run("predict", "run", "points.csv", command=XPNET, cwd=trained, PYTHONIOENCODING="ascii")
+    done = run(
+        "predict", "run", "points.csv", command=xpnet.cli.main, cwd=trained, encoding="ascii"
+    )
     assert done.returncode == 0, done.stderr
     assert "caf\\xe9," in done.stdout
     assert "snow \\u2603," in done.stdout
@@ -819,10 +853,13 @@ def test_predict_into_standard_output_by_name(trained, tmp_path):
     assert len(lines) == 61
 
 
+@pytest.mark.long
 def test_predict_named_data(tmp_path):
     done = run("digits-logistic", "--quiet", "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    done = run("predict", "run", "digits", "--out", "labels.csv", command=XPNET, cwd=tmp_path)
+    done = run(
+        "predict", "run", "digits", "--out", "labels.csv", command=xpnet.cli.main, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("1797 labels in labels.csv; 17")
     assert done.stdout.endswith(", training samples included)\n")
@@ -856,7 +893,7 @@ def test_predict_refuses_in_one_line(trained, arguments, said):
     (trained / "few.csv").write_text("x\n1\n")
     np.savez(trained / "wide.npz", X=np.zeros((2, 3)))
     np.savez(trained / "huge.npz", X=np.full((2, 2), 1e300))
-    done = run(*arguments, command=XPNET, cwd=trained)
+    done = run(*arguments, command=xpnet.cli.main, cwd=trained)
     is_one_line_of_status_2(done)
     assert said in done.stderr
     assert not (trained / "no").exists()
@@ -907,6 +944,7 @@ def test_a_target_of_any_characters(tmp_path, capsys, monkeypatch):
     assert printed == (tmp_path / "labels.csv").read_text("utf-8")  # U+2028 ends no line of CSV
 
 
+@pytest.mark.long
 def test_the_file_that_was_named_is_what_is_predicted(tmp_path, capsys):
     X = np.random.default_rng(0).integers(0, 256, (12, 8, 8)).astype(np.uint8)
     for name, n in (("train", 12), ("t10k", 5)):
@@ -997,6 +1035,6 @@ def test_a_damaged_model_is_refused_in_one_line(trained, tmp_path):
     whole = (trained / "run" / "model.safetensors").read_bytes()
     for damaged in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1]), b""):
         (tmp_path / "model").write_bytes(damaged)
-        done = run("predict", tmp_path / "model", "points.csv", command=XPNET, cwd=trained)
+        done = run("predict", tmp_path / "model", "points.csv", command=xpnet.cli.main, cwd=trained)
         is_one_line_of_status_2(done)
         assert str(tmp_path / "model") in done.stderr

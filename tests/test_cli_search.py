@@ -763,6 +763,7 @@ def test_help(run):
         xpnet.cli.main(["--help"])
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal_has_room_for_what_decides(tmp_path):
     filled(30)
     command = [sys.executable, str(ROOT / "train.py"), *SEARCH, "--trials", "9", "--no-winner"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.experiments import circles, football, moons
-from tests.conftest import require_file
+from tests.conftest import require_file, slow
 from xpnet import training
 
 pytestmark = pytest.mark.host  # float64 on the reference device, as the course
@@ -34,7 +34,7 @@ def test_football(positions, method, first):
     assert found == pytest.approx(accuracies, abs=1e-10)
 
 
-@pytest.mark.parametrize("name", moons.OPTIMIZERS)
+@pytest.mark.parametrize("name", ["Adam", *(slow(n) for n in moons.OPTIMIZERS if n != "Adam")])
 def test_moons(name):
     """Course 2, week 2, "Optimization methods": 10,000 epochs with the rate 7e-4."""
     pytest.importorskip("sklearn.datasets")

@@ -97,6 +97,7 @@ def test_full_runs_are_recipes_that_exist():
     assert load_recipe(best.NAME).values["data"]["dataset"] == "fashion-mnist"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["tanh", "softsign", "sigmoid"])
 @pytest.mark.parametrize("init", glorot.INITS)
 def test_variances_keep_to_glorots_equations(activation, init):
@@ -135,6 +136,7 @@ def said(process):
     return process.returncode, out, err
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_repeated(tmp_path, monkeypatch):
     kept = ["--kept", str(tmp_path)]
     published = ROOT / "bench" / "results" / "experiments" / "README.md"
@@ -178,6 +180,7 @@ def test_other_arguments_are_another_run(tmp_path):
     assert running.outcome(other) is None
 
 
+@pytest.mark.slow
 def test_missing_data_are_named(tmp_path):
     pytest.importorskip("scipy.io")
     (tmp_path / "data").mkdir()
@@ -192,6 +195,7 @@ def test_missing_data_are_named(tmp_path):
     assert "8 of 8 runs are missing; football.mat is not there" in text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
 def test_ctrl_c_keeps_what_has_ended(tmp_path):
     folders = ["--kept", str(tmp_path / "kept"), "--out", str(tmp_path / "page")]

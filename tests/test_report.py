@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, slow
 from xpnet import report
 from xpnet.nn.diagnosis import Diagnosis, LayerDiagnosis
 from xpnet.report import (
@@ -25,6 +25,8 @@ from xpnet.report import (
     plotting_problem,
 )
 from xpnet.training.history import History, Report
+
+pytestmark = pytest.mark.host
 
 ODD_NAMES = [
     *("$x_1$", "a$b", "under_score", "日本語", "नमस्ते", "😀", "two\nlines", "", "\ud800", "\\frac{"),
@@ -363,7 +365,7 @@ def test_mistakes_that_do_not_fit(options, said):
 
 
 @pytest.mark.usefixtures("styled")
-@pytest.mark.parametrize("n_classes", [1, 2, 10, 20, 21, 30, 100])
+@pytest.mark.parametrize("n_classes", [1, 2, 10, slow(20), 21, 30, slow(100)])
 def test_confusion(n_classes):
     rng = np.random.default_rng(n_classes)
     true, predicted = rng.integers(0, n_classes, (2, 500))
@@ -408,7 +410,7 @@ def assert_no_overlap(axes):
 
 
 @pytest.mark.usefixtures("styled")
-@pytest.mark.parametrize("n_classes", [1, 2, 10, 20, 100])
+@pytest.mark.parametrize("n_classes", [1, slow(2), 10, slow(20), slow(100)])
 @pytest.mark.parametrize("name", ["W" * 70, "i"])
 def test_names_of_any_length_fit(n_classes, name):
     figure = report._confusion_figure([0] * 3, [0] * 3, [name] * n_classes, name * 4)
@@ -547,7 +549,7 @@ def signals(variances, shares=None, labels=None):
 
 
 @pytest.mark.usefixtures("styled")
-@pytest.mark.parametrize("n_layers", [1, 3, 12, 40])
+@pytest.mark.parametrize("n_layers", [1, 3, slow(12), slow(40)])
 def test_diagnosis(n_layers):
     variances = [0.5**i for i in range(n_layers + 1)]
     figure = report._diagnosis_figure(signals(variances), "a deep net")

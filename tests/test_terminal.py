@@ -14,7 +14,7 @@ import warnings
 import pytest
 
 from tests import devices
-from tests.conftest import ROOT
+from tests.conftest import ROOT, slow
 from xpnet import terminal
 from xpnet.training import Report
 
@@ -67,7 +67,7 @@ def visible(written):
     return [line for line in re.split(r"[\r\n]+", text) if line]
 
 
-@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+@pytest.mark.parametrize("columns", [40, slow(60), 80, slow(200)])
 def test_a_terminal(tmp_path, columns):
     status, written = on_a_terminal([*TRAIN, "--out", "out"], columns, tmp_path)
     text = written.decode("utf-8")
@@ -89,6 +89,7 @@ def test_a_terminal(tmp_path, columns):
         assert any("validation accuracy 0.9" in line and "samples/s" in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437"])
 def test_a_terminal_that_is_not_utf_8(tmp_path, encoding):
     status, written = on_a_terminal(
@@ -100,6 +101,7 @@ def test_a_terminal_that_is_not_utf_8(tmp_path, encoding):
     assert "60/60" in text
 
 
+@pytest.mark.slow
 def test_a_dumb_terminal_gets_lines(tmp_path):
     status, written = on_a_terminal([*TRAIN, "--out", "out"], 80, tmp_path, TERM="dumb")
     assert status == 0
@@ -107,7 +109,7 @@ def test_a_dumb_terminal_gets_lines(tmp_path):
     assert "epoch 60/60" in written.decode()
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", slow("cp1252"), "ascii", slow("utf-16")])
 def test_a_pipe_gets_plain_lines(tmp_path, encoding):
     done = subprocess.run(
         [*TRAIN, "--out", "out"],

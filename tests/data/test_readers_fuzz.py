@@ -20,7 +20,7 @@ from xpnet.data.readers import read_file
 
 pytestmark = pytest.mark.host
 
-N_EXAMPLES = int(os.environ.get("XPNET_FUZZ_EXAMPLES", "200"))
+N_EXAMPLES = int(os.environ.get("XPNET_FUZZ_EXAMPLES", 2 * settings().max_examples))
 TIMEOUT = 60  # seconds for a file, of which none takes more than one
 
 IMAGES = load_digits().images[:24].astype(np.uint8)

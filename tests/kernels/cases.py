@@ -280,9 +280,13 @@ def image_size(n_features: int) -> tuple[int, int]:
     return height, n_pixels // height
 
 
-def call(operation: Any, row: Row, arguments: dict[str, Any]) -> dict[str, Any]:
+def call(
+    operation: Any, row: Row, arguments: dict[str, Any], *, is_copied: bool = True
+) -> dict[str, Any]:
     """Call an operation on copies of its arguments, and give everything that it wrote."""
-    own = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+    own = arguments
+    if is_copied:
+        own = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
     with np.errstate(all="ignore"):
         result = operation(**own)
     written = {o.name: own[o.name] for o in row.operands if o.use != "in" and o.name in own}
@@ -425,45 +429,68 @@ def _per_place(name: str, arguments: dict[str, Any]) -> Any:
     return 2 * size * np.maximum(pixels, abs(arguments["fill"]))
 
 
-def ratios(
-    name: str, written: dict[str, Any], arguments: dict[str, Any], dtype: Any
-) -> dict[str, float]:
-    """Measure how far results are from the exact ones, in units.
+class Expected:
+    """What a call should write, and how far from it a kernel may be.
 
-    What is not finite must be the reference's in float64, or the reference's in the dtype itself,
-    subnormal sigmoids kept or taken for zero: infinity times a number that underflows in one of
-    them is nan there and infinite in the other.
+    It is worked out once, which takes the reference a dozen runs, and compared with the results of
+    as many kernels as there are.
+
+    Attributes
+    ----------
+    exact, unit : dict of arrays
+        Of :func:`exact` and :func:`units`.
     """
-    expected, unit = exact(name, arguments), units(name, arguments, dtype)
-    in_dtype = call(getattr(NumpyOps(np), name), ROWS[name], arguments)
-    with_zeros = call(getattr(_WithSigmoid(flushed), name), ROWS[name], arguments)
-    assert written.keys() == expected.keys()
-    worst = {}
-    for key, found in written.items():
-        assert found.shape == expected[key].shape, (name, key)
-        if found.dtype.kind != "f":
-            np.testing.assert_array_equal(found, expected[key])
-            continue
-        assert found.dtype == dtype, (name, key)
-        with np.errstate(all="ignore"):
-            rounded = expected[key].astype(dtype)
-            error = np.abs(found - expected[key]) / unit[key]
-        is_same = _same(found, rounded) | _same(found, in_dtype[key])
-        is_same |= _same(found, with_zeros[key])
-        is_finite = np.isfinite(found) & np.isfinite(rounded)
-        assert (is_same | is_finite).all(), (
-            f"{name}: {key} is {found[~is_same & ~is_finite][:5]} where the reference gives "
-            f"{rounded[~is_same & ~is_finite][:5]}"
-        )
-        worst[key] = float(error[is_finite].max(initial=0))
-    return worst
+
+    def __init__(self, name: str, arguments: dict[str, Any], dtype: Any) -> None:
+        self.name, self.dtype = name, np.dtype(dtype)
+        self.exact, self.unit = exact(name, arguments), units(name, arguments, dtype)
+        row = ROWS[name]
+        self._in_dtype = call(getattr(NumpyOps(np), name), row, arguments)
+        self._with_zeros = call(getattr(_WithSigmoid(flushed), name), row, arguments)
+
+    def ratios(self, written: dict[str, Any]) -> dict[str, float]:
+        """Measure how far results are from the exact ones, in units.
+
+        What is not finite must be the reference's in float64, or the reference's in the dtype
+        itself, subnormal sigmoids kept or taken for zero: infinity times a number that underflows
+        in one of them is nan there and infinite in the other.
+        """
+        name = self.name
+        assert written.keys() == self.exact.keys()
+        worst = {}
+        for key, found in written.items():
+            expected = self.exact[key]
+            assert found.shape == expected.shape, (name, key)
+            if found.dtype.kind != "f":
+                np.testing.assert_array_equal(found, expected)
+                continue
+            assert found.dtype == self.dtype, (name, key)
+            with np.errstate(all="ignore"):
+                rounded = expected.astype(self.dtype)
+                error = np.abs(found - expected) / self.unit[key]
+            is_finite = np.isfinite(found) & np.isfinite(rounded)
+            if not is_finite.all():
+                is_same = _same(found, rounded) | _same(found, self._in_dtype[key])
+                is_same |= _same(found, self._with_zeros[key])
+                assert (is_same | is_finite).all(), (
+                    f"{name}: {key} is {found[~is_same & ~is_finite][:5]} where the reference "
+                    f"gives {rounded[~is_same & ~is_finite][:5]}"
+                )
+            worst[key] = float(error[is_finite].max(initial=0))
+        return worst
+
+    def assert_near(self, written: dict[str, Any]) -> None:
+        """Compare what a call wrote with the exact results, within :data:`TOLERANCE`."""
+        for key, worst in self.ratios(written).items():
+            limit = tolerance(self.name, key)
+            assert worst <= limit, (
+                f"{self.name}: {key} is off by {worst:.2f} units, {limit} are allowed"
+            )
 
 
 def assert_near(name: str, written: dict[str, Any], arguments: dict[str, Any], dtype: Any) -> None:
-    """Compare what a call wrote with the exact results, within :data:`TOLERANCE`."""
-    for key, worst in ratios(name, written, arguments, dtype).items():
-        limit = tolerance(name, key)
-        assert worst <= limit, f"{name}: {key} is off by {worst:.2f} units, {limit} are allowed"
+    """Compare what a single call wrote; see :class:`Expected`."""
+    Expected(name, arguments, dtype).assert_near(written)
 
 
 def tolerance(name: str, key: str) -> float:

@@ -12,6 +12,7 @@ import itertools
 import multiprocessing
 import re
 import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,9 @@ CUPY = "14.2."  # the versions whose private names are used here
 
 _SIZES = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _REGISTERS = re.compile(r"Used (\d+) registers")
+_COMPILING = re.compile(r"Compiling entry function '(\w+)'")
+_FUNCTION = re.compile(r"\.(?:entry|func)\s+(?:\([^)]*\)\s*)?(\w+)")
+_START = 'extern "C" __global__ void'
 _ARRAY, _INDEXER, _NUMBER = 1, 2, 3  # kinds of arguments
 
 
@@ -83,8 +87,14 @@ def source(spec: KernelSpec, dtype: str, *, ndim: int | None = None, is_large: b
     return code
 
 
-def compile_for(code: str, architecture: str) -> Compiled:
-    """Compile as CuPy does at the first call on a GPU of an architecture, ``"90"``."""
+def compile_for(
+    specs: Sequence[KernelSpec], dtype: str, architecture: str, **shape: Any
+) -> dict[str, Compiled]:
+    """Compile kernels as CuPy does at their first calls on a GPU of an architecture, ``"90"``.
+
+    All of them in one translation unit, since the text before each kernel is the same: a minute
+    shorter than one by one. ``shape`` is as for :func:`source`. The result is by variant.
+    """
     _cupy()
     from cupy.cuda import compiler
 
@@ -93,20 +103,39 @@ def compile_for(code: str, architecture: str) -> Compiled:
         "-ftz=true",
         f"-arch=sm_{architecture}",
         "--device-as-default-execution-space",
-        # CuPy passes --pch only if its user says so, and never the other. Neither changes what
-        # comes out: headers are parsed once in a process, and sizes go to the log.
-        "--pch",
-        "--ptxas-options=-v",
+        "--ptxas-options=-v",  # sizes go to the log, what comes out is the same
     )
+    before, kernels = "", []
+    for number, spec in enumerate(specs):
+        head, start, kernel = source(spec, dtype, **shape).partition(_START)
+        if before not in ("", head):
+            raise UnsupportedCupyError(f"the text before {spec.variant} is not that of the others")
+        before = head
+        kernels.append(start + kernel.replace(f" {spec.name}(", f" kernel_{number}(", 1))
     log = io.StringIO()
-    program = compiler._NVRTCProgram(headers + code, "kernel.cu", method="cubin")
+    text = "\n".join([headers + before, *kernels])
+    program = compiler._NVRTCProgram(text, "kernel.cu", method="cubin")
     program.compile(options, log)
-    sizes, registers = _SIZES.search(log.getvalue()), _REGISTERS.search(log.getvalue())
-    if sizes is None or registers is None:
-        raise RuntimeError(f"the compiler's log has no sizes: {log.getvalue()}")
-    ptx = compiler.nvrtc.getPTX(program.ptr)
-    stack, stores, loads = map(int, sizes.groups())
-    return Compiled(int(registers[1]), stack, stores, loads, ptx.decode())
+    logged = dict(_sections(log.getvalue(), _COMPILING))
+    ptx = dict(_sections(compiler.nvrtc.getPTX(program.ptr).decode(), _FUNCTION))
+    found = {}
+    for number, spec in enumerate(specs):
+        said = logged.get(f"kernel_{number}", "")
+        sizes, registers = _SIZES.search(said), _REGISTERS.search(said)
+        if sizes is None or registers is None:
+            raise RuntimeError(f"the compiler's log has no sizes: {log.getvalue()}")
+        stack, stores, loads = map(int, sizes.groups())
+        own = ptx[f"kernel_{number}"]
+        found[spec.variant] = Compiled(int(registers[1]), stack, stores, loads, own)
+    return found
+
+
+def _sections(text: str, heading: re.Pattern[str]) -> Iterator[tuple[str, str]]:
+    """Cut a text at its headings; gives what each names, and what follows it."""
+    headings = list(heading.finditer(text))
+    ends = [later.start() for later in headings[1:]] + [len(text)]
+    for found, end in zip(headings, ends, strict=True):
+        yield found[1], text[found.start() : end]
 
 
 def doubles(ptx: str) -> list[str]:
@@ -160,13 +189,21 @@ def main() -> None:
     """Print what every kernel takes."""
     heads = "".join(f"{'sm_' + architecture:>7}" for architecture in ARCHITECTURES)
     sys.stdout.write(f"{'registers':<54}{heads}  bytes of stack and spills\n")
+    specs = list(kernels())
+    targets = list(itertools.product(DTYPES, ARCHITECTURES))
     with compilers() as pool:
-        for spec, dtype in itertools.product(kernels(), DTYPES):
-            codes = itertools.repeat(source(spec, dtype))
-            found = list(pool.map(compile_for, codes, ARCHITECTURES))
-            registers = "".join(f"{item.registers:>7}" for item in found)
-            spilled = max(item.stack + item.spill_stores + item.spill_loads for item in found)
-            sys.stdout.write(f"{spec.variant:<45}{dtype:<9}{registers}{spilled:>9}\n")
+        compiled = list(
+            pool.map(functools.partial(compile_for, specs), *zip(*targets, strict=True))
+        )
+    for spec, dtype in itertools.product(specs, DTYPES):
+        found = [
+            by_variant[spec.variant]
+            for target, by_variant in zip(targets, compiled, strict=True)
+            if target[0] == dtype
+        ]
+        registers = "".join(f"{item.registers:>7}" for item in found)
+        spilled = max(item.stack + item.spill_stores + item.spill_loads for item in found)
+        sys.stdout.write(f"{spec.variant:<45}{dtype:<9}{registers}{spilled:>9}\n")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-import itertools
 import os
 import re
 from pathlib import Path
@@ -45,37 +44,35 @@ def cupy():
     return module
 
 
-@pytest.fixture(scope="module")
-def pool():
-    with cuda_compiler.compilers() as processes:
-        yield processes
+def assert_well_compiled(found, dtype):
+    """Without spilling registers, and in float32 without double precision."""
+    for variant, compiled in found.items():
+        in_memory = (compiled.stack, compiled.spill_stores, compiled.spill_loads)
+        assert in_memory == (0, 0, 0), f"{variant}: bytes of stack, spill stores and loads"
+        if dtype == "float32" and not KERNELS[variant].is_double_exempt:
+            assert cuda_compiler.doubles(compiled.ptx) == [], variant
 
 
 @pytest.mark.usefixtures("cupy")
-@pytest.mark.parametrize("variant", KERNELS)
-def test_kernel_compiles(variant, pool):
-    """For every GPU, without spilling registers, and in float32 without double precision."""
-    spec = KERNELS[variant]
-    targets = list(itertools.product(DTYPES, ARCHITECTURES))
-    codes = {dtype: cuda_compiler.source(spec, dtype) for dtype in DTYPES}
-    jobs = [(codes[dtype], architecture) for dtype, architecture in targets]
-    compiled = pool.map(cuda_compiler.compile_for, *zip(*jobs, strict=True))
-    for (dtype, architecture), found in zip(targets, compiled, strict=True):
-        where = f"{dtype} on sm_{architecture}"
-        in_memory = (found.stack, found.spill_stores, found.spill_loads)
-        assert in_memory == (0, 0, 0), f"{where}: bytes of stack, spill stores and loads"
-        if dtype == "float32" and not spec.is_double_exempt:
-            assert cuda_compiler.doubles(found.ptx) == [], where
+@pytest.mark.parametrize(
+    "architecture",
+    [a if a == "90" else pytest.param(a, marks=pytest.mark.slow) for a in ARCHITECTURES],
+)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_kernels_compile(dtype, architecture):
+    found = cuda_compiler.compile_for(list(KERNELS.values()), dtype, architecture)
+    assert found.keys() == KERNELS.keys()
+    assert_well_compiled(found, dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cupy")
-def test_kernels_compile_for_stacks_of_large_arrays(pool):
+def test_kernels_compile_for_stacks_of_large_arrays():
     """Three axes, and more than 2 GiB, which CuPy indexes in 64 bits."""
-    specs = KERNELS.values()
-    codes = [cuda_compiler.source(spec, "float32", ndim=3, is_large=True) for spec in specs]
-    compiled = pool.map(cuda_compiler.compile_for, codes, itertools.repeat("90"))
-    for spec, found in zip(specs, compiled, strict=True):
-        assert found.spill_stores == found.spill_loads == 0, spec.variant
+    specs = list(KERNELS.values())
+    found = cuda_compiler.compile_for(specs, "float32", "90", ndim=3, is_large=True)
+    for variant, compiled in found.items():
+        assert compiled.spill_stores == compiled.spill_loads == 0, variant
 
 
 def test_kernels_are_made_without_a_gpu(cupy):
@@ -90,8 +87,10 @@ def test_a_double_literal_is_caught():
     slip = dataclasses.replace(
         spec, operation=spec.operation.replace("xpn::relu(Z + b)", "0.9 * Z")
     )
-    found = cuda_compiler.compile_for(cuda_compiler.source(slip, "float32"), "90")
-    assert any("mul" in line for line in cuda_compiler.doubles(found.ptx))
+    found = cuda_compiler.compile_for([slip], "float32", "90")
+    assert any("mul" in line for line in cuda_compiler.doubles(found["relu"].ptx))
+    with pytest.raises(AssertionError, match="relu"):
+        assert_well_compiled(found, "float32")
 
 
 @pytest.mark.usefixtures("cupy")
@@ -104,8 +103,10 @@ def test_an_array_in_local_memory_is_caught():
     slip = dataclasses.replace(
         spec, operation=f"{table}{spec.operation}\nout_ = table[int(b_) & 63];"
     )
-    found = cuda_compiler.compile_for(cuda_compiler.source(slip, "float32"), "90")
-    assert found.stack == 256
+    found = cuda_compiler.compile_for([slip], "float32", "90")
+    assert found["relu"].stack == 256
+    with pytest.raises(AssertionError, match="relu: bytes of stack"):
+        assert_well_compiled(found, "float32")
 
 
 @pytest.mark.usefixtures("cupy")

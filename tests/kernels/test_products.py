@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -20,8 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xpnet
+from tests.conftest import slow
 from tests.devices import environment
-from tests.kernels.cases import ROWS, case
+from tests.kernels.cases import ROWS, call, case
 from xpnet import nn, training
 from xpnet.kernels import blas, host
 from xpnet.kernels.catalogue import ColumnReduce, Elementwise, Rowwise
@@ -76,8 +78,6 @@ def assert_product(out, A, B):
     assert (np.abs(out - exact) <= A.shape[1] * eps * bound + np.finfo(out.dtype).tiny).all()
 
 
-@pytest.mark.parametrize("far", [False, True])
-@pytest.mark.parametrize("n_threads", THREADS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     ("m", "k", "n"),
@@ -88,7 +88,7 @@ def assert_product(out, A, B):
         (997, 131, 61),
         (61, 131, 997),
         (512,) * 3,
-        (1200, 80, 3600),  # two or three parts are too large for their own memory
+        slow(1200, 80, 3600),  # two or three parts are too large for their own memory
         (30, 5000, 30),
         (1000, 10, 1000),
         (32, 784, 128),  # parts that are small enough for the BLAS to rearrange nothing
@@ -99,21 +99,23 @@ def assert_product(out, A, B):
         (50, 900, 63),  # of columns that are too few for four parts
     ],
 )
-def test_product(n_threads, far, dtype, m, k, n):
+def test_product(dtype, m, k, n):
+    """Right, and the same bits by whomever its parts are computed."""
     rng = np.random.default_rng(m)
     for A_transposed, B_transposed, apart in [(0, 0, 0), (1, 0, 3), (0, 1, 1), (1, 1, 0)]:
         A = matrix(rng, (m, k), dtype, transposed=A_transposed, apart=apart)
         B = matrix(rng, (k, n), dtype, transposed=B_transposed, apart=apart)
-        whole = np.full((m, n + apart), np.nan, dtype)
-        out = whole[:, :n]
-        with team_of(n_threads, far=far) as matmul:
-            assert matmul(A, B, out=out) is out
-        assert_product(out, A, B)
-        for others, forced in ((n_threads, True), (n_threads, False), (1, True), (2, True)):
-            with team_of(others, far=not far, forced=forced) as matmul:
-                again = matmul(A, B, out=np.empty_like(out))  # by whomever parts are computed
-            np.testing.assert_array_equal(again, out)
-        assert np.isnan(whole[:, n:]).all()  # what lies between rows of the result
+        expected = None
+        for n_threads, far, forced in itertools.product(THREADS, (False, True), (True, False)):
+            whole = np.full((m, n + apart), np.nan, dtype)
+            out = whole[:, :n]
+            with team_of(n_threads, far=far, forced=forced) as matmul:
+                assert matmul(A, B, out=out) is out
+            assert np.isnan(whole[:, n:]).all()  # what lies between rows of the result
+            if expected is None:
+                assert_product(out, A, B)
+                expected = out
+            np.testing.assert_array_equal(out, expected, f"{n_threads=}, {far=}, {forced=}")
 
 
 @given(
@@ -448,28 +450,25 @@ def test_predictions_while_a_network_is_trained():
 LONG = [name for name, row in ROWS.items() if not isinstance(row, Rowwise) and name != "adam_tick"]
 
 
-@pytest.mark.parametrize("shape", [(97, 701), (701, 97), (1, 70_001), (5, 9_001), (300, 3_000)])
-@pytest.mark.parametrize("far", [False, True])
 @pytest.mark.parametrize("name", LONG)
-def test_a_shared_loop_computes_the_same(name, far, shape):
+def test_a_shared_loop_computes_the_same(name):
     """The threads write every element, each once, whatever they share a loop into.
 
     The parts whose rows are added up follow from the shape and the machine, not from the threads.
     """
-    if shape == (300, 3_000) and not isinstance(ROWS[name], ColumnReduce):
-        pytest.skip("that shape is for sums of more columns than there is room for")
     operation = host.fused()[name]
-    found: list[dict[str, np.ndarray]] = []
-    for n_threads in THREADS:
+    shapes = [(97, 701), (701, 97), (1, 70_001), (5, 9_001)]
+    if isinstance(ROWS[name], ColumnReduce):
+        shapes.append((300, 3_000))  # more columns than there is room for their sums
+    for shape in shapes:
         arguments = case(name, shape, "ordinary")
-        with team_of(n_threads, far=far):
-            result = operation(**arguments)
-        found.append({k: v for k, v in arguments.items() if isinstance(v, np.ndarray)})
-        if result is not None:
-            found[-1]["out"] = result
-    for key, first in found[0].items():
-        for other in found[1:]:
-            np.testing.assert_array_equal(other[key], first)
+        expected = None
+        for far, n_threads in itertools.product((False, True), THREADS):
+            with team_of(n_threads, far=far):
+                found = call(operation, ROWS[name], arguments)
+            expected = expected or found
+            for key, first in expected.items():
+                np.testing.assert_array_equal(found[key], first, f"{shape=}, {far=}, {n_threads=}")
 
 
 def test_far_and_near_are_the_same_bits():
@@ -677,7 +676,7 @@ def train_with(n_threads, widths, batch_size, dtype, **team):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", STEPS)
-@pytest.mark.parametrize("processors", [2, 4, 64])
+@pytest.mark.parametrize("processors", [2, 4, slow(64)])
 def test_training_is_the_same_bits_with_any_number_of_threads(name, dtype, processors):
     expected = train_with(1, *STEPS[name], dtype, processors=processors)
     for n_threads, forced in ((2, True), (3, True), (4, True), (2, False), (4, False)):

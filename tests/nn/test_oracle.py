@@ -14,6 +14,8 @@ import torch
 from xpnet import nn
 from xpnet.random import shuffle
 
+pytestmark = pytest.mark.long  # the stand-in's trajectories are compared with the CPU's
+
 N_STEPS, N_SAMPLES, BATCH = 50, 60, 16
 F = torch.nn.functional
 

@@ -15,7 +15,7 @@ import optuna
 import pytest
 from optuna.storages import InMemoryStorage
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, slow
 from tests.test_report import ODD_NAMES, size, words
 from xpnet import report
 from xpnet.recipe import parse_recipe
@@ -192,7 +192,9 @@ CASES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", DRAW)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [name if name in ("none", "one", "huge") else slow(name) for name in CASES]
+)
 def test_extreme_values(kind, case):
     values, options = CASES[case]
     figure = DRAW[kind][1](study(TWO, values, **options))
@@ -489,6 +491,7 @@ def test_best_of_nothing():
     assert len(best({}, so_far=[0.1, 0.2]).axes) == 1
 
 
+@pytest.mark.slow
 def test_matplotlib_is_imported_late():
     code = (
         "import sys, xpnet.search.pictures as p; print('matplotlib' in sys.modules); "

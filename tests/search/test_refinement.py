@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from optuna.storages import InMemoryStorage
 
+from tests.conftest import slow
 from tests.search.studies import RECIPE, add, fill, recipe
 from xpnet.recipe import parse_recipe
 from xpnet.search.refinement import refine
@@ -130,22 +131,22 @@ def two_digits(value):
         (BETA, "{ one_minus_log_uniform = [0.9, 0.999] }", lambda x: 1 - x),
     ],
 )
-def test_ends_have_two_digits_outward(name, table, digits_of):
-    for seed in range(5):
-        found = study(f"{name} = {table}")
-        where = seed / 4
-        scale = found.space[name]
-        fill(found, 30, lambda point, s=scale, w=where: -abs(s.position(point[name]) - w), seed)
-        after = refined(found)[0][name].after
-        kept = [found.settings_of(trial)[name] for trial in found.ranked()[:6]]
-        for end, old, inner in (
-            (after.low, scale.low, min(kept)),
-            (after.high, scale.high, max(kept)),
-        ):
-            assert end == old or two_digits(digits_of(end)), (end, old)
-            sign = 1 if old == scale.low else -1
-            beyond = sign * (scale.position(inner) - scale.position(end))
-            assert beyond > 0.024 or end == old
+@pytest.mark.parametrize("seed", [slow(0), slow(1), 2, slow(3), 4])
+def test_ends_have_two_digits_outward(name, table, digits_of, seed):
+    found = study(f"{name} = {table}")
+    where = seed / 4
+    scale = found.space[name]
+    fill(found, 30, lambda point: -abs(scale.position(point[name]) - where), seed)
+    after = refined(found)[0][name].after
+    kept = [found.settings_of(trial)[name] for trial in found.ranked()[:6]]
+    for end, old, inner in (
+        (after.low, scale.low, min(kept)),
+        (after.high, scale.high, max(kept)),
+    ):
+        assert end == old or two_digits(digits_of(end)), (end, old)
+        sign = 1 if old == scale.low else -1
+        beyond = sign * (scale.position(inner) - scale.position(end))
+        assert beyond > 0.024 or end == old
 
 
 def test_ends_of_momentum_read_well():
@@ -396,6 +397,7 @@ def test_infinite_results_are_the_worst():
     assert scale.position(after.high) < scale.position(0.015)
 
 
+@pytest.mark.slow
 def test_a_refinement_is_refined_again():
     storage = InMemoryStorage()
     optimum = {RATE: 0.02, BETA: 0.9, UNITS: 20}
@@ -432,18 +434,18 @@ def test_a_refinement_is_refined_again():
     assert high > 0.015
 
 
-def test_any_space_is_refined_to_one_that_holds_its_best():
+@pytest.mark.parametrize("seed", [0, 1, 2, *map(slow, range(3, 15))])
+def test_any_space_is_refined_to_one_that_holds_its_best(seed):
     """Whatever its trials come to, at random."""
     tables = (NESTED, CONDITIONAL, CONDITIONAL.replace("[1e-3, 1e-1]", "[0.0123, 0.0124]"))
-    for seed in range(15):
-        found = study(tables[seed % 3])
-        rng = np.random.default_rng(seed)
-        weights = dict(zip(found.space, rng.normal(size=len(found.space)), strict=True))
-        weights = {name: weight * (rng.random() < 0.7) for name, weight in weights.items()}
-        fill(
-            found,
-            int(rng.integers(10, 40)),
-            lambda p, w=weights, s=found.space: sum(w[k] * s[k].position(v) for k, v in p.items()),
-            seed,
-        )
-        refined(found)
+    found = study(tables[seed % 3])
+    rng = np.random.default_rng(seed)
+    weights = dict(zip(found.space, rng.normal(size=len(found.space)), strict=True))
+    weights = {name: weight * (rng.random() < 0.7) for name, weight in weights.items()}
+    fill(
+        found,
+        int(rng.integers(10, 40)),
+        lambda p: sum(weights[k] * found.space[k].position(v) for k, v in p.items()),
+        seed,
+    )
+    refined(found)

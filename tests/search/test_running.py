@@ -73,6 +73,7 @@ def test_trials_are_where_their_numbers_say_and_replay_to_the_bit(tmp_path):
     assert len(points(found)) == 6
 
 
+@pytest.mark.slow
 def test_killed_workers_lose_nothing(tmp_path):
     """Whenever trials have come to their end a worker dies, wherever it may be."""
     found = study(tmp_path, of=recipe("training.epochs=200"))
@@ -111,6 +112,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="signals are POSIX's")
 def test_a_command_that_is_killed_leaves_its_trial_to_others(tmp_path):
     """Its workers end as well, though nobody has told them to."""
@@ -151,6 +153,7 @@ def test_a_grid_ends_by_itself_and_has_no_point_twice(tmp_path):
     assert sorted(came) == [pytest.approx(point) for point in sorted(expected)]
 
 
+@pytest.mark.slow
 def test_the_recipes_own_settings_first_and_a_pruner(tmp_path):
     first = {
         "optimizer.learning_rate": 0.003,
@@ -190,6 +193,7 @@ def test_what_diverges_is_a_result_and_what_fails_is_said(tmp_path):
     assert all("no longer finite" in trial.user_attrs["diverged"] for trial in found.trials())
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_taken_up_is_not_judged_by_its_earlier_reports(tmp_path):
     """What had come to its fourth epoch is not cut short before, however good others are now."""
     found = study(tmp_path, of=recipe("training.epochs=6"), pruner="median")
@@ -208,6 +212,7 @@ def test_a_trial_that_is_taken_up_is_not_judged_by_its_earlier_reports(tmp_path)
     assert replay(found, 0).found == taken_up.value
 
 
+@pytest.mark.slow
 def test_what_optuna_enqueues_comes_first(tmp_path):
     found = study(tmp_path)
     found.optuna.enqueue_trial({"network.layers.0.units": 20, "1 - optimizer.beta1": 0.2})
@@ -303,6 +308,7 @@ def test_all_trials_failing_ends_the_search(tmp_path, monkeypatch):
     assert found.trials()[4].user_attrs["reason"].startswith("RecipeError: ")
 
 
+@pytest.mark.slow
 def test_time_is_up(tmp_path):
     found = study(tmp_path)
     began = time.monotonic()

@@ -393,6 +393,7 @@ print(found.id, found.settings)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_begin_one_study(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     both = [
