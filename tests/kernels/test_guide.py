@@ -64,7 +64,8 @@ def test_an_operation_takes_three_things(tmp_path):
     used = run("-c", code)
     assert used.stdout == "[0.         1.76159416]\n", used.stderr
     tests = ("tests/kernels/test_host.py", "tests/kernels/test_cuda_compile.py")
-    tested = run("-m", "pytest", "-q", "-k", "silu", "-p", "no:cacheprovider", *tests)
+    which = "silu or test_kernels_compile"
+    tested = run("-m", "pytest", "-q", "-k", which, "-p", "no:cacheprovider", *tests)
     assert tested.returncode == 0, tested.stdout
     passed = int(re.findall(r"(\d+) passed", tested.stdout)[0])
-    assert passed >= 18, tested.stdout  # without the one that compiles for CUDA
+    assert passed >= 13, tested.stdout  # without those that compile for CUDA
