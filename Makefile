@@ -11,7 +11,7 @@ EXPERIMENTS ?=
 
 help:
 	@echo "make train   train the three classifiers on handwritten digits"
-	@echo "make test    run the tests, but for those that take long"
+	@echo "make test    run the tests, except the slow ones"
 	@echo "make test-all   run all tests"
 	@echo "make check   formatting, lint, types and make test"
 	@echo "make fix     repair formatting and what lint can"
@@ -24,10 +24,10 @@ help:
 train: $(VENV)/.train
 	$(BIN)/python train.py
 
-# A process for each processor, with one thread of BLAS each: more would wait for each other.
-# Their processes are many, and compile nothing anew.
+# One process per processor, each with one BLAS thread: more threads would wait for each other.
+# Tests start many processes; cached bytecode spares each of them the compiling.
 TESTS = env -u PYTHONDONTWRITEBYTECODE OPENBLAS_NUM_THREADS=1 \
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal
 QUICK = -m "not slow" --hypothesis-profile quick
 
 test: $(VENV)/.test

@@ -40,7 +40,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Test the mathematics on both kinds of operations: fused, where there are any, and not.
 
     On CUDA those that are not fused are compared with the CPU's, in tests/parity, and nowhere else.
-    On the CPU networks of them are left to ``make test-all``.
+    On the CPU, the unfused networks run only in ``make test-all``.
     """
     folder = metafunc.definition.path.parent.name
     if "dev" not in metafunc.fixturenames or folder not in ("kernels", "nn", "parity"):

@@ -10,7 +10,7 @@
 Processes that tests start run on the same device. What tests marked ``host`` look at is the same
 whatever the device, and they run with ``cpu`` alone; those marked ``accelerator`` run with the
 other two; tests marked ``gpu`` wait for a GPU. Those marked ``long`` leave the stand-in out, whose
-arithmetic is the CPU's.
+arithmetic is the CPU's; on the stand-in ``heavy`` means ``slow``.
 """
 
 from __future__ import annotations
@@ -134,11 +134,11 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out a file of which no test runs on the device: to import it takes time."""
+    """Skip files that have no test for this device: importing them takes time."""
     if collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
         return None
     if any(Path(argument.partition("::")[0]).suffix == ".py" for argument in config.args):
-        return None  # a file that is asked for is there
+        return None  # a file named on the command line is always collected
     text = collection_path.read_text(encoding="utf-8")
     marks = re.findall(r"^pytestmark = .*(?:\n[ \])].*)*", text, re.MULTILINE)
     names = {name for mark in marks for name in re.findall(r"pytest\.mark\.(\w+)", mark)}
@@ -146,7 +146,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if any(config.stash[chosen] not in devices for devices in runs_on) else None
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out tests of other devices, and mark those that are slow on this one."""
     device = config.stash[chosen]
     waiting = pytest.mark.skip(reason=WAITING)
     kept: list[pytest.Item] = []
@@ -154,6 +156,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if device != "cuda" and item.get_closest_marker("gpu"):
             item.add_marker(waiting)
+        if device == "emulated" and item.get_closest_marker("heavy"):
+            item.add_marker(pytest.mark.slow)
         runs_on = [RUNS_ON[mark.name] for mark in item.iter_markers() if mark.name in RUNS_ON]
         (kept if all(device in devices for devices in runs_on) else left_out).append(item)
     if left_out:

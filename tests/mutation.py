@@ -1,17 +1,18 @@
-"""Whether the tests notice mistakes: puts one at a time into a copy of the code, and runs them.
+"""Check that the tests notice mistakes: apply one at a time to a copy of the code, run the tests.
 
 ``python -m tests.mutation`` goes through the mistakes in ``mutants.toml`` and prints a table: which
-file of tests notices each, and whether ``make test`` does so or only ``make test-all``. It needs
-the package coverage, and takes about an hour on two cores.
+file of tests notices each, and whether ``make test`` does so or only ``make test-all``. It takes
+about an hour on two cores.
 
-1. The repository is cloned into a working folder, the kernels are built for one instruction set,
-   and all tests run once under coverage, which records the tests that reach each line.
-2. For each mutant, the tests that reach the changed lines run, the quickest first, up to the first
-   failure. A file that coverage cannot see into, such as a C++ header, is reached by
-   :data:`NATIVE`; a line that runs on import, by the tests that reach any other line of its file.
-3. A mutant that survives gets a run of all tests.
+1. It clones a commit into a working folder, builds the kernels for one instruction set, and runs
+   all tests once under coverage, which records the tests that reach each line.
+2. For each mutant it runs the tests that reach the changed lines, the quickest first, up to the
+   first failure, which must happen again with that test alone. Coverage does not see into C++:
+   :data:`NATIVE` reaches what it is made of. A line that runs on import is reached by the tests
+   that reach any other line of its file. What runs in another process is reached by no test.
+3. For a mutant that survives it runs all tests, except those that fail under coverage.
 
-Results are kept in the working folder (``--work``): an interrupted run resumes.
+Results stay in the working folder (``--work``), so that a run that was interrupted can be resumed.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +40,10 @@ ROOT = Path(__file__).resolve().parent.parent
 DEVICES = ("cpu", "emulated")
 NATIVE = ("tests/kernels/", "tests/parity/", "tests/nn/test_captured.py", "tests/nn/test_step.py")
 REBUILT = ("kernels/catalogue.py", "kernels/host_source.py")  # and all that is C++
-TRACE, SELECT = "XPNET_MUTATION_TRACE", "XPNET_MUTATION_SELECT"
+# Variables of the environment that name files: what to write under coverage, what to run, and
+# where to write the first failure.
+TRACE, SELECT, FAILURE = (f"XPNET_MUTATION_{name}" for name in ("TRACE", "SELECT", "FAILURE"))
 SOME, ALL = "make test", "make test-all"
-NO_TESTS = 5  # an exit status of pytest
 LIMIT = 3600.0  # seconds for one run of tests
 
 # ---- as a plugin of pytest: pytest -p tests.mutation
@@ -59,7 +62,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = set(chosen["without"])
         kept = [item for item in items if item.nodeid not in left_out]
         kept = [item for item in kept if _is_slow(item) == chosen["slow"]]
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    unwanted = set(items) - set(kept)
+    config.hook.pytest_deselected(items=[item for item in items if item in unwanted])
     items[:] = kept
 
 
@@ -100,9 +104,27 @@ class _Trace:
         self.out.write_text(json.dumps(kept), encoding="utf-8")
 
 
+class _FirstFailure:
+    """Writes down the first test that fails, or the file that cannot be imported."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def _note(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if report.failed and not self.out.exists():
+            self.out.write_text(report.nodeid, encoding="utf-8")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._note(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._note(report)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    if TRACE in os.environ:
-        config.pluginmanager.register(_Trace(Path(os.environ[TRACE])))
+    for name, plugin in ((TRACE, _Trace), (FAILURE, _FirstFailure)):
+        if name in os.environ:
+            config.pluginmanager.register(plugin(Path(os.environ[name])))
 
 
 # ---- as a command
@@ -127,22 +149,32 @@ class Mutant:
         first, last = (source.count("\n", 0, place) + 1 for place in (changed[0], changed[-1]))
         return range(first, last + 1)
 
+    def apply(self, source: str) -> str:
+        """Give the text of the file with the mistake."""
+        if source.count(self.text) != 1:
+            raise ValueError(f"{self.name}: its text must occur once in {self.file}")
+        return source.replace(self.text, self.put)
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the kernels must be built again."""
+        return not self.file.endswith(".py") or self.file in REBUILT
+
 
 def _n_equal(a: str, b: str) -> int:
     """Count the characters with which both begin."""
-    return next(
-        (n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
-    )
+    return len(os.path.commonprefix([a, b]))  # noqa: RUF071 - of texts, not of paths
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a mutant fared: the file of tests that noticed it, or none, and by which command."""
+    """The file of tests that noticed a mutant, or none, and the command that runs it."""
 
     name: str
     killed_by: str | None
     command: str | None
     seconds: float
+    is_full: bool = False  # whether all tests would have run, had it survived
 
 
 def mutants() -> list[Mutant]:
@@ -152,25 +184,33 @@ def mutants() -> list[Mutant]:
 
 
 class Copy:
-    """A clone of the repository at a revision, built for one instruction set."""
+    """A clone of the repository at a commit, built for one instruction set."""
 
-    def __init__(self, folder: Path, revision: str) -> None:
+    def __init__(self, folder: Path, commit: str) -> None:
         self.folder = folder
         if not folder.exists():
             _do("git", "clone", "--quiet", "--shared", "--no-checkout", ROOT, folder, cwd=ROOT)
-            _do("git", "checkout", "--quiet", "--detach", revision, cwd=folder)
-            self.build()
+        _do("git", "checkout", "--quiet", "--force", "--detach", commit, cwd=folder)
         (folder / "tests" / "mutation.py").write_bytes(Path(__file__).read_bytes())
-        # Before, there was one command.
+        if not self.build():  # also after a run that was killed and left a mutant
+            raise RuntimeError(f"the kernels in {folder} could not be built")
+        # An older commit may have a single command.
         self.is_split = "test-all:" in (folder / "Makefile").read_text(encoding="utf-8")
 
     def build(self) -> bool:
-        """Compile the kernels; False where that fails."""
-        command = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]
-        done = subprocess.run(
-            command, cwd=self.folder, env=self._environment(), capture_output=True, check=False
-        )
-        return done.returncode == 0
+        """Compile the kernels; tell whether they can be used."""
+        check = "from xpnet.kernels import host; raise SystemExit(host.problem())"
+        for words in (["setup.py", "--quiet", "build_ext", "--inplace"], ["-c", check]):
+            done = subprocess.run(
+                [sys.executable, *words],
+                cwd=self.folder,
+                env=self._environment(),
+                capture_output=True,
+                check=False,
+            )
+            if done.returncode:
+                return False
+        return True
 
     def run(
         self,
@@ -193,9 +233,12 @@ class Copy:
         )
 
     def _environment(self, **more: str) -> dict[str, str]:
+        from tests.emulation import kernels
+
         data = os.environ.get("XPNET_DATA_DIR", str(ROOT.parent / "shared" / "data"))
         own = {"XPNET_DATA_DIR": data} if Path(data).is_dir() else {}
-        own |= {"XPNET_MULTIVERSION": "0", "OPENBLAS_NUM_THREADS": "1"}
+        own |= {"XPNET_MULTIVERSION": "0", "OPENBLAS_NUM_THREADS": "1", "COVERAGE_CORE": "ctrace"}
+        own[kernels.FOLDER] = str(self.folder / "build")  # compiled once for all runs
         return {**os.environ, **own, "PYTHONPATH": str(self.folder), **more}
 
 
@@ -207,16 +250,9 @@ class Reach:
     """Which tests reach which lines, how long they take, and which fail in the code as it is."""
 
     def __init__(self, work: Path, copy: Copy) -> None:
-        threads = [
-            threading.Thread(target=self._trace, args=(work, copy, device))
-            for device in DEVICES
-            if not (work / f"{device}.json").exists()
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
         self.folder, self.work = copy.folder, work
+        with ThreadPoolExecutor(len(DEVICES)) as pool:
+            list(pool.map(lambda device: self._trace(copy, device), DEVICES))
         self.seconds: dict[str, dict[str, float]] = {}
         self.slow: dict[str, set[str]] = {}
         self.failed: dict[str, list[str]] = {}
@@ -225,36 +261,46 @@ class Reach:
             self.seconds[device], self.failed[device] = kept["seconds"], kept["failed"]
             self.slow[device] = set(kept["slow"]) if copy.is_split else set()
 
-    @staticmethod
-    def _trace(work: Path, copy: Copy, device: str) -> None:
-        partial = work / f"{device}.partial"
-        data = work / f"{device}.coverage"
+    def _trace(self, copy: Copy, device: str) -> None:
+        """Run all tests under coverage, unless that has been done."""
+        kept, partial = self.work / f"{device}.json", self.work / f"{device}.partial"
+        if kept.exists():
+            return
+        data = self.work / f"{device}.coverage"
         under = ("coverage", "run", "--source=xpnet,kernels", f"--data-file={data}", "-m")
-        more = {TRACE: str(partial)}
-        done = copy.run(device, ["tests"], under=under, **more)
-        if not partial.exists():
+        done = copy.run(device, ["tests"], under=under, **{TRACE: str(partial)})
+        if done.returncode not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
             raise RuntimeError(done.stdout[-3000:] + done.stderr)
-        partial.replace(work / f"{device}.json")
+        partial.replace(kept)
 
-    def tests(self, mutant: Mutant, device: str) -> list[str]:
-        """Give the tests that reach what a mutant changes, the quickest first."""
+    def tests(self, mutant: Mutant, source: str, device: str) -> list[str]:
+        """Give the tests that reach what a mutant changes in a file, the quickest first."""
         seconds = self.seconds[device]
-        found: set[str]
+        found: set[str] = set()
         if mutant.file.endswith(".py"):
             from coverage import CoverageData
 
             data = CoverageData(str(self.work / f"{device}.coverage"))
             data.read()
-            path = self.folder / mutant.file
-            by_line = data.contexts_by_lineno(str(path.resolve()))
-            lines = mutant.lines(path.read_text(encoding="utf-8"))
+            by_line = data.contexts_by_lineno(str((self.folder / mutant.file).resolve()))
+            lines = mutant.lines(source)
             found = {test for line in lines for test in by_line.get(line, ())} - {""}
             if any("" in by_line.get(line, ()) for line in lines) or not found:
                 found |= {test for tests in by_line.values() for test in tests} - {""}
-        else:
-            found = {test for test in seconds if test.startswith(NATIVE)}
+        if mutant.is_native:
+            found |= {test for test in seconds if test.startswith(NATIVE)}
         found -= set(self.failed[device])
         return sorted(found & seconds.keys(), key=seconds.__getitem__)
+
+    def runs(self, mutant: Mutant, source: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Give the command, the device and the selection of each run of what reaches a mutant."""
+        for command in (SOME, ALL):
+            for device in DEVICES:
+                tests = self.tests(mutant, source, device)
+                if command == SOME:
+                    tests = [test for test in tests if test not in self.slow[device]]
+                if tests:
+                    yield command, device, {"order": tests}
 
 
 def kill(mutant: Mutant, copy: Copy, reach: Reach, *, is_full: bool) -> Outcome:
@@ -262,85 +308,96 @@ def kill(mutant: Mutant, copy: Copy, reach: Reach, *, is_full: bool) -> Outcome:
     begun = time.monotonic()
     file = copy.folder / mutant.file
     original = file.read_text(encoding="utf-8")
-    if original.count(mutant.text) != 1:
-        raise ValueError(f"{mutant.name}: its text must occur once in {mutant.file}")
-    runs = [*_runs_of_what_reaches_it(mutant, reach)]
+    runs = list(reach.runs(mutant, original))
     if is_full:
         runs += [
             (command, device, {"without": reach.failed[device], "slow": command == ALL})
             for command in (SOME, ALL)
             for device in DEVICES
         ]
-    is_native = not mutant.file.endswith(".py") or mutant.file in REBUILT
-    file.write_text(original.replace(mutant.text, mutant.put), encoding="utf-8")
+    (extension,) = (copy.folder / "kernels").glob("_host.*")
+    built = extension.read_bytes()
+    file.write_text(mutant.apply(original), encoding="utf-8")
     killer = command = None
     try:
-        if is_native and not copy.build():
+        if mutant.is_native and not copy.build():
             killer, command = "the compiler", SOME
         for command_of_run, device, selection in runs:
             if killer is None:
                 quick = command_of_run == SOME and copy.is_split
-                killer = _first_failure(copy, device, selection, is_quick=quick)
-                command = killer and command_of_run
+                killer = _killer(copy, device, selection, is_quick=quick)
+                command = killer and (command_of_run if copy.is_split else SOME)
     finally:
         file.write_text(original, encoding="utf-8")
-        if is_native:
-            copy.build()
-    return Outcome(mutant.name, killer, command, time.monotonic() - begun)
+        if mutant.is_native:
+            extension.unlink()  # it may be mapped by a process that is still there
+            extension.write_bytes(built)
+    return Outcome(mutant.name, killer, command, time.monotonic() - begun, is_full)
 
 
-def _runs_of_what_reaches_it(
-    mutant: Mutant, reach: Reach
-) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Give runs of the tests that reach a mutant: the command, the device, and which tests."""
-    for command in (SOME, ALL):
-        for device in DEVICES:
-            tests = reach.tests(mutant, device)
-            if command == SOME:
-                tests = [test for test in tests if test not in reach.slow[device]]
-            if tests:
-                yield command, device, {"order": tests}
+def _killer(copy: Copy, device: str, selection: dict[str, Any], *, is_quick: bool) -> str | None:
+    """Run tests up to a failure that happens again, and name the file it is in."""
+    while True:
+        failed = _first_failure(copy, device, selection, is_quick=is_quick)
+        if failed is None:
+            return None
+        alone = {"order": [failed]}
+        if "::" not in failed or _first_failure(copy, device, alone, is_quick=is_quick):
+            return f"{failed.partition('::')[0]} ({device})"
+        if "order" in selection:  # it failed by chance, or because of those before it
+            selection = {"order": [test for test in selection["order"] if test != failed]}
+        else:
+            selection = {**selection, "without": [*selection["without"], failed]}
 
 
 def _first_failure(
     copy: Copy, device: str, selection: dict[str, Any], *, is_quick: bool
 ) -> str | None:
-    """Run tests up to the first failure, and name the file it is in."""
+    """Run tests up to the first failure, and name it."""
     what = sorted({test.partition("::")[0] for test in selection.get("order", ["tests"])})
     options = ["-x", *(["--hypothesis-profile", "quick"] if is_quick else [])]
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as chosen:
-        json.dump(selection, chosen)
-        chosen.flush()
+    with tempfile.TemporaryDirectory() as folder:
+        chosen, failure = Path(folder, "chosen.json"), Path(folder, "failure")
+        chosen.write_text(json.dumps(selection), encoding="utf-8")
+        more = {SELECT: str(chosen), FAILURE: str(failure)}
         try:
-            done = copy.run(device, what, *options, **{SELECT: chosen.name})
+            done = copy.run(device, what, *options, **more)
         except subprocess.TimeoutExpired:
             return "out of time"
-    if done.returncode in (0, NO_TESTS):
+        if failure.exists():
+            return failure.read_text(encoding="utf-8")
+    if done.returncode in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         return None
-    for line in done.stdout.splitlines():
-        if line.startswith(("FAILED ", "ERROR ")):
-            return f"{line.split()[1].partition('::')[0]} ({device})"
-    return f"pytest itself, status {done.returncode} ({device})"
+    if done.returncode == pytest.ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
+    return f"pytest itself, status {done.returncode}"  # a conftest that cannot be imported, say
 
 
-def table(all_mutants: list[Mutant], outcomes: dict[str, Outcome]) -> str:
+def table(outcomes: Iterable[tuple[Mutant, Outcome]]) -> str:
     """Write a Markdown table, and a line that counts."""
     lines = ["| area | mutant | noticed by | in | s |", "|---|---|---|---|---|"]
-    for mutant in all_mutants:
-        if mutant.name in outcomes:
-            found = outcomes[mutant.name]
-            by = found.killed_by or "**nothing**"
-            lines.append(
-                f"| {mutant.area} | {mutant.name} | {by} | {found.command or ''} "
-                f"| {found.seconds:.0f} |"
-            )
-    counts = Counter(outcome.command for outcome in outcomes.values())
+    counts: Counter[str | None] = Counter()
+    for mutant, found in outcomes:
+        counts[found.command] += 1
+        by = found.killed_by or "**nothing**"
+        seconds = f"{found.seconds:.0f}"
+        cells = (mutant.area, mutant.name, by, found.command or "", seconds)
+        lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        f"{len(outcomes)} mutants: {counts[SOME]} noticed by {SOME}, {counts[ALL]} by {ALL} alone, "
-        f"{counts[None]} by nothing.",
+        f"{counts.total()} mutants: {counts[SOME]} noticed by {SOME}, {counts[ALL]} by {ALL} "
+        f"alone, {counts[None]} by nothing.",
     ]
     return "\n".join(lines)
+
+
+def _kept(file: Path) -> dict[str, Outcome]:
+    """Read the outcomes of an earlier run, by name."""
+    if not file.exists():
+        return {}
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    outcomes = [Outcome(**json.loads(line)) for line in lines if line.endswith("\n")]
+    return {outcome.name: outcome for outcome in outcomes}
 
 
 def _say(text: str) -> None:
@@ -362,43 +419,52 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work: Path = (options.work or Path(temporary)).absolute()
         work.mkdir(parents=True, exist_ok=True)
-        copies = [Copy(work / f"copy {n}", options.revision) for n in range(options.jobs)]
+        named = ["git", "rev-parse", "--verify", f"{options.revision}^{{commit}}"]
+        commit = subprocess.run(named, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        of = work / "commit"
+        if of.exists() and of.read_text(encoding="utf-8") != commit:
+            parser.error(f"{work} holds results of another commit: name another folder")
+        of.write_text(commit, encoding="utf-8")
+        copies = [Copy(work / f"copy {n}", commit.strip()) for n in range(options.jobs)]
         reach = Reach(work, copies[0])
         for device in DEVICES:
             n, failed = len(reach.seconds[device]), reach.failed[device]
             _say("\n  ".join([f"{device}: {n} tests, {len(failed)} fail under coverage", *failed]))
         chosen = [m for m in mutants() if options.only in m.area or options.only in m.name]
-        done = work / "outcomes.jsonl"
-        outcomes: dict[str, Outcome] = {}
-        if done.exists():
-            for line in done.read_text(encoding="utf-8").splitlines():
-                outcome = Outcome(**json.loads(line))
-                outcomes[outcome.name] = outcome
+        for mutant in chosen:
+            mutant.apply((copies[0].folder / mutant.file).read_text(encoding="utf-8"))
+        outcomes = _kept(work / "outcomes.jsonl")
         waiting: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
         for mutant in chosen:
-            if mutant.name not in outcomes:
+            kept = outcomes.get(mutant.name)
+            if kept is None or (kept.command is None and options.full and not kept.is_full):
                 waiting.put(mutant)
-        lock = threading.Lock()
+        lock, is_over = threading.Lock(), threading.Event()
 
         def work_on(copy: Copy) -> None:
-            while True:
+            while not is_over.is_set():
                 try:
                     mutant = waiting.get_nowait()
                 except queue.Empty:
                     return
-                outcome = kill(mutant, copy, reach, is_full=options.full)
-                with lock:
+                try:
+                    outcome = kill(mutant, copy, reach, is_full=options.full)
+                except BaseException:
+                    is_over.set()
+                    raise
+                with lock, (work / "outcomes.jsonl").open("a", encoding="utf-8") as file:
                     outcomes[mutant.name] = outcome
-                    with done.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(asdict(outcome)) + "\n")
+                    file.write(json.dumps(asdict(outcome)) + "\n")
                     _say(f"{outcome.seconds:6.0f} s  {mutant.name}: {outcome.killed_by}")
 
-        threads = [threading.Thread(target=work_on, args=(copy,)) for copy in copies]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        _say(table(chosen, outcomes))
+        with ThreadPoolExecutor(len(copies)) as pool:
+            running = [pool.submit(work_on, copy) for copy in copies]
+            try:
+                for future in running:
+                    future.result()
+            finally:
+                is_over.set()
+        _say(table((mutant, outcomes[mutant.name]) for mutant in chosen))
 
 
 if __name__ == "__main__":

@@ -163,7 +163,7 @@ def test_one_recipe_writes_into_the_folder_itself(tmp_path):
     assert "  wrote out\n" in done.stdout
 
 
-@pytest.mark.long
+@pytest.mark.heavy
 def test_a_name_that_another_run_takes_meanwhile(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "strftime", lambda form: "NOW")
@@ -272,7 +272,7 @@ def test_what_is_shown_is_toml_in_any_encoding(tmp_path):
 
 
 def test_both_commands_are_the_same(tmp_path):
-    """As processes: what they are called by is not a function."""
+    """Run as processes, to test the entry points too."""
     listed = run("--list").stdout
     for command, arguments in ((TRAIN, ["--list"]), (XPNET, ["train", "--list"])):
         done = run_process(*arguments, command=command, cwd=tmp_path)
@@ -645,7 +645,7 @@ def test_a_recipe_named_twice_runs_once_and_two_of_one_name_twice(tmp_path):
     }
 
 
-@pytest.mark.long
+@pytest.mark.heavy
 def test_a_diverging_run_is_status_1(tmp_path):
     (tmp_path / "far.toml").write_text(
         run("--show", "digits-deep", "--set", "optimizer.learning_rate=1e30").stdout
@@ -853,7 +853,7 @@ def test_predict_into_standard_output_by_name(trained, tmp_path):
     assert len(lines) == 61
 
 
-@pytest.mark.long
+@pytest.mark.heavy
 def test_predict_named_data(tmp_path):
     done = run("digits-logistic", "--quiet", "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -944,7 +944,7 @@ def test_a_target_of_any_characters(tmp_path, capsys, monkeypatch):
     assert printed == (tmp_path / "labels.csv").read_text("utf-8")  # U+2028 ends no line of CSV
 
 
-@pytest.mark.long
+@pytest.mark.heavy
 def test_the_file_that_was_named_is_what_is_predicted(tmp_path, capsys):
     X = np.random.default_rng(0).integers(0, 256, (12, 8, 8)).astype(np.uint8)
     for name, n in (("train", 12), ("t10k", 5)):

@@ -398,7 +398,7 @@ def determination(predicted, y):
     return (1 - residual / ((y - y.mean(axis=0)) ** 2).sum(axis=0)).mean()
 
 
-@pytest.mark.long
+@pytest.mark.heavy
 @pytest.mark.parametrize("n_targets", [1, 3])
 @pytest.mark.parametrize("standardise", [False, True])
 def test_regression(dev, tmp_path, n_targets, standardise):

@@ -24,7 +24,7 @@ ESTIMATORS = [
     LogisticRegression(),
     MLPClassifier(batch_norm=True),
 ]
-FURTHER = [
+SLOW_ESTIMATORS = [
     MLPClassifier(solver="sgd"),
     *(MLPRegressor(solver=solver) for solver in ("adam", "lbfgs")),
     *(LogisticRegression(solver=solver) for solver in ("adam", "sgd")),
@@ -55,8 +55,8 @@ def test_it_passes_the_check(estimator, check):
 
 
 @pytest.mark.slow
-@parametrize_with_checks(FURTHER, expected_failed_checks=expected)
-def test_a_further_one_passes_the_check(estimator, check):
+@parametrize_with_checks(SLOW_ESTIMATORS, expected_failed_checks=expected)
+def test_it_passes_the_check_slow(estimator, check):
     check(estimator)
 
 

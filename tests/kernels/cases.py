@@ -432,8 +432,7 @@ def _per_place(name: str, arguments: dict[str, Any]) -> Any:
 class Expected:
     """What a call should write, and how far from it a kernel may be.
 
-    It is worked out once, which takes the reference a dozen runs, and compared with the results of
-    as many kernels as there are.
+    Computed once, in a dozen runs of the reference, then compared with every kernel's results.
 
     Attributes
     ----------

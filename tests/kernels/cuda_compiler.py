@@ -12,7 +12,7 @@ import itertools
 import multiprocessing
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,7 @@ _SIZES = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) b
 _REGISTERS = re.compile(r"Used (\d+) registers")
 _COMPILING = re.compile(r"Compiling entry function '(\w+)'")
 _FUNCTION = re.compile(r"\.(?:entry|func)\s+(?:\([^)]*\)\s*)?(\w+)")
+_CALL = re.compile(r"\bcall(?:\.uni)?\b([^;]*);")
 _START = 'extern "C" __global__ void'
 _ARRAY, _INDEXER, _NUMBER = 1, 2, 3  # kinds of arguments
 
@@ -125,7 +126,7 @@ def compile_for(
         if sizes is None or registers is None:
             raise RuntimeError(f"the compiler's log has no sizes: {log.getvalue()}")
         stack, stores, loads = map(int, sizes.groups())
-        own = ptx[f"kernel_{number}"]
+        own = _with_calls(f"kernel_{number}", ptx)
         found[spec.variant] = Compiled(int(registers[1]), stack, stores, loads, own)
     return found
 
@@ -136,6 +137,18 @@ def _sections(text: str, heading: re.Pattern[str]) -> Iterator[tuple[str, str]]:
     ends = [later.start() for later in headings[1:]] + [len(text)]
     for found, end in zip(headings, ends, strict=True):
         yield found[1], text[found.start() : end]
+
+
+def _with_calls(name: str, functions: Mapping[str, str]) -> str:
+    """Give the text of a function and of all that it calls, directly or not."""
+    called = dict.fromkeys([name])
+    for caller in (pending := [name]):
+        for text in _CALL.findall(functions[caller]):
+            for other in re.findall(r"\w+", text):
+                if other in functions and other not in called:
+                    called[other] = None
+                    pending.append(other)
+    return "\n".join(functions[function] for function in called)
 
 
 def doubles(ptx: str) -> list[str]:

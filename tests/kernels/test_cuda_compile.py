@@ -94,6 +94,23 @@ def test_a_double_literal_is_caught():
 
 
 @pytest.mark.usefixtures("cupy")
+def test_a_double_in_a_function_that_is_called_is_caught():
+    """And in no other kernel of the same text."""
+    spec = KERNELS["relu"]
+    function = "__device__ __noinline__ float slip(float x) { return 0.9 * x; }"
+    formulas = f"{spec.preamble}\n{function}\n"
+    others = [dataclasses.replace(KERNELS["tanh"], preamble=formulas)]
+    slip = dataclasses.replace(
+        spec,
+        preamble=formulas,
+        operation=spec.operation.replace("xpn::relu(Z + b)", "slip(Z + b)"),
+    )
+    found = cuda_compiler.compile_for([slip, *others], "float32", "90")
+    assert any("mul" in line for line in cuda_compiler.doubles(found["relu"].ptx))
+    assert cuda_compiler.doubles(found["tanh"].ptx) == []
+
+
+@pytest.mark.usefixtures("cupy")
 def test_an_array_in_local_memory_is_caught():
     spec = KERNELS["relu"]
     table = """

@@ -47,7 +47,7 @@ class ForgottenBias(nn.Dense):
         return dX
 
 
-@pytest.mark.long
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("wrong", "place", "name"),
     [
@@ -186,7 +186,7 @@ def test_what_is_no_model_is_refused():
         gradient_check("relu")  # type: ignore[arg-type]
 
 
-@pytest.mark.long
+@pytest.mark.heavy
 @pytest.mark.parametrize("scale", [10, 100, 255, 1000])
 def test_steep_functions_are_neither_passed_over_nor_refused(dev, scale):
     """A step that is small for inputs of unit size is large for raw pixels."""

@@ -47,7 +47,7 @@ def test_activation(dev, name, shape):
     assert list(result.errors) == ["X"]
 
 
-@pytest.mark.long
+@pytest.mark.heavy
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("bias", [True, False])
@@ -95,7 +95,7 @@ def test_softmax_cross_entropy(dev, batch, n_outputs):
     assert result.passed, str(result)
 
 
-@pytest.mark.long
+@pytest.mark.heavy
 def test_deep_composition(dev):
     """All nine activations, as part of a Dense layer and as layers of their own, and the loss."""
     layers: list[nn.Layer] = []
@@ -114,7 +114,7 @@ def test_deep_composition(dev):
     assert len(result.errors) == 1 + 2 * 10
 
 
-@pytest.mark.long
+@pytest.mark.heavy
 @settings(max_examples=24 // FEWER)
 @given(data=st.data())
 def test_random_networks(dev, data):
@@ -152,7 +152,7 @@ def labels_for(rng, loss, n, n_outputs):
     return rng.random((n, n_outputs))
 
 
-@pytest.mark.long
+@pytest.mark.heavy
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
 @pytest.mark.parametrize("norm", [None, *NORMS], ids=str)
@@ -174,7 +174,7 @@ def test_tools(dev, norm, loss, weighted):
     assert result.passed, str(result)
 
 
-@pytest.mark.long
+@pytest.mark.heavy
 @settings(max_examples=12 // FEWER)
 @given(data=st.data())
 def test_random_compositions_of_tools(dev, data):

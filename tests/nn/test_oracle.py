@@ -14,7 +14,7 @@ import torch
 from xpnet import nn
 from xpnet.random import shuffle
 
-pytestmark = pytest.mark.long  # the stand-in's trajectories are compared with the CPU's
+pytestmark = pytest.mark.heavy
 
 N_STEPS, N_SAMPLES, BATCH = 50, 60, 16
 F = torch.nn.functional

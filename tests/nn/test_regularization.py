@@ -96,7 +96,7 @@ def test_l1_makes_weights_small_that_do_nothing(dev):
     assert (without < 3e-3).mean() < 0.1
 
 
-@pytest.mark.long
+@pytest.mark.heavy
 @pytest.mark.parametrize("penalty", [{"l1": 0.3}, {"l2": 0.7}, {"l1": 0.1, "l2": 0.2}])
 def test_gradients_of_penalties(dev, penalty):
     rng = np.random.default_rng(3)

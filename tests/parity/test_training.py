@@ -55,8 +55,10 @@ OPTIMIZERS = [
     nn.GradientDescent(0.3),
     nn.GradientDescent(0.3, weight_decay=0.2),
     nn.Momentum(0.1, averaged=True),
+    nn.Momentum(0.1, averaged=True, weight_decay=0.2),
     nn.Momentum(0.1, weight_decay=0.2),
     nn.Nesterov(0.1),
+    nn.Nesterov(0.1, averaged=True),
     nn.RMSprop(0.01),
     nn.Adam(0.01),
     nn.Adam(0.01, epsilon_hat=True),
@@ -64,12 +66,14 @@ OPTIMIZERS = [
 ]
 
 
-def one_step(device, optimizer, dtype):
+def one_step(device, optimizer, dtype, loss=None):
     """Take a step from a state that some steps have led to."""
     X, y = (array[:40] for array in samples())
+    if loss is not None and not isinstance(loss, nn.SoftmaxCrossEntropy):
+        y = (y[:, None] > np.arange(4)).astype(float)
     layers = [nn.Dense(10, "tanh"), nn.Dense(9, "relu"), nn.Dense(4)]
     network = nn.Network(layers, 12, device=device, dtype=dtype, seed=2)
-    loss, rng = nn.SoftmaxCrossEntropy(), np.random.default_rng(7)
+    loss, rng = loss or nn.SoftmaxCrossEntropy(), np.random.default_rng(7)
     with device.activate():
         state = optimizer.init_state(device, network.parameters)
         n = network.parameters.shape
@@ -99,6 +103,23 @@ def test_one_step(dev, optimizer, dtype):
             np.testing.assert_array_equal(found, expected[name])
         else:
             assert_close(found, expected[name], dtype, name)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        nn.SoftmaxCrossEntropy(0.1),
+        nn.SigmoidCrossEntropy(0.2),
+        nn.MeanSquaredError(),
+        nn.PoissonDeviance(),
+    ],
+    ids=repr,
+)
+def test_one_step_of_a_loss(dev, loss, dtype):
+    expected = one_step(host_reference(), nn.Momentum(0.1), "float64", loss)
+    for name, found in one_step(dev, nn.Momentum(0.1), dtype, loss).items():
+        assert_close(found, expected[name], dtype, name)
 
 
 # Twenty steps.

@@ -162,6 +162,7 @@ def ticks(axis):
 # All of them
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DRAW)
 def test_same_bytes(kind):
     draw, make = DRAW[kind]
