@@ -714,6 +714,7 @@ def test_arrays_in_large_pages():
     multiarray: Any = importlib.import_module("numpy._core.multiarray")
     name = multiarray.get_handler_name
     device, before = xpnet.device("cpu", "fused"), name()
+    assert before == "default_allocator"  # whatever the tests before have activated
     with device.activate():
         dirty = np.empty(6 << 20, np.uint8)
         dirty.fill(255)
