@@ -479,6 +479,9 @@ def test_csv_labels_that_are_whole_numbers(tmp_path):
     assert held(read_file(path, target="y")).y.tolist() == [7, -1]
     path = write_csv(tmp_path, "a,y\n1,07\n2,7\n3,+7\n4,-0\n")
     assert held(read_file(path, target="y")).y.tolist() == ["07", "7", "+7", "-0"]
+    for label in ("07", "+7", "-0", "7 000", "1" * 19):  # one of them is enough
+        path = write_csv(tmp_path, f"a,y\n1,{label}\n2,7\n")
+        assert held(read_file(path, target="y")).y.tolist() == [label, "7"]
     path = write_csv(tmp_path, "a,y\n1,007\n2,1.5\n")
     assert held(read_file(path, target="y")).y.tolist() == ["007", "1.5"]
 
