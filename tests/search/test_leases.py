@@ -94,8 +94,11 @@ def test_who_comes_later_waits_by_its_own_clock(others, waiting, clock):
     assert late.take(waiting())
 
 
-def test_of_two_that_take_up_at_once_one_has_it(others, waiting, clock):
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_of_two_that_take_up_at_once_one_has_it(others, waiting, clock, names):
+    """The one that has begun, whatever their names."""
     gone, one, other = others(), others(), others()
+    one.name, other.name = names
     gone.take(waiting())
     assert not one.take(waiting())
     assert not other.take(waiting())

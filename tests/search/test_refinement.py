@@ -118,6 +118,17 @@ def test_the_best_fifth_and_their_mean_distance_on_either_side():
     assert narrowing.why == "the best 10 lie in 0.3 to 0.48"
 
 
+def test_the_best_that_are_far_apart_leave_more_room():
+    """Five of twenty, from 0.40 to 0.60: the ends are 0.05 beyond."""
+    found = study("training.l2 = { uniform = [0.0, 1.0] }")
+    for i in range(20):
+        add(found, {"training.l2": i / 20}, -abs(i / 20 - 0.49))
+    narrowing = refined(found)[0]["training.l2"]
+    assert narrowing.why == "the best 5 lie in 0.4 to 0.6"
+    assert 0.339 < narrowing.after.low < 0.351
+    assert 0.649 < narrowing.after.high < 0.661
+
+
 def two_digits(value):
     return math.isclose(value, float(f"{value:.1e}"), rel_tol=1e-12)
 
