@@ -589,6 +589,27 @@ def test_the_same_data_are_loaded_once(monkeypatch, tmp_path):
     assert loaded == ["digits-logistic"]
 
 
+def test_one_table_serves_classes_and_numbers(tmp_path):
+    """Its numbers are classes for one recipe and targets for the other."""
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "table.npz", X=rng.normal(size=(90, 3)), y=np.arange(90) % 3 + 5)
+    both = ("data.dataset=table.npz", "data.standardise_target=false", "training.epochs=1")
+    for name, changes in (
+        ("classes", ("loss=softmax_cross_entropy", "network.layers.1.units=3")),
+        ("numbers", ()),
+    ):
+        recipe = load_recipe("diabetes-shallow", changes=[*both, *changes])
+        (tmp_path / f"{name}.toml").write_text(recipe.to_toml())
+    done = run("classes.toml", "numbers.toml", "--quiet", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    histories = [
+        json.loads((tmp_path / "out" / name / "history.json").read_text())
+        for name in ("classes", "numbers")
+    ]
+    assert ["test_accuracy" in history for history in histories] == [True, False]
+    assert histories[1]["cost"][0][1] > 10  # the mean of squares of numbers from 5 to 7
+
+
 def test_what_does_not_fit_is_refused_before_anything_is_trained(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe("digits-deep", changes=["network.layers.3.units=9"])
@@ -903,6 +924,12 @@ def predicted(capsys, *arguments):
     """Predict in this process."""
     assert xpnet.cli.main(["predict", *map(str, arguments)]) == 0
     return capsys.readouterr().out
+
+
+def test_samples_to_be_tested_come_before_those_to_be_trained_with(trained, tmp_path, capsys):
+    X = np.array([[0, 5], [5, 0], [-5, -5]])
+    np.savez(tmp_path / "both.npz", X=X, X_test=X[:2])
+    assert len(predicted(capsys, trained / "run", tmp_path / "both.npz").splitlines()) == 1 + 2
 
 
 def test_labels_are_compared_by_name_or_by_number(trained, tmp_path, capsys):

@@ -170,6 +170,16 @@ def test_a_table_is_aligned_as_it_is_printed(monkeypatch, capsys):
     assert capsys.readouterr().out == "\nname      n\n-------  --\ncaf\\xe9   1\ntea      12\n"
 
 
+def test_on_a_narrow_terminal_the_least_important_column_is_left_out_first(monkeypatch, capsys):
+    header, rows = ("name", "aaaa", "bbbb", "cccc"), [("x", "1", "2", "3")]
+    shown = []
+    for width in (22, 21, 15, 9):
+        monkeypatch.setattr(terminal, "_width", lambda width=width: width)
+        terminal.print_table(header, rows, optional=("bbbb", "cccc"))
+        shown.append(capsys.readouterr().out.splitlines()[1].split())
+    assert shown == [[*header], ["name", "aaaa", "cccc"], ["name", "aaaa"], ["name", "aaaa"]]
+
+
 def test_which_accuracy_is_shown(capsys):
     with terminal.Progress("title", epochs=1) as progress:
         progress(report(0, train_accuracy=0.75))

@@ -1001,3 +1001,13 @@ def in_threads(work, n):
         thread.join(60)
     assert not errors, errors
     assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_small_probability_of_the_first_of_two_classes_keeps_its_digits():
+    """It is no difference from 1, of which nothing would be left."""
+    X, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2
+    fitted = MLPClassifier((8,), max_iter=2, random_state=0).fit(X, y)
+    P = fitted.predict_proba(100 * X)
+    assert (P > 0).all()
+    assert P[:, 0].min() < 1e-17
+    assert P[:, 1].min() < 1e-17
