@@ -22,6 +22,7 @@ PACKAGES = [
     *("onnx", "onnxruntime", "optuna", "pooch", "rich", "safetensors", "scipy", "setuptools"),
     *("sklearn", "threadpoolctl", "tomli_w", "torch"),
 ]
+NOT_INSTALLED = " not installed"
 
 
 @functools.cache
@@ -38,7 +39,7 @@ class _LeftOut(pytest.Module):
     lacking: list[str]
 
     def collect(self) -> list[Any]:
-        pytest.skip(f"{', '.join(self.lacking)} not installed", allow_module_level=True)
+        pytest.skip(f"{', '.join(self.lacking)}{NOT_INSTALLED}", allow_module_level=True)
 
 
 def pytest_pycollect_makemodule(
@@ -86,7 +87,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         needed = {name for mark in item.iter_markers("needs") for name in mark.args}
         lacking = ", ".join(sorted(needed & missing()))
         if lacking:
-            item.add_marker(pytest.mark.skip(reason=f"{lacking} not installed"))
+            item.add_marker(pytest.mark.skip(reason=f"{lacking}{NOT_INSTALLED}"))
 
 
 def _or_skip() -> Generator[None, Any, Any]:
@@ -96,13 +97,18 @@ def _or_skip() -> Generator[None, Any, Any]:
         package = _lacking(error)
         if package is None:
             raise
-        pytest.skip(f"{package} not installed")
+        pytest.skip(f"{package}{NOT_INSTALLED}")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say what was skipped and why, a line for each reason."""
     skipped = terminalreporter.stats.get("skipped", [])
     reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    missing_packages = {reason for reason in reasons if reason.endswith(NOT_INSTALLED)}
+    if missing_packages:
+        n = sum(reasons.pop(reason) for reason in missing_packages)
+        names = sorted(reason.removesuffix(NOT_INSTALLED) for reason in missing_packages)
+        reasons[", ".join(names) + NOT_INSTALLED] = n
     for reason, n in reasons.most_common():
         terminalreporter.write_line(f"skipped {n}: {reason}")
 

@@ -310,7 +310,7 @@ def test_a_folder_where_the_file_should_be(server, cache):
 
 
 @pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes everywhere"
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
 )
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_cache_that_is_read_only(server, cache, exists):
