@@ -6,10 +6,11 @@ about an hour on two cores.
 
 1. It clones a commit into a working folder, builds the kernels for one instruction set, and runs
    all tests once under coverage, which records the tests that reach each line.
-2. For each mutant it runs the tests that reach the changed lines, the quickest first, up to the
-   first failure, which must happen again with that test alone. Coverage does not see into C++:
-   :data:`NATIVE` reaches what it is made of. A line that runs on import is reached by the tests
-   that reach any other line of its file. What runs in another process is reached by no test.
+2. For each mutant it runs the tests that reach the changed lines, the file's own ones and the
+   quick ones first, up to the first failure, which must happen again with that test alone.
+   Coverage does not see into C++: :data:`NATIVE` reaches what it is made of. A line that runs on
+   import is reached by the tests that reach any other line of its file. What runs in another
+   process is reached by no test.
 3. For a mutant that survives it runs all tests, except those that fail under coverage.
 
 Results stay in the working folder (``--work``), so that a run that was interrupted can be resumed.
@@ -274,7 +275,10 @@ class Reach:
         partial.replace(kept)
 
     def tests(self, mutant: Mutant, source: str, device: str) -> list[str]:
-        """Give the tests that reach what a mutant changes in a file, the quickest first."""
+        """Give the tests that reach what a mutant changes, in the order they are best tried in.
+
+        Those of the file's own tests and of its own folder come first, the quickest first.
+        """
         seconds = self.seconds[device]
         found: set[str] = set()
         if mutant.file.endswith(".py"):
@@ -290,7 +294,17 @@ class Reach:
         if mutant.is_native:
             found |= {test for test in seconds if test.startswith(NATIVE)}
         found -= set(self.failed[device])
-        return sorted(found & seconds.keys(), key=seconds.__getitem__)
+        module = Path(mutant.file)
+
+        def place(test: str) -> tuple[bool, bool, float]:
+            file = Path(test.partition("::")[0])
+            return (
+                file.stem != f"test_{module.stem}",
+                file.parent.name != module.parent.name,
+                seconds[test],
+            )
+
+        return sorted(found & seconds.keys(), key=place)
 
     def runs(self, mutant: Mutant, source: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
         """Give the command, the device and the selection of each run of what reaches a mutant."""
