@@ -9,7 +9,8 @@ import contextlib
 import functools
 import os
 import signal
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,22 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
     checkout = copy_of_the_checkout(tmp_path_factory.mktemp("a checkout"))
     return build_archives(checkout, tmp_path_factory.mktemp("dist"))
+
+
+def traced_peak(work: Callable[[], object]) -> int:
+    """Measure the bytes that Python asks for at most: the least of three runs.
+
+    Other threads of the process, such as pytest-xdist's, now and then ask for some as well.
+    """
+    peaks = []
+    for _ in range(3):
+        tracemalloc.start()
+        try:
+            work()
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    return min(peaks)
 
 
 def slow(*values: Any) -> Any:

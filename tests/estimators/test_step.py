@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tracemalloc
-
 import numpy as np
 import pytest
 
 import xpnet
+from tests.conftest import traced_peak
 from xpnet import nn
 from xpnet.estimators.rules import HalfSquaredError
 from xpnet.kernels import host
@@ -52,13 +51,12 @@ def test_a_fused_step_allocates_nothing(name):
     indices = np.random.default_rng(1).integers(0, 8192, (20, batch_size))
     for batch in indices[:2]:  # what is made at first use
         step(batch)
-    tracemalloc.start()
-    try:
+
+    def work():
         for batch in indices:
             step(batch)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+
+    peak = traced_peak(work)
     assert peak < batch_size * 4, peak  # the losses are the smallest array of a step
 
 

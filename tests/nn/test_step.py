@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import xpnet
+from tests.conftest import traced_peak
 from xpnet import nn
 from xpnet.kernels import host
 from xpnet.kernels.reference import NumpyOps
@@ -139,13 +140,12 @@ def test_a_fused_step_allocates_nothing(make):
     gc.collect()  # not meanwhile: what it warns of takes memory
     for batch in indices:  # until Python has small objects at hand again
         step(batch)
-    tracemalloc.start()
-    try:
+
+    def work():
         for batch in indices:
             step(batch)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+
+    peak = traced_peak(work)
     assert peak < batch_size * 4, peak  # the losses are the smallest array of a step
 
 
