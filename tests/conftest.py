@@ -99,9 +99,9 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def traced_peak(work: Callable[[], object]) -> int:
-    """Measure the bytes that Python asks for at most: the least of three runs.
+    """Measure the most bytes that Python holds at once: the least of three runs.
 
-    Other threads of the process, such as pytest-xdist's, now and then ask for some as well.
+    A garbage collection or another thread of the process may add to one of them.
     """
     peaks = []
     for _ in range(3):

@@ -19,18 +19,18 @@ Results stay in the working folder (``--work``), so that a run that was interrup
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import queue
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -164,7 +164,8 @@ class Mutant:
 
 def _n_equal(a: str, b: str) -> int:
     """Count the characters with which both begin."""
-    return len(os.path.commonprefix([a, b]))  # noqa: RUF071 - of texts, not of paths
+    pairs = zip(a, b, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 @dataclass(frozen=True)
@@ -448,36 +449,32 @@ def main() -> None:
         for mutant in chosen:
             mutant.apply((copies[0].folder / mutant.file).read_text(encoding="utf-8"))
         outcomes = _kept(work / "outcomes.jsonl")
-        waiting: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
+        waiting = []
         for mutant in chosen:
             kept = outcomes.get(mutant.name)
             if kept is None or (kept.command is None and options.full and not kept.is_full):
-                waiting.put(mutant)
-        lock, is_over = threading.Lock(), threading.Event()
+                waiting.append(mutant)
+        free: queue.SimpleQueue[Copy] = queue.SimpleQueue()
+        for copy in copies:
+            free.put(copy)
 
-        def work_on(copy: Copy) -> None:
-            while not is_over.is_set():
-                try:
-                    mutant = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    outcome = kill(mutant, copy, reach, is_full=options.full)
-                except BaseException:
-                    is_over.set()
-                    raise
-                with lock, (work / "outcomes.jsonl").open("a", encoding="utf-8") as file:
-                    outcomes[mutant.name] = outcome
-                    file.write(json.dumps(asdict(outcome)) + "\n")
-                    _say(f"{outcome.seconds:6.0f} s  {mutant.name}: {outcome.killed_by}")
+        def attempt(mutant: Mutant) -> Outcome:
+            copy = free.get()
+            try:
+                return kill(mutant, copy, reach, is_full=options.full)
+            finally:
+                free.put(copy)
 
         with ThreadPoolExecutor(len(copies)) as pool:
-            running = [pool.submit(work_on, copy) for copy in copies]
             try:
-                for future in running:
-                    future.result()
+                for future in as_completed([pool.submit(attempt, m) for m in waiting]):
+                    outcome = future.result()
+                    outcomes[outcome.name] = outcome
+                    with (work / "outcomes.jsonl").open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(asdict(outcome)) + "\n")
+                    _say(f"{outcome.seconds:6.0f} s  {outcome.name}: {outcome.killed_by}")
             finally:
-                is_over.set()
+                pool.shutdown(cancel_futures=True)
         _say(table((mutant, outcomes[mutant.name]) for mutant in chosen))
 
 

@@ -280,13 +280,18 @@ def image_size(n_features: int) -> tuple[int, int]:
     return height, n_pixels // height
 
 
-def call(
-    operation: Any, row: Row, arguments: dict[str, Any], *, is_copied: bool = True
-) -> dict[str, Any]:
+def copies(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Copy the arrays among arguments."""
+    return {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+
+
+def call(operation: Any, row: Row, arguments: dict[str, Any]) -> dict[str, Any]:
     """Call an operation on copies of its arguments, and give everything that it wrote."""
-    own = arguments
-    if is_copied:
-        own = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+    return call_in_place(operation, row, copies(arguments))
+
+
+def call_in_place(operation: Any, row: Row, own: dict[str, Any]) -> dict[str, Any]:
+    """Call an operation on the very arguments, and give everything that it wrote."""
     with np.errstate(all="ignore"):
         result = operation(**own)
     written = {o.name: own[o.name] for o in row.operands if o.use != "in" and o.name in own}

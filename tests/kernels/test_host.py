@@ -20,7 +20,9 @@ from tests.kernels.cases import (
     Expected,
     assert_near,
     call,
+    call_in_place,
     case,
+    copies,
     draw,
     has_out,
     is_defined,
@@ -148,7 +150,7 @@ def test_views(name, dtype):
             (reverse, every_second, fortran, shifted), host.variants()
         ):
             own = {k: view(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
-            written = call(host.fused(variant)[name], ROWS[name], own, is_copied=False)
+            written = call_in_place(host.fused(variant)[name], ROWS[name], own)
             try:
                 expected.assert_near(written)
             except AssertionError as error:
@@ -163,7 +165,7 @@ def test_out_may_be_an_input(ops, name):
         arguments = case(name, (9, 21), optional=optional)
         expected = call(ops[name], row, arguments)
         for key in inputs:
-            own = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+            own = copies(arguments)
             assert ops[name](**own, out=own[key]) is own[key]
             np.testing.assert_array_equal(own[key], expected["out"])
 
@@ -353,7 +355,7 @@ def test_partial_overlap(ops, name):
         for other in row.operands:
             if target.use == "in" or other.name == target.name:
                 continue
-            own = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+            own = copies(arguments)
             ours, theirs = own[target.name], own[other.name]
             memory = np.zeros(ours.nbytes + theirs.nbytes, np.uint8)
             shift = 0 if ours.nbytes <= theirs.itemsize else theirs.itemsize

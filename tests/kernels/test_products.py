@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import xpnet
 from tests.conftest import slow, traced_peak
 from tests.devices import environment
-from tests.kernels.cases import ROWS, call, case
+from tests.kernels.cases import ROWS, call_in_place, case, copies
 from xpnet import nn, training
 from xpnet.kernels import blas, host
 from xpnet.kernels.catalogue import ColumnReduce, Elementwise, Rowwise
@@ -467,9 +467,9 @@ def test_a_shared_loop_computes_the_same(name):
         arguments = case(name, shape, "ordinary")
         expected = None
         for far, n_threads in itertools.product((False, True), THREADS):
-            own = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+            own = copies(arguments)
             with team_of(n_threads, far=far):
-                written = call(operation, ROWS[name], own, is_copied=False)
+                written = call_in_place(operation, ROWS[name], own)
             found = {k: v for k, v in own.items() if isinstance(v, np.ndarray)} | written
             expected = expected or found
             for key, first in expected.items():

@@ -5,7 +5,6 @@ What the operations compute is tested in :mod:`tests.kernels.test_augmentation`.
 
 from __future__ import annotations
 
-import tracemalloc
 from typing import Any
 from unittest import mock
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 import xpnet
+from tests.conftest import traced_peak
 from xpnet import nn, training
 from xpnet.kernels import host
 from xpnet.nn.base import Augmentation, Batch
@@ -386,13 +386,12 @@ def test_a_fused_step_with_augmentation_allocates_nothing(batch_size):
     batches = np.random.default_rng(1).integers(0, N, (300, n))
     given = [()] * 300 if batch_size is None else [(batch,) for batch in batches]
     step(*given[0])
-    tracemalloc.start()
-    try:
+
+    def work():
         for batch in given:
             step(*batch)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+
+    peak = traced_peak(work)
     assert peak < max(n * D * 8, 2048), peak  # a buffer of samples; Python's small objects pass
 
 
