@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
@@ -217,27 +216,6 @@ def test_clocks(tmp_path, monkeypatch):
     assert len(rows) == 6
     monkeypatch.setenv("PATH", str(tmp_path))
     assert measurements._clocks("0000:0f:00.0")[0]["value"] == "unknown: there is no nvidia-smi"
-
-
-def test_shares_are_all_of_the_tests():
-    def collected(*arguments):
-        command = [sys.executable, "-m", "pytest", "--co", "-q", "-p", "no:cacheprovider"]
-        done = subprocess.run(
-            [*command, "tests/nn/test_losses.py", *arguments],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return [line for line in done.stdout.splitlines() if "::" in line], done
-
-    everything, _ = collected()
-    shares = [collected("--shard", f"{n}/3")[0] for n in (1, 2, 3)]
-    assert sorted(itertools.chain(*shares)) == sorted(everything)
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    _, done = collected("--shard", "4/3")
-    assert done.returncode == 4
-    assert "--shard must be K/N with 1 <= K <= N, got '4/3'" in done.stderr
 
 
 def test_a_page():
