@@ -252,18 +252,20 @@ def test_an_update_of_subnormal_moments_takes_no_longer():
 
     kinds = {"ordinary": arrays(1.0), "subnormal": arrays(2.0**-140)}
     assert subnormal(kinds["subnormal"][2]).mean() > 0.99
-    shortest = dict.fromkeys(kinds, float("inf"))
+    ratios = []
     update = host.fused()["adam_update"]
     here = arrays(1.0)  # where arrays lie makes a difference, too
     with team_of(1):
         for _ in range(60):
-            for kind, values in kinds.items():
+            seconds = []
+            for values in kinds.values():
                 for array, value in zip(here, values, strict=True):
                     array[...] = value
                 start = time.perf_counter()
                 update(*here, *(scalar(v) for v in (1e-3, 0.5, 0.5, 1e-8)), 0.9, 0.999)
-                shortest[kind] = min(shortest[kind], time.perf_counter() - start)
-    assert shortest["subnormal"] <= 1.2 * shortest["ordinary"], shortest
+                seconds.append(time.perf_counter() - start)
+            ratios.append(seconds[1] / seconds[0])  # the machine's pace changes now and then
+    assert np.median(ratios) <= 1.2, sorted(ratios)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
