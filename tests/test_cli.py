@@ -37,6 +37,11 @@ pytestmark = pytest.mark.needs("rich", "safetensors", "sklearn", "tomli_w")
 
 TRAIN = (sys.executable, str(ROOT / "train.py"))
 XPNET = (sys.executable, "-m", "xpnet")
+# Points take a new process a second less than digits: scikit-learn, which has those, is large.
+POINTS = (
+    f"'{TRAIN[0]}' '{TRAIN[1]}' digits-logistic --out out --set data.dataset=blobs "
+    "--set data.divide_by=1 --set network.layers.0.units=3"
+)
 
 
 def run(*arguments, command=xpnet.cli.train, cwd=None, encoding="utf-8", **environment):
@@ -81,6 +86,20 @@ def pictures():
     return {"curves.png", "mistakes.png", "confusion.png"}
 
 
+@pytest.fixture
+def drawn():
+    """Let the commands in this process draw, and name their pictures of classified images."""
+    return pictures()
+
+
+@pytest.fixture(autouse=True)
+def _few_pictures(request, monkeypatch):
+    """Draw in this process only where a test looks at pictures: they take most of a run's time."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr("xpnet.recipe.plotting_problem", lambda: "not here")
+        monkeypatch.setattr("xpnet.cli.training.plotting_problem", lambda: None)
+
+
 def shell(command, cwd=None):
     return subprocess.run(
         command,
@@ -114,7 +133,7 @@ def table(stdout):
 
 
 @pytest.mark.slow
-def test_three_classifiers_on_digits_in_one_table(tmp_path):
+def test_three_classifiers_on_digits_in_one_table(tmp_path, drawn):
     done = run("--out", tmp_path / "a b")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -123,7 +142,7 @@ def test_three_classifiers_on_digits_in_one_table(tmp_path):
     for row, least in zip(rows, (0.95, 0.96, 0.96), strict=True):
         assert float(row["test"]) >= least
         folder = tmp_path / "a b" / row["recipe"]
-        assert {entry.name for entry in folder.iterdir()} == FILES | pictures()
+        assert {entry.name for entry in folder.iterdir()} == FILES | drawn
         history = json.loads((folder / "history.json").read_text())
         assert history["recipe"] == row["recipe"]
         for column, key in (
@@ -155,11 +174,11 @@ def test_three_classifiers_on_digits_in_one_table(tmp_path):
         assert np.mean(predicted == result.dataset.y_test) == history["test_accuracy"]
 
 
-def test_one_recipe_writes_into_the_folder_itself(tmp_path):
+def test_one_recipe_writes_into_the_folder_itself(tmp_path, drawn):
     (tmp_path / "out").mkdir()
     done = run("digits-logistic", "--out", "out", "--set", "training.epochs=3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | pictures()
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | drawn
     assert "  wrote out\n" in done.stdout
 
 
@@ -182,8 +201,8 @@ def test_a_name_that_another_run_takes_meanwhile(monkeypatch, tmp_path):
     found = {path.name: {entry.name for entry in path.iterdir()} for path in Path("runs").iterdir()}
     assert found == {
         "digits-logistic-NOW": {"theirs"},
-        "digits-logistic-NOW-2": FILES | pictures(),
-        "digits-logistic-NOW-3": FILES | pictures(),
+        "digits-logistic-NOW-2": FILES,
+        "digits-logistic-NOW-3": FILES,
     }
 
 
@@ -389,9 +408,8 @@ def test_a_folder_with_something_in_it(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="no ulimit")
 def test_a_disk_that_fills_up_while_saving(tmp_path):
     """Files may grow to 1 kB: what was trained is shown, and nothing is left half-written."""
-    command = f"ulimit -f 1; exec '{TRAIN[0]}' '{TRAIN[1]}' digits-logistic --quiet --out out"
     done = subprocess.run(
-        ["sh", "-c", command],
+        ["sh", "-c", f"ulimit -f 1; exec {POINTS} --quiet"],
         cwd=tmp_path,
         env=devices.environment(CUPY_CACHE_IN_MEMORY="1"),  # or CuPy's files would be too large
         capture_output=True,
@@ -466,13 +484,13 @@ def test_warnings_that_are_not_of_pictures_pass(monkeypatch, tmp_path):
 
 @pytest.mark.long
 def test_a_reader_that_stops_reading(tmp_path):
-    command = f"'{TRAIN[0]}' '{TRAIN[1]}' digits-logistic --out out; echo $? > status"
-    done = shell(f"({command}) | head -n 1", cwd=tmp_path)
+    done = shell(f"({POINTS}; echo $? > status) | head -n 1", cwd=tmp_path)
     assert done.stdout.startswith("digits-logistic on")
     assert done.stderr == ""
     assert (tmp_path / "status").read_text() == "130\n"
     # The training is finished and kept nevertheless.
-    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | pictures()
+    drawn = pictures() & {"curves.png"}
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | drawn
     assert not json.loads((tmp_path / "out" / "history.json").read_text())["interrupted"]
 
 
@@ -485,12 +503,12 @@ def test_a_reader_that_stops_reading(tmp_path):
 def test_an_output_that_cannot_be_written(tmp_path, redirection, status, said, quiet):
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
-    command = f"'{TRAIN[0]}' '{TRAIN[1]}' digits-logistic --out out {quiet} {redirection}"
-    done = shell(command, cwd=tmp_path)
+    done = shell(f"{POINTS} {quiet} {redirection}", cwd=tmp_path)
     assert done.returncode == status
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == (1 if said else 0)
-    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | pictures()
+    drawn = pictures() & {"curves.png"}
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | drawn
 
 
 @pytest.mark.slow
@@ -574,6 +592,7 @@ def test_ctrl_c_where_python_has_nobody_to_raise_it_to(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.heavy
 def test_the_same_data_are_loaded_once(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     loaded = []
@@ -680,7 +699,8 @@ def test_a_diverging_run_is_status_1(tmp_path):
     assert re.fullmatch(r"digits-logistic-\d{8}-\d{6}", folder.name)
 
 
-def test_a_test_image_beyond_all_measure(tmp_path):
+@pytest.mark.heavy
+def test_a_test_image_beyond_all_measure(tmp_path, drawn):
     """The training is kept, with the pictures that can be drawn, in a history that is JSON."""
     rng = np.random.default_rng(0)
     X, y = rng.random((400, 4, 4)).astype(np.float32), np.arange(400) % 10
@@ -698,8 +718,8 @@ def test_a_test_image_beyond_all_measure(tmp_path):
 
     history = (tmp_path / "out" / "history.json").read_text()
     assert json.loads(history, parse_constant=refuse)["test_cost"] is None
-    drawn = pictures() & {"curves.png"}
-    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | drawn
+    can_be = drawn & {"curves.png"}
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | can_be
     quiet = run("digits-logistic", *changes, "--quiet", "--out", "quiet", cwd=tmp_path)
     assert quiet.returncode == 0
     assert len(quiet.stderr.splitlines()) == (2 if drawn else 0)
@@ -772,7 +792,8 @@ def test_without_the_packages_that_save(monkeypatch, tmp_path, capsys):
         assert printed.err.endswith(f"type: pip install {package}\n")
 
 
-def test_each_kind_of_score_has_a_table(tmp_path):
+@pytest.mark.heavy
+def test_each_kind_of_score_has_a_table(tmp_path, drawn):
     names = ("digits-logistic", "diabetes-shallow")
     done = run(*names, "--out", "out", "--set", "training.epochs=6", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -788,9 +809,9 @@ def test_each_kind_of_score_has_a_table(tmp_path):
     assert float(row["R2-train"]) == round(history["train_R2"], 4)
     assert float(row["R2-test"]) == round(history["test_R2"], 4)
     assert not any("accuracy" in key for key in (*history, *history["reports"][0]))
-    drawn = {"curves.png", "predictions.png"} if pictures() else set()
+    of_numbers = {"curves.png", "predictions.png"} if drawn else set()
     files = {entry.name for entry in (tmp_path / "out" / "diabetes-shallow").iterdir()}
-    assert files == FILES | drawn
+    assert files == FILES | of_numbers
 
 
 # ---- predict

@@ -447,6 +447,7 @@ def test_regression(dev, tmp_path, n_targets, standardise):
     )
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("n_targets", [1, 2])
 def test_regression_of_counts(dev, tmp_path, n_targets):
     rng = np.random.default_rng(0)
@@ -481,6 +482,7 @@ def test_regression_of_counts(dev, tmp_path, n_targets):
         )
 
 
+@pytest.mark.heavy
 def test_large_numbers_that_differ_little(dev, tmp_path):
     """In float32 seconds since 1970 are 128 apart."""
     path = surface(tmp_path, 1, shift=1.7e9, scale=10.0)

@@ -274,9 +274,9 @@ def test_mistakes():
     [
         (0, 25, "none of 40 test images was misclassified"),
         (1, 25, "1 of 40 test images was misclassified"),
-        (25, 25, "25 of 40 test images were misclassified"),
+        slow(25, 25, "25 of 40 test images were misclassified"),
         (26, 25, "26 of 40 test images were misclassified; 25 shown"),
-        (40, 100, "40 of 40 test images were misclassified"),
+        slow(40, 100, "40 of 40 test images were misclassified"),
         (40, 1, "40 of 40 test images were misclassified; 1 shown"),
     ],
 )
@@ -471,7 +471,9 @@ def pictures(title="title", names=ODD_NAMES):
     ]
 
 
-@pytest.mark.parametrize("title", [ODD_NAMES[0], ODD_NAMES[3], ODD_NAMES[-1], "\ud800", ""])
+@pytest.mark.parametrize(
+    "title", [slow(ODD_NAMES[0]), ODD_NAMES[3], ODD_NAMES[-1], "\ud800", slow("")]
+)
 def test_odd_names_and_titles(title, capfd, caplog):
     for png in pictures(title):
         width, height = size(png)

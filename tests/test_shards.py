@@ -35,6 +35,7 @@ def collect(*arguments, seed="0", later=0.0):
     return [line for line in done.stdout.splitlines() if "::" in line], done
 
 
+@pytest.mark.slow
 def test_shares_are_all_of_the_tests():
     path = "tests/nn/test_losses.py"
     everything, _ = collect(path)

@@ -698,6 +698,7 @@ def test_early_stopping_on_little_data():
 # Going on
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "options",
     [

@@ -8,6 +8,7 @@ table :data:`TOLERANCE` says how many such units each operation may take, and wh
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -137,6 +138,20 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "no columns": (4, 0),
 }
 VALUES = ("ordinary", "large", "zeros", "special")
+
+
+def inputs(name: str, *, usual: bool) -> list[tuple[str, tuple[int, ...], bool]]:
+    """Give values, a shape, and whether optional operands are given, for each call of an operation.
+
+    It is usual that they are given where the values are not ordinary.
+    """
+    every = itertools.product(VALUES, SHAPES.values(), (True, False))
+    return [
+        (values, shape, optional)
+        for values, shape, optional in every
+        if is_defined(name, shape) and (optional or values == "ordinary") == usual
+    ]
+
 
 _CONSTANTS: dict[str, Any] = {
     "slope": 0.1,

@@ -16,7 +16,6 @@ from tests.kernels.cases import (
     ROWS,
     SHAPES,
     TOLERANCE,
-    VALUES,
     Expected,
     assert_near,
     call,
@@ -25,7 +24,7 @@ from tests.kernels.cases import (
     copies,
     draw,
     has_out,
-    is_defined,
+    inputs,
 )
 from tests.kernels.test_philox import KNOWN
 from xpnet.kernels import host, philox
@@ -102,16 +101,16 @@ def assert_all_near(name, arguments, dtype):
             raise AssertionError(f"{variant}: {error}") from error
 
 
+@pytest.mark.parametrize("usual", [True, slow(False)], ids=["usual", "rare"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ROWS)
-def test_equals_the_reference(name, dtype):
-    for values, shape, optional in itertools.product(VALUES, SHAPES.values(), (True, False)):
-        if is_defined(name, shape):
-            arguments = case(name, shape, values, dtype, optional=optional, shared=optional)
-            try:
-                assert_all_near(name, arguments, dtype)
-            except AssertionError as error:
-                raise AssertionError(f"{values}, {shape}, {optional=}: {error}") from error
+def test_equals_the_reference(name, dtype, usual):
+    for values, shape, optional in inputs(name, usual=usual):
+        arguments = case(name, shape, values, dtype, optional=optional, shared=optional)
+        try:
+            assert_all_near(name, arguments, dtype)
+        except AssertionError as error:
+            raise AssertionError(f"{values}, {shape}, {optional=}: {error}") from error
 
 
 @pytest.mark.parametrize("name", ROWS)

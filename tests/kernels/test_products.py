@@ -259,7 +259,7 @@ print(host.count_threads(), blas.count_blas_threads())
 """
 
 
-@pytest.mark.parametrize("limit", ["old.limit", "threadpoolctl.ThreadpoolController().limit"])
+@pytest.mark.parametrize("limit", ["old.limit", slow("threadpoolctl.ThreadpoolController().limit")])
 def test_limits_in_another_thread_leave_no_limit(limit):
     """A limit that begins while a product runs finds one thread, and puts that back at its end."""
     assert run(CYCLES.replace("LIMIT", limit)) == "2 2\n"

@@ -61,6 +61,7 @@ def test_layer_gradients(dev, layer):
     assert result.passed, str(result)
 
 
+@pytest.mark.heavy
 def test_network_gradients(dev):
     y = np.arange(7) % 3
     result = gradient_check(
@@ -70,6 +71,7 @@ def test_network_gradients(dev):
     assert {"layers.0.s", "layers.3.s"} < set(result.errors)
 
 
+@pytest.mark.heavy
 def test_training(dev):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((300, 4))

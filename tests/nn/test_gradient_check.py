@@ -303,6 +303,7 @@ def test_two_numbers_of_features_that_differ_are_refused(dev):
         gradient_check(nn.Tanh(), np.ones((5, 3)), n_features=7, device=dev)
 
 
+@pytest.mark.heavy
 def test_right_gradients_come_out_far_under_the_tolerance(dev):
     """Pins the extrapolation: plain central differences reach about 1e-9 here."""
     network = nn.Network(

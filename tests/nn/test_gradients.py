@@ -59,6 +59,7 @@ def test_dense(dev, name, shape, bias):
     assert list(result.errors) == ["X", "layers.0.W"] + ["layers.0.b"] * bias
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("batch", [1, 2, 9])
 @pytest.mark.parametrize("n_outputs", [1, 3])
 def test_sigmoid_cross_entropy(dev, batch, n_outputs):
@@ -71,6 +72,7 @@ def test_sigmoid_cross_entropy(dev, batch, n_outputs):
         assert result.passed, str(result)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("batch", [1, 2, 9])
 @pytest.mark.parametrize("n_outputs", [1, 3])
 def test_poisson_deviance(dev, batch, n_outputs):
@@ -81,6 +83,7 @@ def test_poisson_deviance(dev, batch, n_outputs):
     assert result.passed, str(result)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("batch", [1, 2, 9])
 @pytest.mark.parametrize("n_outputs", [2, 5])
 def test_softmax_cross_entropy(dev, batch, n_outputs):

@@ -85,6 +85,7 @@ def test_a_penalty_on_the_sum_is_divided_by_the_training_samples(dev):
         np.testing.assert_allclose(costs[0], costs[1], rtol=1e-12)
 
 
+@pytest.mark.heavy
 def test_l1_makes_weights_small_that_do_nothing(dev):
     network = make(dev)
     train(network, 600, l1=0.02)
@@ -113,6 +114,7 @@ def test_gradients_of_penalties(dev, penalty):
     assert without.passed, str(without)
 
 
+@pytest.mark.heavy
 def test_an_error_in_a_penalty_is_caught(dev, monkeypatch):
     def wrong(self, ops, network, cost, cache):
         del self, cost, cache

@@ -6,24 +6,21 @@ said, row by row, in ``TOLERANCE`` of :mod:`tests.kernels.cases`.
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 
 import xpnet
+from tests.conftest import slow
 from tests.devices import chosen
 from tests.emulation import kernels
 from tests.kernels.cases import (
     ROWS,
-    SHAPES,
-    VALUES,
     Expected,
     call_on,
     case,
     exact,
     flushed,
-    is_defined,
+    inputs,
     tolerance,
 )
 
@@ -38,12 +35,11 @@ def implementations() -> dict[str, xpnet.Device]:
     return {kind: xpnet.device(own.name, kind) for kind in kinds}
 
 
+@pytest.mark.parametrize("usual", [True, slow(False)], ids=["usual", "rare"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ROWS)
-def test_an_operation(implementations, name, dtype):
-    for values, shape, optional in itertools.product(VALUES, SHAPES.values(), (True, False)):
-        if not is_defined(name, shape):
-            continue
+def test_an_operation(implementations, name, dtype, usual):
+    for values, shape, optional in inputs(name, usual=usual):
         arguments = case(name, shape, values, dtype, optional=optional, shared=optional)
         expected = Expected(name, arguments, dtype)
         for kind, device in implementations.items():

@@ -138,6 +138,7 @@ def test_the_same_network_gives_the_same_bytes(network):
         assert training.checkpoint.pack_network(network, model={"b": 1, "a": 2}) == packed
 
 
+@pytest.mark.heavy
 def test_any_changed_byte_is_noticed(tmp_path, network):
     path = tmp_path / "net"
     training.save_network(network, path)

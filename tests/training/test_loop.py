@@ -218,6 +218,7 @@ def test_reports(dev):
     assert plain["n_samples"] == 8 * N
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("order", ["in turn", "sorted"])
 @pytest.mark.parametrize("n", [N, 40_000])
 def test_accuracy_on_training_samples_that_come_in_any_order(dev, order, n):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import xpnet
+from tests.conftest import slow
 from tests.nn.test_captured import Allocating
 from xpnet import nn
 from xpnet.graph import CaptureError
@@ -66,9 +67,12 @@ WAYS: dict[str, dict[str, Any]] = {
     },
 }
 
+# Alike for the steps that are captured.
+RARE = ("a rate for each epoch", "noise", "reports now and then", "no shuffle")
+
 
 @pytest.mark.accelerator
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", [slow(name) if name in RARE else name for name in WAYS])
 def test_the_run_is_the_same_to_the_bit(name):
     network, history = train(**WAYS[name], capture=False)
     captured, captured_history = train(**WAYS[name])

@@ -46,6 +46,7 @@ def measured(network):
     return training.evaluate(network, "softmax_cross_entropy", *data(60, 1))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("patience", [1, 5, 20])
 @pytest.mark.parametrize("monitor", ["validation_cost", "validation_accuracy", "train_accuracy"])
 def test_it_stops_and_the_best_is_restored(dev, monitor, patience):
