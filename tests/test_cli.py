@@ -37,7 +37,7 @@ pytestmark = pytest.mark.needs("rich", "safetensors", "sklearn", "tomli_w")
 
 TRAIN = (sys.executable, str(ROOT / "train.py"))
 XPNET = (sys.executable, "-m", "xpnet")
-# Points take a new process a second less than digits: scikit-learn, which has those, is large.
+# A short run for tests of processes. Points are no images: curves.png is their only picture.
 POINTS = (
     f"'{TRAIN[0]}' '{TRAIN[1]}' digits-logistic --out out --set data.dataset=blobs "
     "--set data.divide_by=1 --set network.layers.0.units=3"
@@ -86,6 +86,10 @@ def pictures():
     return {"curves.png", "mistakes.png", "confusion.png"}
 
 
+def curves():
+    return pictures() & {"curves.png"}
+
+
 @pytest.fixture
 def drawn():
     """Let the commands in this process draw, and name their pictures of classified images."""
@@ -97,7 +101,7 @@ def _few_pictures(request, monkeypatch):
     """Draw in this process only where a test looks at pictures: they take most of a run's time."""
     if "drawn" not in request.fixturenames:
         monkeypatch.setattr("xpnet.recipe.plotting_problem", lambda: "not here")
-        monkeypatch.setattr("xpnet.cli.training.plotting_problem", lambda: None)
+        monkeypatch.setattr("xpnet.cli.training.plotting_problem", lambda: None)  # and say nothing
 
 
 def shell(command, cwd=None):
@@ -180,6 +184,18 @@ def test_one_recipe_writes_into_the_folder_itself(tmp_path, drawn):
     assert done.returncode == 0, done.stderr
     assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | drawn
     assert "  wrote out\n" in done.stdout
+
+
+def test_pictures_that_cannot_be_drawn_are_told(monkeypatch, tmp_path):
+    for name in ("xpnet.recipe", "xpnet.cli.training"):
+        monkeypatch.setattr(f"{name}.plotting_problem", lambda: "no matplotlib")
+    few = ["digits-logistic", "--set", "training.epochs=1", "--out"]
+    done = run(*few, "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "\n  wrote out\n  no pictures: no matplotlib\n" in done.stdout
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES
+    quiet = run(*few, "quiet", "--quiet", cwd=tmp_path)
+    assert "no pictures" not in quiet.stdout + quiet.stderr
 
 
 @pytest.mark.heavy
@@ -489,8 +505,7 @@ def test_a_reader_that_stops_reading(tmp_path):
     assert done.stderr == ""
     assert (tmp_path / "status").read_text() == "130\n"
     # The training is finished and kept nevertheless.
-    drawn = pictures() & {"curves.png"}
-    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | drawn
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | curves()
     assert not json.loads((tmp_path / "out" / "history.json").read_text())["interrupted"]
 
 
@@ -507,8 +522,7 @@ def test_an_output_that_cannot_be_written(tmp_path, redirection, status, said, q
     assert done.returncode == status
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == (1 if said else 0)
-    drawn = pictures() & {"curves.png"}
-    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | drawn
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | curves()
 
 
 @pytest.mark.slow
@@ -718,8 +732,7 @@ def test_a_test_image_beyond_all_measure(tmp_path, drawn):
 
     history = (tmp_path / "out" / "history.json").read_text()
     assert json.loads(history, parse_constant=refuse)["test_cost"] is None
-    can_be = drawn & {"curves.png"}
-    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | can_be
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == FILES | curves()
     quiet = run("digits-logistic", *changes, "--quiet", "--out", "quiet", cwd=tmp_path)
     assert quiet.returncode == 0
     assert len(quiet.stderr.splitlines()) == (2 if drawn else 0)

@@ -12,7 +12,6 @@ import pytest
 from tests import devices
 from tests.conftest import ROOT
 
-# Another process starts at another time, and puts sets in another order.
 LATER = """
 import sys, time
 import pytest
@@ -22,7 +21,8 @@ sys.exit(pytest.main(sys.argv[1:]))
 """
 
 
-def collect(*arguments, seed="0", later=0.0):
+def collect(*arguments, seed="0", later=0.0, status=0):
+    """Name the tests in another process, which may put sets in another order, and start later."""
     command = [sys.executable, "-c", LATER, str(later), "--co", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, *arguments],
@@ -32,19 +32,21 @@ def collect(*arguments, seed="0", later=0.0):
         text=True,
         check=False,
     )
-    return [line for line in done.stdout.splitlines() if "::" in line], done
+    assert done.returncode == status, done.stdout + done.stderr
+    return [line for line in done.stdout.splitlines() if "::" in line], done.stderr
 
 
 @pytest.mark.slow
+@pytest.mark.host
 def test_shares_are_all_of_the_tests():
     path = "tests/nn/test_losses.py"
     everything, _ = collect(path)
+    assert everything
     shares = [collect(path, "--shard", f"{n}/3")[0] for n in (1, 2, 3)]
     assert sorted(itertools.chain(*shares)) == sorted(everything)
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    _, done = collect(path, "--shard", "4/3")
-    assert done.returncode == 4
-    assert "--shard must be K/N with 1 <= K <= N, got '4/3'" in done.stderr
+    _, said = collect(path, "--shard", "4/3", status=pytest.ExitCode.USAGE_ERROR)
+    assert "--shard must be K/N with 1 <= K <= N, got '4/3'" in said
 
 
 @pytest.mark.slow

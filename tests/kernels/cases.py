@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.conftest import slow
 from xpnet import Device
 from xpnet.kernels.catalogue import CATALOGUE, Elementwise, Resampled, Row
 from xpnet.kernels.reference import NumpyOps
@@ -138,20 +139,6 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "no columns": (4, 0),
 }
 VALUES = ("ordinary", "large", "zeros", "special")
-
-
-def inputs(name: str, *, usual: bool) -> list[tuple[str, tuple[int, ...], bool]]:
-    """Give values, a shape, and whether optional operands are given, for each call of an operation.
-
-    It is usual that they are given where the values are not ordinary.
-    """
-    every = itertools.product(VALUES, SHAPES.values(), (True, False))
-    return [
-        (values, shape, optional)
-        for values, shape, optional in every
-        if is_defined(name, shape) and (optional or values == "ordinary") == usual
-    ]
-
 
 _CONSTANTS: dict[str, Any] = {
     "slope": 0.1,
@@ -293,6 +280,34 @@ def image_size(n_features: int) -> tuple[int, int]:
     n_pixels = max(n_features // n_channels, 1)
     height = max(n for n in range(1, n_pixels + 1) if n_pixels % n == 0 and n * n <= n_pixels)
     return height, n_pixels // height
+
+
+def _has_options(name: str) -> bool:
+    """Tell whether ``optional`` and ``shared`` make a difference to :func:`case`."""
+    one, other = (case(name, (7, 13), optional=given, shared=given) for given in (True, False))
+    return one.keys() != other.keys() or not all(
+        np.array_equal(one[key], other[key], equal_nan=True) for key in one
+    )
+
+
+WITH_OPTIONS = [name for name in ROWS if _has_options(name)]
+# Operations, and which of their inputs: the usual or the rare.
+SWEEPS = [*((name, "usual") for name in ROWS), *(slow(name, "rare") for name in WITH_OPTIONS)]
+
+
+def inputs(name: str, which: str) -> list[tuple[str, tuple[int, ...], bool]]:
+    """List the values, the shape and ``optional`` of many calls of an operation.
+
+    The usual calls are those with optional operands, and with ordinary values those without them;
+    the rare calls are the rest. See :func:`case` for what else ``optional`` changes.
+    """
+    return [
+        (values, shape, optional)
+        for values, shape in itertools.product(VALUES, SHAPES.values())
+        for optional in ((True, False) if name in WITH_OPTIONS else (True,))
+        if is_defined(name, shape)
+        and which == ("usual" if optional or values == "ordinary" else "rare")
+    ]
 
 
 def copies(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tests.kernels.cases import (
     ELSEWHERE,
     ROWS,
     SHAPES,
+    SWEEPS,
     TOLERANCE,
     Expected,
     assert_near,
@@ -101,11 +102,10 @@ def assert_all_near(name, arguments, dtype):
             raise AssertionError(f"{variant}: {error}") from error
 
 
-@pytest.mark.parametrize("usual", [True, slow(False)], ids=["usual", "rare"])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ROWS)
-def test_equals_the_reference(name, dtype, usual):
-    for values, shape, optional in inputs(name, usual=usual):
+@pytest.mark.parametrize(("name", "which"), SWEEPS)
+def test_equals_the_reference(name, which, dtype):
+    for values, shape, optional in inputs(name, which):
         arguments = case(name, shape, values, dtype, optional=optional, shared=optional)
         try:
             assert_all_near(name, arguments, dtype)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import xpnet
-from tests.conftest import slow
 from tests.devices import chosen
 from tests.emulation import kernels
 from tests.kernels.cases import (
     ROWS,
+    SWEEPS,
     Expected,
     call_on,
     case,
@@ -35,11 +35,10 @@ def implementations() -> dict[str, xpnet.Device]:
     return {kind: xpnet.device(own.name, kind) for kind in kinds}
 
 
-@pytest.mark.parametrize("usual", [True, slow(False)], ids=["usual", "rare"])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ROWS)
-def test_an_operation(implementations, name, dtype, usual):
-    for values, shape, optional in inputs(name, usual=usual):
+@pytest.mark.parametrize(("name", "which"), SWEEPS)
+def test_an_operation(implementations, name, which, dtype):
+    for values, shape, optional in inputs(name, which):
         arguments = case(name, shape, values, dtype, optional=optional, shared=optional)
         expected = Expected(name, arguments, dtype)
         for kind, device in implementations.items():
