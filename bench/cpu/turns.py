@@ -302,7 +302,7 @@ def _prepare(made: dict[str, Process], problem: Problem, warm_up: str) -> dict[s
 def _ask_each(
     made: dict[str, Process], found: dict[str, dict[str, Any]], do: str, number: int = 0
 ) -> dict[str, Any]:
-    """Ask the processes that have not failed, one after another, and return their answers."""
+    """Send a command to each process that still works, one at a time; return the results."""
     names = [name for name in made if "error" not in found[name]]
     shift = number % max(len(names), 1)  # nobody always follows the same one
     answers: dict[str, Any] = {}

@@ -295,7 +295,7 @@ WITH_OPTIONS = [name for name in ROWS if _has_options(name)]
 SWEEPS = [*((name, "usual") for name in ROWS), *(slow(name, "rare") for name in WITH_OPTIONS)]
 
 
-def inputs(name: str, which: str) -> list[tuple[str, tuple[int, ...], bool]]:
+def sweep(name: str, which: str) -> list[tuple[str, tuple[int, ...], bool]]:
     """List the values, the shape and ``optional`` of many calls of an operation.
 
     The usual calls are those with optional operands, and with ordinary values those without them;

@@ -25,7 +25,7 @@ from tests.kernels.cases import (
     copies,
     draw,
     has_out,
-    inputs,
+    sweep,
 )
 from tests.kernels.test_philox import KNOWN
 from xpnet.kernels import host, philox
@@ -105,7 +105,7 @@ def assert_all_near(name, arguments, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("name", "which"), SWEEPS)
 def test_equals_the_reference(name, which, dtype):
-    for values, shape, optional in inputs(name, which):
+    for values, shape, optional in sweep(name, which):
         arguments = case(name, shape, values, dtype, optional=optional, shared=optional)
         try:
             assert_all_near(name, arguments, dtype)

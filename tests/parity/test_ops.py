@@ -20,7 +20,7 @@ from tests.kernels.cases import (
     case,
     exact,
     flushed,
-    inputs,
+    sweep,
     tolerance,
 )
 
@@ -38,7 +38,7 @@ def implementations() -> dict[str, xpnet.Device]:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("name", "which"), SWEEPS)
 def test_an_operation(implementations, name, which, dtype):
-    for values, shape, optional in inputs(name, which):
+    for values, shape, optional in sweep(name, which):
         arguments = case(name, shape, values, dtype, optional=optional, shared=optional)
         expected = Expected(name, arguments, dtype)
         for kind, device in implementations.items():
