@@ -85,7 +85,7 @@ def test_what_is_free_includes_what_is_kept_for_later(device, monkeypatch):
         free, total = device.memory()
         assert 0 < free <= total
         # Other programs use the GPU as well: what it says is held here.
-        monkeypatch.setattr(device.xp.cuda.Device, "mem_info", (1000, 5000))
+        monkeypatch.setattr(device.xp.cuda.runtime, "memGetInfo", lambda: (1000, 5000))
         pool = types.SimpleNamespace(free_bytes=lambda: 234, get_limit=lambda: 0)
         monkeypatch.setattr(device.xp, "get_default_memory_pool", lambda: pool)
         assert device.memory() == (1234, 5000)

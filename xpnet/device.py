@@ -189,8 +189,8 @@ class Device:
         """
         if self.index is None:
             raise ValueError("memory() is about a GPU, but the device is 'cpu'")
-        with self.xp.cuda.Device(self.index) as gpu:
-            free, total = gpu.mem_info
+        with self.xp.cuda.Device(self.index):
+            free, total = self.xp.cuda.runtime.memGetInfo()
             pool = self._pool()
             free += pool.free_bytes()
             limit = pool.get_limit()

@@ -112,6 +112,9 @@ class Timeline:
         return dict(self.freed)
 
 
+# By device: what the GPUs say. A test may let them say something else.
+capabilities = dict.fromkeys(range(N_DEVICES), "90")
+
 # By the numbers of timelines, which outlive them: memory may be freed after its streams, in any
 # order. What each device was given, and what the host has waited for, and so everything that it
 # issues from now on.
@@ -125,7 +128,17 @@ _null = [
 _blocking: weakref.WeakSet[Timeline] = weakref.WeakSet()
 
 
-class Device:
+class ExtensionType(type):
+    """The type of classes that are compiled in CuPy: Python cannot change them."""
+
+    def __setattr__(cls, name: str, value: object) -> None:
+        raise TypeError(f"cannot set {name!r} attribute of immutable type {cls.__name__!r}")
+
+    def __delattr__(cls, name: str) -> None:
+        raise TypeError(f"cannot set {name!r} attribute of immutable type {cls.__name__!r}")
+
+
+class Device(metaclass=ExtensionType):
     """As ``cupy.cuda.Device``."""
 
     def __init__(self, index: int | None = None) -> None:
@@ -161,11 +174,7 @@ class Device:
 
     @property
     def compute_capability(self) -> str:
-        return "90"
-
-    @property
-    def mem_info(self) -> tuple[int, int]:
-        return 64 * 2**30, 80 * 2**30
+        return capabilities[self.id]
 
 
 _pointers = itertools.count(0x1000, 0x100)
@@ -354,7 +363,7 @@ class _Recorded:
         return reads, writes
 
 
-class Graph:
+class Graph(metaclass=ExtensionType):
     """As ``cupy.cuda.Graph``: recorded work, done again at every launch."""
 
     def __init__(self, recorded: list[_Recorded], device: int) -> None:

@@ -37,7 +37,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tests.emulation.arrays import check_overlap, empty, ndarray
-from tests.emulation.execution import launch
+from tests.emulation.execution import ExtensionType, launch
 from xpnet.kernels.cuda_source import KernelSpec, kernels
 
 __all__ = ["DTYPES", "ElementwiseKernel", "Library", "compiler", "launched_as", "library"]
@@ -396,7 +396,7 @@ def _function(name: str, T: str, parameters: list[_Parameter], operation: str) -
 library = Library()
 
 
-class ElementwiseKernel:
+class ElementwiseKernel(metaclass=ExtensionType):
     """As ``cupy.ElementwiseKernel``."""
 
     def __init__(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tests.emulation.execution import (
+    ExtensionType,
     Timeline,
     current_device,
     forbid_in_capture,
@@ -100,7 +101,7 @@ def allocation_at(address: int) -> tuple[Allocation, int]:
         return found, address - _starts[place]
 
 
-class MemoryPointer:
+class MemoryPointer(metaclass=ExtensionType):
     """As ``cupy.cuda.MemoryPointer``: an address in an allocation."""
 
     def __init__(self, mem: Allocation, offset: int) -> None:
@@ -115,7 +116,7 @@ def _forbid_in_capture(size: int) -> None:
     forbid_in_capture(f"an allocation of {size} bytes while a stream captures")
 
 
-class MemoryPool:
+class MemoryPool(metaclass=ExtensionType):
     """As ``cupy.cuda.MemoryPool``."""
 
     def __init__(self) -> None:

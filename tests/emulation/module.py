@@ -49,6 +49,7 @@ runtime = _module(
     driverGetVersion=lambda: _CUDA,
     getDeviceCount=lambda: execution.N_DEVICES,
     getDeviceProperties=_properties,
+    memGetInfo=lambda: (64 * 2**30, 80 * 2**30),
     runtimeGetVersion=lambda: _CUDA,
 )
 cuda = _module(

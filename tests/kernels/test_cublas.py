@@ -868,7 +868,9 @@ def test_the_stream_and_then_the_workspace(device, recorder, notes):
 @pytest.mark.emulated
 @pytest.mark.parametrize(("capability", "n_bytes"), [("80", 4 << 20), ("100", 32 << 20)])
 def test_the_workspace_of_other_gpus(device, notes, monkeypatch, capability, n_bytes):
-    monkeypatch.setattr(device.xp.cuda.Device, "compute_capability", capability)
+    from tests.emulation import execution
+
+    monkeypatch.setitem(execution.capabilities, device.index, capability)
     with device.activate():
         a = device.asarray(draw((4, 4)))
         cublas.Products(device.xp)(a, a)
