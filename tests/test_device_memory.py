@@ -12,6 +12,7 @@ import pytest
 
 import xpnet
 from xpnet import nn
+from xpnet.kernels import transfer
 from xpnet.training import evaluate, fit
 
 pytestmark = pytest.mark.accelerator
@@ -189,3 +190,70 @@ def test_a_gpu_that_is_full_is_not_blamed_on_the_limit(device):
         device.activate(),
     ):
         raise error
+
+
+def test_a_stream_is_for_one_at_a_time_and_then_for_the_next():
+    name = xpnet.device().name
+    first, second = (xpnet.device(name) for _ in range(2))
+    assert first.stream.ptr != second.stream.ptr
+    before = first.stream.ptr
+    del first
+    assert xpnet.device(name).stream.ptr == before
+
+
+@pytest.mark.needs("sklearn")
+def test_one_fit_after_another_takes_the_same_memory():
+    """CuPy's pool keeps what was freed on a stream for that stream alone."""
+    from xpnet import MLPClassifier
+
+    X, y = np.random.default_rng(0).standard_normal((300, 8)), np.arange(300) % 3
+    pool = xpnet.device().xp.get_default_memory_pool()
+    totals = []
+    for _ in range(6):
+        MLPClassifier((5,), max_iter=5, tol=1e9, n_iter_no_change=1).fit(X, y)
+        totals.append(pool.total_bytes())
+    assert totals[1:] == totals[1:2] * 5
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 63, 64, 65, 128, 129, 1000])
+def test_large_arrays_go_through_two_buffers(device, monkeypatch, n_bytes):
+    """Which are used again and again, once the GPU has read what was in them."""
+    monkeypatch.setattr(transfer, "LARGE", 64)
+    with device.activate():
+        buffers = transfer._Buffers(device.xp)
+        monkeypatch.setattr(transfer, "_buffers", lambda cupy, index: buffers)
+        for dtype in ("uint8", "float32", "float64"):
+            array = np.arange(n_bytes).astype(dtype).reshape(-1, 1)
+            expected = array.copy()
+            found = device.asarray(array)
+            array[...] = 7  # which comes too late
+            assert found.dtype == dtype
+            np.testing.assert_array_equal(device.to_host(found), expected)
+
+
+@pytest.mark.emulated
+def test_a_buffer_that_is_used_again_too_early_shows(device, monkeypatch):
+    """The stand-in copies as late as a GPU may."""
+    monkeypatch.setattr(transfer, "LARGE", 64)
+    monkeypatch.setattr(device.xp.cuda.Event, "synchronize", lambda self: None)
+    with device.activate():
+        buffers = transfer._Buffers(device.xp)
+        monkeypatch.setattr(transfer, "_buffers", lambda cupy, index: buffers)
+        array = np.arange(256).astype("uint8")
+        found = device.to_host(device.asarray(array))
+    np.testing.assert_array_equal(found[128:], array[128:])
+    assert (found[:128] != array[:128]).any()
+
+
+@pytest.mark.emulated
+def test_pinned_memory_does_not_grow(device, monkeypatch):
+    from tests.emulation.memory import pinned_pool
+
+    monkeypatch.setattr(transfer, "LARGE", 64)
+    transfer._buffers.cache_clear()
+    device.asarray(np.zeros(1000))
+    before = pinned_pool.n_bytes
+    for _ in range(5):
+        device.asarray(np.zeros(100_000))
+    assert pinned_pool.n_bytes == before
+    transfer._buffers.cache_clear()

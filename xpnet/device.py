@@ -14,6 +14,7 @@ import os
 import re
 import threading
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import ModuleType
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.kernels import host
+from xpnet.kernels import host, transfer
 from xpnet.kernels.reference import Array, NumpyOps, ReferenceOps
 from xpnet.kernels.streams import is_recorded
 
@@ -35,6 +36,7 @@ __all__ = [
     "format_bytes",
     "format_cuda_version",
     "host_array",
+    "lease_stream",
 ]
 
 _VALID = "'cpu', 'cuda', 'cuda:N' (N a device number) or 'auto'"
@@ -77,10 +79,8 @@ class Device:
         The one non-blocking stream that all of this device's work is issued on; None on the CPU.
     recorders : weakref.WeakSet
         Those that record graphs for this device, and whose graphs may be launched.
-    idle_streams : list
-        Streams that were made for recording and are not in use.
     lock : threading.RLock
-        Held where these two change, and while memory is given back.
+        Held where these change, and while memory is given back.
     """
 
     def __init__(
@@ -101,11 +101,9 @@ class Device:
         self.precision = precision
         self.lock = threading.RLock()
         self.recorders: weakref.WeakSet[Any] = weakref.WeakSet()
-        self.idle_streams: list[Any] = []
         self.stream: Any = None
         if index is not None:
-            with self.xp.cuda.Device(index):
-                self.stream = self.xp.cuda.Stream(non_blocking=True)
+            self.stream = lease_stream(self.xp, index, self)[0]
 
     def __repr__(self) -> str:
         return f"Device({self.name!r})"
@@ -307,7 +305,8 @@ class Device:
                 array = host_array(array, dtype, name=name)
                 if advice is not None:
                     self.require_room(array.nbytes, name, advice)
-                return self.xp.asarray(array)
+                large = array.nbytes > transfer.LARGE
+                return transfer.to_gpu(self.xp, array) if large else self.xp.asarray(array)
             # CuPy's own arrays as they are: asarray would copy one of another GPU without a word.
             is_cupy = isinstance(array, self.xp.ndarray)
             gpu_array = array if is_cupy else self.xp.asarray(array)
@@ -332,6 +331,40 @@ class Device:
             return np.asarray(array)
         with self.activate():
             return np.asarray(self.xp.asnumpy(array))
+
+
+_idle_streams: defaultdict[tuple[Any, int], list[Any]] = defaultdict(list)  # by CuPy and device
+
+
+def lease_stream(cupy: Any, index: int, user: object) -> tuple[Any, Callable[[], object]]:
+    """Give a non-blocking stream to an object, which has it to itself as long as it lives.
+
+    Then the next one has it. CuPy keeps memory that was freed on a stream for that stream alone,
+    even when the stream is gone: with a new one for each training, each would take memory anew.
+
+    Parameters
+    ----------
+    cupy : module
+    index : int
+        CUDA device number.
+    user : object
+        The one that uses it.
+
+    Returns
+    -------
+    stream : cupy.cuda.Stream
+    give_back : callable
+        For one who needs it no more before the end of its life.
+    """
+    idle = _idle_streams[cupy, index]
+    try:
+        stream = idle.pop()
+    except IndexError:
+        with cupy.cuda.Device(index):
+            stream = cupy.cuda.Stream(non_blocking=True)
+    give_back = weakref.finalize(user, idle.append, stream)
+    give_back.atexit = False
+    return stream, give_back
 
 
 def device(

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from xpnet.device import Device
+from xpnet.device import Device, lease_stream
 from xpnet.kernels.streams import launched_on
 
 __all__ = ["CaptureError", "Recorder"]
@@ -49,18 +49,17 @@ class Recorder:
             raise ValueError("graphs are recorded on a GPU, but the device is 'cpu'")
         self._device = device
         self._stream: Any
-        with device.lock, device.xp.cuda.Device(device.index):
-            idle = device.idle_streams
-            self._stream = idle.pop() if idle else device.xp.cuda.Stream(non_blocking=True)
+        self._stream, self._give_back = lease_stream(device.xp, device.index, self)
+        with device.lock:
             device.recorders.add(self)
 
     def close(self) -> None:
         """Say that no graph recorded here will be launched again, and nothing recorded."""
         with self._device.lock:
             if self._stream is not None:
-                self._device.idle_streams.append(self._stream)
                 self._device.recorders.discard(self)
                 self._stream = None
+                self._give_back()
 
     def record(self, work: Callable[[], object]) -> Any:
         """Record what ``work`` issues. Nothing of it is done.

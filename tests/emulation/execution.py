@@ -433,8 +433,30 @@ def launch(
             stream._recorded.append(_Recorded(name, work, from_memory, to_memory))
             return
         _order(stream.timeline, name, from_memory, to_memory)
+        _arrive()
         with np.errstate(all="ignore"):
             work()
+
+
+# Copies from pinned memory that may not have been done yet: what they find there is what the host
+# has put there until something waits for them, or uses what they bring.
+_under_way: list[tuple[int, int, Callable[[], object]]] = []
+
+
+def copy_later(work: Callable[[], object], target: Allocation) -> None:
+    """Issue a copy from pinned memory on the current stream."""
+    timeline = get_current_stream().timeline
+    with lock:
+        _order(timeline, "a copy from pinned memory", [], [target])
+        _under_way.append((timeline.number, timeline.position, work))
+
+
+def _arrive(clock: dict[int, int] | None = None) -> None:
+    """Do the copies up to where streams are, or all."""
+    done = [item for item in _under_way if clock is None or clock.get(item[0], 0) >= item[1]]
+    for item in done:
+        _under_way.remove(item)
+        item[2]()
 
 
 def _refuse_beside_capture(name: str, stream: Stream) -> None:
@@ -489,6 +511,7 @@ def _synchronize_null(timeline: Timeline) -> None:
 
 
 def _merge_host(clock: dict[int, int]) -> None:
+    _arrive(clock)
     for number, position in clock.items():
         _host[number] = max(_host.get(number, 0), position)
 

@@ -9,6 +9,7 @@ the stream on which it was asked for first, although another stream may still be
 from __future__ import annotations
 
 import bisect
+import ctypes
 import threading
 import weakref
 from collections import defaultdict
@@ -21,6 +22,7 @@ import numpy as np
 from tests.emulation.execution import (
     ExtensionType,
     Timeline,
+    copy_later,
     current_device,
     forbid_in_capture,
     get_current_stream,
@@ -35,6 +37,8 @@ __all__ = [
     "alloc",
     "allocation_at",
     "counter",
+    "memcpy_async",
+    "pinned_pool",
 ]
 
 _ALIGNMENT = 512  # bytes, as CuPy's (cupy/cuda/memory.pyx, _allocation_unit_size)
@@ -74,14 +78,14 @@ class Allocation:
             _at[self._start] = weakref.ref(self)
 
     def __del__(self) -> None:
-        if not self._start:  # it was never made
+        if not self._start or lock is None:  # it was never made, or Python is at its end
             return
         with lock:
             del _starts[bisect.bisect_left(_starts, self._start)], _at[self._start]
         if self._pool is None:  # cudaFree waits
             return
         with lock:
-            self._pool._used[self.device] -= _rounded(self.size)
+            self._pool._take_back(self)
             freed = self._stream.freed
             for timeline, position in (*self.read.items(), *filter(None, [self.written])):
                 freed[timeline] = max(freed.get(timeline, 0), position)
@@ -122,33 +126,47 @@ class MemoryPool(metaclass=ExtensionType):
     def __init__(self) -> None:
         self._used: dict[int, int] = defaultdict(int)  # bytes of each device
         self._limits: dict[int, int] = {}
+        # What was freed, by device and stream: for that stream alone, also when it is gone.
+        self._kept: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
 
     def malloc(self, size: int) -> MemoryPointer:
         _forbid_in_capture(size)
         device, rounded = current_device(), _rounded(size)
         with lock:
             used, limit = self._used[device], self._limits.get(device, 0)
-            if limit and used + rounded > limit:
-                # cupy/cuda/memory.pyx, SingleDeviceMemoryPool._try_malloc
-                raise OutOfMemoryError(rounded, used, limit)
             made = Allocation(size)
+            kept, number = self._kept[device], made._stream.number
+            again = min(kept[number], rounded)
+            if limit and used + sum(kept.values()) + rounded - again > limit:
+                # cupy/cuda/memory.pyx, SingleDeviceMemoryPool._alloc and _try_malloc
+                kept.clear()
+                again = 0
+                if used + rounded > limit:
+                    raise OutOfMemoryError(rounded, used, limit)
+            kept[number] -= again
             made.read = made._stream.still_used()
             made._pool = self
             self._used[device] += rounded
         return MemoryPointer(made, 0)
 
+    def _take_back(self, allocation: Allocation) -> None:
+        rounded = _rounded(allocation.size)
+        self._used[allocation.device] -= rounded
+        self._kept[allocation.device][allocation._stream.number] += rounded
+
     def used_bytes(self) -> int:
         return self._used[current_device()]
 
     def total_bytes(self) -> int:
-        return self.used_bytes()
+        return self.used_bytes() + self.free_bytes()
 
     def free_bytes(self) -> int:
-        """Give what is kept for later: nothing."""
-        return 0
+        """Give what is kept for later."""
+        return sum(self._kept[current_device()].values())
 
     def free_all_blocks(self) -> None:
-        """Give unused memory back; this pool keeps none."""
+        """Give unused memory back."""
+        self._kept[current_device()].clear()
 
     def get_limit(self) -> int:
         return self._limits.get(current_device(), 0)
@@ -173,6 +191,39 @@ def _raw(size: int) -> MemoryPointer:
     """Ask CUDA itself, which is what None stands for (cupy/cuda/memory.pyx, set_allocator)."""
     _forbid_in_capture(size)
     return MemoryPointer(Allocation(size), 0)
+
+
+class PinnedMemoryPointer(bytearray):
+    """As ``cupy.cuda.PinnedMemoryPointer``: the host's memory, from which a GPU copies later."""
+
+    @property
+    def ptr(self) -> int:
+        return np.frombuffer(self, np.uint8).ctypes.data
+
+
+class PinnedPool:
+    """As ``cupy.cuda.PinnedMemoryPool``, which keeps what it has asked for."""
+
+    n_bytes = 0
+
+    def malloc(self, size: int) -> PinnedMemoryPointer:
+        rounded = 1 << (size - 1).bit_length()  # cupy/cuda/pinned_memory.pyx
+        self.n_bytes += rounded
+        return PinnedMemoryPointer(rounded)
+
+
+pinned_pool = PinnedPool()
+
+
+def memcpy_async(target: int, source: int, size: int, kind: int, stream: int) -> None:
+    """As ``cupy.cuda.runtime.memcpyAsync``, from pinned memory to the device."""
+    forbid_in_capture("the current stream is capturing, so H2D transfers are disallowed")
+    assert (kind, stream) == (1, get_current_stream().ptr)
+    allocation, start = allocation_at(target)
+    assert start + size <= allocation.size, "a copy past the end of an array"
+    copy_later(
+        lambda: ctypes.memmove(allocation._bytes.ctypes.data + start, source, size), allocation
+    )
 
 
 class _Thread(threading.local):

@@ -49,7 +49,8 @@ runtime = _module(
     driverGetVersion=lambda: _CUDA,
     getDeviceCount=lambda: execution.N_DEVICES,
     getDeviceProperties=_properties,
-    memGetInfo=lambda: (64 * 2**30, 80 * 2**30),
+    memcpyAsync=memory.memcpy_async,
+    memGetInfo=lambda: (64 * 2**30 - memory.default_pool.total_bytes(), 80 * 2**30),
     runtimeGetVersion=lambda: _CUDA,
 )
 cuda = _module(
@@ -61,6 +62,7 @@ cuda = _module(
     MemoryPool=memory.MemoryPool,
     Stream=execution.Stream,
     alloc=memory.alloc,
+    alloc_pinned_memory=memory.pinned_pool.malloc,
     get_allocator=memory.get_allocator,
     get_current_stream=execution.get_current_stream,
     memory=SimpleNamespace(OutOfMemoryError=memory.OutOfMemoryError),

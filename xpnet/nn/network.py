@@ -385,7 +385,20 @@ class Network:
         for layer, cache in zip(self.layers, caches, strict=True):
             layer.constrain(cache)
 
-    def predict(self, X: Any, *, batch_size: int = 1024, divide_by: float | None = None) -> Any:
+    @property
+    def default_batch_size(self) -> int:
+        """Samples that :meth:`predict` takes at a time unless told otherwise.
+
+        1,024 on the CPU, whose caches should hold them; on a GPU, which they should keep busy, up
+        to 16,384, but no more than 2**26 numbers of the widest layer.
+        """
+        if self.device.index is None:
+            return 1024
+        return max(1024, min(16_384, 2**26 // max(self._widths)))
+
+    def predict(
+        self, X: Any, *, batch_size: int | None = None, divide_by: float | None = None
+    ) -> Any:
         """Compute the output for any number of samples.
 
         Touches no buffer of the training step and may run in several threads at once; memory in
@@ -395,8 +408,8 @@ class Network:
         ----------
         X : array_like, or sparse matrix or array of SciPy, (n_samples, n_features)
             A memory-mapped array is read batch by batch, a sparse one made dense batch by batch.
-        batch_size : int
-            Samples at a time, positive.
+        batch_size : int, optional
+            Samples at a time, positive; by default :attr:`default_batch_size`.
         divide_by : float or None
             What bytes are divided by, batch by batch, as in training; see
             :func:`xpnet.training.fit`.
@@ -412,6 +425,8 @@ class Network:
         ValueError, TypeError
             If ``X`` has the wrong shape or lives on another device.
         """
+        if batch_size is None:
+            batch_size = self.default_batch_size
         batch_size = check_count("batch_size", batch_size)
         divide_by = check_divisor(divide_by, X, self.dtype)
         on_gpu = hasattr(X, "__cuda_array_interface__")

@@ -36,7 +36,6 @@ OnReport: TypeAlias = Callable[[Report], Any]
 Order: TypeAlias = Callable[[int], npt.NDArray[np.int64]]
 _CAPACITY = 65_536  # losses that wait on the device between two reports
 _SCORED = 10_000  # training samples that a report's accuracy is measured on
-_PIECE = 1024  # how many of them are copied at a time
 # What to do about samples that a GPU has no room for.
 _TOO_LARGE = "train on fewer samples, or on the CPU"
 _BYTES = "give bytes (uint8), with divide_by, where that will do"
@@ -114,9 +113,9 @@ def fit(
         minibatch is gathered. Training on the full batch holds the numbers as well.
 
         Sparse samples, of whatever format, stay so on the host and become dense as each minibatch
-        is gathered, with the results of ``X.toarray()``; what is evaluated becomes dense 1,024
-        samples at a time, and the full batch as a whole. On CUDA the host waits for the device at
-        every minibatch.
+        is gathered, with the results of ``X.toarray()``; what is evaluated becomes dense batch by
+        batch (:attr:`.Network.default_batch_size`), and the full batch as a whole. On CUDA the host
+        waits for the device at every minibatch.
     y : array_like (n_samples,) or (n_samples, n_outputs)
         Labels, as the loss asks for them.
     loss : str, dict or Loss
@@ -414,7 +413,7 @@ def evaluate(
         Read only.
     loss : str, dict or Loss
     X : array_like, or sparse matrix or array of SciPy, (n_samples, n_features)
-        Sparse samples become dense 1,024 at a time.
+        Sparse samples become dense batch by batch (:attr:`.Network.default_batch_size`).
     y : array_like
         Labels, as the loss asks for them.
     divide_by : float or None
@@ -573,8 +572,8 @@ def _evaluate(
         if chosen is None:
             logits = device.asarray(network.predict(X, divide_by=divide_by))
         else:  # they may be many: not all at once
-            pieces = range(0, len(chosen), _PIECE)
-            rows = [chosen[start : start + _PIECE] for start in pieces]
+            n = network.default_batch_size
+            rows = [chosen[start : start + n] for start in range(0, len(chosen), n)]
             logits = device.xp.concatenate(
                 [device.asarray(network.predict(X[some], divide_by=divide_by)) for some in rows]
             )

@@ -98,7 +98,7 @@ class Model:
                     f"statistics of the targets must have shape ({n_outputs},), got {shift.shape}"
                 )
 
-    def predict_proba(self, X: Any, *, batch_size: int = 1024) -> npt.NDArray[Any]:
+    def predict_proba(self, X: Any, *, batch_size: int | None = None) -> npt.NDArray[Any]:
         """Compute the probability of every class.
 
         Parameters
@@ -106,8 +106,8 @@ class Model:
         X : array_like (n_samples, n_features) or (n_samples, height, width, ...)
             Raw features on the host, as the data set gave them. A memory-mapped array is read
             batch by batch.
-        batch_size : int
-            Samples at a time.
+        batch_size : int, optional
+            Samples at a time; by default :attr:`.Network.default_batch_size`.
 
         Returns
         -------
@@ -129,9 +129,11 @@ class Model:
         return self._outputs(X, batch_size, self.loss.probabilities)
 
     def _outputs(
-        self, X: Any, batch_size: int, convert: Callable[[ReferenceOps, Array], Array]
+        self, X: Any, batch_size: int | None, convert: Callable[[ReferenceOps, Array], Array]
     ) -> npt.NDArray[Any]:
         """Preprocess samples and give what becomes of their logits, batch by batch."""
+        if batch_size is None:
+            batch_size = self.network.default_batch_size
         batch_size = check_count("batch_size", batch_size)
         if type(X) not in (np.ndarray, np.memmap):
             X = host_array(X, name="X")
@@ -160,7 +162,7 @@ class Model:
             result[rows] = found
         return result
 
-    def predict(self, X: Any, *, batch_size: int = 1024) -> npt.NDArray[Any]:
+    def predict(self, X: Any, *, batch_size: int | None = None) -> npt.NDArray[Any]:
         """Give the most probable class of every sample, counted from 0, or the predicted numbers.
 
         Parameters
