@@ -1,14 +1,16 @@
 """The fused operations on CUDA: CuPy kernels, made at first use, and how they are launched.
 
 =============== ==================================================================================
-elementwise     a thread for each element; what broadcasts is left to CuPy
+elementwise     a thread for each four elements where there are many, one behind the other; else a
+                thread for each element, and what broadcasts is left to CuPy
 dropout         a thread for each block of four random words, so for up to four elements
-gather          a thread for each element of the result
+gather          a thread for each element of the result, or for each four
 rowwise         a warp for each row
 resampled       a thread for each element of the result, which draws what its row is drawn
 column-reduce   without the sum elementwise; with it the rows are split: a thread goes down its
-                share of the rows of one column, and a second kernel adds the shares up. There are
-                no atomic operations, so that two runs give the same bits
+                share of the rows of one column, and a second kernel adds the shares up; or, where
+                there are few numbers, a warp goes down each column. There are no atomic
+                operations, so that two runs give the same bits
 =============== ==================================================================================
 """
 
@@ -36,13 +38,14 @@ from xpnet.kernels.cuda_source import KernelSpec
 from xpnet.kernels.reference import Array, ReferenceOps
 from xpnet.kernels.streams import owner_of_memory
 
-__all__ = ["block_size", "check_array", "fused", "n_splits"]
+__all__ = ["block_size", "check_array", "fused", "is_by_warp", "n_splits"]
 
 Given: TypeAlias = Mapping[str, Any]  # the arguments of a call, by name
 
 _WARP = 32
 _BLOCKS_PER_MULTIPROCESSOR = 4  # of 128 threads: enough loads under way to keep the memory busy
 _WORD = 2**32
+_MANY = 2**15  # elements, from which on a thread has four (found on an H200)
 
 
 def fused(cupy: ModuleType) -> dict[str, Callable[..., Any]]:
@@ -90,6 +93,17 @@ def n_splits(n_networks: int, n_rows: int, n_columns: int, n_multiprocessors: in
     wanted = 128 * _BLOCKS_PER_MULTIPROCESSOR * n_multiprocessors
     fill = -(-wanted // max(n_networks * n_columns, 1))
     return max(min(fill, -(-n_rows // source.ROWS_AT_ONCE)), 1)
+
+
+def is_by_warp(n_networks: int, n_rows: int, n_columns: int, n_arrays: int) -> bool:
+    """Tell whether a warp goes down each column, so that a column-reduce is one kernel.
+
+    Its lanes read rows that lie apart, a sector of memory for each number, which pays where there
+    are few numbers: up to half a million in one array, or 65,536 in each of several (found on an
+    H200).
+    """
+    most = 2**19 if n_arrays == 1 else 2**16
+    return n_rows <= 512 and n_networks * n_rows * n_columns <= most
 
 
 def _n_multiprocessors(cupy: ModuleType) -> int:
@@ -256,9 +270,17 @@ def _stored(buffer: Array, array: Array | None) -> Array:
 class _ElementwiseOperation(_Operation):
     """An elementwise row. CuPy broadcasts the operands and allocates a result."""
 
+    def __init__(self, cupy: ModuleType, row: Row, reference: ReferenceOps) -> None:
+        super().__init__(cupy, row, reference)
+        self.has_fours = source.goes_by_fours(row)
+        layouts = {operand.layout for operand in self.inputs}
+        self.has_rows = bool(layouts & {"column", "single"}) or source.has_decay(row)
+
     def run(self, given: Given) -> Any:
         self.check_arrays(given)
         outputs = [given[operand.name] for operand in self.outputs]
+        if self._goes_by_fours(given):
+            return self._run_by_fours(given, outputs)
         decay = self._decay(given, outputs[0]) if source.has_decay(self.row) else {}
         inputs = [_broadcastable(operand, given[operand.name]) for operand in self.inputs]
         numbers = self.numbers({**given, **decay})
@@ -269,6 +291,38 @@ class _ElementwiseOperation(_Operation):
             return kernel(*inputs, *numbers, *sizes)
         buffers = [self.cupy.empty_like(outputs[0]) if out is None else out for out in outputs]
         kernel(*inputs, *numbers, *sizes, *buffers)
+        return buffers[-1] if "out" in given else None
+
+    def _goes_by_fours(self, given: Given) -> bool:
+        """Tell whether there are many elements, one behind the other, and nothing broadcasts."""
+        if not self.has_fours:
+            return False
+        shape = given[self.inputs[0].name].shape
+        n = math.prod(shape)
+        if not _MANY <= n < _WORD - 4:
+            return False
+        own = {"each": shape, "column": (*shape[:-2], *shape[-1:]), "single": (*shape[:-1], 1)}
+        for operand in (*self.inputs, *self.outputs):
+            array = given[operand.name]
+            if array is None:
+                continue
+            if array.shape != own[operand.layout] or not array.flags.c_contiguous:
+                return False
+            if operand.layout != "single" and array.data.ptr % 16:
+                return False
+        return not self.has_rows or shape[-1] % 4 == 0 or shape[-1] == n
+
+    def _run_by_fours(self, given: Given, outputs: list[Array | None]) -> Any:
+        absent = frozenset(item.name for item in self.inputs if given[item.name] is None)
+        inputs = [given[item.name] for item in self.inputs if item.name not in absent]
+        *stack, n_columns = inputs[0].shape
+        n = inputs[0].size
+        n_rows = stack[-1] if len(stack) > 1 else 0
+        buffers = [self.cupy.empty_like(inputs[0]) if out is None else out for out in outputs]
+        decay = {"n_decay": 0} if given.get("weight_decay") is None else {}
+        numbers = self.numbers({**given, **decay})
+        kernel = self.kernel(("by fours", absent), lambda: source.by_fours(self.row, absent))
+        kernel(*inputs, *numbers, n, n_columns, n_rows, *buffers, size=-(-n // 4))
         return buffers[-1] if "out" in given else None
 
     def _decay(self, given: Given, param: Array) -> dict[str, int]:
@@ -301,10 +355,13 @@ class _WordsOperation(_Operation):
 
 
 class _GatherOperation(_Operation):
-    """Bytes become numbers; any other gather is CuPy's own."""
+    """Rows of bytes become numbers, those of numbers stay as they are; the rest is CuPy's own."""
 
     def run(self, given: Given) -> Array:
         X, out, divide_by = given["X"], given["out"], given["divide_by"]
+        if self._is_of_numbers(given):
+            self._launch_fours(given, [])
+            return out
         if not self._is_of_bytes(X, out):
             return self.method(**given)
         self.check_arrays(given)
@@ -313,14 +370,51 @@ class _GatherOperation(_Operation):
             raise ValueError(f"{self.row.name}: out must have shape {shape}, got {out.shape}")
         inputs = [self.readable(operand, given[operand.name]) for operand in self.inputs]
         divisor = 1.0 if divide_by is None else float(divide_by)
+        if out.flags.c_contiguous and _has_fours(X, out):
+            self._launch_fours(given, [divisor])
+            return out
         kernel = self.kernel("only", lambda: source.gather(self.row))
         kernel(*inputs, divisor, math.prod(X.shape[1:]), out)
         return out
+
+    def _launch_fours(self, given: Given, numbers: list[float]) -> None:
+        X, indices, out = given["X"], given["indices"], given["out"]
+        of_bytes = bool(numbers)
+        kernel = self.kernel(
+            ("fours", of_bytes), lambda: source.gather_fours(self.row, of_bytes=of_bytes)
+        )
+        X = self.cupy.ascontiguousarray(X)
+        indices = self.cupy.ascontiguousarray(indices.astype("int64", copy=False))
+        kernel(X, indices, *numbers, math.prod(X.shape[1:]), out, size=out.size // 4)
+
+    def _is_of_numbers(self, given: Given) -> bool:
+        """Tell whether rows are copied as they are, to where they are asked for."""
+        X, indices, out = given["X"], given["indices"], given["out"]
+        if not all(isinstance(array, self.cupy.ndarray) for array in (X, indices, out)):
+            return False
+        return (
+            X.dtype.char in "fd"
+            and out.dtype == X.dtype
+            and indices.dtype.kind in "iu"
+            and given["divide_by"] is None
+            and out.shape == (*indices.shape, *X.shape[1:])
+            and X.flags.c_contiguous
+            and out.flags.c_contiguous
+            and out.size < _WORD
+            and _has_fours(X, out)
+        )
 
     def _is_of_bytes(self, X: Array, out: Array | None) -> bool:
         if not (isinstance(X, self.cupy.ndarray) and isinstance(out, self.cupy.ndarray)):
             return False
         return X.dtype == "uint8" and out.dtype.char in "fd" and out.size < _WORD
+
+
+def _has_fours(X: Array, out: Array) -> bool:
+    """Tell whether rows of X can be read, and written to ``out``, four elements at a time."""
+    if X.ndim < 2 or out.size == 0 or math.prod(X.shape[1:]) % 4:
+        return False
+    return bool(X.data.ptr % min(4 * X.itemsize, 16) == 0 and out.data.ptr % 16 == 0)
 
 
 class _ResampledOperation(_Operation):
@@ -500,14 +594,19 @@ class _ColumnOperation(_Operation):
         self.check_count("rows", n_rows, _WORD // 2)
         self.check_count("columns of all networks", n_networks * n_columns, _WORD // 2)
         n_multiprocessors = _n_multiprocessors(self.cupy)
-        n_shares = n_splits(n_networks, n_rows, n_columns, n_multiprocessors)
-        n_threads = n_networks * n_columns * n_shares
-        shares = sums if n_shares == 1 else self._kept((sums.size, n_shares), sums.dtype)
+        n_arrays = sum(o.layout == "each" for o in (*self.inputs, *self.each.outputs))
+        if is_by_warp(n_networks, n_rows, n_columns, n_arrays):
+            n_shares, n_threads, shares = 0, sums.size * _WARP, sums
+        else:
+            n_shares = n_splits(n_networks, n_rows, n_columns, n_multiprocessors)
+            n_threads = -(-sums.size * n_shares // _WARP) * _WARP
+            shares = sums if n_shares == 1 else self._kept((sums.size, n_shares), sums.dtype)
         kernel = self.kernel(absent, lambda: source.columns(self.row, absent))
         kernel(
             *arguments,
             n_rows,
             n_columns,
+            sums.size,
             n_shares,
             *buffers,
             shares,

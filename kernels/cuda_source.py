@@ -31,10 +31,13 @@ __all__ = [
     "ROWS_AT_ONCE",
     "TOTALS",
     "KernelSpec",
+    "by_fours",
     "by_use",
     "columns",
     "elementwise",
     "gather",
+    "gather_fours",
+    "goes_by_fours",
     "has_decay",
     "is_plain",
     "kernels",
@@ -48,24 +51,26 @@ __all__ = [
 
 ROWS_AT_ONCE = 4  # whose loads a thread of a column-reduce issues before it needs the first
 
-# What threads of a warp tell each other. With one lane for each row this is nothing, and the
-# text compiles for a host.
+# Four elements at once, and what threads of a warp tell each other.
 _LANES = """
-#ifndef XPN_WARP
 #define XPN_WARP 32
-#endif
 
 namespace xpn {
+
+// Four elements that lie one behind the other, the first where memory is read and written at once.
+template <class U> struct alignas(sizeof(U) < 4 ? 4 * sizeof(U) : 16) four { U at[4]; };
+template <class U> XPN_INLINE four<U> four_at(const U* first) {
+    return *reinterpret_cast<const four<U>*>(first);
+}
+template <class U> XPN_INLINE void set_four(U* first, const four<U>& values) {
+    *reinterpret_cast<four<U>*>(first) = values;
+}
 
 template <class T> XPN_INLINE T minus_infinity() { return T(-1) / T(0); }
 
 // nan loses every comparison: the maximum of a row is that of its numbers.
 template <class T> XPN_INLINE T larger(T x, T y) { return y > x ? y : x; }
 
-#if XPN_WARP == 1
-template <class T> XPN_INLINE T across_lanes_sum(T x) { return x; }
-template <class T> XPN_INLINE T across_lanes_max(T x) { return x; }
-#else
 template <class T> XPN_INLINE T across_lanes_sum(T x) {
     #pragma unroll
     for (int distance = XPN_WARP / 2; distance > 0; distance /= 2)
@@ -78,7 +83,6 @@ template <class T> XPN_INLINE T across_lanes_max(T x) {
         x = larger(x, __shfl_xor_sync(0xffffffffu, x, distance));
     return x;
 }
-#endif
 
 }  // namespace xpn
 """
@@ -138,12 +142,15 @@ def kernels() -> Iterator[KernelSpec]:
         elif isinstance(row, ColumnReduce):
             each = without_total(row)
             if each.writes:
-                yield from (elementwise(each, absent) for absent in _absences(each.operands))
+                yield from _plain(each)
             yield from (columns(row, absent) for absent in _absences(each.operands))
         elif is_plain(row):
-            yield from (elementwise(row, absent) for absent in _absences(row.operands))
+            yield from _plain(row)
+        elif uses_words(row):
+            yield words(row)
         else:
-            yield words(row) if uses_words(row) else gather(row)
+            yield gather(row)
+            yield from (gather_fours(row, of_bytes=flag) for flag in (True, False))
     yield rowwise(TOTALS, frozenset())
 
 
@@ -291,6 +298,70 @@ def elementwise(row: Row, absent: frozenset[str]) -> KernelSpec:
     )
 
 
+def by_fours(row: Row, absent: frozenset[str]) -> KernelSpec:
+    """Make the kernel of a row that is given its elements one behind the other.
+
+    A thread has four, which it loads and stores at once where none is missing: one for each thread
+    takes so many blocks that starting them takes longer than their work. Where rows have anything
+    of their own, the number of columns is a multiple of four, or there is one row.
+    """
+    inputs, outputs = by_use(row)
+    given = [item for item in inputs if item.name not in absent]
+    read = [item for item in given if item.layout == "each"]
+    read += [item for item in outputs if item.use == "inout"]
+    of_column = [item for item in given if item.layout == "column"]
+    single = [item for item in given if item.layout == "single"]
+    zero = [item for item in inputs if item.name in absent]
+    each = "#pragma unroll\nfor (unsigned lane = 0; lane < 4; ++lane) {"
+    each_there_is = f"{each}\nif (first + lane < n_elements) {{"
+    decays = "const bool decays = (long long)((first + lane) % n_columns) < n_decay;"
+    operation = f"""
+const unsigned first = 4 * unsigned(i);
+const bool is_whole = n_elements - first >= 4;
+const unsigned of_row = first / n_columns;
+const unsigned of_network = n_rows ? of_row / n_rows * n_columns : 0;
+const unsigned of_column = of_network + (first - of_row * n_columns);
+{_joined(_read(item, "[of_row]") for item in single)}
+{_joined(_read(item, "", absent) for item in zero)}
+{_joined(f"auto {x.name}_four = xpn::four_at(&{x.name}_[of_column]);" for x in of_column)}
+{_joined(f"xpn::four<T> {x.name}_four = {{}};" for x in dict.fromkeys([*read, *outputs]))}
+if (is_whole) {{
+{_joined(f"{item.name}_four = xpn::four_at(&{item.name}_[first]);" for item in read)}
+}} else {{
+{each_there_is}
+{_joined(f"{item.name}_four.at[lane] = {item.name}_[first + lane];" for item in read)}
+}}
+}}
+}}
+{each}
+{_joined(f"auto {x.name} = {x.name}_four.at[lane];" for x in (*of_column, *read))}
+{decays if has_decay(row) else ""}
+{_written(outputs, row.body, "four.at[lane]", frozenset())}
+}}
+if (is_whole) {{
+{_joined(f"xpn::set_four(&{item.name}_[first], {item.name}_four);" for item in outputs)}
+}} else {{
+{each_there_is}
+{_joined(f"{item.name}_[first + lane] = {item.name}_four.at[lane];" for item in outputs)}
+}}
+}}
+}}"""
+    sizes = "uint32 n_elements, uint32 n_columns, uint32 n_rows"
+    return _spec(row, operation, suffix="_fours", left_out=absent, sizes=sizes)
+
+
+def goes_by_fours(row: Row) -> bool:
+    """Tell whether a row's elements may be taken four at a time: all are T."""
+    return all(operand.type == "T" for operand in row.operands if operand.layout == "each")
+
+
+def _plain(row: Row) -> Iterator[KernelSpec]:
+    """Give the kernels of a row whose elements need nothing but themselves."""
+    yield from (elementwise(row, absent) for absent in _absences(row.operands))
+    if goes_by_fours(row):
+        yield from (by_fours(row, absent) for absent in _absences(row.operands))
+
+
 def words(row: Row) -> KernelSpec:
     """Make the kernel of a row that reads random words: four elements for each thread."""
     inputs, outputs = by_use(row)
@@ -321,6 +392,32 @@ const unsigned column = unsigned(i) - row * row_size;
 const auto X = X_[ptrdiff_t(indices_[row]) * row_size + column];
 {_written(by_use(row)[1], row.body, "", frozenset())}"""
     return _spec(row, operation, raw={"X", "indices"}, sizes="uint32 row_size")
+
+
+def gather_fours(row: Row, *, of_bytes: bool) -> KernelSpec:
+    """Make the kernel of a gather, four elements at once, from bytes or from numbers as they are.
+
+    The size of a row is a multiple of four.
+    """
+    if not of_bytes:
+        reads = "T X, row int64 indices"
+        row = Elementwise(name=row.name, reads=reads, writes="T out", body="out = X;")
+    operation = f"""
+const unsigned first = 4 * unsigned(i);
+const unsigned row = first / row_size;
+const ptrdiff_t start = ptrdiff_t(indices_[row]) * row_size + (first - row * row_size);
+const auto X_four = xpn::four_at(&X_[start]);
+xpn::four<T> out_four;
+#pragma unroll
+for (int lane = 0; lane < 4; ++lane) {{
+const auto X = X_four.at[lane];
+T out;
+{row.body}
+out_four.at[lane] = out;
+}}
+xpn::set_four(&out_[first], out_four);"""
+    suffix = f"_fours_of_{'bytes' if of_bytes else 'numbers'}"
+    return _spec(row, operation, suffix=suffix, sizes="uint32 row_size")
 
 
 def _draws(row: Rowwise | Resampled) -> list[str]:
@@ -411,21 +508,29 @@ def columns(row: ColumnReduce, absent: frozenset[str]) -> KernelSpec:
     of_column = [operand for operand in inputs if operand.layout == "column"]
     places = {"each": "at", "single": "ptrdiff_t(network) * n_rows + row"}
     # Rows go to the threads in turn: where columns are few, the threads of a warp read one
-    # stretch of memory. The loads of several rows come before the first is used, for the
-    # compiler may not move them before a store by itself.
+    # stretch of memory. Or, without shares, a warp has a column, and adds up what its lanes have.
+    # The loads of several rows come before the first is used, for the compiler may not move them
+    # before a store by itself.
     operation = f"""
+const bool is_by_warp = n_shares == 0;
+const unsigned n_turns = is_by_warp ? XPN_WARP : n_shares;
+unsigned column = unsigned(i / XPN_WARP), share = unsigned(i % XPN_WARP);
+if (!is_by_warp) {{
 const unsigned n_shared = unsigned(i) / n_columns;
-const unsigned j = unsigned(i) - n_shared * n_columns;
-const unsigned network = n_shared / n_shares;
-const unsigned share = n_shared - network * n_shares;
-const ptrdiff_t of_column = ptrdiff_t(network) * n_columns + j;
-{_joined(_read(operand, "[of_column]", absent) for operand in of_column)}
+const unsigned of_network = n_shared / n_shares;
+share = n_shared - of_network * n_shares;
+column = unsigned(i) - (n_shared - of_network) * n_columns;
+}}
+if (column < n_all_columns) {{
+const unsigned network = column / n_columns;
+const unsigned j = column - network * n_columns;
+{_joined(_read(operand, "[column]", absent) for operand in of_column)}
 T total_ = T(0);
-for (unsigned first = share; first < n_rows; first += {ROWS_AT_ONCE} * n_shares) {{
+for (unsigned first = share; first < n_rows; first += {ROWS_AT_ONCE} * n_turns) {{
 {_joined(f"{item.type} {item.name}_loaded[{ROWS_AT_ONCE}];" for item in each)}
 #pragma unroll
 for (int turn = 0; turn < {ROWS_AT_ONCE}; ++turn) {{
-const unsigned row = first + turn * n_shares;
+const unsigned row = first + turn * n_turns;
 const ptrdiff_t at = (ptrdiff_t(network) * n_rows + row) * n_columns + j;
 if (row < n_rows) {{
 {_joined(f"{item.name}_loaded[turn] = {item.name}_[{places[item.layout]}];" for item in each)}
@@ -433,7 +538,7 @@ if (row < n_rows) {{
 }}
 #pragma unroll
 for (int turn = 0; turn < {ROWS_AT_ONCE}; ++turn) {{
-const unsigned row = first + turn * n_shares;
+const unsigned row = first + turn * n_turns;
 const ptrdiff_t at = (ptrdiff_t(network) * n_rows + row) * n_columns + j;
 if (row < n_rows) {{
 {_joined(f"const auto {item.name} = {item.name}_loaded[turn];" for item in each)}
@@ -442,13 +547,21 @@ total_ += {row.term};
 }}
 }}
 }}
-shares_[of_column * n_shares + share] = total_;"""
+if (is_by_warp) {{
+total_ = xpn::across_lanes_sum(total_);
+if (share == 0) {{
+shares_[column] = total_;
+}}
+}} else {{
+shares_[ptrdiff_t(column) * n_shares + share] = total_;
+}}
+}}"""
     return _spec(
         without_total(row),
         operation,
         suffix="_columns",
         left_out=absent,
-        sizes="uint32 n_rows, uint32 n_columns, uint32 n_shares",
+        sizes="uint32 n_rows, uint32 n_columns, uint32 n_all_columns, uint32 n_shares",
         shares="raw T shares_",
     )
 

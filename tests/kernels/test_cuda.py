@@ -52,6 +52,14 @@ BROADCASTING = [
     and not has_out(row.name, "column")
     and sum(o.use == "out" and not o.optional for o in row.operands) <= 1  # given their shape
 ]
+FOURS = [
+    row.name
+    for row in ROWS.values()
+    if isinstance(row, (Elementwise, ColumnReduce))
+    and cuda_source.is_plain(row)
+    and cuda_source.goes_by_fours(row)
+    and not has_out(row.name, "column")
+]
 ONE_AXIS = [
     row.name
     for row in ROWS.values()
@@ -112,10 +120,10 @@ def test_no_axis(device):
     assert_same(found, {"out": np.array(0.5)})
 
 
-def choices(name: str, dtype: Any) -> list[dict[str, Any]]:
+def choices(name: str, dtype: Any, shape: tuple[int, ...] = (9, 13)) -> list[dict[str, Any]]:
     """Make the arguments of an operation with every choice of optional operands."""
     optional = [operand.name for operand in ROWS[name].operands if operand.optional]
-    arguments = case(name, (9, 13), dtype=dtype)
+    arguments = case(name, shape, dtype=dtype)
     return [
         {k: v for k, v in arguments.items() if k not in absent}
         for n in range(len(optional) + 1)
@@ -131,11 +139,46 @@ def test_every_choice_of_optional_operands(device, name, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_choices_launch_what_is_compiled_for_gpus(device, library, dtype):
+@pytest.mark.parametrize("name", FOURS)
+def test_four_elements_a_thread(device, monkeypatch, name, dtype):
+    """As where there are many, also with a rest of one to three, and in stacks."""
+    monkeypatch.setattr(cuda, "_MANY", 1)
+    has_columns = any(o.layout == "column" and o.use == "in" for o in ROWS[name].operands)
+    shapes = [(6, 8), (2, 3, 12), (1, 4), *([] if has_columns else [(n,) for n in range(1, 9)])]
+    for shape in shapes:
+        if len(shape) == 1 and name not in ONE_AXIS:
+            continue
+        for arguments in choices(name, dtype, shape):
+            arguments.pop("db", None)
+            arguments.pop("penalty", None)
+            assert_near(name, run(device, name, arguments), arguments, dtype)
+
+
+def test_what_does_not_lie_on_sixteen_bytes_goes_one_by_one(device, monkeypatch):
+    monkeypatch.setattr(cuda, "_MANY", 1)
+    with device.activate():
+        Z = device.asarray(np.arange(-20.0, 21), "float32")
+        for start in range(5):
+            found = device.to_host(device.ops.relu(Z[start:]))
+            np.testing.assert_array_equal(found, np.maximum(np.arange(-20.0, 21)[start:], 0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_choices_launch_what_is_compiled_for_gpus(device, library, monkeypatch, dtype):
     """Every kernel of kernels(), and no other."""
     for name in ROWS:
         for arguments in choices(name, dtype):
             run(device, name, arguments)
+    monkeypatch.setattr(cuda, "_MANY", 1)
+    for name in ROWS:
+        for shape in ((8, 12), (12,)) if name in ONE_AXIS else ((8, 12),):
+            for arguments in choices(name, dtype, shape):
+                given = {k: v for k, v in arguments.items() if k not in ("db", "penalty")}
+                run(device, name, given)
+    run(device, "bias_grad", {"dZ": np.ones((600, 3), dtype)})
+    for n_columns, of_type in ((4, dtype), (4, np.uint8), (3, np.uint8)):
+        X, out = np.ones((5, n_columns), of_type), np.empty((2, n_columns), dtype)
+        run(device, "gather", {"X": X, "indices": np.array([1, 4]), "out": out})
     T = np.dtype(dtype).name
     expected = {spec.variant: kernels.launched_as(spec, T) for spec in cuda_source.kernels()}
     assert {v for v, key in expected.items() if key not in library.launched} == set()
@@ -300,7 +343,7 @@ def test_threads_do_not_share_what_is_between_two_kernels(device, monkeypatch):
 
     def run(value):
         with device.activate():
-            dZ = device.asarray(np.full((300, 5), value))
+            dZ = device.asarray(np.full((600, 5), value))
             found[value] = device.to_host(device.ops.bias_grad(dZ))
 
     first = threading.Thread(target=run, args=(1.0,), name="first")
@@ -312,19 +355,19 @@ def test_threads_do_not_share_what_is_between_two_kernels(device, monkeypatch):
     other_is_done.set()
     first.join()
     for value in (1.0, 2.0):
-        np.testing.assert_array_equal(found[value], 300 * value)
+        np.testing.assert_array_equal(found[value], 600 * value)
 
 
 def test_streams_do_not_share_what_is_between_two_kernels(device):
     with device.activate():
-        arrays = [device.asarray(np.full((300, 5), value)) for value in (1.0, 2.0)]
+        arrays = [device.asarray(np.full((600, 5), value)) for value in (1.0, 2.0)]
     device.synchronize()
     sums = []
     for array in arrays:
         stream = device.xp.cuda.Stream(non_blocking=True)
         with stream:
             sums.append((stream, device.ops.bias_grad(array)))
-    for (stream, found), expected in zip(sums, (300, 600), strict=True):
+    for (stream, found), expected in zip(sums, (600, 1200), strict=True):
         with stream:
             np.testing.assert_array_equal(found.get(), expected)
 

@@ -22,6 +22,15 @@ from xpnet.kernels.reference import ReferenceOps
 pytestmark = pytest.mark.host
 
 KERNELS = {spec.variant: spec for spec in cuda_source.kernels()}
+# How many arrays a kernel reads, and writes, four elements at once.
+FOURS = {
+    "relu fours": (2, 1),
+    "relu fours without b": (1, 1),
+    "batch_norm fours": (5, 2),
+    "adam_update fours": (4, 3),
+    "gather fours of bytes": (0, 1),
+    "gather fours of numbers": (1, 1),
+}
 IN_CI = os.environ.get("CI") == "true"
 H100 = 132  # multiprocessors
 
@@ -63,6 +72,12 @@ def test_kernels_compile(dtype, architecture):
     found = cuda_compiler.compile_for(list(KERNELS.values()), dtype, architecture)
     assert found.keys() == KERNELS.keys()
     assert_well_compiled(found, dtype)
+    if dtype == "float32":
+        for variant, expected in FOURS.items():
+            moves = [found[variant].ptx.count(f"{move}.global.v4.f32") for move in ("ld", "st")]
+            n_copies = moves[1] // expected[1]  # of the loop, one or two, as the compiler likes
+            assert n_copies > 0, variant
+            assert moves == [n_copies * n for n in expected], variant
 
 
 @pytest.mark.slow
@@ -296,7 +311,7 @@ def test_a_warp_for_each_row(ops, calls):
 
 
 def test_a_column_reduce_is_two_kernels_or_one(ops, calls):
-    ops["relu_grad"](zeros(2, 9, 5), zeros(2, 9, 5), db=zeros(2, 5))
+    ops["relu_grad"](zeros(2, 900, 5), zeros(2, 900, 5), db=zeros(2, 5))
     ops["bias_grad"](zeros(3, 5))
     ops["relu_grad"](zeros(2, 9, 5), zeros(2, 9, 5), out=zeros(2, 9, 5))
     assert [name for name, _, _ in calls] == [
@@ -304,11 +319,13 @@ def test_a_column_reduce_is_two_kernels_or_one(ops, calls):
         "xpn_bias_grad_columns",
         "xpn_relu_grad",
     ]
-    (_, first, how), (_, second, _) = calls[:2]
-    assert (first["n_rows"], first["n_columns"], first["n_shares"]) == (9, 5, 3)
-    assert how["size"] == 2 * 5 * 3
+    (_, first, how), (_, second, _), (_, third, of_warps) = calls[:3]
+    n_shares = 225  # each with 4 rows
+    assert (first["n_rows"], first["n_columns"], first["n_shares"]) == (900, 5, n_shares)
+    assert how["size"] == -(-2 * 5 * n_shares // 32) * 32
     assert first["shares_"] is second["shares_"]
-    assert (second["n_all_rows"], second["n_columns"]) == (10, 3)
+    assert (second["n_all_rows"], second["n_columns"]) == (10, n_shares)
+    assert (third["n_shares"], of_warps["size"]) == (0, 5 * 32)
 
 
 def test_raw_kernels_are_given_contiguous_arrays(ops, calls):
