@@ -27,7 +27,7 @@ _LEGENDS = {
     "Medians of alternating rounds, +- half the interquartile range. A ratio above 1 says that "
     "xpnet, captured, is faster. Sixteen of its steps are one graph.",
     "compiled steps": "As above, beside PyTorch's compiler, which compiles the loss and its "
-    "gradient. With mode=\"reduce-overhead\" the fused Adam is eager; captured, all of the step is "
+    'gradient. With mode="reduce-overhead" the fused Adam is eager; captured, all of the step is '
     "in the graph. The time for compiling does not count.",
     "epochs": "An epoch of fit with the report behind it. The order of the samples is drawn on the "
     "host and sent over. Medians of those behind the first.",

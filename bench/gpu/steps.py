@@ -297,6 +297,7 @@ def _torch_graph(
         for number in range(n_steps):
             take(number)
     batches = order.reshape(-1, n_steps * batch_size)
+    used = take, model, optimizer  # what a graph reads and writes must outlive it
 
     def run(n: int) -> int:
         n_graphs = -(-n // n_steps)
@@ -304,6 +305,9 @@ def _torch_graph(
             indices.copy_(batches[turn % len(batches)])
             graph.replay()
         torch.cuda.synchronize()
+        loss = float(losses[-1])
+        if not np.isfinite(loss):
+            raise Failed(f"the loss of {used[1]} is {loss}")
         return n_graphs * n_steps
 
     return run
