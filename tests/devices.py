@@ -109,7 +109,7 @@ def forbid_waiting() -> None:
 
     from xpnet.nn.sparse import SparseSamples
     from xpnet.nn.step import TrainingStep
-    from xpnet.training.loop import _Recorder
+    from xpnet.training.recorder import LossRecorder
 
     def with_waiting(call: Callable[..., Any], *, allowed: bool) -> Callable[..., Any]:
         @functools.wraps(call)
@@ -119,12 +119,12 @@ def forbid_waiting() -> None:
 
         return guarded
 
-    step, recorder = vars(TrainingStep), vars(_Recorder)
+    step, recorder = vars(TrainingStep), vars(LossRecorder)
     setattr(TrainingStep, "__call__", with_waiting(step["__call__"], allowed=False))  # noqa: B010
     gather = with_waiting(SparseSamples.gather, allowed=True)
     setattr(SparseSamples, "gather", gather)  # noqa: B010
-    setattr(_Recorder, "record", with_waiting(recorder["record"], allowed=False))  # noqa: B010
-    setattr(_Recorder, "_fetch", with_waiting(recorder["_fetch"], allowed=True))  # noqa: B010
+    setattr(LossRecorder, "record", with_waiting(recorder["record"], allowed=False))  # noqa: B010
+    setattr(LossRecorder, "_fetch", with_waiting(recorder["_fetch"], allowed=True))  # noqa: B010
 
 
 def pytest_report_header(config: pytest.Config) -> str:

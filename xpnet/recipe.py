@@ -43,8 +43,8 @@ from xpnet.training import (
     fit,
 )
 from xpnet.training.history import finite_or_none
-from xpnet.training.loop import OnReport
 from xpnet.training.model import pack_model
+from xpnet.training.options import OnReport
 
 __all__ = ["Recipe", "RecipeError", "Result", "Validation", "load_recipe", "recipe_names"]
 

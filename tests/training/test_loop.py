@@ -15,7 +15,7 @@ import pytest
 
 from xpnet import nn, training
 from xpnet.random import shuffle
-from xpnet.training import loop
+from xpnet.training import evaluation, recorder
 
 N = 50
 
@@ -102,8 +102,8 @@ def test_bytes_train_as_the_numbers_that_they_stand_for(
     dev, monkeypatch, dtype, divide_by, batch_size
 ):
     """To the bit, in training, in reports (of some samples, piece by piece) and in prediction."""
-    monkeypatch.setattr(loop, "_SCORED", 20)
-    monkeypatch.setattr(loop, "_PIECE", 7)
+    monkeypatch.setattr(evaluation, "_SCORED", 20)
+    monkeypatch.setattr(nn.Network, "default_batch_size", 7)
     X, y = pixels(), np.arange(N) % 3
     numbers = X.astype(dtype) / np.dtype(dtype).type(1 if divide_by is None else divide_by)
     found = []
@@ -278,7 +278,7 @@ def test_callbacks_see_the_callers_floating_point_warnings(dev):
 
 def test_losses_of_a_long_interval_are_read_in_pieces(dev, monkeypatch):
     expected = train(dev, batch_size=16, epochs=7, report_every=7)[1]
-    monkeypatch.setattr(loop, "_CAPACITY", 5)
+    monkeypatch.setattr(recorder, "_CAPACITY", 5)
     found = train(dev, batch_size=16, epochs=7, report_every=7)[1]
     assert found.cost == expected.cost
     assert found.n_steps == expected.n_steps == 28

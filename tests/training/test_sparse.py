@@ -11,7 +11,7 @@ import pytest
 import xpnet
 from tests.nn.test_sparse import dense, from_parts, sparse
 from xpnet import nn, training
-from xpnet.training import loop
+from xpnet.training import evaluation
 
 pytestmark = pytest.mark.needs("scipy")
 
@@ -62,8 +62,8 @@ WAYS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", WAYS)
 def test_the_run_is_that_on_the_dense_matrix(dev, monkeypatch, name, dtype):
     """To the bit, with reports on all samples, and on some of them, piece by piece."""
-    monkeypatch.setattr(loop, "_SCORED", 20)
-    monkeypatch.setattr(loop, "_PIECE", 7)
+    monkeypatch.setattr(evaluation, "_SCORED", 20)
+    monkeypatch.setattr(nn.Network, "default_batch_size", 7)
     X, held_out = dense(), dense(25, seed=1)
     found = []
     for kind in (None, "csr_matrix"):

@@ -15,7 +15,7 @@ from xpnet.nn.schedules import NoDecay
 from xpnet.recipe import Recipe, Result
 from xpnet.search.study import SearchError, Study
 from xpnet.training import Report
-from xpnet.training.loop import OnReport, is_true
+from xpnet.training.options import OnReport, is_true
 
 __all__ = ["Plan", "plan"]
 

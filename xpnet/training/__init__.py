@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from xpnet.training.checkpoint import load_network, save_network
+from xpnet.training.evaluation import evaluate
 from xpnet.training.history import History, Report
 from xpnet.training.interruption import Interruption
 from xpnet.training.lbfgs import minimize
-from xpnet.training.loop import DivergenceError, evaluate, fit
+from xpnet.training.loop import fit
 from xpnet.training.model import Model, load_model, save_model
+from xpnet.training.recorder import DivergenceError
 from xpnet.training.state import TrainingState
 from xpnet.training.stopping import EarlyStopping
 

@@ -15,7 +15,8 @@ from xpnet.nn.network import Network
 from xpnet.nn.normalization import BatchNorm
 from xpnet.nn.regularization import Regularizer
 from xpnet.nn.step import TrainingStep
-from xpnet.training.loop import is_true, samples
+from xpnet.training.data import samples
+from xpnet.training.options import is_true
 from xpnet.training.weights import sample_weights
 
 __all__ = ["minimize"]

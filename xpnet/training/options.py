@@ -1,0 +1,145 @@
+"""What a training is told, checked and resolved once, before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from xpnet.nn.augmentation import check_image_shape
+from xpnet.nn.base import Augmentation, Loss, Optimizer, Schedule, check_count, check_fraction
+from xpnet.nn.network import Network
+from xpnet.nn.schedules import MONITORS
+from xpnet.random import check_seed
+from xpnet.training.history import Report
+from xpnet.training.stopping import EarlyStopping
+
+__all__ = ["OnReport", "Options", "Order", "check_options", "is_true"]
+
+OnReport: TypeAlias = Callable[[Report], Any]
+Order: TypeAlias = Callable[[int], npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of ``fit`` but for the data, with names resolved to objects."""
+
+    loss: Loss
+    optimizer: Optimizer
+    schedule: Schedule
+    epochs: int
+    batch_size: int | None
+    shuffle: bool | Order
+    seed: int
+    penalty: str
+    average: float | None
+    augmentations: list[Augmentation]
+    image_shape: tuple[int, ...] | None
+    early_stopping: EarlyStopping | None
+    train_accuracy: bool
+    capture: bool | None
+    report_every: int
+    on_report: OnReport | None
+
+
+def check_options(
+    network: Network,
+    *,
+    loss: str | dict[str, Any] | Loss,
+    optimizer: str | dict[str, Any] | Optimizer,
+    schedule: str | dict[str, Any] | Schedule,
+    epochs: int,
+    batch_size: int | None,
+    shuffle: bool | Order,
+    seed: int | None,
+    penalty: str,
+    average: float | None,
+    augmentation: Sequence[str | dict[str, Any] | Augmentation],
+    image_shape: tuple[int, ...] | None,
+    early_stopping: EarlyStopping | None,
+    has_validation: bool,
+    train_accuracy: bool,
+    capture: bool | None,
+    report_every: int,
+    on_report: OnReport | None,
+) -> Options:
+    """Check arguments of ``fit`` and resolve names.
+
+    Parameters
+    ----------
+    network : Network
+    has_validation : bool
+        Whether there are validation data to watch.
+    loss, optimizer, schedule, epochs, batch_size, shuffle, seed, penalty, average, augmentation
+        As for :func:`xpnet.training.fit`, and so are the others.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of range, or does not go with another or with the network.
+    """
+    if on_report is not None and not callable(on_report):
+        raise ValueError(f"on_report must be callable, got {on_report!r}")
+    if not isinstance(shuffle, bool) and not callable(shuffle):
+        raise ValueError(f"shuffle must be true, false or a function, got {shuffle!r}")
+    if capture is not None and not isinstance(capture, bool):
+        raise ValueError(f"capture must be true, false or None, got {capture!r}")
+    if not isinstance(train_accuracy, bool):
+        raise ValueError(f"train_accuracy must be true or false, got {train_accuracy!r}")
+    if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
+        raise ValueError(f"early_stopping must be an EarlyStopping, got {early_stopping!r}")
+    if network.rng == "numpy-legacy":
+        check_seed(network.seed if seed is None else check_seed(seed), bits=32)
+    if penalty not in ("mean", "sum", "batch"):
+        raise ValueError(f"penalty must be 'mean', 'sum' or 'batch', got {penalty!r}")
+    if not isinstance(augmentation, (list, tuple)):
+        raise ValueError(f"augmentation must be a sequence of them, got {augmentation!r}")
+    options = Options(
+        loss=Loss.resolve(loss),
+        optimizer=Optimizer.resolve(optimizer),
+        schedule=Schedule.resolve(schedule).clone(),
+        epochs=check_count("epochs", epochs),
+        batch_size=None if batch_size is None else check_count("batch_size", batch_size),
+        shuffle=shuffle,
+        seed=network.seed if seed is None else check_seed(seed),
+        penalty=penalty,
+        average=None if average is None else check_fraction("average", average),
+        augmentations=[Augmentation.resolve(item) for item in augmentation],
+        image_shape=None
+        if image_shape is None
+        else check_image_shape(image_shape, network.n_features),
+        early_stopping=early_stopping,
+        train_accuracy=train_accuracy,
+        capture=capture,
+        report_every=check_count("report_every", report_every),
+        on_report=on_report,
+    )
+    _check_what_is_watched(options, has_validation=has_validation)
+    return options
+
+
+def _check_what_is_watched(options: Options, *, has_validation: bool) -> None:
+    """Raise ValueError where a schedule or early stopping watches what is not measured."""
+    schedule, early_stopping = options.schedule, options.early_stopping
+    if schedule.per not in ("epoch", "step"):
+        raise ValueError(f"schedule must be per 'epoch' or 'step', got {schedule.per!r}")
+    if schedule.monitor not in (None, *MONITORS):
+        raise ValueError(
+            f"schedule must watch one of {', '.join(map(repr, MONITORS))}, got {schedule.monitor!r}"
+        )
+    for name, watched in (
+        ("schedule", schedule.monitor),
+        ("early_stopping", early_stopping and early_stopping.monitor),
+    ):
+        if watched and watched.startswith("validation") and not has_validation:
+            raise ValueError(f"{name} watches {watched}: pass validation data as well")
+        if watched == "train_accuracy" and not options.train_accuracy:
+            raise ValueError(f"{name} watches train_accuracy: pass train_accuracy=True as well")
+
+
+def is_true(answer: Any) -> bool:
+    """Tell whether a callback's answer is True, Python's or NumPy's; others may mean anything."""
+    return isinstance(answer, (bool, np.bool_)) and bool(answer)

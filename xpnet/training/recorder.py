@@ -1,0 +1,144 @@
+"""The losses of a training's steps: kept on the device, read at a report, finite or refused."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xpnet.kernels.reference import Array
+from xpnet.nn.network import Network
+from xpnet.training.history import History, Report
+
+__all__ = ["DivergenceError", "LossRecorder"]
+
+_CAPACITY = 65_536  # losses that wait on the device between two reports
+
+
+class DivergenceError(ArithmeticError):
+    """The loss or the parameters became infinite or nan.
+
+    Attributes
+    ----------
+    step : int
+        The first update, counted from 0, whose loss was not finite; or the last one, where the
+        loss was still finite and the update's result was not.
+    learning_rate : float
+        The learning rate when it was noticed.
+    """
+
+    def __init__(self, step: int, learning_rate: float) -> None:
+        super().__init__(
+            f"loss or parameters were no longer finite at step {step} with learning rate "
+            f"{learning_rate:g}: try a smaller learning rate, inputs scaled to about unit size, "
+            "or a smaller initialisation"
+        )
+        self.step = step
+        self.learning_rate = learning_rate
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by what it was made from, not by its message."""
+        return type(self), (self.step, self.learning_rate)
+
+
+class LossRecorder:
+    """Keeps the losses of the steps on the device until a report reads them all at once.
+
+    Parameters
+    ----------
+    network : Network
+    state : dict
+        The optimizer's.
+    n_steps : int
+        Most steps between two reports.
+    """
+
+    def __init__(self, network: Network, state: dict[str, Array], n_steps: int) -> None:
+        self.history = History(device=network.device.name, precision=network.device.precision)
+        self._network = network
+        self._device = network.device
+        self._state = state
+        self._on_device = network.device.xp.empty(min(n_steps, _CAPACITY), dtype=network.dtype)
+        self._filled = 0
+        self.resume()
+
+    def resume(self) -> None:
+        """Start an interval, and its clock."""
+        self._losses: list[npt.NDArray[np.float64]] = []
+        self._sizes: list[int] = []
+        self._weights: list[float] = []
+        self._resumed = time.perf_counter()
+
+    def record(self, losses: Array, n_steps: int) -> None:
+        """Take the losses of some steps."""
+        filled = self._filled + n_steps
+        if filled > len(self._on_device):
+            self._fetch()
+            filled = n_steps
+        self._on_device[self._filled : filled] = losses
+        self._filled = filled
+
+    def end_epoch(self, batch_sizes: list[int], weights: list[float]) -> None:
+        """Take the sizes of an epoch's steps, and how much their samples count."""
+        self._epoch_start = len(self._sizes)
+        self._sizes += batch_sizes
+        self._weights += weights
+
+    def _fetch(self) -> None:
+        filled = self._device.to_host(self._on_device[: self._filled])
+        self._losses.append(filled.astype(np.float64))
+        self._filled = 0
+
+    def read(self) -> float:
+        """Read the costs back and give the mean over the epoch's samples."""
+        history = self.history
+        self._fetch()
+        losses = np.concatenate(self._losses)
+        self._elapsed = time.perf_counter() - self._resumed
+        finite = np.isfinite(losses)
+        if not finite.all():
+            raise DivergenceError(history.n_steps + int(np.argmin(finite)), self._learning_rate())
+        history.seconds += self._elapsed
+        history.n_steps += len(losses)
+        history.n_samples += sum(self._sizes)
+        of_epoch = slice(self._epoch_start, None)
+        self._last = float(losses[-1])
+        weights = np.array(self._weights[of_epoch])
+        return float(np.average(losses[of_epoch], weights=weights if weights.any() else None))
+
+    def report(
+        self,
+        epoch: int,
+        cost: float,
+        scores: tuple[float, float] | None,
+        train_accuracy: float | None,
+    ) -> Report:
+        """Note what was read; ``scores`` are the cost and accuracy on the validation data."""
+        history = self.history
+        validation_cost, validation_accuracy = scores or (None, None)
+        history.reports.append(
+            Report(
+                epoch=epoch,
+                iteration=history.n_steps - (len(self._sizes) - self._epoch_start),
+                cost=cost,
+                learning_rate=self._learning_rate(),
+                seconds=history.seconds,
+                samples_per_second=sum(self._sizes) / max(self._elapsed, 1e-9),
+                validation_cost=validation_cost,
+                validation_accuracy=validation_accuracy,
+                train_accuracy=train_accuracy,
+                last_cost=self._last,
+            )
+        )
+        return history.reports[-1]
+
+    def check_parameters(self) -> None:
+        """Raise a DivergenceError if the latest update, which no loss has seen, went wrong."""
+        network, xp = self._network, self._device.xp
+        if not all(bool(xp.isfinite(a).all()) for a in (network.parameters, network.statistics)):
+            raise DivergenceError(self.history.n_steps - 1, self._learning_rate())
+
+    def _learning_rate(self) -> float:
+        return float(self._device.to_host(self._state["learning_rate"])[0])
