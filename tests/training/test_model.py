@@ -64,9 +64,9 @@ def test_images_and_lists(dev):
 def test_memory_mapped_input_in_bounded_memory(dev, tmp_path):
     model, _ = make(dev)
     X = np.memmap(tmp_path / "X", dtype=np.float64, mode="w+", shape=(98 * 1024, 12))
-    model.predict_proba(X[:2000])
+    model.predict_proba(X[:2000], batch_size=1024)
     tracemalloc.start()
-    found = model.predict_proba(X)
+    found = model.predict_proba(X, batch_size=1024)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < found.nbytes + 3e6  # X itself has 9.6 MB
