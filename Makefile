@@ -50,7 +50,7 @@ fix: $(VENV)/.test
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.test
-	$(BIN)/python -m xpnet.schema > docs/.recipes.md
+	$(BIN)/python -m xpnet.recipe.reference > docs/.recipes.md
 	mv docs/.recipes.md docs/recipes.md
 
 bench: $(VENV)/.bench

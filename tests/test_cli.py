@@ -100,7 +100,7 @@ def drawn():
 def _few_pictures(request, monkeypatch):
     """Draw in this process only where a test looks at pictures: they take most of a run's time."""
     if "drawn" not in request.fixturenames:
-        monkeypatch.setattr("xpnet.recipe.plotting_problem", lambda: "not here")
+        monkeypatch.setattr("xpnet.recipe.result.plotting_problem", lambda: "not here")
         monkeypatch.setattr("xpnet.cli.training.plotting_problem", lambda: None)  # and say nothing
 
 
@@ -187,7 +187,7 @@ def test_one_recipe_writes_into_the_folder_itself(tmp_path, drawn):
 
 
 def test_pictures_that_cannot_be_drawn_are_told(monkeypatch, tmp_path):
-    for name in ("xpnet.recipe", "xpnet.cli.training"):
+    for name in ("xpnet.recipe.result", "xpnet.cli.training"):
         monkeypatch.setattr(f"{name}.plotting_problem", lambda: "no matplotlib")
     few = ["digits-logistic", "--set", "training.epochs=1", "--out"]
     done = run(*few, "out", cwd=tmp_path)

@@ -46,7 +46,7 @@ def _folder(tmp_path, monkeypatch):
     """Work in a folder with the small recipe, and draw nothing, which takes seconds."""
     monkeypatch.chdir(tmp_path)
     write(Path("small.toml"))
-    monkeypatch.setattr("xpnet.recipe.plotting_problem", lambda: "not here")
+    monkeypatch.setattr("xpnet.recipe.result.plotting_problem", lambda: "not here")
     monkeypatch.setattr(search, "plotting_problem", lambda: None)
     monkeypatch.setattr(search, "_pictures", lambda study: {})
 

@@ -28,13 +28,11 @@ BELOW = {
     "report": {"data", "nn", "training"},
     "export": {"kernels", "device", "files", "nn", "data", "training"},
     "estimators": {"kernels", "device", "random", "files", "nn", "training", "export"},
-    "kinds": {"nn"},
     "spaces": set(),
-    "schema": {"device", "kinds", "nn", "data", "spaces"},
     "terminal": {"training"},
     "recipe": {
         *("kernels", "device", "random", "files", "nn", "data", "training", "environment"),
-        *("report", "kinds", "schema", "spaces"),
+        *("report", "spaces"),
     },
     "search": {
         *("kernels", "device", "random", "files", "nn", "data", "training", "environment"),
@@ -50,7 +48,7 @@ SIBLINGS = {"activations", "layers", "losses", "initializers", "optimizers"}
 THIRD_PARTY = {  # everything else: numpy alone; kernels.blas asks whether threadpoolctl is there
     "training.checkpoint": {"safetensors"},
     "training.lbfgs": {"scipy"},
-    "recipe": {"tomli_w"},
+    "recipe.recipe": {"tomli_w"},
     "export": {"onnx"},
     "cli.search": {"optuna"},
     **{

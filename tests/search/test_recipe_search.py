@@ -13,7 +13,8 @@ import pytest
 
 from xpnet.data import load_dataset
 from xpnet.recipe import Recipe, RecipeError, load_recipe, parse_recipe
-from xpnet.schema import resolve, set_value
+from xpnet.recipe.changes import set_value
+from xpnet.recipe.schema import resolve
 from xpnet.spaces import Choice, Integer, LogUniform
 
 pytestmark = pytest.mark.host

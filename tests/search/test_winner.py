@@ -25,7 +25,7 @@ COSINE = "schedule=cosine"
 
 @pytest.fixture(autouse=True)
 def _without_pictures(monkeypatch):
-    monkeypatch.setattr("xpnet.recipe.plotting_problem", lambda: "not here")
+    monkeypatch.setattr("xpnet.recipe.result.plotting_problem", lambda: "not here")
 
 
 def study(*changes):

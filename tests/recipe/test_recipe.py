@@ -118,7 +118,7 @@ def test_a_picture_that_cannot_be_drawn_costs_the_rest_nothing(dev, tmp_path, mo
         del arguments, options
         raise OSError("no ink,\nno paper")
 
-    monkeypatch.setattr("xpnet.recipe.draw_mistakes", refuse)
+    monkeypatch.setattr("xpnet.recipe.result.draw_mistakes", refuse)
     result = parse_recipe("small", GOOD).run(device=dev)
     with pytest.warns(RuntimeWarning, match=r"no mistakes\.png: OSError\('no ink,\\nno paper'\)"):
         files = result.save(tmp_path / "warned")
@@ -198,7 +198,7 @@ def test_bytes_become_the_numbers_that_preprocessing_makes_of_them(
     trained = []
     for beforehand in (False, True):
         if beforehand:
-            monkeypatch.setattr("xpnet.recipe._only_divides", lambda *_: False)
+            monkeypatch.setattr("xpnet.recipe.training._only_divides", lambda *_: False)
         trained.append(recipe.run(device=dev))
     network, other = (result.model.network for result in trained)
     np.testing.assert_array_equal(dev.to_host(network.parameters), dev.to_host(other.parameters))
@@ -265,7 +265,7 @@ def test_what_the_network_is_given(dev, monkeypatch, choice):
         seen.update({k: v / (divide_by or 1) for k, v in parts.items()})
         return fit(network, X, y, divide_by=divide_by, validation=validation, **more)
 
-    monkeypatch.setattr("xpnet.recipe.fit", spy)
+    monkeypatch.setattr("xpnet.recipe.training.fit", spy)
     changes = [f"data.normalise={choice}", "data.divide_by=16", "data.validation_fraction=0.2"]
     result = parse_recipe("small", GOOD, changes=[*changes, "dtype=float64"]).run(device=dev)
     dataset, model = result.dataset, result.model
@@ -292,7 +292,7 @@ def test_only_what_is_not_normalised_stays_bytes(dev, tmp_path, monkeypatch):
         dtypes.append(X.dtype)
         return fit(network, X, y, **more)
 
-    monkeypatch.setattr("xpnet.recipe.fit", spy)
+    monkeypatch.setattr("xpnet.recipe.training.fit", spy)
     for choice in NORMALISATIONS:
         changes = [f"data.dataset={tmp_path / 'mine.npz'}", f"data.normalise={choice}"]
         parse_recipe("mine", GOOD, changes=changes).run(device=dev)
@@ -596,7 +596,7 @@ def test_weights_of_samples(dev, tmp_path, monkeypatch, text):
         seen.append(sample_weight)
         return fit(network, X, y, sample_weight=sample_weight, **more)
 
-    monkeypatch.setattr("xpnet.recipe.fit", spy)
+    monkeypatch.setattr("xpnet.recipe.training.fit", spy)
     changes = [f"data.dataset={tmp_path / 'mine.npz'}", "data.sample_weight=w"]
     changes += ["data.divide_by=1", "data.normalise=none"]
     result = parse_recipe("mine", text, changes=changes).run(device=dev)

@@ -6,20 +6,18 @@ the key's path, what came, what was expected, and the nearest valid name.
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import math
 import re
-import reprlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from xpnet.nn.base import Activation, Configurable, Initializer
+from xpnet.recipe.errors import RecipeError, nearest, unknown, wrong
+from xpnet.recipe.options import options
 
 __all__ = [
-    "REQUIRED",
     "Boolean",
     "Choice",
     "ClassWeight",
@@ -28,23 +26,8 @@ __all__ = [
     "Initialization",
     "Kind",
     "Number",
-    "Option",
-    "RecipeError",
     "Text",
-    "missing",
-    "nearest",
-    "options",
-    "plain",
-    "shown",
-    "unknown",
-    "wrong",
 ]
-
-REQUIRED = object()  # the default of what has none
-
-
-class RecipeError(ValueError):
-    """A recipe does not exist or says something that cannot be; the message says what."""
 
 
 class Kind(Protocol):
@@ -283,132 +266,12 @@ _NESTED: dict[str, Kind] = {
 }
 
 
-@dataclass(frozen=True)
-class Option:
-    """One argument of a component's constructor, as its docstring describes it."""
-
-    name: str
-    type: str
-    default: Any
-    meaning: str
-
-    @property
-    def is_required(self) -> bool:
-        """Whether there is no default."""
-        return self.default is REQUIRED
-
-
-_options: dict[Any, tuple[Option, ...]] = {}  # read once: a search tries many recipes
-
-
-def options(component: type[Configurable]) -> tuple[Option, ...]:
-    """List what a layer, loss, optimizer, ... can be given, from signature and docstring."""
-    if component not in _options:
-        _options[component] = _read_options(component)
-    return _options[component]
-
-
-def _read_options(component: type[Configurable]) -> tuple[Option, ...]:
-    described = _described(inspect.getdoc(component) or "")
-    return tuple(
-        Option(
-            name,
-            described.get(name, ("", ""))[0],
-            REQUIRED if parameter.default is parameter.empty else parameter.default,
-            described.get(name, ("", ""))[1],
-        )
-        for name, parameter in inspect.signature(component).parameters.items()
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    )
-
-
-def _described(docstring: str) -> dict[str, tuple[str, str]]:
-    """Read type and meaning of each parameter from a numpydoc section ``Parameters``."""
-    found: dict[str, tuple[str, str]] = {}
-    section = re.search(
-        r"^Parameters\n-+\n(.*?)(?=^\S[^\n]*\n-+$|\Z)", docstring, re.MULTILINE | re.DOTALL
-    )
-    for entry in re.split(r"^(?=\S)", section[1] if section else "", flags=re.MULTILINE):
-        head, _, body = entry.partition("\n")
-        names, _, type_ = head.partition(" : ")
-        for name in filter(None, names.split(", ")):
-            found[name] = (type_, plain(" ".join(body.split())))
-    return found
-
-
-def plain(text: str) -> str:
-    """Write reStructuredText's roles and literals in single backquotes."""
-    return re.sub(r":\w+:`~?[\w.]*?(\w+)`", r"`\1`", text).replace("``", "`")
-
-
-def wrong(path: str, expected: str, came: Any, *, near: str | None = None) -> RecipeError:
-    """Give the error of a value that is not what was expected."""
-    hint = f"; did you mean {near!r}?" if near else ""
-    return RecipeError(f"{path} must be {_with_article(expected)}, got {shown(came)}{hint}")
-
-
-def missing(path: str, expected: str, meaning: str) -> RecipeError:
-    """Give the error of a key that must be there."""
-    return RecipeError(f"{path} is missing: it must be {_with_article(expected)}. {meaning}")
-
-
 def _or(word: str | None) -> str:
     return "" if word is None else f'"{word}" or '
 
 
-def _with_article(noun: str) -> str:
-    """Write ``"full" or integer >= 1`` as ``"full" or an integer >= 1``."""
-    before, word, after = noun.rpartition('" or ')
-    article = {
-        **dict.fromkeys(("finite", "list", "loss", "number", "schedule", "string"), "a "),
-        **dict.fromkeys(("initializer", "integer", "optimizer"), "an "),
-        "name": "the ",
-    }
-    return f"{before}{word}{article.get(after.partition(' ')[0], '')}{after}"
-
-
-def unknown(
-    path: str, came: Any, known: tuple[str, ...], by_choice: Mapping[str, str] | None = None
-) -> RecipeError:
-    """Name the nearest key: in the same table, or by its last word in any, or by its path.
-
-    Or else the one that ``by_choice`` gives for the nearest of the values that keys have; before
-    all others the one that has just this value.
-    """
-    table, _, word = path.rpartition(".")
-    siblings = _by_last_word(key for key in known if key.rpartition(".")[0] == table)
-    anywhere = _by_last_word(known)
-    near = (
-        (by_choice or {}).get(word)
-        or siblings.get(nearest(word, siblings) or "")
-        or anywhere.get(nearest(word, anywhere) or "")
-    )
-    if near is None and not siblings:
-        near = nearest(path, known)
-    if near is None and by_choice is not None:
-        near = by_choice.get(nearest(word, by_choice) or "")
-    hint = f"did you mean {near}?" if near else f"known here: {', '.join(siblings.values())}"
-    where = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in path)
-    return RecipeError(f"{where} (got {shown(came)}) is not a key of a recipe; {hint}")
-
-
-def _by_last_word(keys: Iterable[str]) -> dict[str, str]:
-    return {key.rpartition(".")[2]: key for key in keys}
-
-
 def _paths(path: str, names: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"{path}.{name}" for name in ("type", *names))
-
-
-def nearest(word: Any, known: Iterable[str]) -> str | None:
-    """Find the name that was probably meant."""
-    found = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.7)
-    return found[0] if found else None
-
-
-def shown(value: Any) -> str:
-    """Write a value as it came, shortened, in one line."""
-    return reprlib.repr(value).replace("\n", "\\n")
 
 
 def _bound(value: float) -> str:

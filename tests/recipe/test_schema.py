@@ -15,9 +15,12 @@ from tests.conftest import ROOT
 from xpnet import nn
 from xpnet.data import DataError
 from xpnet.data.preprocessing import NORMALISATIONS
-from xpnet.kinds import REQUIRED, Component, options
-from xpnet.recipe import parse_recipe
-from xpnet.schema import KEYS, RecipeError, reference_page, resolve
+from xpnet.recipe import RecipeError, parse_recipe
+from xpnet.recipe.keys import KEYS
+from xpnet.recipe.kinds import Component
+from xpnet.recipe.options import REQUIRED, options
+from xpnet.recipe.reference import reference_page
+from xpnet.recipe.schema import resolve
 
 pytestmark = pytest.mark.host
 

@@ -1,0 +1,72 @@
+"""The options of components: the arguments of their constructors, as docstrings describe them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from xpnet.nn.base import Configurable
+
+__all__ = ["REQUIRED", "Option", "options", "plain"]
+
+REQUIRED = object()  # the default of what has none
+
+
+@dataclass(frozen=True)
+class Option:
+    """One argument of a component's constructor, as its docstring describes it."""
+
+    name: str
+    type: str
+    default: Any
+    meaning: str
+
+    @property
+    def is_required(self) -> bool:
+        """Whether there is no default."""
+        return self.default is REQUIRED
+
+
+_options: dict[Any, tuple[Option, ...]] = {}  # read once: a search tries many recipes
+
+
+def options(component: type[Configurable]) -> tuple[Option, ...]:
+    """List what a layer, loss, optimizer, ... can be given, from signature and docstring."""
+    if component not in _options:
+        _options[component] = _read_options(component)
+    return _options[component]
+
+
+def _read_options(component: type[Configurable]) -> tuple[Option, ...]:
+    described = _described(inspect.getdoc(component) or "")
+    return tuple(
+        Option(
+            name,
+            described.get(name, ("", ""))[0],
+            REQUIRED if parameter.default is parameter.empty else parameter.default,
+            described.get(name, ("", ""))[1],
+        )
+        for name, parameter in inspect.signature(component).parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    )
+
+
+def _described(docstring: str) -> dict[str, tuple[str, str]]:
+    """Read type and meaning of each parameter from a numpydoc section ``Parameters``."""
+    found: dict[str, tuple[str, str]] = {}
+    section = re.search(
+        r"^Parameters\n-+\n(.*?)(?=^\S[^\n]*\n-+$|\Z)", docstring, re.MULTILINE | re.DOTALL
+    )
+    for entry in re.split(r"^(?=\S)", section[1] if section else "", flags=re.MULTILINE):
+        head, _, body = entry.partition("\n")
+        names, _, type_ = head.partition(" : ")
+        for name in filter(None, names.split(", ")):
+            found[name] = (type_, plain(" ".join(body.split())))
+    return found
+
+
+def plain(text: str) -> str:
+    """Write reStructuredText's roles and literals in single backquotes."""
+    return re.sub(r":\w+:`~?[\w.]*?(\w+)`", r"`\1`", text).replace("``", "`")

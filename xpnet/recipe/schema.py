@@ -1,0 +1,234 @@
+"""What a recipe may say: the check of its tables, which fills in what they leave out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from xpnet.nn.base import Augmentation, Configurable, Layer, Loss, Optimizer, Schedule
+from xpnet.recipe.changes import set_value
+from xpnet.recipe.errors import RecipeError, missing, nearest, shown, unknown, wrong
+from xpnet.recipe.keys import KEYS, TABLES
+from xpnet.recipe.kinds import Choice
+from xpnet.recipe.options import options
+from xpnet.spaces import KINDS, Space
+
+__all__ = ["layers_with_init", "resolve"]
+
+_BY_PATH = {key.path: key for key in KEYS}
+# A value that is taken for a key, as in ``standardise = true``, leads to its key.
+_BY_CHOICE = {c: key.path for key in KEYS if isinstance(key.kind, Choice) for c in key.kind.choices}
+
+
+def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a recipe's tables and fill in every default.
+
+    Parameters
+    ----------
+    given : mapping
+        As TOML gives it.
+
+    Returns
+    -------
+    dict
+        All keys that apply to the recipe's data set, in the order of :data:`KEYS`; and what it
+        says under ``search``, paths of keys and their scales.
+
+    Raises
+    ------
+    RecipeError
+        If a key is not known, missing, or has an impossible value. The message gives the key's
+        path, what came and what was expected, and the nearest valid name.
+    """
+    search = given.get("search")
+    given = {key: value for key, value in given.items() if key != "search"}
+    flat = dict(_flatten(given))
+    for path, value in flat.items():
+        if path not in _BY_PATH:
+            raise unknown(path, value, (*_options(), *_BY_PATH, *TABLES), _BY_CHOICE)
+    dataset = _BY_PATH["data.dataset"]
+    if dataset.path not in flat:
+        raise missing(dataset.path, dataset.kind.name, dataset.meaning)
+    name = dataset.kind.check(dataset.path, flat[dataset.path])
+    resolved: dict[str, Any] = {}
+    for key in KEYS:
+        if not key.applies_to(name):
+            if key.path in flat:
+                raise RecipeError(
+                    f"{key.path} (got {shown(flat[key.path])}) is not for {name}, only for "
+                    f"{', '.join(key.only)}"
+                )
+            continue
+        if key.path not in flat and key.is_required:
+            raise missing(key.path, key.kind.name, key.meaning)
+        value = said = flat.get(key.path, key.default_for(name))
+        if key.path == "network.layers":
+            value = _with_init(value, resolved["network"]["init"])
+        table, _, last = key.path.rpartition(".")
+        within = resolved.setdefault(table, {}) if table else resolved
+        within[last] = key.kind.check(key.path, value)
+        if key.path == "network.layers":
+            within[last] = list(map(_without_networks_init, said, within[last]))
+    if resolved["rng"] == "numpy-legacy":
+        seeds = {"seed": resolved["seed"], "training.seed": resolved["training"]["seed"]}
+        for path, seed in seeds.items():
+            if seed != "auto" and seed >= 2**32:
+                raise wrong(path, 'below 2**32 with rng = "numpy-legacy"', seed)
+    if resolved["early_stopping"]["patience"] == "never":
+        for key in KEYS:
+            said = flat.get(key.path, key.default)
+            if key.path.startswith("early_stopping.") and said != key.default:
+                raise RecipeError(
+                    f"{key.path} (got {shown(said)}) says nothing without early_stopping.patience"
+                )
+    if resolved["data"]["standardise_target"]:
+        loss = Loss.resolve(resolved["loss"])
+        if loss.has_classes:
+            raise wrong("data.standardise_target", "false with a loss for classes", True)
+        if not loss.has_negatives:
+            expected = f"false with {loss.name}, which is for numbers >= 0"
+            raise wrong("data.standardise_target", expected, True)
+    if search is not None:
+        resolved["search"] = _search(search, resolved)
+    return resolved
+
+
+def _search(search: Any, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Give the table ``[search]`` with paths as its keys, having tried what the scales end in.
+
+    Each in the recipe with every default filled in, as a trial does it, and wherever it exists.
+    """
+    if not isinstance(search, dict):
+        raise wrong("search", "a table [search]", search)
+    tables = _scales("", search)
+    if not tables:
+        raise RecipeError(
+            "search must name a key of the recipe and its scale, as "
+            "optimizer.learning_rate = { log_uniform = [1e-4, 0.1] }, got an empty table"
+        )
+    for path in tables:
+        if path.partition(".")[0] == "data" and path not in _SEARCHED_DATA:
+            raise RecipeError(
+                f"search.{path} cannot be: all trials have the same data; of [data] there may be "
+                f"{', '.join(_SEARCHED_DATA)}"
+            )
+        if path in ("description", "device", "precision", "search"):
+            raise RecipeError(f"search.{path} cannot be: it is the same for all trials")
+    try:
+        space = Space.from_tables(tables)
+    except ValueError as error:
+        raise RecipeError(f"search.{error}") from error
+    for path, scale in space.items():
+        earlier = list(space)[: list(space).index(path)]
+        for other in earlier:
+            if other.startswith(f"{path}."):
+                raise RecipeError(
+                    f"search.{path} must stand before search.{other}, which it would undo"
+                )
+        within = [other for other in earlier if path.startswith(f"{other}.")]
+        for before in space.all_before(path, within):
+            for setting in scale.extremes():
+                changed: dict[str, Any] = copy.deepcopy(dict(values))
+                point = {**before, path: setting}
+                try:
+                    for name, value in space.resolve(point).items():
+                        set_value(changed, name, copy.deepcopy(value))
+                    resolve(changed)
+                except RecipeError as error:
+                    where = "".join(f" with {name} {shown(before[name])}" for name in before)
+                    raise RecipeError(
+                        f"search.{path}, at {shown(setting)}{where}: {error}"
+                    ) from error
+    return space.to_tables()
+
+
+_SEARCHED_DATA = ("data.divide_by", "data.normalise")
+
+
+def _scales(path: str, table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Find the scales, which TOML may have put into tables of tables."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in table.items():
+        name = f"{path}.{key}" if path else key
+        if not isinstance(value, dict):
+            kinds = ", ".join(KINDS)
+            expected, near = f"a table with one of {kinds}", nearest(key, tuple(KINDS))
+            raise wrong(f"search.{name}", expected, value, near=near)
+        is_scale = not value or any(word in (*KINDS, "points", "when") for word in value)
+        inner = {name: value} if is_scale else _scales(name, value)
+        for other, scale in inner.items():
+            if other in found:
+                raise RecipeError(f"search.{other} is said twice")
+            found[other] = scale
+    return found
+
+
+def _options() -> Iterator[str]:
+    """Give the paths of the components' options, such as ``optimizer.learning_rate``."""
+    kinds: dict[str, type[Configurable]] = {
+        "network.layers.N": Layer,
+        "loss": Loss,
+        "optimizer": Optimizer,
+        "schedule": Schedule,
+        "training.augmentation.N": Augmentation,
+    }
+    for path, kind in kinds.items():
+        for component in kind.known().values():
+            yield from (f"{path}.{option.name}" for option in options(component))
+
+
+def _with_init(layers: Any, init: Any) -> Any:
+    """Give the layers that have weights, and do not say how they are drawn, the network's way."""
+    if not isinstance(layers, list):
+        return layers
+    known = Layer.known()
+    given = [{"type": layer} if isinstance(layer, str) else layer for layer in layers]
+    return [
+        {**layer, "init": init}
+        if isinstance(layer, dict)
+        and "init" not in layer
+        and layer.get("type") in tuple(known)
+        and "init" in {option.name for option in options(known[layer["type"]])}
+        else layer
+        for layer in given
+    ]
+
+
+def _without_networks_init(given: Any, checked: Any) -> Any:
+    """Leave a layer's ``init`` out where the recipe does, so that ``network.init`` is what counts.
+
+    Otherwise to change it in a recipe that was written out would change nothing.
+    """
+    if isinstance(checked, str) or (isinstance(given, dict) and "init" in given):
+        return checked
+    return {key: option for key, option in checked.items() if key != "init"}
+
+
+def layers_with_init(network: Mapping[str, Any]) -> list[Any]:
+    """Give a checked recipe's layers, those that do not say it drawn as ``network.init`` says.
+
+    Parameters
+    ----------
+    network : mapping
+        The table ``[network]`` that :func:`resolve` gave.
+
+    Returns
+    -------
+    list
+        As :class:`xpnet.nn.Network` takes them.
+    """
+    layers: list[Any] = _with_init(network["layers"], network["init"])
+    return layers
+
+
+def _flatten(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in given.items():
+        if "." in key:  # quoted, hence not the path that it looks like
+            raise unknown(f'"{key}"', value, (*_BY_PATH, *TABLES))
+        if key not in TABLES:
+            yield key, value
+        elif isinstance(value, dict):
+            yield from ((f"{key}.{name}", inner) for name, inner in value.items())
+        else:
+            raise wrong(key, f"a table [{key}]", value)

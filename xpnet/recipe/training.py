@@ -1,0 +1,234 @@
+"""Training a recipe's network: samples and labels as the network takes them, and the fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xpnet.data import DataError, Dataset, Preprocessing
+from xpnet.nn import Augmentation, Loss, Network, Optimizer
+from xpnet.recipe.errors import RecipeError
+from xpnet.training import EarlyStopping, History, Model, Report, evaluate, fit
+from xpnet.training.options import OnReport
+
+__all__ = ["Trained", "train"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, with the samples and labels as it saw them."""
+
+    model: Model
+    history: History
+    X: dict[str, npt.NDArray[Any]]
+    y: dict[str, npt.NDArray[Any]]
+    divide_by: float | None
+
+    def evaluate(self, part: str) -> tuple[float, float]:
+        """Give mean loss and accuracy, or what else the loss scores by."""
+        network, loss = self.model.network, self.model.loss
+        return evaluate(network, loss, self.X[part], self.y[part], divide_by=self.divide_by)
+
+
+def train(
+    name: str,
+    values: Mapping[str, Any],
+    network: Network,
+    dataset: Dataset,
+    parts: Sequence[str],
+    on_report: OnReport | None,
+    *,
+    train_accuracy: bool,
+) -> Trained:
+    """Preprocess the parts of the data, and train.
+
+    Parameters
+    ----------
+    name : str
+        The recipe's.
+    values : mapping
+        The recipe's, all that apply.
+    network : Network
+        Trained in place.
+    dataset : Dataset
+    parts : sequence of str
+        ``"train"`` and those of ``"validation"`` and ``"test"`` that are wanted.
+    on_report : callable or None
+        See :func:`xpnet.training.fit`.
+    train_accuracy : bool
+        See :func:`xpnet.training.fit`.
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    RecipeError
+        If an augmentation does not fit the data, or a number is out of the dtype's range.
+    DataError
+        If the data cannot be preprocessed.
+    ValueError
+        If names or shapes in the data set do not fit it.
+    DivergenceError
+        See :func:`xpnet.training.fit`.
+    """
+    _check_augmentation(name, values["training"]["augmentation"], dataset)
+    preprocessing, X, divide_by = _preprocess(values["data"], dataset, network.dtype, parts)
+    targets, y = _labels(values["data"], dataset, network.dtype, parts)
+    validation = None
+    if "validation" in parts:
+        validation = (X["validation"], y["validation"])
+    loss = Loss.resolve(values["loss"])
+    # Before the training, which is lost if these do not fit each other.
+    model = Model(
+        network,
+        loss,
+        preprocessing,
+        dataset.class_names,
+        dataset.image_shape,
+        dataset.feature_names,
+        targets,
+    )
+    training = _arguments(values)
+    n_reports = 0
+
+    def count(report: Report) -> Any:
+        nonlocal n_reports
+        n_reports += 1
+        return None if on_report is None else on_report(report)
+
+    try:
+        history = fit(
+            network,
+            X["train"],
+            y["train"],
+            divide_by=divide_by,
+            loss=loss,
+            optimizer=Optimizer.resolve(values["optimizer"]),
+            schedule=values["schedule"],
+            sample_weight=dataset.sample_weight,
+            validation=validation,
+            train_accuracy=train_accuracy,
+            image_shape=dataset.image_shape,
+            on_report=count,
+            **training,
+        )
+    except (TypeError, ValueError) as error:
+        if n_reports:  # then it is not the settings
+            raise
+        raise RecipeError(f"{name}: {error}") from error
+    return Trained(model, history, X, y, divide_by)
+
+
+def _check_augmentation(name: str, augmentation: list[Any], dataset: Dataset) -> None:
+    for number, spec in enumerate(augmentation):
+        try:
+            Augmentation.resolve(spec).check(dataset.image_shape, dataset.n_features)
+        except ValueError as error:
+            raise RecipeError(
+                f"{name}: training.augmentation.{number} does not fit {dataset.name}: {error}"
+            ) from error
+
+
+def _preprocess(
+    data: Mapping[str, Any], dataset: Dataset, dtype: npt.DTypeLike, parts: Sequence[str]
+) -> tuple[Preprocessing, dict[str, npt.NDArray[Any]], float | None]:
+    """Preprocess the parts, such that what cannot be is known before the training.
+
+    Bytes that are only to be divided stay as they are, and the divisor comes along.
+    """
+    raw = {part: getattr(dataset, f"X_{part}") for part in parts}
+    part = "train"
+    try:
+        preprocessing = Preprocessing.fit(
+            dataset.X_train,
+            divide_by=_divisor(data["divide_by"], dataset),
+            normalise=data["normalise"],
+        )
+        if _only_divides(preprocessing, raw, dtype):
+            return preprocessing, raw, preprocessing.divide_by
+        X = {}
+        for part, features in raw.items():
+            X[part] = preprocessing(features, dtype)
+    except DataError as error:
+        said = f"data.divide_by = {data['divide_by']}"
+        if data["normalise"] != "none":
+            said += f", data.normalise = {data['normalise']}"
+        raise DataError(f"{dataset.name}, {part} samples, with {said}: {error}") from error
+    return preprocessing, X, None
+
+
+def _labels(
+    data: Mapping[str, Any], dataset: Dataset, dtype: npt.DTypeLike, parts: Sequence[str]
+) -> tuple[Preprocessing | None, dict[str, npt.NDArray[Any]]]:
+    """Give the labels of the parts: numbers in the network's dtype, standardised if asked.
+
+    Here, such that those that cannot be are known before the training.
+    """
+    y = {part: getattr(dataset, f"y_{part}") for part in parts}
+    if dataset.task == "classification":
+        return None, y
+    y = {part: numbers.reshape(len(numbers), -1) for part, numbers in y.items()}
+    targets, said = None, ""
+    if data["standardise_target"]:
+        said = ", with data.standardise_target = true"
+        try:
+            targets = Preprocessing.fit(y["train"], normalise="standardise")
+        except DataError as error:
+            raise DataError(f"{dataset.name}, numbers to be predicted{said}: {error}") from error
+    for part, numbers in y.items():
+        with np.errstate(over="ignore"):  # looked at below
+            scaled = numbers if targets is None else targets(numbers, "float64")
+            y[part] = scaled.astype(dtype)
+        if not (is_finite := np.isfinite(y[part])).all():
+            at = tuple(np.argwhere(~is_finite)[0])
+            raise DataError(
+                f"{dataset.name}, {part} samples{said}: numbers to be predicted must be finite "
+                f"in {np.dtype(dtype)}, got {y[part][at]} for {numbers[at]}"
+            )
+    return targets, y
+
+
+def _only_divides(
+    preprocessing: Preprocessing, raw: dict[str, npt.NDArray[Any]], dtype: npt.DTypeLike
+) -> bool:
+    """Tell whether a division of bytes in the network's dtype is all that preprocessing does.
+
+    Divided in float64 and rounded, as preprocessing does it, a byte gives the same number.
+    """
+    with np.errstate(all="ignore"):
+        is_exact = float(np.asarray(preprocessing.divide_by, dtype)) == preprocessing.divide_by
+    are_bytes = all(features.dtype == np.uint8 for features in raw.values())
+    return preprocessing.normalise == "none" and are_bytes and is_exact
+
+
+def _arguments(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate the tables on training to the arguments of ``fit``, which has None for words."""
+    words = {
+        "batch_size": "full",
+        "seed": "auto",
+        "class_weight": "none",
+        "clip_value": "none",
+        "clip_norm": "none",
+        "average": "none",
+    }
+    arguments = {
+        key: None if key in words and value == words[key] else value
+        for key, value in values["training"].items()
+    }
+    stopping = values["early_stopping"]
+    if stopping["patience"] != "never":
+        arguments["early_stopping"] = EarlyStopping(**stopping)
+    return arguments
+
+
+def _divisor(divide_by: float | str, dataset: Dataset) -> float:
+    if divide_by != "auto":
+        return float(divide_by)
+    is_8_bit = dataset.X_train.dtype == np.uint8 and dataset.X_train.max() > 1
+    return 255.0 if is_8_bit else 1.0
