@@ -599,7 +599,7 @@ def _train(
 ) -> tuple[Result, OutputError | None]:
     if options.quiet:
         return planned.run(options.device), None
-    epochs = planned.last_epoch or planned.recipe.values["training"]["epochs"]
+    epochs = planned.last_epoch or planned.recipe.settings.training.epochs
     with Progress(title, epochs) as progress:
         result = planned.run(options.device, on_report=progress)
     return result, progress.problem

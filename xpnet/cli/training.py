@@ -22,7 +22,6 @@ from xpnet.cli.running import (
 )
 from xpnet.data import Dataset
 from xpnet.files import check_folder
-from xpnet.nn import Loss
 from xpnet.recipe import Recipe, RecipeError, Result, load_recipe, recipe_names
 from xpnet.report import plotting_problem
 from xpnet.terminal import Progress, cost_text, print_lines, print_table
@@ -159,8 +158,8 @@ def _train_one(
             else:
                 with Progress(
                     f"{recipe.name} on {device}",
-                    recipe.values["training"]["epochs"],
-                    Loss.resolve(recipe.values["loss"]).score_name,
+                    recipe.settings.training.epochs,
+                    recipe.settings.loss.score_name,
                 ) as progress:
                     result = recipe.run(dataset, options.device, on_report=progress)
             results.append(result)
@@ -205,7 +204,7 @@ def _load(recipes: Sequence[Recipe], data_dir: str | None) -> list[Dataset]:
     loaded: dict[str, Dataset] = {}
     keys = []
     for recipe in recipes:
-        has_classes = Loss.resolve(recipe.values["loss"]).has_classes
+        has_classes = recipe.settings.loss.has_classes
         keys.append(json.dumps([recipe.values["data"], has_classes]))
         if keys[-1] not in loaded:
             loaded[keys[-1]] = recipe.load_data(data_dir)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ from typing import Any
 from xpnet.data import Dataset, Preprocessing, load_dataset
 from xpnet.device import Device
 from xpnet.device import device as make_device
-from xpnet.nn import Loss, Network, Schedule
+from xpnet.nn import Network
 from xpnet.recipe.changes import set_value
 from xpnet.recipe.errors import RecipeError
 from xpnet.recipe.result import Result, Validation
-from xpnet.recipe.schema import layers_with_init, resolve
+from xpnet.recipe.schema import resolve
+from xpnet.recipe.settings import Settings
 from xpnet.recipe.training import train
 from xpnet.spaces import Space
 from xpnet.training import Interruption
@@ -32,11 +34,30 @@ class Recipe:
     ----------
     name : str
     values : dict
-        Every key that applies, filled in; see the reference of keys in ``docs/recipes.md``.
+        Every key that applies, filled in; see the reference of keys in ``docs/recipes.md``. They
+        are not to be changed: see :meth:`changed`.
     """
 
     name: str
     values: dict[str, Any]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Without settings: classes of components, of a notebook for instance, may not be picklable.
+        return {"name": self.name, "values": self.values}
+
+    @functools.cached_property
+    def settings(self) -> Settings:
+        """The values as objects, made once.
+
+        Raises
+        ------
+        RecipeError
+            If a component's class is not known in this process.
+        """
+        try:
+            return Settings.from_values(self.values)
+        except RecipeError as error:
+            raise RecipeError(f"{self.name}: {error}") from error
 
     def to_toml(self) -> str:
         """Write the recipe out; :func:`load_recipe` reads it back."""
@@ -61,15 +82,11 @@ class Recipe:
         DataError
             See :func:`xpnet.data.load_dataset`.
         """
-        what = {k: v for k, v in self.values["data"].items() if k not in _OF_PREPROCESSING}
-        if what.get("sample_weight") == "none":
-            del what["sample_weight"]
-        return load_dataset(**what, task=self._task(), data_dir=data_dir)
+        return load_dataset(**self.settings.data.source, task=self._task(), data_dir=data_dir)
 
     def _task(self) -> str:
         """Give what the loss is for."""
-        has_classes = Loss.resolve(self.values["loss"]).has_classes
-        return "classification" if has_classes else "regression"
+        return "classification" if self.settings.loss.has_classes else "regression"
 
     def build(self, dataset: Dataset, device: str | Device | None = None) -> Network:
         """Make the untrained network.
@@ -92,15 +109,15 @@ class Recipe:
         ValueError, DeviceUnavailableError
             See :func:`xpnet.device`.
         """
-        device = self._device(device)
+        device, settings = self._device(device), self.settings
         try:
             network = Network(
-                layers_with_init(self.values["network"]),
+                [layer.clone() for layer in settings.network.layers],
                 dataset.n_features,
                 device=device,
-                dtype=self.values["dtype"],
-                seed=self.values["seed"],
-                rng=self.values["rng"],
+                dtype=settings.dtype,
+                seed=settings.seed,
+                rng=settings.rng,
             )
         except (TypeError, ValueError) as error:
             raise RecipeError(f"{self.name}: network.layers: {error}") from error
@@ -112,7 +129,7 @@ class Recipe:
         return network
 
     def _check_outputs(self, network: Network, dataset: Dataset) -> None:
-        loss, n_classes = Loss.resolve(self.values["loss"]).name, dataset.n_classes
+        loss, n_classes = self.settings.loss.name, dataset.n_classes
         n_outputs = dataset.n_targets or n_classes
         wanted = f"the {n_classes} classes"
         if dataset.task == "regression":
@@ -139,10 +156,10 @@ class Recipe:
 
     def _device(self, device: str | Device | None) -> Device:
         if device is None and not os.environ.get("XPNET_DEVICE"):
-            device = str(self.values["device"])
+            device = self.settings.device
         precision = None  # that of a device that was made before
         if not isinstance(device, Device) and not os.environ.get("XPNET_PRECISION"):
-            precision = str(self.values["precision"])
+            precision = self.settings.precision
         return make_device(device, precision=precision)
 
     @property
@@ -154,12 +171,12 @@ class Recipe:
         RecipeError
             If the recipe has none.
         """
-        if "search" not in self.values:
+        if self.settings.search is None:
             raise RecipeError(
                 f"{self.name}: search is missing: a table [search] must say which keys of the "
                 "recipe are looked for, and on which scales"
             )
-        return Space.from_tables(self.values["search"])
+        return self.settings.search
 
     def changed(self, values: Mapping[str, Any], *, search: bool = False) -> Recipe:
         """Give the recipe with other values.
@@ -233,7 +250,7 @@ class Recipe:
             parts = ["train", "test"]
             parts += [] if dataset.X_validation is None else ["validation"]
             trained = train(
-                self.name, self.values, network, dataset, parts, on_report, train_accuracy=True
+                self.name, self.settings, network, dataset, parts, on_report, train_accuracy=True
             )
             train_cost, train_accuracy = trained.evaluate("train")
             test_cost, test_accuracy = trained.evaluate("test")
@@ -280,7 +297,7 @@ class Recipe:
         with Interruption():
             parts, watched = ["train", "validation"], self._watches_train()
             trained = train(
-                self.name, self.values, network, dataset, parts, on_report, train_accuracy=watched
+                self.name, self.settings, network, dataset, parts, on_report, train_accuracy=watched
             )
             cost, accuracy = trained.evaluate("validation")
             return Validation(trained.history, network.n_parameters, cost, accuracy)
@@ -295,10 +312,9 @@ class Recipe:
 
     def _watches_train(self) -> bool:
         """Tell whether anything in the training depends on the accuracy on training samples."""
-        monitors = (
-            Schedule.resolve(self.values["schedule"]).monitor,
-            self.values["early_stopping"]["monitor"],
-        )
+        stopping = self.settings.early_stopping
+        monitors = [self.settings.schedule.monitor]
+        monitors += [] if stopping is None else [stopping.monitor]
         return "train_accuracy" in monitors
 
     def _as_run(self, network: Network, preprocessing: Preprocessing) -> Recipe:
@@ -306,6 +322,3 @@ class Recipe:
         data = {**self.values["data"], "divide_by": preprocessing.divide_by}
         device = {"device": network.device.name, "precision": network.device.precision}
         return Recipe(self.name, {**self.values, **device, "data": data})
-
-
-_OF_PREPROCESSING = ("divide_by", "normalise", "standardise_target")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from xpnet.data import DataError, Dataset, Preprocessing
-from xpnet.nn import Augmentation, Loss, Network, Optimizer
+from xpnet.nn import Augmentation, Network
 from xpnet.recipe.errors import RecipeError
-from xpnet.training import EarlyStopping, History, Model, Report, evaluate, fit
+from xpnet.recipe.settings import DataSettings, Settings
+from xpnet.training import History, Model, Report, evaluate, fit
 from xpnet.training.options import OnReport
 
 __all__ = ["Trained", "train"]
@@ -36,7 +37,7 @@ class Trained:
 
 def train(
     name: str,
-    values: Mapping[str, Any],
+    settings: Settings,
     network: Network,
     dataset: Dataset,
     parts: Sequence[str],
@@ -50,8 +51,7 @@ def train(
     ----------
     name : str
         The recipe's.
-    values : mapping
-        The recipe's, all that apply.
+    settings : Settings
     network : Network
         Trained in place.
     dataset : Dataset
@@ -77,24 +77,22 @@ def train(
     DivergenceError
         See :func:`xpnet.training.fit`.
     """
-    _check_augmentation(name, values["training"]["augmentation"], dataset)
-    preprocessing, X, divide_by = _preprocess(values["data"], dataset, network.dtype, parts)
-    targets, y = _labels(values["data"], dataset, network.dtype, parts)
+    _check_augmentation(name, settings.training.augmentation, dataset)
+    preprocessing, X, divide_by = _preprocess(settings.data, dataset, network.dtype, parts)
+    targets, y = _labels(settings.data, dataset, network.dtype, parts)
     validation = None
     if "validation" in parts:
         validation = (X["validation"], y["validation"])
-    loss = Loss.resolve(values["loss"])
     # Before the training, which is lost if these do not fit each other.
     model = Model(
         network,
-        loss,
+        settings.loss,
         preprocessing,
         dataset.class_names,
         dataset.image_shape,
         dataset.feature_names,
         targets,
     )
-    training = _arguments(values)
     n_reports = 0
 
     def count(report: Report) -> Any:
@@ -108,15 +106,16 @@ def train(
             X["train"],
             y["train"],
             divide_by=divide_by,
-            loss=loss,
-            optimizer=Optimizer.resolve(values["optimizer"]),
-            schedule=values["schedule"],
+            loss=settings.loss,
+            optimizer=settings.optimizer,
+            schedule=settings.schedule,
+            early_stopping=settings.early_stopping,
             sample_weight=dataset.sample_weight,
             validation=validation,
             train_accuracy=train_accuracy,
             image_shape=dataset.image_shape,
             on_report=count,
-            **training,
+            **vars(settings.training),
         )
     except (TypeError, ValueError) as error:
         if n_reports:  # then it is not the settings
@@ -125,10 +124,10 @@ def train(
     return Trained(model, history, X, y, divide_by)
 
 
-def _check_augmentation(name: str, augmentation: list[Any], dataset: Dataset) -> None:
-    for number, spec in enumerate(augmentation):
+def _check_augmentation(name: str, augmentations: Sequence[Augmentation], dataset: Dataset) -> None:
+    for number, augmentation in enumerate(augmentations):
         try:
-            Augmentation.resolve(spec).check(dataset.image_shape, dataset.n_features)
+            augmentation.check(dataset.image_shape, dataset.n_features)
         except ValueError as error:
             raise RecipeError(
                 f"{name}: training.augmentation.{number} does not fit {dataset.name}: {error}"
@@ -136,7 +135,7 @@ def _check_augmentation(name: str, augmentation: list[Any], dataset: Dataset) ->
 
 
 def _preprocess(
-    data: Mapping[str, Any], dataset: Dataset, dtype: npt.DTypeLike, parts: Sequence[str]
+    data: DataSettings, dataset: Dataset, dtype: npt.DTypeLike, parts: Sequence[str]
 ) -> tuple[Preprocessing, dict[str, npt.NDArray[Any]], float | None]:
     """Preprocess the parts, such that what cannot be is known before the training.
 
@@ -147,8 +146,8 @@ def _preprocess(
     try:
         preprocessing = Preprocessing.fit(
             dataset.X_train,
-            divide_by=_divisor(data["divide_by"], dataset),
-            normalise=data["normalise"],
+            divide_by=_divisor(data.divide_by, dataset),
+            normalise=data.normalise,
         )
         if _only_divides(preprocessing, raw, dtype):
             return preprocessing, raw, preprocessing.divide_by
@@ -156,15 +155,15 @@ def _preprocess(
         for part, features in raw.items():
             X[part] = preprocessing(features, dtype)
     except DataError as error:
-        said = f"data.divide_by = {data['divide_by']}"
-        if data["normalise"] != "none":
-            said += f", data.normalise = {data['normalise']}"
+        said = f"data.divide_by = {'auto' if data.divide_by is None else data.divide_by}"
+        if data.normalise != "none":
+            said += f", data.normalise = {data.normalise}"
         raise DataError(f"{dataset.name}, {part} samples, with {said}: {error}") from error
     return preprocessing, X, None
 
 
 def _labels(
-    data: Mapping[str, Any], dataset: Dataset, dtype: npt.DTypeLike, parts: Sequence[str]
+    data: DataSettings, dataset: Dataset, dtype: npt.DTypeLike, parts: Sequence[str]
 ) -> tuple[Preprocessing | None, dict[str, npt.NDArray[Any]]]:
     """Give the labels of the parts: numbers in the network's dtype, standardised if asked.
 
@@ -175,7 +174,7 @@ def _labels(
         return None, y
     y = {part: numbers.reshape(len(numbers), -1) for part, numbers in y.items()}
     targets, said = None, ""
-    if data["standardise_target"]:
+    if data.standardise_target:
         said = ", with data.standardise_target = true"
         try:
             targets = Preprocessing.fit(y["train"], normalise="standardise")
@@ -207,28 +206,8 @@ def _only_divides(
     return preprocessing.normalise == "none" and are_bytes and is_exact
 
 
-def _arguments(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate the tables on training to the arguments of ``fit``, which has None for words."""
-    words = {
-        "batch_size": "full",
-        "seed": "auto",
-        "class_weight": "none",
-        "clip_value": "none",
-        "clip_norm": "none",
-        "average": "none",
-    }
-    arguments = {
-        key: None if key in words and value == words[key] else value
-        for key, value in values["training"].items()
-    }
-    stopping = values["early_stopping"]
-    if stopping["patience"] != "never":
-        arguments["early_stopping"] = EarlyStopping(**stopping)
-    return arguments
-
-
-def _divisor(divide_by: float | str, dataset: Dataset) -> float:
-    if divide_by != "auto":
-        return float(divide_by)
+def _divisor(divide_by: float | None, dataset: Dataset) -> float:
+    if divide_by is not None:
+        return divide_by
     is_8_bit = dataset.X_train.dtype == np.uint8 and dataset.X_train.max() > 1
     return 255.0 if is_8_bit else 1.0

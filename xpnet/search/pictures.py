@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from optuna.trial import TrialState
 
-from xpnet.nn import Loss
 from xpnet.report import (
     CENTRED,
     HUGE,
@@ -423,7 +422,7 @@ def _sentence(title: str, line: str) -> Any:
 
 def _objective(study: Study) -> str:
     """Name what a study's trials are told apart by."""
-    score = Loss.resolve(study.recipe.values["loss"]).score_name
+    score = study.recipe.settings.loss.score_name
     return study.objective.replace("_", " ").replace("accuracy", score)
 
 

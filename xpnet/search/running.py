@@ -167,7 +167,7 @@ class _Run:
         self, n_workers: int | None, device: str | None, data_dir: str | os.PathLike[str] | None
     ) -> None:
         """Start the workers."""
-        spec = device or os.environ.get("XPNET_DEVICE") or self.study.recipe.values["device"]
+        spec = device or os.environ.get("XPNET_DEVICE") or self.study.recipe.settings.device
         devices = devices_of(spec, n_workers)
         self._data_dir, self._n_threads = data_dir, threads_for(len(devices))
         for of_one in devices:
@@ -380,7 +380,7 @@ def _send(worker: Worker, message: Any) -> None:
 def _epochs(study: Study) -> list[int]:
     scale = study.space.get("training.epochs")
     if scale is None:
-        return [study.recipe.values["training"]["epochs"]]
+        return [study.recipe.settings.training.epochs]
     return [scale.value(setting) for setting in scale.extremes()]
 
 

@@ -22,7 +22,6 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError
 
 from xpnet.environment import versions
-from xpnet.nn import Loss
 from xpnet.recipe import Recipe, RecipeError
 from xpnet.search.parameters import settings_of
 from xpnet.search.sampling import PRUNERS, SAMPLERS
@@ -143,7 +142,7 @@ class Study:
     @property
     def objective(self) -> str:
         """What trials are told apart by, as it is called: R2 under a loss for numbers."""
-        score = Loss.resolve(self.recipe.values["loss"]).score_name
+        score = self.recipe.settings.loss.score_name
         return self.settings.objective.replace("accuracy", score)
 
     @property

@@ -10,7 +10,6 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from xpnet.data import Dataset
-from xpnet.nn import Schedule
 from xpnet.nn.schedules import NoDecay
 from xpnet.recipe import Recipe, Result
 from xpnet.search.study import SearchError, Study
@@ -76,7 +75,7 @@ def plan(study: Study, trial: FrozenTrial, data_dir: str | os.PathLike[str] | No
     if "diverged" in trial.user_attrs:
         raise SearchError(f"trial {trial.number}, the best one, has diverged: there is no network")
     recipe = study.recipe_of(trial)
-    schedule = Schedule.resolve(recipe.values["schedule"])
+    schedule = recipe.settings.schedule
     monitor = schedule.monitor
     if monitor is not None and monitor.startswith("validation"):
         note = f"on the training samples alone, as its schedule watches {monitor}"
@@ -89,9 +88,9 @@ def plan(study: Study, trial: FrozenTrial, data_dir: str | os.PathLike[str] | No
         return Plan(recipe, recipe.load_data(data_dir), None, [note])
     if dataset.X_validation is not None:
         dataset = _joined(dataset)
-    stopping, last_epoch = recipe.values["early_stopping"], None
-    if stopping["patience"] != "never" and stopping["monitor"].startswith("validation"):
-        ended = "best_epoch" if stopping["restore_best"] else "epochs"
+    stopping, last_epoch = recipe.settings.early_stopping, None
+    if stopping is not None and stopping.monitor.startswith("validation"):
+        ended = "best_epoch" if stopping.restore_best else "epochs"
         last_epoch = int(trial.user_attrs[ended])
         merged = merged.changed({"early_stopping": {}})
         if isinstance(schedule, NoDecay):

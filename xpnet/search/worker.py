@@ -21,7 +21,6 @@ import numpy as np
 from xpnet.data import DataError, Dataset
 from xpnet.device import Device, DeviceUnavailableError, cuda_problem
 from xpnet.kernels.blas import available_cpus, count_blas_threads
-from xpnet.nn import Loss
 from xpnet.recipe import Recipe, RecipeError
 from xpnet.training import DivergenceError, Report
 
@@ -254,7 +253,7 @@ def _outcome(
     ``state`` is ``"complete"``, ``"pruned"`` or ``"failed"``; ``value`` the objective's; the rest
     goes into the trial's attributes.
     """
-    has_classes = Loss.resolve(recipe.values["loss"]).has_classes
+    has_classes = recipe.settings.loss.has_classes
     was_stopped = False
 
     def on_report(report: Report) -> bool:
