@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from tests.recipe.test_schema import GOOD
+from tests.recipe.examples import GOOD
 from xpnet import nn
 from xpnet.data import load_dataset
 from xpnet.recipe import RecipeError, load_recipe, parse_recipe, recipe_names
