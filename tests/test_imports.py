@@ -44,7 +44,10 @@ BELOW = {
     },
     "__main__": {"cli"},
 }
-SIBLINGS = {"activations", "layers", "losses", "initializers", "optimizers"}
+SIBLINGS = {
+    *("activations", "augmentation", "initializers", "layers", "losses", "optimizers"),
+    "schedules",
+}
 THIRD_PARTY = {  # everything else: numpy alone; kernels.blas asks whether threadpoolctl is there
     "training.checkpoint": {"safetensors"},
     "training.lbfgs": {"scipy"},

@@ -28,8 +28,8 @@ from xpnet.data import Preprocessing
 from xpnet.files import write_whole
 from xpnet.kernels.reference import Array
 from xpnet.nn import activations as f
-from xpnet.nn.base import Layer
 from xpnet.nn.dropout import Dropout
+from xpnet.nn.interfaces import Layer
 from xpnet.nn.layers import Dense
 from xpnet.nn.losses import (
     MeanSquaredError,

@@ -16,7 +16,10 @@ from tests.estimators.beside import Script, data, differences
 from xpnet import estimators
 from xpnet.device import cuda_problem
 from xpnet.estimators import LogisticRegression, MLPClassifier, MLPRegressor
-from xpnet.nn.base import Initializer, Optimizer, Schedule, is_own
+from xpnet.nn.interfaces import Initializer
+from xpnet.nn.optimizers import Optimizer
+from xpnet.nn.registry import is_own
+from xpnet.nn.schedules import Schedule
 
 pytestmark = [
     pytest.mark.host,

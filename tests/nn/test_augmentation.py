@@ -15,7 +15,8 @@ import xpnet
 from tests.conftest import traced_peak
 from xpnet import nn, training
 from xpnet.kernels import host
-from xpnet.nn.base import Augmentation, Batch
+from xpnet.nn.augmentation import Augmentation
+from xpnet.nn.batch import Batch
 from xpnet.random import Purpose
 
 SHAPE = (6, 7)

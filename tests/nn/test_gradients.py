@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from xpnet import gradient_check, nn
-from xpnet.nn.base import Activation
+from xpnet.nn.interfaces import Activation
 
 ACTIVATIONS = sorted(
     name

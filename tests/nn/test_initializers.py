@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xpnet import nn
-from xpnet.nn.base import Initializer
+from xpnet.nn.interfaces import Initializer
 from xpnet.random import weight_stream
 
 FAN_IN, FAN_OUT = 300, 200

@@ -41,7 +41,10 @@ from xpnet.nn import (
     Nesterov,
     Network,
 )
-from xpnet.nn.base import Activation, Initializer, Loss, Optimizer, Schedule
+from xpnet.nn.interfaces import Activation, Initializer
+from xpnet.nn.losses import Loss
+from xpnet.nn.optimizers import Optimizer
+from xpnet.nn.schedules import Schedule
 from xpnet.training import DivergenceError, TrainingState, fit, minimize
 
 __all__ = ["NetworkEstimator"]

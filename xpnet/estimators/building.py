@@ -13,7 +13,7 @@ from xpnet.device import Device
 from xpnet.device import device as make_device
 from xpnet.estimators.rules import glorot_bound
 from xpnet.nn import BatchNorm, Dense, Dropout, Network
-from xpnet.nn.base import Activation, Initializer, Layer
+from xpnet.nn.interfaces import Activation, Initializer, Layer
 from xpnet.random import RandomStateStream
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from xpnet.estimators.base import NetworkEstimator, host
 from xpnet.estimators.building import invalid
 from xpnet.estimators.rules import HalfSquaredError
 from xpnet.nn import PoissonDeviance, SigmoidCrossEntropy, SoftmaxCrossEntropy
-from xpnet.nn.base import Loss
+from xpnet.nn.losses import Loss
 
 __all__ = ["MLPClassifier", "MLPRegressor", "NetworkClassifier"]
 
@@ -202,7 +202,7 @@ class MLPClassifier(NetworkClassifier):
         Units of the hidden layers. Without any the model is logistic regression.
     activation : str, dict, Activation, or a list with one for each hidden layer, default="relu"
         What a hidden layer applies to ``X W + b``: scikit-learn's ``"identity"``, ``"logistic"``,
-        ``"tanh"`` and ``"relu"``; any name known to :class:`xpnet.nn.base.Activation`, such as
+        ``"tanh"`` and ``"relu"``; any name known to :class:`xpnet.nn.Activation`, such as
         ``"gelu_tanh"`` or ``"elu"``; a table of one's options; or one of your own.
     solver : {"adam", "sgd", "lbfgs"}, default="adam"
         ``"adam"`` in the form with epsilon-hat, ``"sgd"`` with momentum, both on minibatches; or

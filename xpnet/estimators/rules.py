@@ -16,8 +16,8 @@ import numpy.typing as npt
 from sklearn.utils._param_validation import StrOptions
 
 from xpnet.kernels.reference import Array, ReferenceOps
-from xpnet.nn.base import Schedule
 from xpnet.nn.losses import MeanSquaredError
+from xpnet.nn.schedules import Schedule
 
 __all__ = [
     "LOWEST_RATE",

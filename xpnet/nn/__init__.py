@@ -12,6 +12,7 @@ from xpnet.nn.activations import (
     Tanh,
 )
 from xpnet.nn.augmentation import (
+    Augmentation,
     BrightnessContrast,
     Flip,
     GaussianNoise,
@@ -20,17 +21,7 @@ from xpnet.nn.augmentation import (
     Rotate,
     Shift,
 )
-from xpnet.nn.base import (
-    Activation,
-    Augmentation,
-    Batch,
-    Cache,
-    Initializer,
-    Layer,
-    Loss,
-    Optimizer,
-    Schedule,
-)
+from xpnet.nn.batch import Batch
 from xpnet.nn.captured import CapturedSteps
 from xpnet.nn.diagnosis import Diagnosis, LayerDiagnosis, diagnose
 from xpnet.nn.dropout import Dropout
@@ -49,8 +40,10 @@ from xpnet.nn.initializers import (
     XavierUniform,
     Zeros,
 )
+from xpnet.nn.interfaces import Activation, Cache, Initializer, Layer
 from xpnet.nn.layers import Dense
 from xpnet.nn.losses import (
+    Loss,
     MeanSquaredError,
     PoissonDeviance,
     SigmoidCrossEntropy,
@@ -58,7 +51,7 @@ from xpnet.nn.losses import (
 )
 from xpnet.nn.network import Network
 from xpnet.nn.normalization import BatchNorm, LayerNorm
-from xpnet.nn.optimizers import Adam, AdamW, GradientDescent, Momentum, Nesterov, RMSprop
+from xpnet.nn.optimizers import Adam, AdamW, GradientDescent, Momentum, Nesterov, Optimizer, RMSprop
 from xpnet.nn.regularization import MovingAverage, Regularizer
 from xpnet.nn.schedules import (
     CosineDecay,
@@ -66,6 +59,7 @@ from xpnet.nn.schedules import (
     InverseTimeDecay,
     NoDecay,
     ReduceOnPlateau,
+    Schedule,
     StepDecay,
 )
 from xpnet.nn.sparse import SparseSamples

@@ -20,7 +20,8 @@ from typing import Any, ClassVar
 import numpy.typing as npt
 
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Activation, Cache, check_positive
+from xpnet.nn.checks import check_positive
+from xpnet.nn.interfaces import Activation, Cache
 
 __all__ = [
     "ELU",

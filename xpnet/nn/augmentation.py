@@ -18,10 +18,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from xpnet.kernels.reference import Array, ReferenceOps
-from xpnet.nn.base import Augmentation, Batch, check_fraction, check_positive
+from xpnet.nn.batch import Batch
+from xpnet.nn.checks import check_fraction, check_positive
+from xpnet.nn.registry import Configurable
 from xpnet.random import Purpose
 
 __all__ = [
+    "Augmentation",
     "BrightnessContrast",
     "Flip",
     "GaussianNoise",
@@ -33,6 +36,65 @@ __all__ = [
 ]
 
 _MOST_PIXELS = 65_535
+
+
+class Augmentation(Configurable):
+    """Changes the samples of a minibatch at random, before the network sees them, in training only.
+
+    A subclass gives :meth:`apply`. What it draws should depend on nothing but the batch's seed and
+    step and the place in the list of augmentations, so that a run can be repeated on any device.
+
+    Attributes
+    ----------
+    works_in_place : bool
+        Whether :meth:`apply` may be given ``out = X``.
+    """
+
+    works_in_place: ClassVar[bool] = False
+
+    def check(self, image_shape: tuple[int, ...] | None, n_features: int) -> None:
+        """Raise a ValueError that names what is needed, where samples are not as they must be.
+
+        The default takes any.
+
+        Parameters
+        ----------
+        image_shape : tuple of int or None
+            ``(height, width)`` or ``(height, width, channels)`` where samples are images.
+        n_features : int
+        """
+        del image_shape, n_features
+
+    def apply(
+        self,
+        ops: ReferenceOps,
+        X: Array,
+        batch: Batch,
+        number: int,
+        image_shape: tuple[int, ...] | None,
+        out: Array,
+    ) -> Array:
+        """Write changed samples.
+
+        Parameters
+        ----------
+        ops : ReferenceOps
+        X : array (n_samples, n_features)
+            Not to be changed, unless it is ``out``.
+        batch : Batch
+        number : int
+            The augmentation's place in the list, from 0: what it draws for.
+        image_shape : tuple of int or None
+            As :meth:`check` has let pass.
+        out : array like X
+            Overwritten. Another array than ``X`` but where :attr:`works_in_place` is true.
+
+        Returns
+        -------
+        array like X
+            ``out``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define apply(...)")
 
 
 class _OpAugmentation(Augmentation, abstract=True):

@@ -6,7 +6,7 @@ from typing import Any
 
 from xpnet.graph import Recorder
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import check_count
+from xpnet.nn.checks import check_count
 from xpnet.nn.step import TrainingStep
 
 __all__ = ["CapturedSteps"]

@@ -11,8 +11,11 @@ import numpy as np
 
 from xpnet.kernels.reference import Array
 from xpnet.nn.activations import Identity
-from xpnet.nn.base import Activation, Batch, Layer, Loss, check_positive
+from xpnet.nn.batch import Batch
+from xpnet.nn.checks import check_positive
+from xpnet.nn.interfaces import Activation, Layer
 from xpnet.nn.layers import Dense
+from xpnet.nn.losses import Loss
 from xpnet.nn.network import Network, check_samples
 from xpnet.random import check_seed
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy.typing as npt
 
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Cache, Layer, check_fraction
+from xpnet.nn.checks import check_fraction
+from xpnet.nn.interfaces import Cache, Layer
 from xpnet.random import Purpose
 
 __all__ = ["Dropout"]

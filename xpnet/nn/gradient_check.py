@@ -11,7 +11,10 @@ import numpy.typing as npt
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Batch, Layer, Loss, check_count, check_positive
+from xpnet.nn.batch import Batch
+from xpnet.nn.checks import check_count, check_positive
+from xpnet.nn.interfaces import Layer
+from xpnet.nn.losses import Loss
 from xpnet.nn.network import Network, check_samples
 from xpnet.nn.regularization import Regularizer
 from xpnet.random import check_seed

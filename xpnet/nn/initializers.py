@@ -25,7 +25,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.nn.base import Activation, Initializer, check_positive
+from xpnet.nn.checks import check_positive
+from xpnet.nn.interfaces import Activation, Initializer
 from xpnet.random import WeightStream
 
 __all__ = [

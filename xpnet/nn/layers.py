@@ -7,7 +7,8 @@ from typing import Any
 import numpy.typing as npt
 
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Activation, Cache, Initializer, Layer, check_count, check_positive
+from xpnet.nn.checks import check_count, check_positive
+from xpnet.nn.interfaces import Activation, Cache, Initializer, Layer
 
 __all__ = ["Dense"]
 

@@ -14,15 +14,116 @@ import numpy.typing as npt
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array, ReferenceOps
-from xpnet.nn.base import Loss, check_fraction, check_positive
+from xpnet.nn.checks import check_fraction, check_positive
+from xpnet.nn.registry import Configurable
 
 __all__ = [
+    "Loss",
     "MeanSquaredError",
     "PoissonDeviance",
     "SigmoidCrossEntropy",
     "SoftmaxCrossEntropy",
     "determination",
 ]
+
+
+class Loss(Configurable):
+    """A loss on logits: owns the mean over the batch and the output's meaning.
+
+    Attributes
+    ----------
+    has_classes : bool
+        Whether labels are classes, and not numbers to be predicted.
+    has_negatives : bool
+        Whether numbers to be predicted may be negative, as those are that have been standardised.
+    score_name : str
+        What :meth:`score` measures, as tables and pictures call it.
+    """
+
+    has_classes: ClassVar[bool] = True
+    has_negatives: ClassVar[bool] = True
+    score_name: ClassVar[str] = "accuracy"
+
+    def labels(
+        self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
+    ) -> Array:
+        """Bring a user's labels to the device, checked and in the form that :meth:`forward` takes.
+
+        Parameters
+        ----------
+        device : Device
+        y : array_like (n_samples,) or (n_samples, n_outputs)
+        n_outputs : int
+            The network's number of outputs.
+        dtype : dtype
+            The network's.
+        name : str
+            How error messages call the argument.
+
+        Returns
+        -------
+        array whose first axis is the samples
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the labels do not fit the loss or the network.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define labels(...)")
+
+    def forward(
+        self,
+        ops: ReferenceOps,
+        logits: Array,
+        labels: Array,
+        losses: Array,
+        mean: Array,
+        dlogits: Array | None = None,
+        weights: Array | None = None,
+    ) -> None:
+        """Compute the loss of every sample, their mean and, if asked, the mean's gradient.
+
+        Parameters
+        ----------
+        ops : ReferenceOps
+        logits : array (..., n_samples, n_outputs)
+        labels : array
+            As :meth:`labels` gives them.
+        losses : array (..., n_samples)
+            Overwritten.
+        mean : array (..., 1)
+            Overwritten.
+        dlogits : array like logits, optional
+            Overwritten with the gradient of ``mean``.
+        weights : array (..., n_samples), optional
+            The samples' parts in the mean, which sum to 1; by default all count the same. A loss
+            that is trained without weights of samples or classes need not have it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define forward(...)")
+
+    def probabilities(self, ops: ReferenceOps, logits: Array) -> Array:
+        """Turn logits into probabilities."""
+        raise NotImplementedError(f"{type(self).__name__} must define probabilities(ops, logits)")
+
+    def decide(self, ops: ReferenceOps, logits: Array) -> Array:
+        """Turn logits into predicted labels, in the form of :meth:`labels`."""
+        raise NotImplementedError(f"{type(self).__name__} must define decide(ops, logits)")
+
+    def score(
+        self, ops: ReferenceOps, logits: Array, labels: Array, weights: Array | None = None
+    ) -> Array:
+        """Measure how good predictions are, 1 at best: by default the accuracy.
+
+        ``weights`` (n_samples,) are the samples' parts in it, which sum to 1; by default all count
+        the same. A loss that is evaluated without weights need not have them.
+        """
+        right = self.correct(ops, logits, labels)
+        return right.mean() if weights is None else (right * weights).sum()
+
+    def correct(self, ops: ReferenceOps, logits: Array, labels: Array) -> Array:
+        """Tell which samples are predicted right: bool (n_samples,)."""
+        right = self.decide(ops, logits) == labels
+        return right.all(axis=-1) if right.ndim == 2 else right
 
 
 class _OpLoss(Loss, abstract=True):

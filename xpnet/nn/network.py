@@ -13,7 +13,9 @@ import numpy.typing as npt
 from xpnet.device import Device, host_array
 from xpnet.device import device as make_device
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Batch, Cache, Layer, check_count, check_positive
+from xpnet.nn.batch import Batch
+from xpnet.nn.checks import check_count, check_positive
+from xpnet.nn.interfaces import Cache, Layer
 from xpnet.nn.sparse import SparseSamples, is_sparse
 from xpnet.random import WeightStream, check_seed, weight_stream
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy.typing as npt
 
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Cache, Layer, check_fraction, check_normal, check_positive
+from xpnet.nn.checks import check_fraction, check_normal, check_positive
+from xpnet.nn.interfaces import Cache, Layer
 
 __all__ = ["BatchNorm", "LayerNorm"]
 

@@ -10,9 +10,62 @@ from typing import ClassVar
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array, ReferenceOps
-from xpnet.nn.base import Optimizer, check_fraction, check_normal, check_positive
+from xpnet.nn.checks import check_fraction, check_normal, check_positive
+from xpnet.nn.registry import Configurable
 
-__all__ = ["Adam", "AdamW", "GradientDescent", "Momentum", "Nesterov", "RMSprop"]
+__all__ = ["Adam", "AdamW", "GradientDescent", "Momentum", "Nesterov", "Optimizer", "RMSprop"]
+
+
+class Optimizer(Configurable):
+    """An update rule over one flat buffer of parameters; holds settings, no state.
+
+    Attributes
+    ----------
+    learning_rate : float
+        Before any schedule.
+    """
+
+    learning_rate: float
+
+    def init_state(self, device: Device, params: Array) -> dict[str, Array]:
+        """Make the state that the rule carries from step to step.
+
+        Parameters
+        ----------
+        device : Device
+        params : array (..., n)
+            The network's flat parameters.
+
+        Returns
+        -------
+        dict of str to device array
+            Among them ``"learning_rate"`` (..., 1), which a schedule may overwrite.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define init_state(device, params)")
+
+    def update(
+        self,
+        ops: ReferenceOps,
+        params: Array,
+        grads: Array,
+        state: dict[str, Array],
+        n_decay: int = 0,
+    ) -> None:
+        """Take one step, in place.
+
+        Parameters
+        ----------
+        ops : ReferenceOps
+        params : array (..., n)
+            Overwritten.
+        grads : array like params
+        state : dict
+            As :meth:`init_state` made it; overwritten.
+        n_decay : int
+            Length of the prefix of the parameters that weight decay applies to. It is given where
+            the state holds a ``"weight_decay"``; a rule that has none need not know it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define update(...)")
 
 
 class _Rule(Optimizer, abstract=True):

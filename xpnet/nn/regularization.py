@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from xpnet.kernels.reference import Array, ReferenceOps
-from xpnet.nn.base import Cache, check_fraction, check_positive
+from xpnet.nn.checks import check_fraction, check_positive
+from xpnet.nn.interfaces import Cache
 from xpnet.nn.network import LINE, Network
 
 __all__ = ["MovingAverage", "Regularizer"]

@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 
-from xpnet.nn.base import Schedule, check_count, check_fraction, check_positive
+from xpnet.nn.checks import check_count, check_fraction, check_positive
+from xpnet.nn.registry import Configurable
 
 __all__ = [
     "MONITORS",
@@ -19,11 +20,55 @@ __all__ = [
     "InverseTimeDecay",
     "NoDecay",
     "ReduceOnPlateau",
+    "Schedule",
     "StepDecay",
     "check_monitor",
 ]
 
 MONITORS = ("cost", "train_accuracy", "validation_cost", "validation_accuracy")
+
+
+class Schedule(Configurable):
+    """How the learning rate changes as training goes on: a factor on the optimizer's.
+
+    A subclass gives :meth:`factor`. With ``warmup`` the factor rises in equal steps at first, from
+    ``1 / warmup`` to 1, and the schedule begins after that. An instance is used for one run;
+    :func:`xpnet.training.fit` clones the one that it is given.
+
+    Attributes
+    ----------
+    per : {"epoch", "step"}
+        What positions count.
+    warmup : int
+        How many of them the warm-up takes.
+    monitor : str or None
+        The number of a report that :meth:`observe` is given: ``"cost"``, ``"train_accuracy"``,
+        ``"validation_cost"`` or ``"validation_accuracy"``; None for none.
+
+    References
+    ----------
+    Goyal et al., "Accurate, large minibatch SGD: training ImageNet in 1 hour", 2017, section 2.2,
+    for the warm-up.
+    """
+
+    per: str = "epoch"
+    warmup: int = 0
+    monitor: str | None = None
+
+    def factor(self, t: int, n: int) -> float:
+        """Give the factor at position ``t = 0, 1, ..., n - 1`` after the warm-up."""
+        raise NotImplementedError(f"{type(self).__name__} must define factor(t, n)")
+
+    def at(self, t: int, n: int) -> float:
+        """Give the factor at position ``t`` of ``n`` in all, the warm-up included."""
+        n_left = max(n - self.warmup, 1)
+        if t < self.warmup:
+            return (t + 1) / self.warmup * self.factor(0, n_left)
+        return self.factor(t - self.warmup, n_left)
+
+    def observe(self, value: float) -> None:
+        """Take note of what a report says, after an epoch; the default does nothing."""
+        del value
 
 
 class NoDecay(Schedule):

@@ -10,8 +10,11 @@ import numpy as np
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Augmentation, Batch, Loss, Optimizer
+from xpnet.nn.augmentation import Augmentation
+from xpnet.nn.batch import Batch
+from xpnet.nn.losses import Loss
 from xpnet.nn.network import Network, check_divisor
+from xpnet.nn.optimizers import Optimizer
 from xpnet.nn.regularization import MovingAverage, Regularizer
 from xpnet.nn.sparse import SparseSamples
 

@@ -8,8 +8,11 @@ from typing import Any
 from xpnet.data.named import GENERATED, NAMES, WEIGHTED, is_file_name
 from xpnet.data.preprocessing import NORMALISATIONS
 from xpnet.device import PRECISIONS
-from xpnet.nn.base import Augmentation, Layer, Loss, Optimizer, Schedule
-from xpnet.nn.schedules import MONITORS
+from xpnet.nn.augmentation import Augmentation
+from xpnet.nn.interfaces import Layer
+from xpnet.nn.losses import Loss
+from xpnet.nn.optimizers import Optimizer
+from xpnet.nn.schedules import MONITORS, Schedule
 from xpnet.recipe.errors import nearest, wrong
 from xpnet.recipe.kinds import (
     Boolean,

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from xpnet.nn.base import Activation, Configurable, Initializer
+from xpnet.nn.interfaces import Activation, Initializer
+from xpnet.nn.registry import Configurable
 from xpnet.recipe.errors import RecipeError, nearest, unknown, wrong
 from xpnet.recipe.options import options
 

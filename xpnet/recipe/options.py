@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from xpnet.nn.base import Configurable
+from xpnet.nn.registry import Configurable
 
 __all__ = ["REQUIRED", "Option", "options", "plain"]
 

@@ -7,15 +7,11 @@ import re
 import sys
 from typing import Any
 
-from xpnet.nn.base import (
-    Activation,
-    Augmentation,
-    Initializer,
-    Layer,
-    Loss,
-    Optimizer,
-    Schedule,
-)
+from xpnet.nn.augmentation import Augmentation
+from xpnet.nn.interfaces import Activation, Initializer, Layer
+from xpnet.nn.losses import Loss
+from xpnet.nn.optimizers import Optimizer
+from xpnet.nn.schedules import Schedule
 from xpnet.recipe.keys import KEYS, TABLES, Key
 from xpnet.recipe.options import REQUIRED, options, plain
 from xpnet.spaces import KINDS

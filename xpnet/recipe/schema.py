@@ -6,7 +6,12 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from xpnet.nn.base import Augmentation, Configurable, Layer, Loss, Optimizer, Schedule
+from xpnet.nn.augmentation import Augmentation
+from xpnet.nn.interfaces import Layer
+from xpnet.nn.losses import Loss
+from xpnet.nn.optimizers import Optimizer
+from xpnet.nn.registry import Configurable
+from xpnet.nn.schedules import Schedule
 from xpnet.recipe.changes import set_value
 from xpnet.recipe.errors import RecipeError, missing, nearest, shown, unknown, wrong
 from xpnet.recipe.keys import KEYS, TABLES

@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-from xpnet.nn.base import Augmentation, Configurable, Layer, Loss, Optimizer, Schedule
+from xpnet.nn.augmentation import Augmentation
+from xpnet.nn.interfaces import Layer
+from xpnet.nn.losses import Loss
+from xpnet.nn.optimizers import Optimizer
+from xpnet.nn.registry import Configurable
+from xpnet.nn.schedules import Schedule
 from xpnet.recipe.errors import RecipeError
 from xpnet.recipe.schema import layers_with_init
 from xpnet.spaces import Space

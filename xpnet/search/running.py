@@ -14,7 +14,7 @@ from typing import Any
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from xpnet.nn.base import check_count
+from xpnet.nn.checks import check_count
 from xpnet.recipe import Recipe
 from xpnet.search.leases import MOST_ATTEMPTS, Leases, n_lost
 from xpnet.search.parameters import parameters, suggest

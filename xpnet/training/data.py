@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Loss
+from xpnet.nn.losses import Loss
 from xpnet.nn.network import Network, check_divisor, check_samples
 from xpnet.nn.sparse import SparseSamples, is_sparse
 from xpnet.training.weights import sample_weights

@@ -6,7 +6,7 @@ from typing import Any
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Loss
+from xpnet.nn.losses import Loss
 from xpnet.nn.network import Network
 from xpnet.nn.sparse import SparseSamples
 from xpnet.random import subset

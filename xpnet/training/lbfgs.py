@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from xpnet.kernels.reference import Array, ReferenceOps
-from xpnet.nn.base import Loss, Optimizer, check_count, check_positive
+from xpnet.nn.checks import check_count, check_positive
 from xpnet.nn.dropout import Dropout
+from xpnet.nn.losses import Loss
 from xpnet.nn.network import Network
 from xpnet.nn.normalization import BatchNorm
+from xpnet.nn.optimizers import Optimizer
 from xpnet.nn.regularization import Regularizer
 from xpnet.nn.step import TrainingStep
 from xpnet.training.data import samples

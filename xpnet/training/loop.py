@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.nn.base import Augmentation, Loss, Optimizer, Schedule
+from xpnet.nn.augmentation import Augmentation
+from xpnet.nn.losses import Loss
 from xpnet.nn.network import Network
+from xpnet.nn.optimizers import Optimizer
 from xpnet.nn.regularization import MovingAverage, Regularizer
+from xpnet.nn.schedules import Schedule
 from xpnet.nn.step import TrainingStep
 from xpnet.random import epoch_order
 from xpnet.training.data import TrainingData, load_training_data

@@ -18,7 +18,7 @@ from xpnet.device import Device, host_array
 from xpnet.files import write_whole
 from xpnet.kernels.reference import Array, ReferenceOps
 from xpnet.nn import Loss, Network
-from xpnet.nn.base import check_count
+from xpnet.nn.checks import check_count
 from xpnet.nn.network import check_samples
 from xpnet.training.checkpoint import pack_network, read_network
 

@@ -9,10 +9,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.nn.augmentation import check_image_shape
-from xpnet.nn.base import Augmentation, Loss, Optimizer, Schedule, check_count, check_fraction
+from xpnet.nn.augmentation import Augmentation, check_image_shape
+from xpnet.nn.checks import check_count, check_fraction
+from xpnet.nn.losses import Loss
 from xpnet.nn.network import Network
-from xpnet.nn.schedules import MONITORS
+from xpnet.nn.optimizers import Optimizer
+from xpnet.nn.schedules import MONITORS, Schedule
 from xpnet.random import check_seed
 from xpnet.training.history import Report
 from xpnet.training.stopping import EarlyStopping

@@ -8,8 +8,9 @@ from typing import Any
 
 from xpnet.graph import CaptureError, Recorder
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Layer, is_own
 from xpnet.nn.captured import CapturedSteps
+from xpnet.nn.interfaces import Layer
+from xpnet.nn.registry import is_own
 from xpnet.nn.step import TrainingStep
 from xpnet.training.rates import Rates
 

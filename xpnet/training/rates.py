@@ -7,8 +7,9 @@ import math
 import numpy as np
 
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Schedule, check_positive
+from xpnet.nn.checks import check_positive
 from xpnet.nn.network import Network
+from xpnet.nn.schedules import Schedule
 
 __all__ = ["Rates"]
 

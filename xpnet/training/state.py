@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Optimizer
 from xpnet.nn.network import Network
+from xpnet.nn.optimizers import Optimizer
 
 __all__ = ["TrainingState", "check_state"]
 
@@ -26,7 +26,7 @@ class TrainingState:
     network : Network
         Whose parameters are trained; the state lives on its device.
     optimizer : dict of str to device array
-        As :meth:`xpnet.nn.base.Optimizer.init_state` makes it.
+        As :meth:`xpnet.nn.Optimizer.init_state` makes it.
     steps : int64 device array (1,)
         Steps taken by all runs.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from xpnet.nn.base import check_count, check_positive
+from xpnet.nn.checks import check_count, check_positive
 from xpnet.nn.network import Network
 from xpnet.nn.regularization import MovingAverage
 from xpnet.nn.schedules import check_monitor

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array
-from xpnet.nn.base import Loss, check_positive
+from xpnet.nn.checks import check_positive
+from xpnet.nn.losses import Loss
 
 __all__ = ["sample_weights"]
 
