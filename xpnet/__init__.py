@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from xpnet.device import Device, DeviceUnavailableError, device
+from xpnet.version import __version__
 
 if TYPE_CHECKING:
     from xpnet import data, nn, search, training
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from xpnet.nn.gradient_check import gradient_check
     from xpnet.recipe import load_recipe
     from xpnet.training.model import load_model
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Device",

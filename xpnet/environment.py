@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-import xpnet
-from xpnet.device import cuda_problem, format_cuda_version
+from xpnet.device import Device, DeviceUnavailableError, cuda_problem, format_cuda_version
+from xpnet.device import device as make_device
 from xpnet.kernels import host
 from xpnet.kernels.blas import chosen_threads
+from xpnet.version import __version__
 
 __all__ = ["show_config", "versions"]
 
@@ -29,7 +30,7 @@ def versions() -> dict[str, str]:
     dict of str to str
         Python's, xpnet's, and those of the installed packages that compute; NumPy's BLAS.
     """
-    found = {"python": platform.python_version(), "xpnet": xpnet.__version__}
+    found = {"python": platform.python_version(), "xpnet": __version__}
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
@@ -95,8 +96,8 @@ def _cuda() -> str:
 def _device() -> list[tuple[str, str]]:
     """Describe the device that a program gets which names none."""
     try:
-        device = xpnet.device()
-    except (ValueError, xpnet.DeviceUnavailableError) as error:
+        device = make_device()
+    except (ValueError, DeviceUnavailableError) as error:
         return [("device", f"none: {error}")]
     rows = [
         ("device", device.name),
@@ -108,13 +109,13 @@ def _device() -> list[tuple[str, str]]:
     return [*rows, ("threads", _threads(device))]
 
 
-def _precision(device: xpnet.Device) -> str:
+def _precision(device: Device) -> str:
     if device.precision == "tf32":
         return "tf32: products of float32 matrices on tensor cores, 10 bits of mantissa"
     return "float32: products as they are"
 
 
-def _threads(device: xpnet.Device) -> str:
+def _threads(device: Device) -> str:
     """Tell how many threads work on a step, and why."""
     if device.kernels != "fused" or not host.shared():
         return "those of NumPy's BLAS"
@@ -131,7 +132,7 @@ def _threads(device: xpnet.Device) -> str:
     return f"up to {n_threads}, as many as make a step faster; {shared[host.shares_core()]}"
 
 
-def _cublas(device: xpnet.Device) -> str:
+def _cublas(device: Device) -> str:
     from xpnet.kernels import cublas
 
     with device.activate():
@@ -139,7 +140,7 @@ def _cublas(device: xpnet.Device) -> str:
     return f"{number // 10_000}.{number % 10_000 // 100}.{number % 100}"
 
 
-def _kernels(device: xpnet.Device) -> str:
+def _kernels(device: Device) -> str:
     if device.kernels == "fused":
         if device.index is not None:
             return "fused: CuPy elementwise"

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-import xpnet
 from xpnet.data import Preprocessing
 from xpnet.files import write_whole
 from xpnet.kernels.reference import Array
@@ -40,6 +39,7 @@ from xpnet.nn.losses import (
 from xpnet.nn.network import Network
 from xpnet.nn.normalization import BatchNorm, LayerNorm
 from xpnet.training.model import Model
+from xpnet.version import __version__
 
 if TYPE_CHECKING:
     import onnx
@@ -369,7 +369,7 @@ class Graph:
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name="xpnet",
-            producer_version=xpnet.__version__,
+            producer_version=__version__,
             doc_string=doc,
         )
         if metadata:
