@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import os
 import statistics
 import subprocess
@@ -64,7 +65,7 @@ THIRD_PARTY = {  # everything else: numpy alone; kernels.blas asks whether threa
     "search.sampling": {"optuna", "scipy"},
     **{
         f"estimators.{name}": {"sklearn"}
-        for name in ("base", "building", "logistic", "mlp", "rules", "samples")
+        for name in ("base", "logistic", "mlp", "parameters", "rules", "samples")
     },
 }
 LAZY = (
@@ -79,18 +80,34 @@ def sources():
         yield ".".join(path.relative_to(package).with_suffix("").parts), path
 
 
-def imported(path):
+def module_of(name):
+    """Give the full name of what :func:`sources` finds."""
+    return f"xpnet.{name}".removesuffix(".__init__")
+
+
+MODULES = {module_of(name) for name, _ in sources()}
+
+
+class WithoutTypes(ast.NodeTransformer):
+    """Drops what only a type checker reads."""
+
+    def visit_If(self, node):
+        self.generic_visit(node)
+        return node.orelse if ast.unparse(node.test) == "TYPE_CHECKING" else node
+
+
+def imported(path, *, with_types=True):
     """Give the modules that a file imports, at any depth."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree if with_types else WithoutTypes().visit(tree)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            if node.module == "xpnet":
-                yield from (f"xpnet.{alias.name}" for alias in node.names)
-            else:
-                assert node.module is not None
-                yield node.module
+            assert node.module is not None
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if node.module == "xpnet" or name in MODULES else node.module
 
 
 def test_the_source_is_found():
@@ -128,6 +145,17 @@ def test_direction_of_imports(name, path):
 def test_siblings_do_not_import_each_other(name):
     found = {module.rpartition(".")[2] for module in imported(ROOT / "xpnet/nn" / f"{name}.py")}
     assert not found & (SIBLINGS | {"network", "step", "diagnosis", "gradient_check"})
+
+
+def test_no_circle_of_imports():
+    """What a function imports counts; what only a type checker imports does not."""
+    needed = {
+        module_of(name): {*imported(path, with_types=False)} & MODULES for name, path in sources()
+    }
+    try:
+        graphlib.TopologicalSorter(needed).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
 def python(code):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.nn import BatchNorm, Dense
-
-if TYPE_CHECKING:
-    from xpnet.estimators.base import NetworkEstimator
+from xpnet.nn import BatchNorm, Dense, Network
 
 __all__ = ["Arrays", "affine", "put"]
 
@@ -35,11 +32,8 @@ class Arrays(list[npt.NDArray[Any]]):
         return list, (list(self),)
 
 
-def affine(estimator: NetworkEstimator) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+def affine(network: Network) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
     """Give weights and biases layer by layer, batch normalisation folded in."""
-    if "network_" not in vars(estimator):
-        raise AttributeError(f"{type(estimator).__name__} is not fitted yet")
-    network = estimator.network_
     to_host = network.device.to_host
     found = []
     for layer, after in zip(network.layers, [*network.layers[1:], None], strict=True):
@@ -58,25 +52,19 @@ def affine(estimator: NetworkEstimator) -> list[tuple[npt.NDArray[Any], npt.NDAr
     return found
 
 
-def put(estimator: NetworkEstimator, attribute: str, name: str, values: Sequence[Any]) -> None:
-    """Give the dense layers new values of a parameter, ``"W"`` or ``"b"``."""
-    if "network_" not in vars(estimator):
-        raise AttributeError(f"{attribute} can be set after a fit, which makes the network")
-    dense = [layer for layer in estimator.network_.layers if isinstance(layer, Dense)]
-    if estimator.batch_norm or (name == "b" and not estimator.fit_intercept):
-        raise AttributeError(
-            f"{attribute} can be set where every layer has them: the network is "
-            f"{estimator.network_}"
-        )
+def put(network: Network, attribute: str, name: str, values: Sequence[Any]) -> None:
+    """Give the dense layers new values of a parameter, ``"W"`` or ``"b"``.
+
+    ``attribute`` is what messages call it.
+    """
+    dense = [layer for layer in network.layers if isinstance(layer, Dense)]
     shapes = [getattr(layer, name).shape for layer in dense]
     arrays = [np.asarray(value) for value in values]
     if [array.shape for array in arrays] != shapes:
         raise ValueError(
             f"{attribute} must have the shapes {shapes}, got {[a.shape for a in arrays]}"
         )
-    device = estimator.network_.device
+    device = network.device
     with device.activate():
         for layer, array in zip(dense, arrays, strict=True):
-            getattr(layer, name)[...] = device.asarray(
-                array, estimator.network_.dtype, name=attribute
-            )
+            getattr(layer, name)[...] = device.asarray(array, network.dtype, name=attribute)

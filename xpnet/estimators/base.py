@@ -1,8 +1,7 @@
-"""What the estimators share: parameters, the network that they stand for, and its training.
+"""What the estimators share: training, prediction and what is learned.
 
-Some names that are imported here begin with an underscore or lie in a module that does. They are
-what scikit-learn has for authors of estimators: without them the checks of parameters and samples,
-and their words, would have to be written anew. The tests hold these words to scikit-learn's.
+Names with an underscore that are imported here are scikit-learn's for authors of estimators, as in
+:mod:`xpnet.estimators.parameters`.
 """
 
 from __future__ import annotations
@@ -12,58 +11,41 @@ import inspect
 import re
 import warnings
 from collections.abc import Sequence
-from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from numbers import Real
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, is_classifier
+from sklearn.base import is_classifier
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import check_scoring, get_scorer_names
+from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, column_or_1d
-from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from xpnet.device import Device
 from xpnet.device import device as make_device
 from xpnet.estimators.arrays import Arrays, affine, put
-from xpnet.estimators.building import hidden_units, make_network, resolved
-from xpnet.estimators.progress import Epochs, Task
-from xpnet.estimators.rules import EpochOrder, Held, Known, Patience, Rate
+from xpnet.estimators.building import hidden_units, make_network, make_optimizer
+from xpnet.estimators.callbacks import Task
+from xpnet.estimators.parameters import EstimatorParameters, resolved
+from xpnet.estimators.rules import EpochOrder, Held, Patience, Rate
 from xpnet.estimators.samples import Samples
-from xpnet.nn import (
-    Adam,
-    Dropout,
-    Momentum,
-    Nesterov,
-    Network,
-)
-from xpnet.nn.interfaces import Activation, Initializer
+from xpnet.nn import Dropout, Network
 from xpnet.nn.losses import Loss
 from xpnet.nn.optimizers import Optimizer
 from xpnet.nn.schedules import Schedule
-from xpnet.training import DivergenceError, TrainingState, fit, minimize
+from xpnet.training import DivergenceError, Report, TrainingState, fit, minimize
 
 __all__ = ["NetworkEstimator"]
 
-_STOCHASTIC = ("sgd", "adam")
 # What an optimizer's state holds of its arguments.
 _CONSTANTS = {"learning_rate", "eps", "weight_decay"}
-_SOLVERS_OWN = (
-    "dropout",
-    "batch_norm",
-    "max_norm",
-    "weight_decay",
-    "clip_norm",
-    "optimizer",
-    "schedule",
-)
 
 
-class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
+class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
     """An estimator that trains a :class:`xpnet.nn.Network` by scikit-learn's rules.
 
     A subclass says by attributes of these names, which may be its parameters or constants, what its
@@ -71,104 +53,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     :meth:`_loss` what it is trained on.
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
-        "activation": [
-            Known(Activation, "logistic"),
-            Activation,
-            dict,
-            "array-like",
-        ],
-        "solver": [StrOptions({"lbfgs", *_STOCHASTIC})],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
-        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "power_t": [Interval(Real, 0, None, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "shuffle": ["boolean"],
-        "random_state": ["random_state"],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "verbose": ["verbose"],
-        "warm_start": ["boolean"],
-        "momentum": [Interval(Real, 0, 1, closed="both")],
-        "nesterovs_momentum": ["boolean"],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-        "beta_1": [Interval(Real, 0, 1, closed="left")],
-        "beta_2": [Interval(Real, 0, 1, closed="left")],
-        "epsilon": [Interval(Real, 0, None, closed="neither")],
-        "n_iter_no_change": [
-            Interval(Integral, 1, None, closed="left"),
-            Options(Real, {np.inf}),
-        ],
-        "max_fun": [Interval(Integral, 1, None, closed="left")],
-        "device": [None, str, Device],
-        "precision": [None, StrOptions({"float32", "float64", "tf32"})],
-        "dropout": [Interval(Real, 0, 1, closed="left"), "array-like"],
-        "batch_norm": ["boolean"],
-        "initialization": [
-            None,
-            Known(Initializer, "auto"),
-            Initializer,
-            dict,
-        ],
-        "optimizer": [None, Known(Optimizer), Optimizer, dict],
-        "schedule": [None, Known(Schedule), Schedule, dict],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "max_norm": [None, Interval(Real, 0, None, closed="neither")],
-        "clip_norm": [None, Interval(Real, 0, None, closed="neither")],
-        "scoring": [None, StrOptions({"loss", *get_scorer_names()}), callable],
-        "warm_start_optimizer": ["boolean"],
-    }
-
-    # What an estimator that has no such parameter does.
-    hidden_layer_sizes: Any = ()
-    activation: Any = "identity"
-    alpha: float
-    batch_size: Any = "auto"
-    learning_rate: str = "constant"
-    learning_rate_init: float = 0.001
-    power_t: float = 0.5
-    shuffle: bool = True
-    momentum: float = 0.9
-    nesterovs_momentum: bool = True
-    early_stopping: bool = False
-    validation_fraction: float = 0.1
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-8
-    n_iter_no_change: float = 10
-    max_fun: int = 15000
-    fit_intercept: bool = True
-    class_weight: Any = None
-    dropout: Any = 0.0
-    batch_norm: bool = False
-    initialization: Any = None
-    optimizer: Any = None
-    schedule: Any = None
-    weight_decay: float = 0.0
-    max_norm: float | None = None
-    clip_norm: float | None = None
-    label_smoothing: float = 0.0
-    scoring: Any = None
-    warm_start_optimizer: bool = False
-    _penalty: ClassVar[str] = "batch"  # what alpha stands beside: the sum over a batch
-    solver: str
-    max_iter: int
-    tol: float
-    verbose: Any
-    random_state: Any
-    warm_start: bool
-    device: Any
-    precision: str | None
     network_: Network
-
-    def _store(self, arguments: dict[str, Any]) -> None:
-        """Keep a constructor's arguments, its ``locals()``, as they came."""
-        for name, value in arguments.items():
-            if name != "self":
-                setattr(self, name, value)
 
     # What subclasses say.
 
@@ -187,30 +72,6 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
     def _out_activation(self) -> str:
         """Name what follows the last layer, as scikit-learn calls it."""
         raise NotImplementedError
-
-    def _check_options(self) -> None:
-        """Refuse what cannot be had together."""
-        if self.solver != "lbfgs":
-            for name in ("optimizer", "schedule"):
-                is_by_rule = self.solver == "sgd" and self.learning_rate != "constant"
-                if is_by_rule and getattr(self, name) is not None:
-                    raise ValueError(
-                        f"learning_rate={self.learning_rate!r} is a rule of solver='sgd' for its "
-                        f"rate: it must be 'constant' beside {name}={getattr(self, name)!r}"
-                    )
-            return
-        defaults = {name: getattr(NetworkEstimator, name) for name in _SOLVERS_OWN}
-        for name, default in defaults.items():
-            value = getattr(self, name)
-            is_default = value is default or (np.ndim(value) == 0 and value == default)
-            if name == "dropout" and np.ndim(value) == 1:
-                is_default = not np.any(np.asarray(value, dtype=float))
-            if not is_default:
-                raise ValueError(
-                    f"solver='lbfgs' minimises a function of the weights alone, in steps of its "
-                    f"own: {name} must be {default!r} with it, got {value!r}; choose "
-                    "solver='adam' or 'sgd'"
-                )
 
     # Fitting.
 
@@ -240,7 +101,14 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         samples = Samples(X, targets, y, weights, shown)
         held_out = self._held_out(*validation)
         self._random_state = check_random_state(self.random_state)
-        network = make_network(self, X, targets.shape[1], is_first=is_first)
+        network = make_network(
+            self,
+            X.shape[1],
+            targets.shape[1],
+            self._dtype(X, is_first=is_first),
+            old=None if is_first else self.network_,
+            random_state=self._random_state,
+        )
         self.n_outputs_ = targets.shape[1]
         self.out_activation_ = self._out_activation()
         if is_first:
@@ -296,6 +164,13 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         targets = self._targets(y_val, incremental=True)
         return Samples(X_val, targets, y_val, weights, shown)
 
+    def _dtype(self, X: Any, *, is_first: bool) -> np.dtype[Any]:
+        """Say what the weights are where ``precision`` is None."""
+        if self.solver == "lbfgs":
+            return np.dtype(np.float64)
+        # Weights that are there stay what they are, as scikit-learn's do.
+        return np.dtype(X.dtype) if is_first else self.network_.dtype
+
     def _begin(self) -> None:
         """Set what a first fit begins with."""
         self.n_iter_: Any = 0
@@ -321,7 +196,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
 
     def _fit_lbfgs(self, samples: Samples) -> None:
         network = self.network_
-        task = Task(self, samples, self.max_iter)
+        task = Task(self, network, samples, self.max_iter)
         if self.verbose:
             print(f"L-BFGS, {network.n_parameters} parameters")
 
@@ -360,7 +235,8 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             self._begin_curves()
         elif self._watched != (self.early_stopping, self.scoring):
             self._begin_watch()
-        optimizer, schedule, rate = self._rule(incremental)
+        self._patience.tol, self._patience.n_epochs = self.tol, self.n_iter_no_change
+        optimizer, schedule = self._rule(incremental)
         if self.early_stopping and held_out is None:
             train, val = self._split(samples)
             samples, held_out = samples.take(train), samples.take(val)
@@ -369,8 +245,16 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         if held_out is not None:
             validation = held_out.X, self._labels(held_out.targets), held_out.weights
         epochs = 1 if incremental else int(self.max_iter)
-        task = Task(self, samples, epochs)
-        monitor = Epochs(self, task, rate, held_out, n_samples, epochs)
+        task = Task(self, network, samples, epochs)
+        has_stopped = False
+
+        def end_epoch(report: Report) -> bool:
+            nonlocal has_stopped
+            stops = self._end_epoch(report, held_out, n_samples)
+            is_asked = task.end_epoch(is_last=stops or report.epoch + 1 == epochs)
+            has_stopped = stops or is_asked
+            return has_stopped
+
         try:
             history = fit(
                 network,
@@ -390,7 +274,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 validation=validation,
                 state=self._state,
                 train_accuracy=schedule.monitor == "train_accuracy",
-                on_report=monitor,
+                on_report=end_epoch,
             )
         except DivergenceError as error:
             if not self.early_stopping or self._best is None:
@@ -400,7 +284,7 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             is_at_its_end = self.n_iter_ == self.max_iter and not incremental
             if history.interrupted:
                 _warn("Training interrupted by user.")
-            elif is_at_its_end and not monitor.has_stopped:
+            elif is_at_its_end and not has_stopped:
                 _warn(
                     f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the "
                     "optimization hasn't converged yet.",
@@ -419,14 +303,14 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
             )
         return min(int(self.batch_size), n_samples)
 
-    def _rule(self, incremental: bool) -> tuple[Optimizer, Schedule, Rate]:
+    def _rule(self, incremental: bool) -> tuple[Optimizer, Schedule]:
         """Make the optimizer and the schedule, and the state to go on from."""
         rate = Rate(
             float(self.learning_rate_init),
             self.learning_rate if self.solver == "sgd" else "constant",
             self.power_t,
         )
-        optimizer = self._optimizer()
+        optimizer = make_optimizer(self)
         goes_on = incremental or (self.warm_start and self.warm_start_optimizer)
         old: TrainingState | None = getattr(self, "_state", None)
         last: Rate | None = getattr(self, "_rate", None)
@@ -443,35 +327,10 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
         self._state = begun
         self._rate = rate
         if self.schedule is not None:
-            return optimizer, resolved(self, "schedule", Schedule), rate
+            return optimizer, resolved(self, "schedule", Schedule)
         if self.optimizer is not None:
-            return optimizer, Schedule.resolve("constant"), rate
-        return optimizer, Held(rate), rate
-
-    def _optimizer(self) -> Optimizer:
-        spec, decay = self.optimizer, float(self.weight_decay)
-        if isinstance(spec, str):
-            spec = {"type": spec, "learning_rate": float(self.learning_rate_init)}
-            spec |= {"weight_decay": decay} if decay else {}
-        elif spec is not None and decay:
-            raise ValueError(
-                "weight_decay is for a solver or the name of an optimizer; give it to the "
-                f"optimizer itself, got weight_decay={self.weight_decay!r} beside {spec!r}"
-            )
-        if spec is not None:
-            found: Optimizer = resolved(self, "optimizer", Optimizer, spec)
-            return found
-        if self.solver == "adam":
-            return Adam(
-                float(self.learning_rate_init),
-                beta1=self.beta_1,
-                beta2=self.beta_2,
-                eps=float(self.epsilon),
-                epsilon_hat=True,
-                weight_decay=decay,
-            )
-        kind = Nesterov if self.nesterovs_momentum else Momentum
-        return kind(float(self.learning_rate_init), beta=float(self.momentum), weight_decay=decay)
+            return optimizer, Schedule.resolve("constant")
+        return optimizer, Held(rate)
 
     def _split(self, samples: Samples) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Choose samples to train on and for validation, as scikit-learn draws them."""
@@ -488,6 +347,74 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
                 "or the size of your dataset."
             )
         return train, val
+
+    # After each epoch.
+
+    def _end_epoch(self, report: Report, held_out: Samples | None, n_samples: int) -> bool:
+        """Take note of an epoch; tell whether training ends, because nothing improves any more."""
+        self.n_iter_ = report.epoch + 1
+        self.loss_ = np.float64(report.cost)
+        self.t_ += n_samples
+        self.loss_curve_.append(self.loss_)
+        if self.verbose:
+            print(f"Iteration {self.n_iter_}, loss = {report.cost:.8f}")
+        self._watch(report, held_out)
+        old = self._rate.current
+        self._rate.at_epochs_end(self.t_)
+        stops = self._patience.is_over and self._give_up()
+        self._carry_over(old)
+        return stops
+
+    def _watch(self, report: Report, held_out: Samples | None) -> None:
+        """Note what the validation data say, and whether anything improved."""
+        patience = self._patience
+        if held_out is not None:
+            score = self._score_of(held_out, report)
+            if self.validation_scores_ is None:
+                self.validation_scores_ = []
+            if self.validation_loss_curve_ is None:
+                self.validation_loss_curve_ = []
+            self.validation_scores_.append(score)
+            if report.validation_cost is not None:
+                self.validation_loss_curve_.append(report.validation_cost)
+            if self.verbose:
+                print(f"Validation score: {score:f}")
+        if not self.early_stopping:
+            patience.observe_loss(self.loss_)
+            self.best_loss_ = patience.best
+            return
+        if patience.observe_score(score):
+            self._keep_best()
+        self.best_validation_score_ = patience.best_score
+
+    def _give_up(self) -> bool:
+        """Lower the rate where that is possible, else end the run."""
+        what = "Validation score" if self.early_stopping else "Training loss"
+        said = (
+            f"{what} did not improve more than tol={self.tol:f} for "
+            f"{self.n_iter_no_change:d} consecutive epochs."
+        )
+        goes_on = self._rate.lower()
+        if goes_on:
+            self._patience.n_without = 0
+            said += f" Setting learning rate to {self._rate.current:f}"
+        else:
+            is_low = self._rate.kind == "adaptive"
+            said += " Learning rate too small. Stopping." if is_low else " Stopping."
+        if self.verbose:
+            print(said)
+        return not goes_on
+
+    def _carry_over(self, old: float) -> None:
+        """Let velocities go on at their speed.
+
+        In scikit-learn a velocity is in units of the parameters, the learning rate in it; ours is
+        in units of the gradient, and the rate comes in as it is used.
+        """
+        if self._rate.current != old:
+            velocity = self._state.optimizer.get("velocity")
+            if velocity is not None:
+                velocity *= old / self._rate.current
 
     def _keep_best(self) -> None:
         """Keep the parameters of the best epoch so far."""
@@ -572,23 +499,40 @@ class NetworkEstimator(CallbackSupportMixin, BaseEstimator):
 
     # What has been learned.
 
+    def _affine(self) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+        if "network_" not in vars(self):
+            raise AttributeError(f"{type(self).__name__} is not fitted yet")
+        return affine(self.network_)
+
+    def _put(self, attribute: str, name: str, values: Sequence[Any]) -> None:
+        """Give the dense layers new values of a parameter, ``"W"`` or ``"b"``."""
+        if "network_" not in vars(self):
+            raise AttributeError(f"{attribute} can be set after a fit, which makes the network")
+        if self.batch_norm or (name == "b" and not self.fit_intercept):
+            raise AttributeError(
+                f"{attribute} can be set where every layer has them: the network is {self.network_}"
+            )
+        put(self.network_, attribute, name, values)
+
     @property
     def coefs_(self) -> list[npt.NDArray[Any]]:
         """The weight matrices, as they act in prediction."""
-        return Arrays((W for W, _ in affine(self)), functools.partial(setattr, self, "coefs_"))
+        return Arrays((W for W, _ in self._affine()), functools.partial(setattr, self, "coefs_"))
 
     @coefs_.setter
     def coefs_(self, values: Sequence[Any]) -> None:
-        put(self, "coefs_", "W", values)
+        self._put("coefs_", "W", values)
 
     @property
     def intercepts_(self) -> list[npt.NDArray[Any]]:
         """The biases, as they act in prediction."""
-        return Arrays((b for _, b in affine(self)), functools.partial(setattr, self, "intercepts_"))
+        return Arrays(
+            (b for _, b in self._affine()), functools.partial(setattr, self, "intercepts_")
+        )
 
     @intercepts_.setter
     def intercepts_(self, values: Sequence[Any]) -> None:
-        put(self, "intercepts_", "b", values)
+        self._put("intercepts_", "b", values)
 
     # Pickles.
 

@@ -1,33 +1,31 @@
-"""The network that an estimator's parameters ask for."""
+"""The network and the optimizer that an estimator's parameters ask for."""
 
 from __future__ import annotations
 
 import functools
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from sklearn.utils._param_validation import InvalidParameterError
 
 from xpnet.device import Device
 from xpnet.device import device as make_device
+from xpnet.estimators.parameters import EstimatorParameters, invalid, resolved
 from xpnet.estimators.rules import glorot_bound
-from xpnet.nn import BatchNorm, Dense, Dropout, Network
+from xpnet.nn import Adam, BatchNorm, Dense, Dropout, Momentum, Nesterov, Network
 from xpnet.nn.interfaces import Activation, Initializer, Layer
+from xpnet.nn.optimizers import Optimizer
 from xpnet.random import RandomStateStream
 
-if TYPE_CHECKING:
-    from xpnet.estimators.base import NetworkEstimator
-
-__all__ = ["hidden_units", "invalid", "make_network", "resolved"]
+__all__ = ["hidden_units", "make_network", "make_optimizer"]
 
 # scikit-learn's names of what is known here by another.
 _ACTIVATIONS = {"logistic": "sigmoid"}
 
 
-def hidden_units(estimator: NetworkEstimator) -> list[int]:
+def hidden_units(parameters: EstimatorParameters) -> list[int]:
     """Give the units of the hidden layers."""
-    sizes = estimator.hidden_layer_sizes
+    sizes = parameters.hidden_layer_sizes
     units = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
     if any(isinstance(n, (bool, np.bool_)) or not isinstance(n, Integral) for n in units):
         raise ValueError(f"hidden_layer_sizes must be whole numbers > 0, got {units}.")
@@ -36,30 +34,30 @@ def hidden_units(estimator: NetworkEstimator) -> list[int]:
     return [int(n) for n in units]
 
 
-def _per_layer(estimator: NetworkEstimator, name: str, n_hidden: int) -> list[Any]:
+def _per_layer(parameters: EstimatorParameters, name: str, n_hidden: int) -> list[Any]:
     """Give a parameter's value for each hidden layer."""
-    value = getattr(estimator, name)
+    value = getattr(parameters, name)
     if isinstance(value, (str, dict, Layer)) or np.ndim(value) == 0:
         return [value] * n_hidden
     if len(value) != n_hidden:
         wanted = f"one for all hidden layers or one for each of the {n_hidden}"
-        raise invalid(estimator, name, wanted)
+        raise invalid(parameters, name, wanted)
     return list(value)
 
 
-def _layers(estimator: NetworkEstimator, n_features: int, n_outputs: int) -> list[Layer]:
+def _layers(parameters: EstimatorParameters, n_features: int, n_outputs: int) -> list[Layer]:
     """Make the layers."""
-    units = hidden_units(estimator)
+    units = hidden_units(parameters)
     activations = [
-        _activation(estimator, spec) for spec in _per_layer(estimator, "activation", len(units))
+        _activation(parameters, spec) for spec in _per_layer(parameters, "activation", len(units))
     ]
-    rates = _per_layer(estimator, "dropout", len(units))
+    rates = _per_layer(parameters, "dropout", len(units))
     widths = [n_features, *units, n_outputs]
     layers: list[Layer] = []
     for number, (n, f, rate) in enumerate(zip(units, activations, rates, strict=True)):
-        dense = functools.partial(Dense, n, max_norm=estimator.max_norm)
-        drawn = _drawn(estimator, widths[number], n, f)
-        if estimator.batch_norm:
+        dense = functools.partial(Dense, n, max_norm=parameters.max_norm)
+        drawn = _drawn(parameters, widths[number], n, f)
+        if parameters.batch_norm:
             drawn.pop("bias_init", None)
             layers += [
                 dense(bias=False, **drawn),
@@ -70,58 +68,76 @@ def _layers(estimator: NetworkEstimator, n_features: int, n_outputs: int) -> lis
             layers.append(dense(f, **drawn))
         if not (isinstance(rate, Real) and 0 <= float(rate) < 1):
             wanted = "a float in the range [0.0, 1.0) or one for each hidden layer"
-            raise invalid(estimator, "dropout", wanted)
+            raise invalid(parameters, "dropout", wanted)
         if rate:
             layers.append(Dropout(float(rate)))
-    last = activations[-1] if activations else _output_of(estimator)
-    if estimator.initialization is not None:  # scikit-learn's draws look at the one before
+    last = activations[-1] if activations else _output_of(parameters)
+    if parameters.initialization is not None:  # scikit-learn's draws look at the one before
         last = Activation.resolve("identity")
-    drawn = _drawn(estimator, widths[-2], n_outputs, last)
-    if not estimator.fit_intercept:
+    drawn = _drawn(parameters, widths[-2], n_outputs, last)
+    if not parameters.fit_intercept:
         drawn.pop("bias_init", None)
-    layers.append(Dense(n_outputs, bias=bool(estimator.fit_intercept), **drawn))
+    layers.append(Dense(n_outputs, bias=bool(parameters.fit_intercept), **drawn))
     return layers
 
 
-def _drawn(estimator: NetworkEstimator, fan_in: int, fan_out: int, f: Activation) -> dict[str, Any]:
+def _drawn(
+    parameters: EstimatorParameters, fan_in: int, fan_out: int, f: Activation
+) -> dict[str, Any]:
     """Say how a layer's weights and biases are drawn."""
-    if estimator.initialization is not None:
-        if isinstance(estimator.initialization, str) and estimator.initialization == "auto":
+    if parameters.initialization is not None:
+        if isinstance(parameters.initialization, str) and parameters.initialization == "auto":
             return {"init": f.default_init}
-        init = resolved(estimator, "initialization", Initializer)
+        init = resolved(parameters, "initialization", Initializer)
         return {"init": init.for_activation(f)}
     bound = glorot_bound(fan_in, fan_out, sigmoid=f.name == "sigmoid")
     uniform = {"type": "uniform", "limit": bound}
     return {"init": uniform, "bias_init": uniform}
 
 
-def _dtype(estimator: NetworkEstimator, X: Any, *, is_first: bool) -> np.dtype[Any]:
-    if estimator.precision is not None:
-        return np.dtype("float64" if estimator.precision == "float64" else "float32")
-    if estimator.solver == "lbfgs":
-        return np.dtype(np.float64)
-    # Weights that are there stay what they are, as scikit-learn's do.
-    return np.dtype(X.dtype) if is_first else estimator.network_.dtype
-
-
-def _device(estimator: NetworkEstimator) -> Device:
-    precision = None if estimator.precision == "float64" else estimator.precision
+def _device(parameters: EstimatorParameters) -> Device:
+    precision = None if parameters.precision == "float64" else parameters.precision
     try:
-        return make_device(estimator.device, precision=precision)
+        return make_device(parameters.device, precision=precision)
     except ValueError as error:
         name = "precision" if str(error).startswith("precision") else "device"
-        raise invalid(estimator, name, "one that there is", error) from error
+        raise invalid(parameters, name, "one that there is", error) from error
 
 
-def make_network(estimator: NetworkEstimator, X: Any, n_outputs: int, *, is_first: bool) -> Network:
-    """Make the network, with weights drawn or those of the last fit."""
-    device = _device(estimator)
-    dtype = _dtype(estimator, X, is_first=is_first)
-    layers = _layers(estimator, X.shape[1], n_outputs)
-    make = functools.partial(Network, n_features=X.shape[1], device=device, dtype=dtype)
-    if is_first:
-        return make(layers, stream=RandomStateStream(estimator._random_state))
-    old = estimator.network_
+def make_network(
+    parameters: EstimatorParameters,
+    n_features: int,
+    n_outputs: int,
+    dtype: np.dtype[Any],
+    *,
+    old: Network | None,
+    random_state: np.random.RandomState,
+) -> Network:
+    """Make the network.
+
+    Parameters
+    ----------
+    parameters : EstimatorParameters
+    n_features, n_outputs : int
+    dtype : dtype
+        Of the weights, where ``precision`` names none.
+    old : Network or None
+        The one of the last fit, whose weights are kept.
+    random_state : numpy.random.RandomState
+        What weights are drawn from, where there is no old network.
+
+    Returns
+    -------
+    Network
+        The old one itself where it is what the parameters ask for.
+    """
+    device = _device(parameters)
+    if parameters.precision is not None:
+        dtype = np.dtype("float64" if parameters.precision == "float64" else "float32")
+    layers = _layers(parameters, n_features, n_outputs)
+    make = functools.partial(Network, n_features=n_features, device=device, dtype=dtype)
+    if old is None:
+        return make(layers, stream=RandomStateStream(random_state))
     is_same = [layer.get_config() for layer in layers] == [
         layer.get_config() for layer in old.layers
     ]
@@ -134,6 +150,35 @@ def make_network(estimator: NetworkEstimator, X: Any, n_outputs: int, *, is_firs
     if is_same:
         return old.copy(device=device, dtype=dtype)
     return _with_weights_of(old, make(layers))
+
+
+def make_optimizer(parameters: EstimatorParameters) -> Optimizer:
+    """Make the optimizer: the solver's, or the one that takes its place."""
+    spec, decay = parameters.optimizer, float(parameters.weight_decay)
+    if isinstance(spec, str):
+        spec = {"type": spec, "learning_rate": float(parameters.learning_rate_init)}
+        spec |= {"weight_decay": decay} if decay else {}
+    elif spec is not None and decay:
+        raise ValueError(
+            "weight_decay is for a solver or the name of an optimizer; give it to the "
+            f"optimizer itself, got weight_decay={parameters.weight_decay!r} beside {spec!r}"
+        )
+    if spec is not None:
+        found: Optimizer = resolved(parameters, "optimizer", Optimizer, spec)
+        return found
+    if parameters.solver == "adam":
+        return Adam(
+            float(parameters.learning_rate_init),
+            beta1=parameters.beta_1,
+            beta2=parameters.beta_2,
+            eps=float(parameters.epsilon),
+            epsilon_hat=True,
+            weight_decay=decay,
+        )
+    kind = Nesterov if parameters.nesterovs_momentum else Momentum
+    return kind(
+        float(parameters.learning_rate_init), beta=float(parameters.momentum), weight_decay=decay
+    )
 
 
 def _with_weights_of(old: Network, network: Network) -> Network:
@@ -154,34 +199,15 @@ def _with_weights_of(old: Network, network: Network) -> Network:
     return network
 
 
-def resolved(estimator: NetworkEstimator, name: str, kind: Any, spec: Any = None) -> Any:
-    """Turn a parameter's value, or one of several, into what it stands for."""
-    try:
-        return kind.resolve(getattr(estimator, name) if spec is None else spec)
-    except (TypeError, ValueError) as error:
-        wanted = f"a known name, a table of a known one's options or an instance of {kind.__name__}"
-        raise invalid(estimator, name, wanted, error) from error
-
-
-def invalid(
-    estimator: NetworkEstimator, name: str, wanted: str, detail: Any = None
-) -> InvalidParameterError:
-    """Make the error of a parameter's value, as scikit-learn words it."""
-    return InvalidParameterError(
-        f"The {name!r} parameter of {type(estimator).__name__} must be {wanted}. Got "
-        f"{getattr(estimator, name)!r} instead." + (f" ({detail})" if detail is not None else "")
-    )
-
-
-def _output_of(estimator: NetworkEstimator) -> Activation:
+def _output_of(parameters: EstimatorParameters) -> Activation:
     """Give the activation that a network without hidden layers draws its weights for."""
-    spec = estimator.activation
+    spec = parameters.activation
     if isinstance(spec, (str, dict, Activation)):
-        return _activation(estimator, spec)
+        return _activation(parameters, spec)
     return Activation.resolve("identity")
 
 
-def _activation(estimator: NetworkEstimator, spec: Any) -> Activation:
+def _activation(parameters: EstimatorParameters, spec: Any) -> Activation:
     known = _ACTIVATIONS.get(spec, spec) if isinstance(spec, str) else spec
-    found: Activation = resolved(estimator, "activation", Activation, known)
+    found: Activation = resolved(parameters, "activation", Activation, known)
     return found

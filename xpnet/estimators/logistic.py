@@ -11,7 +11,6 @@ from sklearn.base import _fit_context
 from sklearn.callback import with_callbacks
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from xpnet.estimators.arrays import put
 from xpnet.estimators.base import NetworkEstimator
 from xpnet.estimators.mlp import NetworkClassifier
 
@@ -164,7 +163,7 @@ class LogisticRegression(NetworkClassifier):
 
     @coef_.setter
     def coef_(self, value: Any) -> None:
-        put(self, "coef_", "W", [np.transpose(value)])
+        self._put("coef_", "W", [np.transpose(value)])
 
     @property
     def intercept_(self) -> npt.NDArray[Any]:
@@ -173,4 +172,4 @@ class LogisticRegression(NetworkClassifier):
 
     @intercept_.setter
     def intercept_(self, value: Any) -> None:
-        put(self, "intercept_", "b", [value])
+        self._put("intercept_", "b", [value])

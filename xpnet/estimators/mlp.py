@@ -21,7 +21,7 @@ from sklearn.utils.multiclass import (
 )
 
 from xpnet.estimators.base import NetworkEstimator, host
-from xpnet.estimators.building import invalid
+from xpnet.estimators.parameters import invalid
 from xpnet.estimators.rules import HalfSquaredError
 from xpnet.nn import PoissonDeviance, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from xpnet.nn.losses import Loss
