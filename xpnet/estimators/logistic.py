@@ -12,7 +12,7 @@ from sklearn.callback import with_callbacks
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from xpnet.estimators.base import NetworkEstimator
-from xpnet.estimators.mlp import NetworkClassifier
+from xpnet.estimators.classifier import NetworkClassifier
 
 __all__ = ["LogisticRegression"]
 
