@@ -73,8 +73,7 @@ $(BIN)/python:
 		{ echo "xpnet needs Python 3.11 or newer: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-KERNELS = setup.py $(addprefix kernels/,catalogue.py functions.h host_flush.h host_loops.h \
-	host_memory.h host_module.cpp host_pace.h host_parts.h host_product.h host_source.py host_team.h)
+KERNELS = setup.py kernels/catalogue.py kernels/host_source.py $(wildcard kernels/*.h kernels/*.cpp)
 
 $(VENV)/.train: pyproject.toml $(KERNELS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[data,plot]'

@@ -126,7 +126,7 @@ setup(
     ext_modules=[
         Extension(
             "xpnet.kernels._host",
-            sources=["kernels/host_module.cpp"],
+            sources=[f"kernels/{name}" for name in host_source.SOURCES if name.endswith(".cpp")],
             depends=[f"kernels/{name}" for name in host_source.SOURCES],
             language="c++",
             optional=True,

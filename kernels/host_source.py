@@ -28,23 +28,13 @@ from xpnet.kernels.catalogue import (
 __all__ = ["C_TYPES", "digest", "loops"]
 
 FOLDER = Path(__file__).resolve().parent
-SOURCES = (
-    "catalogue.py",
-    "functions.h",
-    "host_arguments.h",
-    "host_flush.h",
-    "host_gather.h",
-    "host_loops.h",
-    "host_matmul.h",
-    "host_memory.h",
-    "host_module.cpp",
-    "host_numpy.h",
-    "host_operation.h",
-    "host_pace.h",
-    "host_parts.h",
-    "host_product.h",
-    "host_source.py",
-    "host_team.h",
+# What host kernels are made from: this module, the catalogue, and all that is C++.
+SOURCES = tuple(
+    sorted(
+        path.name
+        for pattern in ("catalogue.py", "host_source.py", "*.h", "*.cpp")
+        for path in FOLDER.glob(pattern)
+    )
 )
 
 C_TYPES = {
