@@ -48,9 +48,9 @@ _CONSTANTS = {"learning_rate", "eps", "weight_decay"}
 class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
     """An estimator that trains a :class:`xpnet.nn.Network` by scikit-learn's rules.
 
-    A subclass says by attributes of these names, which may be its parameters or constants, what its
-    network is and how it is trained; by :meth:`_targets` what labels are to the network; by
-    :meth:`_loss` what it is trained on.
+    A subclass says by attributes of the names in :class:`EstimatorParameters`, which may be its
+    parameters or constants, what its network is and how it is trained; by :meth:`_targets` what
+    labels are to the network; by :meth:`_loss` what it is trained on.
     """
 
     network_: Network
