@@ -58,7 +58,7 @@ THIRD_PARTY = {  # everything else: numpy alone; kernels.blas asks whether threa
     "cli.search": {"optuna"},
     **{
         f"search.{name}": {"optuna"}
-        for name in ("leases", "parameters", "pictures", "results", "running", "winner")
+        for name in ("leases", "parameters", "pictures.slices", "results", "running", "winner")
     },
     "search.study": {"optuna", "sqlalchemy"},
     "search.distributions": {"scipy"},

@@ -16,9 +16,9 @@ import pytest
 from optuna.storages import InMemoryStorage
 
 from tests.conftest import ROOT, slow
-from tests.test_report import ODD_NAMES, size, words
-from xpnet import report
+from tests.report.pictures import ODD_NAMES, size, words
 from xpnet.recipe import parse_recipe
+from xpnet.report.figures import DPI, VALIDATION, make_figure, style
 from xpnet.search import (
     Choice,
     Fixed,
@@ -30,8 +30,14 @@ from xpnet.search import (
     Uniform,
     open_study,
 )
-from xpnet.search import pictures as p
 from xpnet.search.parameters import parameters
+from xpnet.search.pictures import draw_best, draw_importances, draw_parallel, draw_slices
+from xpnet.search.pictures.best_of import _best_figure
+from xpnet.search.pictures.importance import _importances_figure
+from xpnet.search.pictures.objective import View
+from xpnet.search.pictures.parallel import _parallel_figure
+from xpnet.search.pictures.scales import horizontal_ticks
+from xpnet.search.pictures.slices import _place, _points, _slices_figure
 from xpnet.search.results import best_of, importances
 from xpnet.search.study import Study
 
@@ -58,9 +64,9 @@ USUAL = Space(
 )
 TWO = Space({"optimizer.learning_rate": LogUniform(0.02, 0.3), "kind": Choice(["a", "b"])})
 DRAW = {
-    "importances": (p.draw_importances, p._importances_figure),
-    "slices": (p.draw_slices, p._slices_figure),
-    "parallel": (p.draw_parallel, p._parallel_figure),
+    "importances": (draw_importances, _importances_figure),
+    "slices": (draw_slices, _slices_figure),
+    "parallel": (draw_parallel, _parallel_figure),
 }
 COMPLETE, PRUNED = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED
 
@@ -78,7 +84,7 @@ class Made(Study):
 
 @pytest.fixture
 def styled():
-    with report.style():
+    with style():
         yield
 
 
@@ -170,7 +176,7 @@ def test_same_bytes(kind):
     with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30}):
         assert draw(usual()) == png
     figure = make(usual())
-    assert size(png) == tuple(int(one) for one in figure.get_size_inches() * report.DPI + 1e-6)
+    assert size(png) == tuple(int(one) for one in figure.get_size_inches() * DPI + 1e-6)
     assert size(png)[0] == {"importances": 1200, "slices": 1126, "parallel": 1440}[kind]
     assert_no_overlap(figure)
     assert "digits" in " ".join(words(figure))
@@ -257,7 +263,7 @@ def test_odd_names(kind):
 
 def test_importances():
     made = usual()
-    figure = p._importances_figure(made)
+    figure = _importances_figure(made)
     (axes,) = figure.axes
     shares = importances(made)
     assert ticks(axes.yaxis) == list(shares)
@@ -270,7 +276,7 @@ def test_importances():
 
 def test_slices():
     made = usual()
-    figure = p._slices_figure(made)
+    figure = _slices_figure(made)
     *panels, bar = figure.axes
     assert bar.get_title() == "trial"
     names = [axes.get_title().replace("\n", "") for axes in panels]
@@ -300,8 +306,8 @@ def test_slices():
     assert ticks(activation.xaxis) == ["relu", "tanh", "sigmoid"]
     for option, middle in zip(("relu", "tanh", "sigmoid"), activation.get_xticks(), strict=True):
         places = [
-            p._place(USUAL["network.layers.0.activation"], point, "network.layers.0.activation")
-            for point in p._points(made)
+            _place(USUAL["network.layers.0.activation"], point, "network.layers.0.activation")
+            for point in _points(made)
             if point.settings["network.layers.0.activation"] == option
         ]
         assert len(set(places)) == len(places) > 1
@@ -314,7 +320,7 @@ def test_what_is_far_worse_is_at_the_edge(is_maximised):
     values[3:5] = [0.0, 1e-9] if is_maximised else [math.inf, 1e9]
     states = [COMPLETE] * 40
     states[7], states[8], values[8] = PRUNED, PRUNED, -1.0 if is_maximised else math.inf
-    figure = p._slices_figure(study(TWO, values, is_maximised=is_maximised, states=states))
+    figure = _slices_figure(study(TWO, values, is_maximised=is_maximised, states=states))
     for axes in figure.axes[:2]:
         found = marks(axes)
         assert {kind: len(at) for kind, at in found.items()} == {
@@ -337,15 +343,15 @@ def test_what_is_far_worse_is_at_the_edge(is_maximised):
 
 
 def test_costs_on_a_logarithmic_axis():
-    (axes, *_) = p._slices_figure(study(TWO, (0.01, 0.1, 1.0, 2.0), is_maximised=False)).axes
+    (axes, *_) = _slices_figure(study(TWO, (0.01, 0.1, 1.0, 2.0), is_maximised=False)).axes
     assert axes.get_yscale() == "log"
-    (axes, *_) = p._slices_figure(study(TWO, (0.2, 0.1, 1.0), is_maximised=False)).axes
+    (axes, *_) = _slices_figure(study(TWO, (0.2, 0.1, 1.0), is_maximised=False)).axes
     assert axes.get_yscale() == "linear"
 
 
 def test_the_view_of_few_and_of_many():
     def of(values, *, is_maximised=True):
-        view = p._View.of(values, is_maximised=is_maximised)
+        view = View.of(values, is_maximised=is_maximised)
         return view and (view.worst, view.best)
 
     assert of([]) is None
@@ -354,7 +360,7 @@ def test_the_view_of_few_and_of_many():
     assert of([0.2, 0.9], is_maximised=False) == (0.9, 0.2)
     assert of([1e30, 0.3, 0.1], is_maximised=False) == pytest.approx((6.3, 0.1))
     assert of([i / 100 for i in range(101)]) == (0.0, 1.0)  # nothing is far from the others
-    view = p._View.of([0.5, 1.0], [0.2, 2.0], is_maximised=True)
+    view = View.of([0.5, 1.0], [0.2, 2.0], is_maximised=True)
     assert view is not None
     assert (view.worst, view.best) == (0.5, 2.0)
     assert [view.fraction(y) for y in (0.1, math.nan, 0.5, 1.25, 2.0)] == [0, 0, 0, 0.5, 1]
@@ -373,8 +379,8 @@ def test_the_view_of_few_and_of_many():
     ],
 )
 def test_ticks(scale, labels):
-    figure = report.make_figure(12, 5)
-    found = p._horizontal_ticks(figure, scale, 2.3)
+    figure = make_figure(12, 5)
+    found = horizontal_ticks(figure, scale, 2.3)
     assert [label for _, label in found] == labels.split()
     places = [scale.position(type(scale.low)(label)) for _, label in found]
     assert [place for place, _ in found] == pytest.approx(places)
@@ -382,7 +388,7 @@ def test_ticks(scale, labels):
 
 def test_parallel():
     made = usual()
-    figure = p._parallel_figure(made)
+    figure = _parallel_figure(made)
     (axes,) = figure.axes
     order = list(importances(made))
     heads = [text.get_text().replace("\n", "") for text in axes.texts]
@@ -400,7 +406,7 @@ def test_parallel():
     assert list(widths[-4:]) == [2.6] * 4
     assert set(widths[:-4]) == {1.0}
     assert paths[-1][-1, 1] == 1.0
-    assert tuple(lines.get_colors()[-1]) == matplotlib.colors.to_rgba(report.VALIDATION)
+    assert tuple(lines.get_colors()[-1]) == matplotlib.colors.to_rgba(VALIDATION)
     said = words(figure)
     assert {"0.0001", "0.1", "0.8", "0.999", "16", "512", "relu", "tanh", "sigmoid"} <= set(said)
     assert f"{ranked[0].value:.4g}" in said
@@ -415,7 +421,7 @@ def test_a_value_between_two_gaps_is_a_point():
             "c": Uniform(0, 1).when({"k": 1}),
         }
     )
-    figure = p._parallel_figure(study(space, [0.5], settings=[{"k": 2, "b": 0.25}]))
+    figure = _parallel_figure(study(space, [0.5], settings=[{"k": 2, "b": 0.25}]))
     (points,) = [one for one in figure.axes[0].collections if not hasattr(one, "get_segments")]
     assert np.asarray(points.get_offsets()).tolist() == [[0, 0.5], [2, 0.25], [4, 1]]
 
@@ -424,7 +430,7 @@ def test_a_value_between_two_gaps_is_a_point():
 
 
 def best(curves, *, is_maximised=True, so_far=None):
-    figure = p._best_figure(curves, is_maximised, "a_b $c$", "$t_1$", so_far)
+    figure = _best_figure(curves, is_maximised, "a_b $c$", "$t_1$", so_far)
     assert_no_overlap(figure)
     return figure
 
@@ -454,9 +460,9 @@ def test_best():
         at_first = [y for x, y in band.get_paths()[0].vertices if x == 1]
         assert [min(at_first), max(at_first)] == pytest.approx(ends)
     options: Any = {"is_maximised": True, "objective": "o", "title": "t"}
-    png = p.draw_best(curves, **options)
+    png = draw_best(curves, **options)
     assert size(png) == (1080, 648)
-    assert p.draw_best(curves, **options) == png
+    assert draw_best(curves, **options) == png
 
 
 def test_medians_where_not_all_is_finite():
