@@ -35,7 +35,7 @@ pytestmark = [
 RATE, BETA, UNITS = "optimizer.learning_rate", "optimizer.beta1", "network.layers.0.units"
 BEST = {RATE: 0.05, BETA: 0.9, UNITS: 32}
 FILES = {"trials.json", "trials.csv", "best.toml"}
-PICTURES = search._pictures
+STUDY_PICTURES = "xpnet.search.pictures.study_pictures"
 WINNER = {"history.json", "model.safetensors", "recipe.toml"}
 SEARCH = ("search", "small.toml")
 STOPPING = ("training.epochs=9", "early_stopping.patience=2")
@@ -48,7 +48,7 @@ def _folder(tmp_path, monkeypatch):
     write(Path("small.toml"))
     monkeypatch.setattr("xpnet.recipe.result.plotting_problem", lambda: "not here")
     monkeypatch.setattr(search, "plotting_problem", lambda: None)
-    monkeypatch.setattr(search, "_pictures", lambda study: {})
+    monkeypatch.setattr(STUDY_PICTURES, lambda study: {})
 
 
 def write(path, text=RECIPE):
@@ -694,7 +694,7 @@ def test_pictures_are_written_and_their_lack_is_said(run, monkeypatch):
     filled()
     names = ("importances", "slices", "parallel", "best")
     pictures = {f"{name}.png": lambda: b"PNG" for name in names}
-    monkeypatch.setattr(search, "_pictures", lambda study: pictures)
+    monkeypatch.setattr(STUDY_PICTURES, lambda study: pictures)
     done = run(*SEARCH, "--no-winner")
     folder = Path("runs/search/small-random")
     assert {path.name for path in folder.iterdir()} == FILES | set(pictures)
@@ -703,7 +703,7 @@ def test_pictures_are_written_and_their_lack_is_said(run, monkeypatch):
     def fail():
         raise ArithmeticError("no room")
 
-    monkeypatch.setattr(search, "_pictures", lambda study: {**pictures, "slices.png": fail})
+    monkeypatch.setattr(STUDY_PICTURES, lambda study: {**pictures, "slices.png": fail})
     done = run(*SEARCH, "--no-winner", "--out", "one less")
     assert done.status == 0
     assert done.errors == "train.py search: no slices.png: ArithmeticError('no room')\n"
@@ -719,29 +719,6 @@ def test_pictures_are_written_and_their_lack_is_said(run, monkeypatch):
 
 def sorted_files():
     return ["trials.json", "trials.csv", "best.toml"]
-
-
-def test_a_study_that_cannot_be_read_is_in_nobodys_way(monkeypatch):
-    found = filled()
-    other = begun("other")
-    own = other.optuna.user_attrs["xpnet"]
-    other.optuna.set_user_attr("xpnet", {**own, "values": {**own["values"], "loss": "of mine"}})
-    drawn: list[dict[str, Any]] = []
-
-    def draw_best(curves, **more):
-        assert more["is_maximised"]
-        drawn.append(curves)
-        return b""
-
-    pictures = "xpnet.search.pictures.draw_"
-    for name in ("importances", "slices", "parallel"):
-        monkeypatch.setattr(f"{pictures}{name}", lambda study: b"")
-    monkeypatch.setattr(f"{pictures}best", draw_best)
-    for draw in PICTURES(found).values():
-        draw()
-    (curves,) = drawn
-    assert list(curves) == ["small-random"]
-    assert len(curves["small-random"]) == 11, "the recipe's own is nobody's choice"
 
 
 def test_help(run):
@@ -785,43 +762,23 @@ def test_a_narrow_terminal_has_room_for_what_decides(tmp_path):
     assert len(table[0].split()) == 4, "the least of the others was left out"
 
 
-class TestShortNames:
-    @pytest.mark.parametrize(
-        ("names", "expected"),
-        [
-            ([RATE, BETA, UNITS], ["learning_rate", "beta1", "units"]),
-            (
-                ["network.layers.0.units", "network.layers.2.units"],
-                ["layers.0.units", "layers.2.units"],
-            ),
-            (["seed", "training.seed", "data.seed"], ["seed", "training.seed", "data.seed"]),
-            (["optimizer", "optimizer.beta"], ["optimizer", "beta"]),
-            (["network.layers.0", "network.layers.1"], ["layers.0", "layers.1"]),
-            (["a.b.c", "b.c", "c"], ["a.b.c", "b.c", "c"]),
-        ],
-    )
-    def test_they_are_short_and_differ(self, names, expected):
-        short = search._short_names(names)
-        assert list(short) == names
-        assert list(short.values()) == expected
-
-    @pytest.mark.parametrize(
-        ("value", "text"),
-        [
-            (0.0123456, "0.01235"),
-            (0.9, "0.9"),
-            (0.98765, "0.98765"),
-            (0.9998765, "0.9998765"),
-            (1.0, "1"),
-            (1e-7, "1e-07"),
-            (True, "true"),
-            (64, "64"),
-            ("relu", "relu"),
-            ([1, 2], "[1, 2]"),
-        ],
-    )
-    def test_settings_are_written_in_the_digits_that_tell(self, value, text):
-        assert search._short(value) == text
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0123456, "0.01235"),
+        (0.9, "0.9"),
+        (0.98765, "0.98765"),
+        (0.9998765, "0.9998765"),
+        (1.0, "1"),
+        (1e-7, "1e-07"),
+        (True, "true"),
+        (64, "64"),
+        ("relu", "relu"),
+        ([1, 2], "[1, 2]"),
+    ],
+)
+def test_settings_are_written_in_the_digits_that_tell(value, text):
+    assert search._short(value) == text
 
 
 def test_the_small_recipe_is_that_of_the_other_tests():

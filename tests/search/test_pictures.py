@@ -7,6 +7,7 @@ import itertools
 import math
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -31,7 +32,13 @@ from xpnet.search import (
     open_study,
 )
 from xpnet.search.parameters import parameters
-from xpnet.search.pictures import draw_best, draw_importances, draw_parallel, draw_slices
+from xpnet.search.pictures import (
+    draw_best,
+    draw_importances,
+    draw_parallel,
+    draw_slices,
+    study_pictures,
+)
 from xpnet.search.pictures.best_of import _best_figure
 from xpnet.search.pictures.importance import _importances_figure
 from xpnet.search.pictures.objective import View
@@ -496,6 +503,31 @@ def test_best_of_nothing():
     assert "there are no values" in words(best({"a": []}))
     assert "no value is finite" in words(best({"a": [math.inf]}, is_maximised=False))
     assert len(best({}, so_far=[0.1, 0.2]).axes) == 1
+
+
+def test_the_pictures_of_a_study(monkeypatch):
+    made, seen = usual(), {}
+
+    def draw(name, *given, **more):
+        seen[name] = (*given, more)
+        return b"PNG"
+
+    for name in ("best", *DRAW):
+        monkeypatch.setattr(f"xpnet.search.pictures.draw_{name}", partial(draw, name))
+    pictures = study_pictures(made)
+    assert list(pictures) == ["importances.png", "slices.png", "parallel.png", "best.png"]
+    assert {one() for one in pictures.values()} == {b"PNG"}
+    assert [seen[name] for name in DRAW] == [(made, {})] * 3
+    values = [trial.value for trial in made.trials()]
+    assert seen["best"] == (
+        {"digits": values},
+        {
+            "is_maximised": True,
+            "objective": "validation_accuracy",
+            "title": "r",
+            "so_far": values,
+        },
+    )
 
 
 @pytest.mark.slow

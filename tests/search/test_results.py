@@ -12,7 +12,14 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from tests.search.studies import RECIPE, add, fill, recipe
-from xpnet.search.results import best_of, best_so_far, importances, matches_at, summary
+from xpnet.search.results import (
+    best_of,
+    best_so_far,
+    comparable_values,
+    importances,
+    matches_at,
+    summary,
+)
 from xpnet.search.study import open_study
 
 pytestmark = [pytest.mark.host, pytest.mark.needs("optuna", "scipy", "sklearn")]
@@ -205,3 +212,26 @@ def test_a_summary_of_nothing():
     assert said["trials"] == []
     assert said["refines"] == "another"
     json.dumps(said, allow_nan=False)
+
+
+def test_only_studies_with_the_same_objective_and_data_are_compared():
+    storage = InMemoryStorage()
+    found = open_study(storage, "study", recipe(), first=POINT, origin="recipe")
+    add(found, POINT, 0.25)
+    fill(found, 10, lambda point: point[RATE])
+    alike = open_study(storage, "alike", recipe(), sampler="quasi-random")
+    add(alike, POINT, 0.5)
+    add(open_study(storage, "costs", recipe(), objective="validation_cost"), POINT, 0.5)
+    elsewhere = open_study(storage, "elsewhere", recipe())
+    add(elsewhere, POINT, 0.5)
+    elsewhere.optuna.set_user_attr("data", "others")
+    # One that cannot be read is left out.
+    unknown = open_study(storage, "unknown", recipe())
+    own = unknown.optuna.user_attrs["xpnet"]
+    unknown.optuna.set_user_attr("xpnet", {**own, "values": {**own["values"], "loss": "of mine"}})
+    values = comparable_values(found)
+    assert list(values) == ["study", "alike"]
+    assert values["alike"] == [0.5]
+    sampled = [trial.value for trial in found.trials()[1:]]
+    assert values["study"] == sampled, "the recipe's own settings were not drawn"
+    assert len(sampled) == 10

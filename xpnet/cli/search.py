@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
-import functools
-import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -223,7 +220,7 @@ def _work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
     if not is_whole:
         raise KeyboardInterrupt("interrupted; the same command goes on from here")
     if study.ranked() and not options.no_winner:
-        return _crown(study, folder, options)
+        return _train_winner(study, folder, options)
     return DONE
 
 
@@ -334,7 +331,9 @@ def _shown(study: Study, options: argparse.Namespace) -> Iterator[Callable[[Stat
     if options.quiet:
         yield None
         return
-    names = _short_names(list(study.space))
+    from xpnet.search.parameters import short_names
+
+    names = short_names(list(study.space))
     n_before, last = None, -1
 
     def on_state(state: State) -> None:
@@ -368,26 +367,14 @@ def _total(study: Study, options: argparse.Namespace) -> int | None:
     return max(total, sum(trial.state.is_finished() for trial in study.trials()))
 
 
-def _short_names(names: Sequence[str]) -> dict[str, str]:
-    """Leave out of paths what does not tell them apart, from the left."""
-    short = {}
-    for name in names:
-        words = name.split(".")
-        for n in range(1, len(words) + 1):
-            tail = ".".join(words[-n:])
-            alike = [o for o in names if o == tail or o.endswith(f".{tail}")]
-            if not words[-n].isdigit() and len(alike) == 1:
-                break
-        short[name] = tail
-    return short
-
-
 def _report(study: Study, folder: Path, options: argparse.Namespace) -> None:
     """Print the best trials and what matters, and write the rest into the folder."""
-    from xpnet.search.results import importances, summary
+    from xpnet.search.parameters import short_names
+    from xpnet.search.pictures import study_pictures
+    from xpnet.search.results import importances, result_files, summary_lines
 
     ranked, shares = study.ranked(), importances(study)
-    names = _short_names(list(study.space))
+    names = short_names(list(study.space))
     columns = [name for name, scale in study.space.items() if scale.word != "fixed"]
     rows = [
         (
@@ -402,17 +389,11 @@ def _report(study: Study, folder: Path, options: argparse.Namespace) -> None:
         least = sorted(columns, key=lambda name: shares.get(name, 0.0))
         header = ("trial", study.objective, *(names[name] for name in columns))
         print_table(header, rows, optional=[names[name] for name in least])
-    print_lines(["", *_sentences(study, ranked, shares, names)])
-    found = summary(study)
-    files: dict[str, bytes] = {
-        "trials.json": (json.dumps(found, indent=1, allow_nan=False) + "\n").encode(),
-        "trials.csv": _csv(found, list(study.space)).encode(),
-    }
-    if ranked:
-        files["best.toml"] = study.recipe_of(ranked[0]).to_toml().encode()
+    print_lines(["", *summary_lines(study, shares)])
+    files = result_files(study)
     problem = plotting_problem()
     if problem is None:
-        for name, draw in _pictures(study).items():
+        for name, draw in study_pictures(study).items():
             try:
                 files[name] = draw()
             except Exception as error:  # whatever it is, it is not worth the search
@@ -429,98 +410,17 @@ def _report(study: Study, folder: Path, options: argparse.Namespace) -> None:
         print_lines([f"  wrote {folder}: {', '.join(files)}"])
 
 
-def _sentences(
-    study: Study,
-    ranked: Sequence[FrozenTrial],
-    shares: Mapping[str, float],
-    names: Mapping[str, str],
-) -> Iterator[str]:
-    """Say how many trials there are, what the best is, and what matters most."""
-    trials = study.trials()
-    states = [trial.state.name.lower() for trial in trials]
-    counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-    diverged = sum("diverged" in trial.user_attrs for trial in trials)
-    yield (
-        f"{len(trials)} trial{'' if len(trials) == 1 else 's'}: {', '.join(counts)}"
-        + (f", {diverged} of them diverged" if diverged else "")
-    )
-    if study.origin and trials and trials[0].values:
-        whose = (
-            "the recipe's own settings"
-            if study.origin == "recipe"
-            else f"the best of {study.origin}"
-        )
-        yield f"* {whose}: {study.objective} {trials[0].values[0]:.4f}"
-    reasons = [t.user_attrs["reason"] for t in trials if "reason" in t.user_attrs]
-    if reasons:
-        yield f"the last one that failed: {reasons[-1]}"
-    if shares:
-        listed = ", ".join(f"{names[name]} {share:.0%}" for name, share in shares.items())
-        yield f"what decides (look for the first ones first): {listed}"
-    if not ranked:
-        yield "no trial has come to its end"
-
-
-def _csv(found: Mapping[str, Any], names: Sequence[str]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    more = ("validation_accuracy", "validation_cost", "train_cost", "epochs", "seconds")
-    writer.writerow(("number", "state", "value", *names, *more, "parameters"))
-    for trial in found["trials"]:
-        settings = [trial["settings"].get(name) for name in names]
-        facts = [trial.get(name) for name in (*more, "parameters")]
-        writer.writerow((trial["number"], trial["state"], trial["value"], *settings, *facts))
-    return text.getvalue()
-
-
-def _pictures(study: Study) -> dict[str, Callable[[], bytes]]:
-    """Give what there is to be drawn; the curve beside those of other studies on the same data."""
-    from xpnet.search.pictures import draw_best, draw_importances, draw_parallel, draw_slices
-    from xpnet.search.study import SearchError, open_study, studies
-
-    curves = {study.name: _values(study)}
-    for name in studies(study.storage):
-        try:
-            other = study if name == study.name else open_study(study.storage, name)
-        except SearchError:  # of another version, or of a recipe with parts of somebody's own
-            continue
-        same = other.settings.objective == study.settings.objective
-        if same and other.optuna.user_attrs.get("data") == study.optuna.user_attrs.get("data"):
-            curves[name] = _values(other)
-    return {
-        "importances.png": functools.partial(draw_importances, study),
-        "slices.png": functools.partial(draw_slices, study),
-        "parallel.png": functools.partial(draw_parallel, study),
-        "best.png": functools.partial(
-            draw_best,
-            {name: values for name, values in curves.items() if values},
-            is_maximised=study.is_maximised,
-            objective=study.objective,
-            title=study.recipe.name,
-            so_far=_values(study),
-        ),
-    }
-
-
-def _values(study: Study) -> list[float]:
-    """Give the results of what the sampler chose, in the order of the trials.
-
-    A trial that was cut short counts with what it had come to: it is one of n, too.
-    """
-    first = 1 if study.first is not None else 0
-    return [t.values[0] for t in study.trials()[first:] if t.values is not None]
-
-
-def _crown(study: Study, folder: Path, options: argparse.Namespace) -> int:
+def _train_winner(study: Study, folder: Path, options: argparse.Namespace) -> int:
     """Train the best trial's network on all but the test samples, and test it, once."""
-    from xpnet.search.winner import plan
+    from xpnet.search.winner import plan, read_score
 
     best = study.ranked()[0]
     if "diverged" in best.user_attrs:
         raise FailedError(f"all trials have diverged: {best.user_attrs['diverged']}")
     place = folder / f"trial-{best.number}"
-    if (place / "history.json").exists():
-        return _tell_again(study, best, place)
+    known = read_score(study, best, place)
+    if known is not None:
+        return _print_score(best, *known)
     try:
         check_folder(place)
     except OSError as error:
@@ -537,8 +437,11 @@ def _crown(study: Study, folder: Path, options: argparse.Namespace) -> int:
             raise KeyboardInterrupt("interrupted; the same command trains the best one again")
         try:
             result.save(place, on_problem=lambda line: say(options.prog, line))
-        except FileExistsError:  # another command has done the same
-            return _tell_again(study, best, place)
+        except FileExistsError:  # another command may have done the same
+            known = read_score(study, best, place)
+            if known is None:
+                raise
+            return _print_score(best, *known)
         except OSError as error:
             raise UsageError(f"--out: cannot write {place}: {error.strerror or error}") from error
     if problem is not None:  # now that there is nothing to lose
@@ -556,42 +459,11 @@ def _crown(study: Study, folder: Path, options: argparse.Namespace) -> int:
     return DONE
 
 
-def _tell_again(study: Study, best: FrozenTrial, place: Path) -> int:
-    """Say what the test of a network has given that is there."""
-    _see_that_it_is(study.recipe_of(best), place)
-    found = json.loads((place / "history.json").read_text(encoding="utf-8"))
-    score = next(key for key in found if key.startswith("test_") and key != "test_cost")
-    value = "not finite" if found[score] is None else f"{found[score]:.4f}"
-    print_lines([f"trial {best.number} was trained and tested before: {score} {value}"])
+def _print_score(best: FrozenTrial, name: str, score: float | None) -> int:
+    """Print the test score of a network that was trained before."""
+    value = "not finite" if score is None else f"{score:.4f}"
+    print_lines([f"trial {best.number} was trained and tested before: {name} {value}"])
     return DONE
-
-
-def _see_that_it_is(recipe: Recipe, place: Path) -> None:
-    """Refuse another study's network, of a trial with the same number."""
-    kept = dict(_flat(load_recipe(place / "recipe.toml").values))
-    for path, value in _flat(recipe.values):
-        if path not in _OF_A_RUN and kept.get(path) != value:
-            raise UsageError(
-                f"{place} is there, and it is another study's, as {path} differs: give another "
-                "--out, or take it away"
-            )
-
-
-# What a winner's recipe may have otherwise than its trial's.
-_OF_A_RUN = (
-    *("description", "device", "precision", "data.divide_by", "data.validation_fraction"),
-    *("training.epochs", "early_stopping.patience", "early_stopping.monitor"),
-    *("early_stopping.min_delta", "early_stopping.restore_best"),
-)
-
-
-def _flat(tables: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Give each value under its path."""
-    for key, value in tables.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", value
 
 
 def _train(
@@ -599,8 +471,7 @@ def _train(
 ) -> tuple[Result, OutputError | None]:
     if options.quiet:
         return planned.run(options.device), None
-    epochs = planned.last_epoch or planned.recipe.settings.training.epochs
-    with Progress(title, epochs) as progress:
+    with Progress(title, planned.n_epochs) as progress:
         result = planned.run(options.device, on_report=progress)
     return result, progress.problem
 

@@ -8,7 +8,7 @@ scale; a named choice is its name.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.distributions import (
@@ -32,7 +32,7 @@ from xpnet.spaces import (
     Uniform,
 )
 
-__all__ = ["Parameter", "parameters", "settings_of", "suggest"]
+__all__ = ["Parameter", "parameters", "settings_of", "short_names", "suggest"]
 
 
 class Parameter:
@@ -131,3 +131,17 @@ def settings_of(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
         for name, parameter in parameters(space).items()
         if parameter.label in params
     }
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Leave out of paths what does not tell them apart, from the left."""
+    short = {}
+    for name in names:
+        words = name.split(".")
+        for n in range(1, len(words) + 1):
+            tail = ".".join(words[-n:])
+            alike = [o for o in names if o == tail or o.endswith(f".{tail}")]
+            if not words[-n].isdigit() and len(alike) == 1:
+                break
+        short[name] = tail
+    return short

@@ -1,10 +1,13 @@
-"""What a study has found: trials as rows, importance of hyper-parameters, best of n trials."""
+"""What a study has found: trials as rows and files, importance, best of n trials."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +16,22 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from xpnet.search.parameters import parameters
-from xpnet.search.study import Study, quiet
+from xpnet.search.parameters import parameters, short_names
+from xpnet.search.study import SearchError, Study, open_study, quiet, studies
 from xpnet.spaces import Fixed
 from xpnet.training.history import finite_or_none
 
-__all__ = ["best_of", "best_so_far", "importances", "matches_at", "summary"]
+__all__ = [
+    "best_of",
+    "best_so_far",
+    "comparable_values",
+    "importances",
+    "matches_at",
+    "result_files",
+    "sampled_values",
+    "summary",
+    "summary_lines",
+]
 
 _FEWEST = 8  # trials that an importance is estimated from
 _BEST = 20  # of them that say where the best are, in a tenth of four or so there is only noise
@@ -160,3 +173,103 @@ def _row(study: Study, trial: FrozenTrial) -> dict[str, Any]:
         "settings": settings,
         **trial.user_attrs,
     }
+
+
+def result_files(study: Study) -> dict[str, bytes]:
+    """Give what a study has found as files: trials as JSON and CSV, the best one as a recipe.
+
+    Returns
+    -------
+    dict of str to bytes
+        By their names; without ``best.toml`` where no trial is complete.
+    """
+    found = summary(study)
+    files = {
+        "trials.json": (json.dumps(found, indent=1, allow_nan=False) + "\n").encode(),
+        "trials.csv": _csv(found, list(study.space)).encode(),
+    }
+    ranked = study.ranked()
+    if ranked:
+        files["best.toml"] = study.recipe_of(ranked[0]).to_toml().encode()
+    return files
+
+
+def _csv(found: Mapping[str, Any], names: Sequence[str]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    more = ("validation_accuracy", "validation_cost", "train_cost", "epochs", "seconds")
+    writer.writerow(("number", "state", "value", *names, *more, "parameters"))
+    for trial in found["trials"]:
+        settings = [trial["settings"].get(name) for name in names]
+        facts = [trial.get(name) for name in (*more, "parameters")]
+        writer.writerow((trial["number"], trial["state"], trial["value"], *settings, *facts))
+    return text.getvalue()
+
+
+def summary_lines(study: Study, shares: Mapping[str, float]) -> Iterator[str]:
+    """Say how many trials there are, what the first one was, and what matters most.
+
+    Parameters
+    ----------
+    study : Study
+    shares : mapping of str to float
+        Its :func:`importances`.
+
+    Yields
+    ------
+    str
+        A line.
+    """
+    trials = study.trials()
+    states = [trial.state.name.lower() for trial in trials]
+    counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
+    diverged = sum("diverged" in trial.user_attrs for trial in trials)
+    yield (
+        f"{len(trials)} trial{'' if len(trials) == 1 else 's'}: {', '.join(counts)}"
+        + (f", {diverged} of them diverged" if diverged else "")
+    )
+    if study.origin and trials and trials[0].values:
+        whose = (
+            "the recipe's own settings"
+            if study.origin == "recipe"
+            else f"the best of {study.origin}"
+        )
+        yield f"* {whose}: {study.objective} {trials[0].values[0]:.4f}"
+    reasons = [t.user_attrs["reason"] for t in trials if "reason" in t.user_attrs]
+    if reasons:
+        yield f"the last one that failed: {reasons[-1]}"
+    if shares:
+        names = short_names(list(study.space))
+        listed = ", ".join(f"{names[name]} {share:.0%}" for name, share in shares.items())
+        yield f"what decides (look for the first ones first): {listed}"
+    if not study.ranked():
+        yield "no trial has come to its end"
+
+
+def sampled_values(study: Study) -> list[float]:
+    """Give the results of what the sampler chose, in the order of the trials.
+
+    A trial that was cut short counts with what it had come to: it is one of n, too.
+    """
+    first = 1 if study.first is not None else 0
+    return [t.values[0] for t in study.trials()[first:] if t.values is not None]
+
+
+def comparable_values(study: Study) -> dict[str, list[float]]:
+    """Give the results of the study, and of others in its storage with its objective and data.
+
+    Returns
+    -------
+    dict of str to list of float
+        :func:`sampled_values` by the studies' names, this one's first.
+    """
+    values = {study.name: sampled_values(study)}
+    for name in studies(study.storage):
+        try:
+            other = study if name == study.name else open_study(study.storage, name)
+        except SearchError:  # of another version, or of a recipe with parts of somebody's own
+            continue
+        same = other.settings.objective == study.settings.objective
+        if same and other.optuna.user_attrs.get("data") == study.optuna.user_attrs.get("data"):
+            values[name] = sampled_values(other)
+    return values

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +14,19 @@ from optuna.trial import FrozenTrial
 
 from xpnet.data import Dataset
 from xpnet.nn.schedules import NoDecay
-from xpnet.recipe import Recipe, Result
+from xpnet.recipe import Recipe, Result, load_recipe
 from xpnet.search.study import SearchError, Study
 from xpnet.training import Report
 from xpnet.training.options import OnReport, is_true
 
-__all__ = ["Plan", "plan"]
+__all__ = ["Plan", "plan", "read_score"]
+
+# What a winner's recipe may have otherwise than its trial's.
+_OF_A_RUN = (
+    *("description", "device", "precision", "data.divide_by", "data.validation_fraction"),
+    *("training.epochs", "early_stopping.patience", "early_stopping.monitor"),
+    *("early_stopping.min_delta", "early_stopping.restore_best"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +47,12 @@ class Plan:
     dataset: Dataset
     last_epoch: int | None
     notes: list[str]
+
+    @property
+    def n_epochs(self) -> int:
+        """How many epochs it trains for, unless it stops early."""
+        epochs: int = self.last_epoch or self.recipe.values["training"]["epochs"]
+        return epochs
 
     def run(self, device: str | None = None, *, on_report: OnReport | None = None) -> Result:
         """Train it, and evaluate it on the test samples; see :meth:`Recipe.run`."""
@@ -112,3 +128,51 @@ def _joined(dataset: Dataset) -> Dataset:
         X_validation=None,
         y_validation=None,
     )
+
+
+def read_score(study: Study, trial: FrozenTrial, place: Path) -> tuple[str, float | None] | None:
+    """Read the test score of a trial's network that was trained again before.
+
+    Parameters
+    ----------
+    study : Study
+    trial : FrozenTrial
+    place : Path
+        The folder that it was saved into, by :meth:`Result.save`.
+
+    Returns
+    -------
+    tuple of str and (float or None), or None
+        What the score is called, and its value, None if not finite; None if nothing is there.
+
+    Raises
+    ------
+    SearchError
+        If what is there is another study's.
+    """
+    if not (place / "history.json").exists():
+        return None
+    _check_same_trial(study.recipe_of(trial), place)
+    found = json.loads((place / "history.json").read_text(encoding="utf-8"))
+    name = next(key for key in found if key.startswith("test_") and key != "test_cost")
+    return name, found[name]
+
+
+def _check_same_trial(recipe: Recipe, place: Path) -> None:
+    """Refuse another study's network, of a trial with the same number."""
+    kept = dict(_flat(load_recipe(place / "recipe.toml").values))
+    for path, value in _flat(recipe.values):
+        if path not in _OF_A_RUN and kept.get(path) != value:
+            raise SearchError(
+                f"{place} is there, and it is another study's, as {path} differs: give another "
+                "--out, or take it away"
+            )
+
+
+def _flat(tables: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Give each value under its path."""
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
