@@ -106,7 +106,7 @@ def problems() -> list[Problem]:
     ]
 
 
-def beyond() -> list[Problem]:
+def large_problems() -> list[Problem]:
     """Give what is not a small table: where the time goes elsewhere."""
     from sklearn import datasets
 
@@ -293,7 +293,7 @@ def main(arguments: list[str]) -> None:
     if any(name in os.environ for name in SETTINGS):  # read once, when NumPy is loaded
         kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
         os.execve(sys.executable, [sys.executable, "-m", "bench.estimators", *arguments], kept)
-    large = [fashion("float32"), fashion("float64"), *beyond()]
+    large = [fashion("float32"), fashion("float64"), *large_problems()]
     every = problems() + ([] if chosen.quick else large)
     wanted = [p for p in every if not chosen.only or p.name in chosen.only]
     rows = []

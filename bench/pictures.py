@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["BLUE", "COLOURS", "GREY", "bare", "curves", "figure", "finish", "png"]
+__all__ = ["BLUE", "COLOURS", "GREY", "curves", "figure", "label_axes", "png", "remove_frame"]
 
 BLUE, GREY = "#1f5fa8", "#8a8a8a"
 # Told apart by people who see no red or green (Okabe and Ito, "Color universal design", 2008).
@@ -20,19 +20,21 @@ def figure(width: float, height: float) -> Any:
     return module.Figure(figsize=(width, height), layout="constrained")
 
 
-def bare(ax: Any) -> None:
+def remove_frame(ax: Any) -> None:
     """Leave the lines out that frame nothing, and make letters small."""
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     ax.tick_params(labelsize=8)
 
 
-def finish(ax: Any, title: str = "", x: str = "", y: str = "", legend: str | None = None) -> None:
+def label_axes(
+    ax: Any, title: str = "", x: str = "", y: str = "", legend: str | None = None
+) -> None:
     """Write title and labels, and a legend with this title unless it is None."""
     ax.set_title(title, fontsize=9)
     ax.set_xlabel(x, fontsize=8)
     ax.set_ylabel(y, fontsize=8)
-    bare(ax)
+    remove_frame(ax)
     if legend is not None:
         ax.legend(fontsize=7, frameon=False, title=legend or None, title_fontsize=7)
 

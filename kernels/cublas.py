@@ -258,7 +258,7 @@ class Products:
         pointers = A.data.ptr, B.data.ptr, out.data.ptr
         library, workspace = _library(), self._workspace()
         with library.lock:
-            handle = self._ready(library, workspace)
+            handle = self._prepared_handle(library, workspace)
             shape_and_one = (handle, layout_B.operation, layout_A.operation, n, m, k, one)
             for (a, b, c), (stride_a, stride_b, stride_c), count in _batches(A, B, out, pointers):
                 if count == 1:
@@ -296,7 +296,7 @@ class Products:
             workspace = self._workspaces.setdefault(key, made)
         return workspace
 
-    def _ready(self, library: Any, workspace: Array) -> Any:
+    def _prepared_handle(self, library: Any, workspace: Array) -> Any:
         """Give the handle, told the current stream and a workspace, with the lock held.
 
         It is the current GPU's, wherever the arrays are: a handle that is made for another one

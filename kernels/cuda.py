@@ -564,7 +564,7 @@ class _ColumnOperation(_Operation):
             )
         return self.readable(operand, array)
 
-    def _kept(self, shape: tuple[int, int], dtype: Any) -> Array:
+    def _buffer(self, shape: tuple[int, int], dtype: Any) -> Array:
         """Give a buffer between two kernels, so that a step which is taken again needs no memory.
 
         It belongs to one thread and stream: there, and only there, kernels run in the order of
@@ -600,7 +600,7 @@ class _ColumnOperation(_Operation):
         else:
             n_shares = n_splits(n_networks, n_rows, n_columns, n_multiprocessors)
             n_threads = -(-sums.size * n_shares // _WARP) * _WARP
-            shares = sums if n_shares == 1 else self._kept((sums.size, n_shares), sums.dtype)
+            shares = sums if n_shares == 1 else self._buffer((sums.size, n_shares), sums.dtype)
         kernel = self.kernel(absent, lambda: source.columns(self.row, absent))
         kernel(
             *arguments,

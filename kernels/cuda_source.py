@@ -136,14 +136,14 @@ def kernels() -> Iterator[KernelSpec]:
     """Give every kernel that the operations can ask for."""
     for row in CATALOGUE:
         if isinstance(row, Rowwise):
-            yield from (rowwise(row, absent) for absent in _absences(row.operands))
+            yield from (rowwise(row, absent) for absent in _optional_subsets(row.operands))
         elif isinstance(row, Resampled):
             yield resampled(row)
         elif isinstance(row, ColumnReduce):
             each = without_total(row)
             if each.writes:
                 yield from _plain(each)
-            yield from (columns(row, absent) for absent in _absences(each.operands))
+            yield from (columns(row, absent) for absent in _optional_subsets(each.operands))
         elif is_plain(row):
             yield from _plain(row)
         elif uses_words(row):
@@ -169,7 +169,7 @@ def uses_words(row: Row) -> bool:
     return isinstance(row, Elementwise) and row.words
 
 
-def _absences(operands: Iterable[Operand]) -> Iterator[frozenset[str]]:
+def _optional_subsets(operands: Iterable[Operand]) -> Iterator[frozenset[str]]:
     """Give every choice of optional operands that a call may leave out."""
     names = [operand.name for operand in operands if operand.optional]
     choices = chain.from_iterable(combinations(names, n) for n in range(len(names) + 1))
@@ -357,9 +357,9 @@ def goes_by_fours(row: Row) -> bool:
 
 def _plain(row: Row) -> Iterator[KernelSpec]:
     """Give the kernels of a row whose elements need nothing but themselves."""
-    yield from (elementwise(row, absent) for absent in _absences(row.operands))
+    yield from (elementwise(row, absent) for absent in _optional_subsets(row.operands))
     if goes_by_fours(row):
-        yield from (by_fours(row, absent) for absent in _absences(row.operands))
+        yield from (by_fours(row, absent) for absent in _optional_subsets(row.operands))
 
 
 def words(row: Row) -> KernelSpec:

@@ -77,7 +77,7 @@ def _emulated_device(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.config.stash[devices.chosen] == "emulated":
         from tests.emulation import execution
 
-        assert execution.abandon() is None, "a capture was begun and not ended"
+        assert execution.reset() is None, "a capture was begun and not ended"
 
 
 @pytest.fixture(scope="session")

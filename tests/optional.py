@@ -33,7 +33,7 @@ def missing() -> frozenset[str]:
     return frozenset(name for name in PACKAGES if importlib.util.find_spec(name) is None)
 
 
-class _LeftOut(pytest.Module):
+class _SkippedModule(pytest.Module):
     """A file of tests that is not imported."""
 
     lacking: list[str]
@@ -48,7 +48,7 @@ def pytest_pycollect_makemodule(
     lacking = _lacks(module_path, parent.config.rootpath)
     if not lacking:
         return None
-    made: _LeftOut = _LeftOut.from_parent(parent, path=module_path)
+    made: _SkippedModule = _SkippedModule.from_parent(parent, path=module_path)
     made.lacking = lacking
     return made
 

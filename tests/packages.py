@@ -53,7 +53,7 @@ class Environment:
             pytest.skip(f"packages cannot be downloaded: {done.stderr.splitlines()[-1]}")
         assert done.returncode == 0, done.stderr
 
-    def borrow(self):
+    def add_installed_packages(self):
         """Let it import what is installed where the tests run, which takes a minute to install."""
         site = self.run(
             "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"

@@ -216,7 +216,7 @@ def test_a_page_of_a_small_run(monkeypatch, tmp_path):
     tiny = (Problem((8, 6, 3), 10, 40), Problem((8, 6, 1), 40, 40, dtype="float64"))
     monkeypatch.setattr(parts, "NETWORKS", tiny)
     monkeypatch.setattr(parts, "_series", lambda _: {"width": [(w, tiny[0]) for w in (2, 4, 8)]})
-    monkeypatch.setattr(turns, "REST", 0.0)
+    monkeypatch.setattr(turns, "PAUSE", 0.0)
     monkeypatch.setitem(CONTESTANTS, "someone else", contestants.PlainNumpy)
     monkeypatch.setattr(sys, "argv", ["bench.cpu", "--quick", "--out", str(tmp_path)])
     only = ["machine", "steps", "one-thread", "memory", "scaling"]
@@ -252,7 +252,7 @@ def test_a_page_of_a_small_run(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_a_page_of_busy_epochs_and_threads(monkeypatch):
     monkeypatch.setattr(parts, "NETWORKS", (Problem((8, 6, 3), 10, 40),))
-    monkeypatch.setattr(turns, "REST", 0.0)
+    monkeypatch.setattr(turns, "PAUSE", 0.0)
     names = (OURS, FLOOR, "plain NumPy", "scikit-learn")
     chosen = {name: CONTESTANTS[name] for name in names}
     chosen["someone else"] = contestants.PlainNumpy  # whose process does not know it

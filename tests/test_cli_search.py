@@ -262,7 +262,7 @@ def test_a_grid_ends_by_itself_elsewhere(run, tmp_path):
 
 def test_ctrl_c_and_the_same_command_goes_on(run, monkeypatch):
     arguments = (*SEARCH, "--trials", 2, "--workers", 1, "--set", "training.epochs=30")
-    shown = search._shown
+    shown = search._show_progress
 
     def press(study, options):
         context: Any = shown(study, options)
@@ -285,7 +285,7 @@ def test_ctrl_c_and_the_same_command_goes_on(run, monkeypatch):
         return Pressing()
 
     pressed: list[Any] = []
-    monkeypatch.setattr(search, "_shown", press)
+    monkeypatch.setattr(search, "_show_progress", press)
     done = run(*arguments)
     assert done.status == 130
     assert done.errors == "train.py search: interrupted; the same command goes on from here\n"

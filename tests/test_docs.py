@@ -33,7 +33,7 @@ LONG = ("xpnet train cats-", "xpnet train fashion-mnist")
 def installed(archives, tmp_path_factory):
     environment = Environment(tmp_path_factory.mktemp("docs") / "venv")
     environment.pip("--no-deps", archives[0])
-    environment.borrow()
+    environment.add_installed_packages()
     return environment
 
 

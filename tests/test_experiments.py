@@ -449,7 +449,7 @@ def test_other_ends_are_as_ctrl_c(name):
         pytest.skip(f"there is no {name}")
     before = {n: signal.getsignal(getattr(signal, n)) for n in ("SIGTERM", "SIGHUP")}
     try:
-        main_module.handle_ends()
+        main_module.end_on_signals()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
     finally:

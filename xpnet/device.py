@@ -407,8 +407,8 @@ def device(
             return spec
         kernels, precision = kernels or spec.kernels, precision or spec.precision
         spec = spec.name
-    wanted = _wanted("kernels", kernels, ("fused", "reference"))
-    exact = _wanted("precision", precision, PRECISIONS)
+    wanted = _requested("kernels", kernels, ("fused", "reference"))
+    exact = _requested("precision", precision, PRECISIONS)
     source = "device"
     if spec is None:
         source = "XPNET_DEVICE"
@@ -448,8 +448,8 @@ def cuda_problem(index: int = 0) -> str | None:
         cupy: Any = importlib.import_module("cupy")
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
-            return f"CuPy is not installed; {_what_to_do()}"
-        return f"CuPy cannot be imported ({_one_line(error)}); {_what_to_do()}"
+            return f"CuPy is not installed; {_installation_advice()}"
+        return f"CuPy cannot be imported ({_one_line(error)}); {_installation_advice()}"
     except OSError as error:  # CuPy makes the folder that it keeps compiled kernels in
         return (
             f"CuPy cannot be imported ({_one_line(error)}); set CUPY_CACHE_DIR to a folder that "
@@ -461,9 +461,10 @@ def cuda_problem(index: int = 0) -> str | None:
     try:
         n_devices = runtime.getDeviceCount()
     except runtime.CUDARuntimeError as error:
-        return f"CuPy {cupy.__version__} finds no usable GPU ({_one_line(error)}); {_what_to_do()}"
+        advice = _installation_advice()
+        return f"CuPy {cupy.__version__} finds no usable GPU ({_one_line(error)}); {advice}"
     if n_devices == 0:
-        return f"CuPy {cupy.__version__} finds no GPU; {_what_to_do()}"
+        return f"CuPy {cupy.__version__} finds no GPU; {_installation_advice()}"
     if index >= n_devices:
         listed = ", ".join(f"cuda:{i}" for i in range(n_devices))
         return f"there is no CUDA device {index}; this machine has {listed}"
@@ -505,7 +506,7 @@ def format_cuda_version(version: int) -> str:
     return f"{version // 1000}.{version % 1000 // 10}"
 
 
-def _what_to_do() -> str:
+def _installation_advice() -> str:
     """Tell what is missing for CUDA on this machine, and the line to type."""
     found = _nvidia_driver()
     if found is None:
@@ -580,7 +581,7 @@ def _nvidia_driver() -> tuple[int, tuple[int, int] | None] | None:
     return version.value, (major.value, minor.value)
 
 
-def _wanted(name: str, value: str | None, valid: tuple[str, ...]) -> tuple[str | None, str]:
+def _requested(name: str, value: str | None, valid: tuple[str, ...]) -> tuple[str | None, str]:
     """Read what is wanted, from the argument or its environment variable, and who says so."""
     source = name
     if value is None:

@@ -34,7 +34,7 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
             file.write(data)
         return
     target = Path(os.path.realpath(path))  # a link stays a link
-    temporary = _beside(target)
+    temporary = _temporary_sibling(target)
     try:
         _write(temporary, data)
         temporary.replace(target)
@@ -76,7 +76,7 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> No
     _check_free(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     is_there = target.is_dir()
-    temporary = _beside(target / "inside" if is_there else target)
+    temporary = _temporary_sibling(target / "inside" if is_there else target)
     placed: list[Path] = []
     try:
         temporary.mkdir()
@@ -102,7 +102,7 @@ def check_folder(path: str | os.PathLike[str]) -> None:
     target = Path(os.path.realpath(path))
     _check_free(target)
     within = next(folder for folder in (target, *target.parents) if folder.exists())
-    probe = _beside(within / target.name)
+    probe = _temporary_sibling(within / target.name)
     probe.mkdir()
     probe.rmdir()
 
@@ -119,7 +119,7 @@ def _check_free(target: Path) -> None:
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.partial")
 
 
-def _beside(target: Path) -> Path:
+def _temporary_sibling(target: Path) -> Path:
     """Name a temporary sibling; not by the target's own name, which may be as long as allowed."""
     return target.with_name(f".{secrets.token_hex(8)}.partial")
 

@@ -66,12 +66,12 @@ def print_table(
     rows = [[_encodable(cell) for cell in row] for row in rows]
     kept = list(header)
     leaving = list(optional)
-    while (lines := _laid_out(header, rows, kept)) and leaving and len(lines[0]) > _width():
+    while (lines := _aligned(header, rows, kept)) and leaving and len(lines[0]) > _width():
         kept.remove(leaving.pop(0))
     print_lines(["", *lines])
 
 
-def _laid_out(
+def _aligned(
     header: Sequence[str], rows: Sequence[Sequence[str]], kept: Sequence[str]
 ) -> list[str]:
     columns = [header.index(name) for name in kept]
@@ -126,7 +126,7 @@ class Tally:
         self._waiting: tuple[int, str, float | None] | None = None
 
     def __enter__(self) -> Self:
-        with self._noting_problems():
+        with self._keeping_errors():
             self._display.open()
         return self
 
@@ -138,7 +138,7 @@ class Tally:
     ) -> None:
         if self._waiting is not None:
             self._show(*self._waiting)
-        with self._noting_problems():
+        with self._keeping_errors():
             self._display.close()
 
     def show(self, done: int, text: str, left: float | None) -> None:
@@ -163,11 +163,11 @@ class Tally:
         self._waiting = None
         if self.problem is not None:
             return
-        with self._noting_problems():
+        with self._keeping_errors():
             self._display.show(done, _encodable(text), left)
 
     @contextlib.contextmanager
-    def _noting_problems(self) -> Iterator[None]:
+    def _keeping_errors(self) -> Iterator[None]:
         try:
             with _writing():
                 yield

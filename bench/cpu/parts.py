@@ -23,7 +23,7 @@ import numpy as np
 from bench.cpu.contestants import CONTESTANTS, FLOOR, FLOORS, OURS
 from bench.cpu.problems import NETWORKS, TO_ACCURACY, Problem
 from bench.cpu.turns import (
-    REST,
+    PAUSE,
     ROOT,
     Failed,
     Process,
@@ -85,7 +85,7 @@ def machine(settings: Settings) -> list[Row]:
         {"": "processors share a core", "is": described["shares_core"]},
         {"": "processors share a core, per the system", "is": _siblings(settings.n_threads)},
         {"": "system", "is": f"{platform.system()} {platform.machine()}"},
-        {"": "handing over", "is": _handover(settings)},
+        {"": "handing over", "is": _cache_line_latency(settings)},
         {"": "load before", "is": _load()},
         {"": "xpnet", "is": f"{xpnet.__version__}, {_commit()}"},
         {"": "host kernels", "is": host.problem() or host.description()},
@@ -158,7 +158,7 @@ def _processor() -> str:
     return f"{found.get('model name', 'unknown')}, {family}"
 
 
-_HANDOVER = """
+_CACHE_LINE_TRANSFER = """
 import time, statistics, numpy as np, threadpoolctl
 A, B = np.ones((128, 784), np.float32), np.ones((784, 256), np.float32)
 Z, out = np.empty((128, 256), np.float32), np.empty((128, 256), np.float32)
@@ -175,11 +175,11 @@ print((reading(THREADS) - reading(1)) / (Z.nbytes / 64 * (1 - 1 / THREADS)) * 1e
 """
 
 
-def _handover(settings: Settings) -> str:
+def _cache_line_latency(settings: Settings) -> str:
     """Tell how long one processor takes to read what another has just written."""
     if settings.n_threads < 2:
         return "one thread: nothing is handed over"
-    code = _HANDOVER.replace("THREADS", str(settings.n_threads))
+    code = _CACHE_LINE_TRANSFER.replace("THREADS", str(settings.n_threads))
     found = float(_run(code, OURS, settings.n_threads)[1])
     return f"{max(found, 0.0):.1f} ns for a cache line that another processor has just written"
 
@@ -359,7 +359,7 @@ def accuracy(settings: Settings) -> list[Row]:
             process = Process(name, settings.n_threads)
             try:
                 process.prepare(replace(TO_ACCURACY, n_samples=128))
-                time.sleep(REST)
+                time.sleep(PAUSE)
                 runs[name].append(process.ask("train_until", target=TARGET, seed=seed))
             except Failed as error:
                 errors[name] = str(error)

@@ -10,7 +10,7 @@ from typing import Any
 from bench import markdown
 from bench.cpu.contestants import FLOOR, OURS
 from bench.cpu.turns import Spread
-from bench.pictures import BLUE, GREY, bare, figure, png
+from bench.pictures import BLUE, GREY, figure, png, remove_frame
 
 __all__ = ["draw", "page"]
 
@@ -343,7 +343,7 @@ def _bars(ax: Any, rows: list[Row], network: str) -> None:
         ax.text(value + over, place, f" {value:.2f}", va="center", fontsize=8)
     ax.set_title(network.replace(", ", "\n"), fontsize=9)
     ax.set_xlabel("times its products", fontsize=8)
-    bare(ax)
+    remove_frame(ax)
 
 
 def _curve(ax: Any, rows: list[Row], along: str) -> None:
@@ -358,5 +358,5 @@ def _curve(ax: Any, rows: list[Row], along: str) -> None:
     ax.set_xlabel(along, fontsize=8)
     unit = "microseconds an epoch" if along == "samples" else "microseconds a step"
     ax.set_ylabel(unit, fontsize=8)
-    bare(ax)
+    remove_frame(ax)
     ax.legend(fontsize=7, frameon=False)

@@ -34,8 +34,8 @@ __all__ = [
 ]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-REST = 0.1  # seconds before a turn, in which threads of the one before go to sleep
-PATIENCE = 900  # seconds for an answer
+PAUSE = 0.1  # seconds before a turn, in which threads of the one before go to sleep
+ANSWER_TIMEOUT = 900  # seconds for an answer
 # What sets a library by hand, where a measurement wants it as it is.
 BY_HAND = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "XLA_FLAGS", "GOMP_", "KMP_", "OMP_WAIT")
 _THREADS = (
@@ -141,7 +141,7 @@ class Process:
         with contextlib.suppress(BrokenPipeError):  # then there is no answer
             process.stdin.write(json.dumps({"do": do, "arguments": arguments}) + "\n")
             process.stdin.flush()
-        too_long = threading.Timer(PATIENCE, process.kill)
+        too_long = threading.Timer(ANSWER_TIMEOUT, process.kill)
         too_long.start()
         line = process.stdout.readline()
         too_long.cancel()
@@ -307,7 +307,7 @@ def _ask_each(
     shift = number % max(len(names), 1)  # nobody always follows the same one
     answers: dict[str, Any] = {}
     for name in names[shift:] + names[:shift]:
-        time.sleep(REST)
+        time.sleep(PAUSE)
         try:
             answers[name] = made[name].ask(do)
         except Failed as error:

@@ -46,7 +46,7 @@ def main() -> int:
         if problem is not None:
             sys.stderr.write(problem)
             return 2
-    handle_ends()
+    end_on_signals()
     chosen = [EXPERIMENTS[name] for name in arguments.names or EXPERIMENTS]
     failed: dict[Run, str] = {}
     status = 0
@@ -69,7 +69,7 @@ def main() -> int:
     return int(bool(failed))
 
 
-def handle_ends() -> None:
+def end_on_signals() -> None:
     """See to it that runs end with their command, however that ends."""
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
@@ -115,7 +115,7 @@ def _write(kept: Path, out: str | None, failed: dict[Run, str], *, is_short: boo
     """
     reasons = {run.experiment.name: why.splitlines()[-1] for run, why in failed.items()}
     all_done = [
-        _gather(experiment, kept, reasons.get(experiment.name, ""), is_short)
+        _collect(experiment, kept, reasons.get(experiment.name, ""), is_short)
         for experiment in EXPERIMENTS.values()
     ]
     is_complete = not is_short and all(done.section for done in all_done)
@@ -130,7 +130,7 @@ def _write(kept: Path, out: str | None, failed: dict[Run, str], *, is_short: boo
     return folder
 
 
-def _gather(experiment: Experiment, kept: Path, reason: str, is_short: bool) -> Done:
+def _collect(experiment: Experiment, kept: Path, reason: str, is_short: bool) -> Done:
     runs = runs_of(experiment, kept, is_short=is_short)
     outcomes = {run.key: outcome(run) for run in runs}
     there = {key: found for key, found in outcomes.items() if found is not None}

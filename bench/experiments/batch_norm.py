@@ -181,7 +181,7 @@ def _draw(results: Results) -> bytes:
         ax.set_ylim(0.7, 0.91)  # what lies below learns nothing, or slowly
         title = _kind(activation, normalised)
         is_first = (row, column) == (0, 0)
-        pictures.finish(
+        pictures.label_axes(
             ax, title, "epoch", "validation accuracy", legend="rate" if is_first else None
         )
     return pictures.png(drawn)

@@ -227,7 +227,7 @@ def _costs(results: Results) -> bytes:
         if len(printed):
             ax.plot(printed[:, 0], printed[:, 1], "o", color=pictures.GREY, markersize=3,
                     label="notebook")  # fmt: skip
-        pictures.finish(ax, kind, "iteration", "cost", legend="")
+        pictures.label_axes(ax, kind, "iteration", "cost", legend="")
     return pictures.png(drawn)
 
 

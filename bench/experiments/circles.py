@@ -107,7 +107,7 @@ def _costs(results: Results) -> bytes:
     ax = drawn.subplots()
     pictures.curves(ax, {name: results[name]["cost"] for name in INITS})
     ax.set_yscale("log")
-    pictures.finish(ax, "", "iteration", "cost", legend="")
+    pictures.label_axes(ax, "", "iteration", "cost", legend="")
     return pictures.png(drawn)
 
 

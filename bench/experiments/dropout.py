@@ -158,7 +158,7 @@ def _draw(results: Results) -> bytes:
     right.axhline(0, color="black", linewidth=0.6)
     for ax, label in ((left, "test error, %"), (right, "gain over none, %")):
         ax.set_xscale("log")
-        pictures.finish(ax, "", "training images", label, legend="")
+        pictures.label_axes(ax, "", "training images", label, legend="")
     left.yaxis.set_major_formatter("{x:g}")
     left.yaxis.set_minor_formatter("{x:g}")
     left.tick_params(which="minor", labelsize=7)

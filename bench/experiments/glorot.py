@@ -223,7 +223,7 @@ def _section(results: Results) -> Section:
             ("", "rate", "test error", "training error", "the paper, MNIST"), errors
         ),
         "",
-        _verdict(results),
+        _claims_that_hold(results),
     ]  # fmt: skip
     came_out = (
         f"tanh: {min(falls):.2f} to {max(falls):.2f} per layer, normalised {ratio:.2f} in all; "
@@ -240,7 +240,7 @@ def _section(results: Results) -> Section:
     return Section(came_out, lines, {"glorot.png": _draw(results)})
 
 
-def _verdict(results: Results) -> str:
+def _claims_that_hold(results: Results) -> str:
     """Say which claims about training hold."""
     error = {key: 100 * found["test_error"] for key, found in results.items()}
     at_chance = [
@@ -302,7 +302,7 @@ def _draw(results: Results) -> bytes:
             ax.plot(layers, expected, "--", color=colour, linewidth=1, label="predicted")
         ax.set_yscale("log")
         legend = "" if (row, column) == (0, 0) else None
-        pictures.finish(ax, activation, "hidden layer", label, legend=legend)
+        pictures.label_axes(ax, activation, "hidden layer", label, legend=legend)
     return pictures.png(drawn)
 
 

@@ -170,7 +170,7 @@ def _costs(results: Results) -> bytes:
     for ax, (kind, title) in zip(drawn.subplots(1, 3, sharey=True), titles.items(), strict=True):
         pictures.curves(ax, {name: results[f"{name}, {kind}"]["cost"] for name in OPTIMIZERS})
         ax.set_ylim(0, 0.9)
-        pictures.finish(ax, title, "epoch", "cost", legend="")
+        pictures.label_axes(ax, title, "epoch", "cost", legend="")
     return pictures.png(drawn)
 
 

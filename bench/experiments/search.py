@@ -495,7 +495,7 @@ def _draw(compared: Sequence[_Comparison]) -> bytes:
             low, high = _limits(bands)
             ax.set_ylim(low, high)
             is_first = (row, column) == (0, 0)
-            pictures.finish(
+            pictures.label_axes(
                 ax,
                 one.data if row == 0 else "",
                 "trials" if row else "",

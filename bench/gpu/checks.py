@@ -84,7 +84,7 @@ def _pytest(settings: Settings, what: Sequence[str], n_processes: int) -> list[R
         for n in range(n_processes)
     ]
     with ThreadPoolExecutor(len(running)) as pool:  # each says more than a pipe holds
-        outputs = list(pool.map(functools.partial(_finished, settings), running))
+        outputs = list(pool.map(functools.partial(_output_of, settings), running))
     counts: Counter[str] = Counter()
     wrong: list[str] = []
     for process, output in zip(running, outputs, strict=True):
@@ -102,7 +102,7 @@ def _pytest(settings: Settings, what: Sequence[str], n_processes: int) -> list[R
     return rows
 
 
-def _finished(settings: Settings, process: subprocess.Popen[str]) -> str:
+def _output_of(settings: Settings, process: subprocess.Popen[str]) -> str:
     """Wait for a process, no longer than there is time, and give what it said."""
     try:
         return process.communicate(timeout=settings.left())[0]

@@ -31,13 +31,13 @@ __all__ = [
     "Graph",
     "OrderError",
     "Stream",
-    "abandon",
     "allow_synchronize",
     "check_synchronize",
     "current_device",
     "forbid_in_capture",
     "get_current_stream",
     "launch",
+    "reset",
     "synchronized_read",
 ]
 
@@ -581,7 +581,7 @@ def synchronized_read(name: str, array: ndarray) -> Any:
     return copies[0]
 
 
-def abandon() -> Stream | None:
+def reset() -> Stream | None:
     """Wait for everything and bring this thread back to its default streams, between tests.
 
     Returns

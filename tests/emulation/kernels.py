@@ -57,7 +57,7 @@ _C_TYPES = {
     "uint64": "unsigned long long",
 }
 
-_EQUIPMENT = """
+_DEFINITIONS = """
 #define __CUDACC__
 #define __device__
 #define __forceinline__ inline
@@ -357,7 +357,7 @@ def _parameters(in_params: str, out_params: str) -> list[_Parameter]:
 def _source(texts: Sequence[Text]) -> str:
     """Write one C++ text: the preamble, then a function for each kernel and type."""
     preambles = dict.fromkeys(preamble for *_, preamble in texts)
-    parts = [_EQUIPMENT, *preambles]
+    parts = [_DEFINITIONS, *preambles]
     for n, (in_params, out_params, operation, _) in enumerate(texts):
         parameters = _parameters(in_params, out_params)
         parts += [_function(f"kernel_{n}_{T}", T, parameters, operation) for T in DTYPES]

@@ -24,7 +24,7 @@ HOST = np.arange(6, dtype=np.float32).reshape(2, 3)
 @pytest.fixture(autouse=True)
 def _clean():
     yield
-    assert execution.abandon() is None
+    assert execution.reset() is None
 
 
 def array(values=HOST, dtype=None):

@@ -21,7 +21,7 @@ NO_WAIT = "nothing makes it wait"
 @pytest.fixture(autouse=True)
 def _clean():
     yield
-    assert execution.abandon() is None
+    assert execution.reset() is None
 
 
 @pytest.fixture
@@ -461,15 +461,15 @@ def test_refused_in_a_capture_which_goes_on(streams, work, kind, message):
         assert x.tolist() == [1, 1, 1]
 
 
-SPOILING = {
+INVALIDATING = {
     "stream": lambda: cupy.cuda.get_current_stream().synchronize(),
     "device": lambda: cupy.cuda.Device().synchronize(),
     "query": lambda: cupy.cuda.get_current_stream().done,
 }
 
 
-@pytest.mark.parametrize("work", SPOILING.values(), ids=SPOILING)
-def test_waiting_spoils_a_capture(streams, work):
+@pytest.mark.parametrize("work", INVALIDATING.values(), ids=INVALIDATING)
+def test_waiting_invalidates_a_capture(streams, work):
     stream = streams[0]
     x = zeros()
     with stream:
@@ -548,7 +548,7 @@ def test_errors_leave_what_the_next_test_needs(streams):
         x[3] += 1
     add(stream, x)
     assert stream.is_capturing()  # as CUDA: nobody has ended it
-    assert execution.abandon() == stream
+    assert execution.reset() == stream
     assert not stream.is_capturing()
     assert x.tolist() == [0, 0, 0]
     with stream:
@@ -558,10 +558,10 @@ def test_errors_leave_what_the_next_test_needs(streams):
         assert x.tolist() == [1, 1, 1]
 
 
-def test_abandon_forgets_streams_and_devices(streams):
+def test_reset_forgets_streams_and_devices(streams):
     cupy.cuda.Device(1).use()
     cupy.cuda.Stream().use()
-    assert execution.abandon() is None
+    assert execution.reset() is None
     assert cupy.cuda.Device().id == 0
     assert cupy.cuda.get_current_stream() == cupy.cuda.Stream.null
     streams[0].use()

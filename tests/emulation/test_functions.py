@@ -26,7 +26,7 @@ NUMBERS = [2, 0.5, True, np.float64(2), np.float32(0.5), np.int8(2), np.int64(2)
 @pytest.fixture(autouse=True)
 def _clean():
     yield
-    assert execution.abandon() is None
+    assert execution.reset() is None
 
 
 def same(found, expected):

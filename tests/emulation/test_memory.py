@@ -20,7 +20,7 @@ UNIT = 512
 def _clean():
     yield
     cupy.cuda.set_allocator(cupy.get_default_memory_pool().malloc)
-    assert execution.abandon() is None
+    assert execution.reset() is None
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tests.estimators.beside import Script, alike, data, differences
+from tests.estimators.comparison import Script, alike, data, differences
 from xpnet import estimators
 from xpnet.estimators import LogisticRegression, MLPClassifier, MLPRegressor
 
@@ -41,7 +41,7 @@ def regressor(mlp, **parameters):
 
 # A fit: by name the data, and the parameters.
 _FALLING = {"tol": 0.05, "n_iter_no_change": 1, "max_iter": 40, "learning_rate_init": 0.2}
-_IMPATIENT = {"n_iter_no_change": 1}
+_NO_PATIENCE = {"n_iter_no_change": 1}
 FITS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"digits, {s}": ("digits", {"solver": s}) for s in SOLVERS},
     **{f"sparse, {s}": ("counts", {"solver": s}) for s in SOLVERS},
@@ -94,11 +94,11 @@ FITS: dict[str, tuple[str, dict[str, Any]]] = {
     "it converges": ("cancer", {"learning_rate_init": 0.05, "tol": 0.01, "max_iter": 100}),
     "it converges slowly": (
         "cancer",
-        {"solver": "sgd", "learning_rate_init": 0.02, "tol": 4e-3, "max_iter": 100, **_IMPATIENT},
+        {"solver": "sgd", "learning_rate_init": 0.02, "tol": 4e-3, "max_iter": 100, **_NO_PATIENCE},
     ),
     "it stands still": (
         "cancer",
-        {"solver": "sgd", "learning_rate_init": 1e-300, "tol": 0, "shuffle": False, **_IMPATIENT},
+        {"solver": "sgd", "learning_rate_init": 1e-300, "tol": 0, "shuffle": False, **_NO_PATIENCE},
     ),
     "it never gives up": ("cancer", {"n_iter_no_change": np.inf, "tol": 1e9}),
     "few evaluations": ("cancer", {"solver": "lbfgs", "max_fun": 7}),
@@ -632,11 +632,11 @@ def test_data_frames_are_known_by_their_columns():
         estimator = keep(classifier(mlp)).fit(frame, labels)
         return estimator.predict(frame), estimator.predict(X), estimator.score(frame, labels)
 
-    def confused(mlp, keep):
+    def with_columns_reversed(mlp, keep):
         keep(classifier(mlp)).fit(frame, labels).predict(frame[frame.columns[::-1]])
 
     assert not differences(run)
-    assert not differences(confused)
+    assert not differences(with_columns_reversed)
 
 
 @host

@@ -12,7 +12,7 @@ from sklearn import linear_model, neural_network
 from sklearn.utils._param_validation import InvalidParameterError
 
 import xpnet
-from tests.estimators.beside import Script, data, differences
+from tests.estimators.comparison import Script, data, differences
 from xpnet import estimators
 from xpnet.device import cuda_problem
 from xpnet.estimators import LogisticRegression, MLPClassifier, MLPRegressor

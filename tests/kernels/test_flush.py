@@ -36,7 +36,7 @@ def subnormal(array):
     return (exponent == 0) & (fraction != 0)
 
 
-def clothes(n, n_features, n_classes):
+def rarely_active(n, n_features, n_classes):
     """Draw samples of which most features are rarely active: some after the first 200 never."""
     rng = np.random.default_rng(0)
     chance = np.geomspace(1, 1e-4, n_features)
@@ -57,7 +57,7 @@ RULES = {
 
 def train(rule, kernels, dtype="float32", units=(16, 4), regularizer=None, layers=None):
     """Take 3,000 steps; gives all that a training leaves behind: parameters, gradients, state."""
-    X, y = clothes(3000, 60, max(units[-1], 2))
+    X, y = rarely_active(3000, 60, max(units[-1], 2))
     device = xpnet.device("cpu", kernels)
     if layers is None:
         layers = [nn.Dense(width, "relu") for width in units[:-1]] + [nn.Dense(units[-1])]
@@ -195,7 +195,7 @@ def test_operations_leave_the_flags(name, keeps_control):
 
 
 def test_entry_points_leave_the_flags(keeps_control):
-    X, y = clothes(600, 60, 3)
+    X, y = rarely_active(600, 60, 3)
 
     def use():
         network = nn.Network([nn.Dense(130, "relu"), nn.Dense(3)], 60)

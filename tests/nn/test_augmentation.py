@@ -444,12 +444,12 @@ def test_wrong_arguments_of_fit(dev, options, said):
 
 
 def test_one_of_your_own_must_write_where_it_is_told(dev):
-    class Forgetful(nn.Augmentation):
-        name = "forgetful"
+    class ReturnsNewArray(nn.Augmentation):
+        name = "returns_new_array"
 
         def apply(self, ops, X, batch, number, image_shape, out):
             del ops, batch, number, image_shape, out
             return X * 0
 
-    with pytest.raises(TypeError, match=r"Forgetful\(\) must write to out and return it"):
-        augmented(dev, augmentation=[Forgetful()])
+    with pytest.raises(TypeError, match=r"ReturnsNewArray\(\) must write to out and return it"):
+        augmented(dev, augmentation=[ReturnsNewArray()])

@@ -394,7 +394,7 @@ def test_layers_of_a_network_that_failed_can_be_used_again(dev):
 
 
 def test_an_argument_that_is_not_stored_is_named():
-    class Forgetful(nn.Activation):
+    class Unstored(nn.Activation):
         def __init__(self, beta=1.0):
             del beta
 
@@ -403,6 +403,6 @@ def test_an_argument_that_is_not_stored_is_named():
             del settings
 
     with pytest.raises(TypeError, match=r"must store its argument as self\.beta"):
-        Forgetful().clone()
+        Unstored().clone()
     with pytest.raises(TypeError, match=r"must name every argument, got \*\*settings"):
         nn.Dense(3, Open())

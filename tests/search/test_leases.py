@@ -138,12 +138,12 @@ def test_a_process_that_died_between_taking_and_its_lease(others, waiting, stora
 
 
 @everywhere
-@pytest.mark.parametrize("how", ["give_back", "lose"])
+@pytest.mark.parametrize("how", ["give_back", "mark_lost"])
 def test_what_is_let_go_is_taken_up_at_once(others, waiting, how):
     one, other = others(), others()
     one.take(waiting())
     getattr(one, how)(waiting()._trial_id)
-    assert n_lost(waiting()) == (how == "lose")
+    assert n_lost(waiting()) == (how == "mark_lost")
     assert one.held == []
     assert other.take(waiting())
 

@@ -450,7 +450,7 @@ def test_what_is_given_stays_as_it_is():
     assert given == before
 
 
-POISONS: dict[str, dict[str, Any]] = {
+UNUSABLE_TEST_PARTS: dict[str, dict[str, Any]] = {
     "nan": {"X_test": np.full((12, 2), np.nan), "y_test": np.zeros(12, np.int64)},
     "shapes": {"X_test": np.zeros((3, 7, 5)), "y_test": np.zeros((2, 2), np.int64)},
     "labels": {"X_test": np.zeros((5, 2)), "y_test": np.array([99, -7, 2**40, 0, 5])},
@@ -466,16 +466,16 @@ def outcome(validation):
     return validation.cost, validation.accuracy, validation.n_parameters, reports
 
 
-@pytest.mark.parametrize("poison", POISONS)
+@pytest.mark.parametrize("unusable", UNUSABLE_TEST_PARTS)
 @pytest.mark.parametrize(
     "change", ["data.normalise=standardise", "data.divide_by=2", 'early_stopping.patience="never"']
 )
-def test_validation_never_looks_at_the_test_samples(poison, change):
+def test_validation_never_looks_at_the_test_samples(unusable, change):
     recipe = searched("", change)
     dataset = recipe.load_data()
     clean = outcome(recipe.validate(dataset, "cpu"))
-    poisoned = dataclasses.replace(dataset, **POISONS[poison])
-    assert outcome(recipe.validate(poisoned, "cpu")) == clean
+    changed = dataclasses.replace(dataset, **UNUSABLE_TEST_PARTS[unusable])
+    assert outcome(recipe.validate(changed, "cpu")) == clean
     assert np.isfinite(clean[:2]).all()
 
 
@@ -491,8 +491,8 @@ def test_nor_under_a_loss_for_numbers_nor_of_images():
     )
     dataset = recipe.load_data()
     found = [
-        outcome(recipe.validate(dataclasses.replace(dataset, **poison), "cpu"))
-        for poison in ({}, POISONS["nan"], POISONS["text"])
+        outcome(recipe.validate(dataclasses.replace(dataset, **unusable), "cpu"))
+        for unusable in ({}, UNUSABLE_TEST_PARTS["nan"], UNUSABLE_TEST_PARTS["text"])
     ]
     assert found[0] == found[1] == found[2]
     images = searched(
@@ -504,8 +504,8 @@ def test_nor_under_a_loss_for_numbers_nor_of_images():
     )
     dataset = images.load_data()
     found = [
-        outcome(images.validate(dataclasses.replace(dataset, **poison), "cpu"))
-        for poison in ({}, POISONS["shapes"], POISONS["labels"])
+        outcome(images.validate(dataclasses.replace(dataset, **unusable), "cpu"))
+        for unusable in ({}, UNUSABLE_TEST_PARTS["shapes"], UNUSABLE_TEST_PARTS["labels"])
     ]
     assert found[0] == found[1] == found[2]
 

@@ -225,7 +225,7 @@ def test_what_optuna_enqueues_comes_first(tmp_path):
     assert settings["optimizer.learning_rate"] == pytest.approx(expected["optimizer.learning_rate"])
 
 
-class Dead:
+class DeadWorker:
     """A worker that has died before it had begun."""
 
     def __init__(self, status=1):
@@ -249,16 +249,16 @@ class Dead:
 def test_workers_that_die_at_once_end_the_search_in_a_line(tmp_path, monkeypatch, status, message):
     found = study(tmp_path)
     run: Any = running._Run(found, 1, None)
-    assert run._next() is not None
-    monkeypatch.setattr(run, "_start", lambda device: Dead(status))
-    run.workers = [Dead(status)]
+    assert run._next_trial() is not None
+    monkeypatch.setattr(run, "_start", lambda device: DeadWorker(status))
+    run.workers = [DeadWorker(status)]
 
-    def bury():
+    def restart_often():
         for _ in range(100):
-            run._bury(run.workers[0])
+            run._restart_worker(run.workers[0])
 
     with pytest.raises(SearchError, match=message):
-        bury()
+        restart_often()
     run.end()
     assert list(found.trials()[0].system_attrs.values()) == [-1]
 
@@ -267,17 +267,17 @@ def test_an_owner_that_was_asleep_and_is_faster(tmp_path, monkeypatch):
     """It brings its trial to an end while this process is about to hand it out."""
     found = study(tmp_path)
     run: Any = running._Run(found, 1, None)
-    worker: Any = Dead()
+    worker: Any = DeadWorker()
     worker.facts = {}
     run.workers = [worker]
-    monkeypatch.setattr(run, "_listen", lambda: None)
-    hand_out = run._hand_out
+    monkeypatch.setattr(run, "_handle_messages", lambda: None)
+    assign_trial = run._assign_trial
 
     def late(worker, trial):
         found.optuna.tell(trial.number, 0.5)
-        hand_out(worker, trial)
+        assign_trial(worker, trial)
 
-    monkeypatch.setattr(run, "_hand_out", late)
+    monkeypatch.setattr(run, "_assign_trial", late)
     assert run.advance() is False
     assert worker.trial is None
     assert run.leases.held == []
@@ -439,7 +439,7 @@ def test_what_another_process_was_faster_with_stays(tmp_path):
     """Two at one trial: the first result counts, the second changes nothing."""
     found = study(tmp_path)
     run = running._Run(found, 1, None)
-    trial = run._next()
+    trial = run._next_trial()
     assert trial is not None
     outcome = {"state": "complete", "value": 0.5}
     other = open_study(open_storage(tmp_path / "study.journal"), "study")

@@ -433,7 +433,7 @@ def test_ctrl_c_in_the_middle_of_an_epoch(dev):
 
 
 def test_a_second_ctrl_c_stops_at_once(dev):
-    class Impatient(nn.GradientDescent):
+    class InterruptingTwice(nn.GradientDescent):
         def update(self, ops, params, grads, state, n_decay=0):
             del ops, params, grads, state, n_decay
             signal.raise_signal(signal.SIGINT)
@@ -441,7 +441,7 @@ def test_a_second_ctrl_c_stops_at_once(dev):
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        train(dev, optimizer=Impatient(0.1))
+        train(dev, optimizer=InterruptingTwice(0.1))
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -35,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="xpnet", description="Neural-network classifiers by recipe.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, text, command in _COMMANDS:
-        _equip(commands.add_parser(name, help=text, description=command.DESCRIPTION), command)
+        _add_arguments(
+            commands.add_parser(name, help=text, description=command.DESCRIPTION), command
+        )
     return run(parser, arguments)
 
 
@@ -43,17 +45,17 @@ def train(arguments: Sequence[str] | None = None) -> int:
     """Run ``xpnet train``, or with ``search`` as the first word that; see :func:`main`."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words[:1] == ["search"]:
-        return _run_alone("train.py search", search, words[1:])
-    return _run_alone("train.py", training, words)
+        return _run_command("train.py search", search, words[1:])
+    return _run_command("train.py", training, words)
 
 
-def _run_alone(prog: str, command: ModuleType, arguments: Sequence[str] | None) -> int:
+def _run_command(prog: str, command: ModuleType, arguments: Sequence[str] | None) -> int:
     """Run one command under a name of its own."""
     parser = Parser(prog=prog, description=command.DESCRIPTION)
-    _equip(parser, command)
+    _add_arguments(parser, command)
     return run(parser, arguments)
 
 
-def _equip(parser: Parser, command: ModuleType) -> None:
+def _add_arguments(parser: Parser, command: ModuleType) -> None:
     command.add_arguments(parser)
     parser.set_defaults(work=command.work, prog=parser.prog)

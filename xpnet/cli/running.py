@@ -106,18 +106,18 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
             return status
     except (DataError, DeviceUnavailableError, RecipeError, UsageError) as error:
         if ctrl_c.was_pressed:  # an import that is cut short may call it an ImportError
-            return _complain(parser, "interrupted", INTERRUPTED)
-        return _complain(parser, str(error), WRONG_INPUT)
+            return _report_error(parser, "interrupted", INTERRUPTED)
+        return _report_error(parser, str(error), WRONG_INPUT)
     except MemoryError as error:
-        return _complain(parser, f"out of memory: {error or 'no more to be had'}", WRONG_INPUT)
+        return _report_error(parser, f"out of memory: {error or 'no more to be had'}", WRONG_INPUT)
     except FailedError as error:
-        return _complain(parser, str(error), FAILED)
+        return _report_error(parser, str(error), FAILED)
     except KeyboardInterrupt as error:
-        return _complain(parser, str(error) or "interrupted", INTERRUPTED)
+        return _report_error(parser, str(error) or "interrupted", INTERRUPTED)
     except OutputError as error:
         if isinstance(error.__cause__, BrokenPipeError):  # whoever read it has seen enough
             return INTERRUPTED
-        return _complain(parser, str(error), WRONG_INPUT)
+        return _report_error(parser, str(error), WRONG_INPUT)
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -127,7 +127,7 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
     return options
 
 
-def _complain(parser: argparse.ArgumentParser, message: str, status: int) -> int:
+def _report_error(parser: argparse.ArgumentParser, message: str, status: int) -> int:
     say(parser.prog, message)
     return status
 

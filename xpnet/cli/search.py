@@ -199,7 +199,7 @@ def _work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
     if asks_for_more or study.settings.sampler == "grid":
         _check_writable(folder)
         ctrl_c.check()
-        with _shown(study, options) as on_state:
+        with _show_progress(study, options) as on_state:
             is_whole = run_trials(
                 study,
                 n_trials=options.trials,
@@ -237,7 +237,7 @@ def _open(options: argparse.Namespace, recipe: Recipe, *, may_begin: bool) -> St
     """Open the study that is meant, or begin it if it is not there and may be begun."""
     from xpnet.search.study import (
         Settings,
-        masked,
+        mask_passwords,
         open_storage,
         open_study,
         own_settings,
@@ -256,7 +256,7 @@ def _open(options: argparse.Namespace, recipe: Recipe, *, may_begin: bool) -> St
     name = options.study or f"{recipe.name}-{options.sampler or 'random'}"
     is_of_another = options.refine or options.replay is not None
     how = "" if is_of_another else ": --trials or --minutes begin it"
-    missing = UsageError(f"there is no study {name!r} in {masked(place)} yet{how}")
+    missing = UsageError(f"there is no study {name!r} in {mask_passwords(place)} yet{how}")
     if not may_begin and "://" not in place and not Path(place).exists():
         raise missing
     storage = open_storage(place)
@@ -326,7 +326,9 @@ def _short(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def _shown(study: Study, options: argparse.Namespace) -> Iterator[Callable[[State], object] | None]:
+def _show_progress(
+    study: Study, options: argparse.Namespace
+) -> Iterator[Callable[[State], object] | None]:
     """Show progress, with the best so far, to be called with every state."""
     if options.quiet:
         yield None

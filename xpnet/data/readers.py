@@ -102,7 +102,7 @@ def read_file(
     """
     where = os.fsdecode(path)
     name = where.lower()
-    with _refusing(where):
+    with _data_errors(where):
         if not Path(where).is_file():
             raise ContentError(
                 "is no file of data" if Path(where).exists() else "there is no such file"
@@ -121,18 +121,18 @@ def read_file(
 
 
 @contextmanager
-def _refusing(where: str) -> Iterator[None]:
+def _data_errors(where: str) -> Iterator[None]:
     """Turn what the checks, the system and the libraries raise into a DataError."""
     try:
         yield
     except DataError:
         raise
     except ContentError as error:
-        raise _refusal(where, error) from error.__cause__
+        raise _data_error(where, error) from error.__cause__
     except MemoryError as error:
-        raise _refusal(where, "does not fit into memory") from error
+        raise _data_error(where, "does not fit into memory") from error
     except UnicodeDecodeError as error:
-        raise _refusal(where, f"must hold UTF-8 text, got another encoding ({error})") from error
+        raise _data_error(where, f"must hold UTF-8 text, got another encoding ({error})") from error
     except (
         EOFError,
         KeyError,
@@ -147,10 +147,10 @@ def _refusing(where: str) -> Iterator[None]:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise _refusal(where, f"cannot be read: {_reason(error)}") from error
+        raise _data_error(where, f"cannot be read: {_reason(error)}") from error
 
 
-def _refusal(where: str, said: object) -> DataError:
+def _data_error(where: str, said: object) -> DataError:
     line = " ".join(f"{where}: {said}".splitlines())
     # Names may be damaged: halves of surrogate pairs, and numbers that are no characters at all.
     as_bytes = line.encode("utf-8", "backslashreplace")
@@ -215,7 +215,7 @@ def _collect(
             f"{listed(names) or 'no arrays'}"
         )
     if sample_weight is not None and sample_weight not in names:
-        raise _no_such("array", sample_weight, names)
+        raise _unknown_name("array", sample_weight, names)
     class_names = None if named is None else check_class_names(named, read(named))
     parts = {}
     for part, x_name in features.items():
@@ -250,7 +250,7 @@ def _check_y(
     return check_labels(name, y, n_samples, class_names)
 
 
-def _no_such(what: str, name: str, known: Iterable[str]) -> ContentError:
+def _unknown_name(what: str, name: str, known: Iterable[str]) -> ContentError:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return ContentError(f"has no {what} {name!r}; {hint}its {what}s are {listed(known)}")
@@ -484,7 +484,7 @@ def _column_names(header: list[str]) -> list[str]:
 def _column(places: dict[str, int], name: str) -> int:
     if name in places:
         return places[name]
-    raise _no_such("column", name, places)
+    raise _unknown_name("column", name, places)
 
 
 def _read_rows(
@@ -572,7 +572,7 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     """
     where = os.fsdecode(path)
     packed = where.lower().endswith(".gz")
-    with _refusing(where):
+    with _data_errors(where):
         size = _size(where)
         with gzip.open(where) if packed else Path(where).open("rb") as file:
             start = file.read(4)
@@ -601,8 +601,8 @@ def _read_idx_files(images: Path, task: str, *, holds_images: bool) -> Contents:
         raise ContentError("holds labels: give the file of the images, -images-idx3-ubyte")
     parts = {"train": _read_idx_part(images, task)}
     for word in ("t10k", "test"):
-        test = _beside(images, {"train": word})
-        if test is not None and _beside(test, _LABELS) is not None:
+        test = _find_sibling(images, {"train": word})
+        if test is not None and _find_sibling(test, _LABELS) is not None:
             parts["test"] = _read_idx_part(test, task)
             break
     return Contents(parts)
@@ -612,16 +612,16 @@ _LABELS = {"images": "labels", "idx3": "idx1"}  # how their file's name differs 
 
 
 def _read_idx_part(images: Path, task: str) -> Part:
-    with _refusing(os.fspath(images)):
+    with _data_errors(os.fspath(images)):
         X = check_features("the array", read_idx(images))
-    labels = _beside(images, _LABELS)
+    labels = _find_sibling(images, _LABELS)
     if labels is None:
         return Part(X, None)
-    with _refusing(os.fspath(labels)):
+    with _data_errors(os.fspath(labels)):
         return Part(X, _check_y(task, "the array", read_idx(labels), len(X)))
 
 
-def _beside(path: Path, replaced: dict[str, str]) -> Path | None:
+def _find_sibling(path: Path, replaced: dict[str, str]) -> Path | None:
     """Find the file whose name has other words in place of these, packed or not."""
     is_packed = path.suffix.lower() == ".gz"
     plain, packed = (path.stem, path.suffix) if is_packed else (path.name, ".gz")

@@ -81,7 +81,7 @@ def locate(
     try:
         found = _find(file, dataset, data_dir)
     except OSError as error:
-        raise _cannot(file, dataset, f"cannot look for it: {error}") from error
+        raise _download_error(file, dataset, f"cannot look for it: {error}") from error
     return _fetch(file, dataset) if found is None else found
 
 
@@ -95,7 +95,9 @@ def _find(
         if folder is None or folder == "":
             continue
         if not Path(folder).is_dir():
-            raise _cannot(file, dataset, f"{origin} is {os.fspath(folder)!r}, which is no folder")
+            raise _download_error(
+                file, dataset, f"{origin} is {os.fspath(folder)!r}, which is no folder"
+            )
         places += [Path(folder), Path(folder) / dataset]
     for place in (*places, DEBIAN / dataset):
         if (place / file.name).is_file():
@@ -109,7 +111,7 @@ def _fetch(file: PublishedFile, dataset: str) -> Path:
         pooch = importlib.import_module("pooch")
         requests = importlib.import_module("requests")
     except ImportError as error:
-        raise _cannot(
+        raise _download_error(
             file, dataset, f"fetching it needs pooch ({error}); type: pip install pooch"
         ) from error
     pooch.get_logger().setLevel("WARNING")  # what it says at INFO, the line below says
@@ -129,11 +131,11 @@ def _fetch(file: PublishedFile, dataset: str) -> Path:
                 size += into.write(chunk)
                 found.update(chunk)
                 if size > file.n_bytes:  # it may have no end
-                    raise _cannot(
+                    raise _download_error(
                         file, dataset, f"wrong size: {file.n_bytes:,} bytes expected, more came"
                     )
         if found.hexdigest() != file.sha256.lower():
-            raise _cannot(
+            raise _download_error(
                 file,
                 dataset,
                 f"wrong checksum: sha256 {file.sha256} expected, {found.hexdigest()} found "
@@ -152,15 +154,17 @@ def _fetch(file: PublishedFile, dataset: str) -> Path:
         )
     except requests.RequestException as error:  # an OSError too
         reason = _reason(error, requests.exceptions, file.url)
-        raise _cannot(file, dataset, reason) from error
+        raise _download_error(file, dataset, reason) from error
     except DataError:
         raise
     except ValueError as error:  # of headers that are none
-        reason = f"the server's answer makes no sense ({_innermost(error)})"
-        raise _cannot(file, dataset, reason) from error
+        reason = f"the server's answer makes no sense ({_root_cause(error)})"
+        raise _download_error(file, dataset, reason) from error
     except OSError as error:
-        reason = _innermost(error)
-        raise _cannot(file, dataset, f"cannot use the cache folder {cache}: {reason}") from error
+        reason = _root_cause(error)
+        raise _download_error(
+            file, dataset, f"cannot use the cache folder {cache}: {reason}"
+        ) from error
     return Path(path)
 
 
@@ -174,22 +178,22 @@ def _reason(error: Any, errors: Any, url: str) -> str:
     if isinstance(error, errors.Timeout):
         return f"no answer from {host} within {TIMEOUT:g} seconds"
     if isinstance(error, errors.SSLError):
-        return f"no secure connection to {host} ({_innermost(error)})"
+        return f"no secure connection to {host} ({_root_cause(error)})"
     if isinstance(error, errors.ProxyError):
-        return f"no connection to the proxy ({_innermost(error)})"
+        return f"no connection to the proxy ({_root_cause(error)})"
     if isinstance(error, errors.ConnectionError):
-        return f"no connection to {host} ({_innermost(error)}); is this machine offline?"
+        return f"no connection to {host} ({_root_cause(error)}); is this machine offline?"
     return str(error)
 
 
-def _innermost(error: BaseException) -> str:
+def _root_cause(error: BaseException) -> str:
     """Say what lies at the bottom of a chain of errors."""
     while (below := error.__cause__ or error.__context__) is not None:
         error = below
     return getattr(error, "strerror", None) or str(error)
 
 
-def _cannot(file: PublishedFile, dataset: str, why: str) -> DataError:
+def _download_error(file: PublishedFile, dataset: str, why: str) -> DataError:
     """Say in one line that a file cannot be had, why, and what to do."""
     line = (
         f"dataset {dataset!r}: cannot get {file.name} from {file.url}: {why}; put {file.name} "

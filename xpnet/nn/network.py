@@ -113,7 +113,7 @@ class Network:
             with self.device.activate():
                 self._bind(self._first_values(size, stream or of_seed, values))
                 self._bind_statistics(values)
-                self._try_out()
+                self._check_layers()
         except BaseException:
             for layer in attached:
                 layer._detach()
@@ -171,7 +171,7 @@ class Network:
             view = self.statistics[self._statistic_spans[key]]
             setattr(layer, name, view.reshape(layer._statistics[name][0]))
 
-    def _try_out(self) -> None:
+    def _check_layers(self) -> None:
         """Send two samples through, and hold each layer to the shape and dtype that it promised."""
         A = self.device.xp.zeros((2, self.n_features), dtype=self.dtype)
         for number, (layer, cache) in enumerate(

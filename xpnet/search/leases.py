@@ -138,7 +138,7 @@ class Leases:
         """Let others have a trial that is not finished."""
         self._end(trial_id, _GIVEN_BACK)
 
-    def lose(self, trial_id: int) -> None:
+    def mark_lost(self, trial_id: int) -> None:
         """Let others, or this process, have a trial whose worker has died."""
         self._end(trial_id, _LOST)
 
@@ -147,7 +147,7 @@ class Leases:
         with contextlib.suppress(UpdateFinishedTrialError):  # somebody else was faster
             self._write(trial_id, replace(lease, count=count))
 
-    def finished(self, trial_id: int) -> None:
+    def discard(self, trial_id: int) -> None:
         """Forget a trial that has its result."""
         self._mine.pop(trial_id, None)
 

@@ -78,7 +78,7 @@ def refine(study: Study) -> tuple[Recipe, dict[str, Any], list[Narrowing]]:
     for name, scale in study.space.items():
         found = [settings[name] for settings in chosen if name in settings]
         narrowed, why = _narrow(scale, found, len(chosen))
-        after = _without_what_is_decided(narrowed, scale, kept, decided)
+        after = _drop_decided_conditions(narrowed, scale, kept, decided)
         if after is None or not _may_exist(name, after, kept):
             after, why = None, "depends on what none of the best is"
         else:
@@ -111,7 +111,8 @@ def _narrow(scale: Scale, found: Sequence[Any], n_best: int) -> tuple[Scale, str
     margin = max((high - low) / (len(found) - 1), _NEAR / 2)
     start, end = max(low - margin, 0.0), min(high + margin, 1.0)
     after = _between(scale, start, end)
-    why = f"the best {len(found)} lie in {_shown(scale, low)} to {_shown(scale, high)}"
+    ends = f"{_format_position(scale, low)} to {_format_position(scale, high)}"
+    why = f"the best {len(found)} lie in {ends}"
     if isinstance(after, Range) and (after.low, after.high) == (scale.low, scale.high):
         why += ": as wide as it was"
     best = scale.position(found[0])
@@ -160,11 +161,11 @@ def _two_digits(value: float, towards: Any) -> float:
     return float(f"{towards(value * 10.0**decimals)}e{-decimals}")
 
 
-def _shown(scale: Range, position: float) -> str:
+def _format_position(scale: Range, position: float) -> str:
     return f"{scale.at(position):.3g}"
 
 
-def _without_what_is_decided(
+def _drop_decided_conditions(
     after: Scale, before: Scale, kept: dict[str, Scale], decided: dict[str, Any]
 ) -> Scale | None:
     """Drop conditions that always hold, and give None where one never does any more."""

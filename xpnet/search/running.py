@@ -160,7 +160,7 @@ class _Run:
         if study.settings.sampler == "grid":
             self._grid = grid_of(study.space, study.settings.seed)
         self.workers: list[Worker] = []
-        self._n_false_starts = {False: 0, True: 0}  # by whether a signal was the end
+        self._n_failed_starts = {False: 0, True: 0}  # by whether a signal was the end
         study.optuna.pruner = make_pruner(study.settings.pruner, max(_epochs(study)))
 
     def start(
@@ -212,18 +212,18 @@ class _Run:
         for worker in self.workers:
             if worker.facts is None or worker.trial is not None or is_over:
                 continue
-            trial = self._next()
+            trial = self._next_trial()
             if trial is None:
                 break
             try:
-                self._hand_out(worker, trial)
+                self._assign_trial(worker, trial)
             except UpdateFinishedTrialError:  # whoever had it was only asleep, and was faster
                 worker.trial = None
-                self.leases.finished(trial._trial_id)
+                self.leases.discard(trial._trial_id)
         is_at_work = any(worker.trial is not None for worker in self.workers)
         if not is_at_work and (is_over or self.is_done()):
             return False
-        self._listen()
+        self._handle_messages()
         self.leases.renew()
         return True
 
@@ -234,7 +234,7 @@ class _Run:
         trials = self.study.trials()[: self.n_trials]
         return len(trials) == self.n_trials and all(trial.state in FINISHED for trial in trials)
 
-    def _next(self) -> FrozenTrial | None:
+    def _next_trial(self) -> FrozenTrial | None:
         """Take a trial that waits or is left behind, or make one; None if there is none to have."""
         most = math.inf if self.n_trials is None else self.n_trials
         while True:
@@ -258,7 +258,7 @@ class _Run:
                 self.study.id, create_trial(state=TrialState.WAITING)
             )
 
-    def _hand_out(self, worker: Worker, trial: FrozenTrial) -> None:
+    def _assign_trial(self, worker: Worker, trial: FrozenTrial) -> None:
         study, settings = self.study, self.study.settings
         n_before = int(study.first is not None)
         point = study.first
@@ -289,7 +289,7 @@ class _Run:
                     trial._trial_id, parameter.label, said, distribution
                 )
 
-    def _listen(self) -> None:
+    def _handle_messages(self) -> None:
         """Wait a moment, and answer what workers say; start those anew that have died."""
         by_end: dict[Any, Worker] = {worker.connection: worker for worker in self.workers}
         for end in multiprocessing.connection.wait(list(by_end), _TICK):
@@ -297,24 +297,24 @@ class _Run:
             try:
                 kind, *said = worker.connection.recv()
             except (EOFError, OSError):
-                self._bury(worker)
+                self._restart_worker(worker)
                 continue
             if kind == "refused":
                 raise SearchError(f"a worker cannot begin: {said[0]}")
             if kind == "ready":
-                self._welcome(worker, said[0])
+                self._register_worker(worker, said[0])
             elif kind == "report":
-                _send(worker, self._is_hopeless(worker, *said))
+                _send(worker, self._should_prune(worker, *said))
             else:
                 trial, worker.trial = worker.trial, None
                 self._finish(trial, {**said[0], "worker": worker.facts})
 
-    def _welcome(self, worker: Worker, facts: dict[str, Any]) -> None:
+    def _register_worker(self, worker: Worker, facts: dict[str, Any]) -> None:
         self.study.check_data(facts.pop("data"))
         worker.facts = facts | {"pid": worker.process.pid}
-        self._n_false_starts = {False: 0, True: 0}
+        self._n_failed_starts = {False: 0, True: 0}
 
-    def _is_hopeless(self, worker: Worker, epoch: int, value: float) -> bool:
+    def _should_prune(self, worker: Worker, epoch: int, value: float) -> bool:
         """Report to the study, and ask its pruner; not where an earlier attempt was further."""
         if epoch <= worker.reported:
             return False
@@ -328,7 +328,7 @@ class _Run:
     def _finish(self, trial: Trial | FrozenTrial, outcome: dict[str, Any]) -> None:
         """Write down what has become of a trial, unless another process was faster."""
         trial_id, state, value = trial._trial_id, outcome.pop("state"), outcome.pop("value", None)
-        self.leases.finished(trial_id)
+        self.leases.discard(trial_id)
         try:
             for name, one in outcome.items():
                 self.study.storage.set_trial_user_attr(trial_id, name, one)
@@ -340,9 +340,9 @@ class _Run:
         except (UpdateFinishedTrialError, ValueError):
             if self.study.storage.get_trial(trial_id).state not in FINISHED:
                 raise
-        self._see_whether_all_fail()
+        self._check_failures()
 
-    def _see_whether_all_fail(self) -> None:
+    def _check_failures(self) -> None:
         ended = [trial for trial in self.study.trials() if trial.state in FINISHED]
         if len(ended) >= _MOST_FAILURES and all(t.state == TrialState.FAIL for t in ended):
             raise SearchError(
@@ -350,18 +350,18 @@ class _Run:
                 f"{ended[-1].user_attrs.get('reason', 'no reason given')}"
             )
 
-    def _bury(self, worker: Worker) -> None:
+    def _restart_worker(self, worker: Worker) -> None:
         """Start a worker anew that has died, and let its trial be taken up."""
         worker.process.join(1.0)  # its end is closed: it has a status of its own, or soon will
         exit_status = worker.end()
         self.workers.remove(worker)
         if worker.trial is not None:
-            self.leases.lose(worker.trial._trial_id)
+            self.leases.mark_lost(worker.trial._trial_id)
         if worker.facts is None:
-            self._n_false_starts[exit_status < 0] += 1
-            if self._n_false_starts[False] >= _MOST_STARTS:
+            self._n_failed_starts[exit_status < 0] += 1
+            if self._n_failed_starts[False] >= _MOST_STARTS:
                 raise SearchError("workers end before they have begun; see what they have printed")
-            if self._n_false_starts[True] >= _MOST_KILLS:
+            if self._n_failed_starts[True] >= _MOST_KILLS:
                 raise SearchError(
                     f"workers are killed before they have begun, the last one by signal "
                     f"{-exit_status}"

@@ -33,7 +33,7 @@ __all__ = [
     "SearchError",
     "Settings",
     "Study",
-    "masked",
+    "mask_passwords",
     "open_storage",
     "open_study",
     "own_settings",
@@ -241,18 +241,18 @@ def open_storage(where: str | os.PathLike[str]) -> BaseStorage:
     except SearchError:
         raise
     except Exception as error:  # whatever SQLAlchemy and its drivers make of a URL
-        reason = masked(" ".join(str(error).split()))
+        reason = mask_passwords(" ".join(str(error).split()))
         raise SearchError(
-            f"storage {masked(text)!r:.200} cannot be opened: {reason:.300}"
+            f"storage {mask_passwords(text)!r:.200} cannot be opened: {reason:.300}"
         ) from error
 
 
 def storage_reason(error: Exception) -> str:
     """Say in one line what a database, or a disk, has against it, without passwords."""
-    return f"{masked(' '.join(str(error.__cause__ or error).split())):.300}"
+    return f"{mask_passwords(' '.join(str(error.__cause__ or error).split())):.300}"
 
 
-def masked(text: str) -> str:
+def mask_passwords(text: str) -> str:
     """Leave out passwords of URLs."""
     text = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", text)
     return re.sub(r"(?i)(passw(?:or)?d=)[^&\s]*", r"\1***", text)
@@ -339,7 +339,7 @@ def open_study(
         found = {}
     if _ATTRIBUTE not in found:
         if recipe is None:
-            raise SearchError(_no_study(storage, name))
+            raise SearchError(_unknown_study(storage, name))
         found = _begin(storage, name, recipe, Settings(**given), first, origin, refines)
     return _read(storage, name, found[_ATTRIBUTE], recipe, given)
 
@@ -360,25 +360,25 @@ def own_settings(recipe: Recipe) -> dict[str, Any] | None:
         if not space.exists(name, settings):
             continue
         if isinstance(scale, Choice):
-            same = [s for s in scale.settings if _says(plain, name, scale.value(s))]
+            same = [s for s in scale.settings if _has_value(plain, name, scale.value(s))]
             found = same[0] if same else None
         elif isinstance(scale, Fixed):
             found = scale.constant
             plain = plain.changed({name: found})
         else:
-            found = _at(plain.values, name)
+            found = _value_at(plain.values, name)
         if found is None or not scale.contains(found):
             return None
         settings[name] = found
     return settings
 
 
-def _says(recipe: Recipe, path: str, value: Any) -> bool:
+def _has_value(recipe: Recipe, path: str, value: Any) -> bool:
     """Tell whether a value would change nothing in a recipe."""
     return recipe.changed({path: value}).values == recipe.values
 
 
-def _at(values: Any, path: str) -> Any:
+def _value_at(values: Any, path: str) -> Any:
     """Give what stands under a path; None where there is nothing."""
     for word in path.split("."):
         if isinstance(values, list) and word.isdigit() and int(word) < len(values):
@@ -390,7 +390,7 @@ def _at(values: Any, path: str) -> Any:
     return values
 
 
-def _no_study(storage: BaseStorage, name: str) -> str:
+def _unknown_study(storage: BaseStorage, name: str) -> str:
     names = ", ".join(study.study_name for study in storage.get_all_studies()) or "none"
     return f"there is no study {name!r} of xpnet's in the storage, which has {names}"
 

@@ -21,7 +21,7 @@ LOSSES = "tests/nn/test_losses.py"
 
 
 @dataclass(frozen=True)
-class Sabotage:
+class Defect:
     """A text in a file, what is put in its place, and what finds that."""
 
     file: str
@@ -32,15 +32,15 @@ class Sabotage:
     tests: str = STEP  # that come across it
 
 
-SABOTAGES = {
-    "float(loss) in the step": Sabotage(
+DEFECTS = {
+    "float(loss) in the step": Defect(
         "xpnet/nn/step.py",
         "        return self.loss_value\n",
         "        float(self.loss_value[0])\n        return self.loss_value\n",
         "float() of a device array, inside a step",
         "Device synchronization was detected while disallowed: float() waits for the device",
     ),
-    "a condition on values in the step": Sabotage(
+    "a condition on values in the step": Defect(
         "xpnet/nn/step.py",
         "        return self.loss_value\n",
         "        if self.loss_value > 1e9:\n            raise ArithmeticError\n"
@@ -48,7 +48,7 @@ SABOTAGES = {
         "bool() of a device array, inside a step",
         "Device synchronization was detected while disallowed: bool() waits for the device",
     ),
-    "a NumPy array into a layer": Sabotage(
+    "a NumPy array into a layer": Defect(
         "xpnet/nn/network.py",
         'batch = self.device.asarray(X[start:stop], self.dtype, name="X")',
         "batch = X[start:stop]",
@@ -56,21 +56,21 @@ SABOTAGES = {
         "matmul: A must be a CuPy array, got numpy.ndarray",
         NETWORK,
     ),
-    "a Python scalar for a device scalar": Sabotage(
+    "a Python scalar for a device scalar": Defect(
         "xpnet/nn/optimizers.py",
         "ops.gradient_descent_update(params, grads, rate, decay, n_decay)",
         "ops.gradient_descent_update(params, grads, self.learning_rate, decay, n_decay)",
         "fused operations take arrays for what changes from step to step",
         "learning_rate must be a CuPy array, got builtins.float",
     ),
-    "an allocation in the steady step": Sabotage(
+    "an allocation in the steady step": Defect(
         "xpnet/nn/step.py",
         "logits = network.forward(X, self._caches)",
         "logits = network.forward(X.copy(), self._caches)",
         "an allocator that refuses",
         "a steady step asked for",
     ),
-    "the update on another stream": Sabotage(
+    "the update on another stream": Defect(
         "xpnet/nn/step.py",
         "        self._optimizer.update(\n"
         "            ops, network.parameters, network.gradients, self._state, *self._n_decay\n"
@@ -82,7 +82,7 @@ SABOTAGES = {
         "the order of streams",
         "and nothing makes it wait",
     ),
-    "a border that does not wait": Sabotage(
+    "a border that does not wait": Defect(
         "xpnet/device.py",
         "                caller.wait_event(self.stream.record())\n",
         "",
@@ -90,14 +90,14 @@ SABOTAGES = {
         "and nothing makes it wait",
         NETWORK,
     ),
-    "np for xp in a layer": Sabotage(
+    "np for xp in a layer": Defect(
         "xpnet/nn/layers.py",
         "            cache.dX = xp.empty(shape, dtype=dtype)\n",
         "            import numpy as np\n\n            cache.dX = np.empty(shape, dtype=dtype)\n",
         "products take device arrays",
         "matmul: out must be a CuPy array, got numpy.ndarray",
     ),
-    "a function of NumPy's in a layer": Sabotage(
+    "a function of NumPy's in a layer": Defect(
         "xpnet/nn/losses.py",
         "return ops.xp.argmax(logits, axis=-1)",
         "import numpy as np\n\n        return np.argmax(logits, axis=-1)",
@@ -110,7 +110,7 @@ SABOTAGES = {
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
-    return copy_of_the_checkout(tmp_path_factory.mktemp("sabotage"))
+    return copy_of_the_checkout(tmp_path_factory.mktemp("defect"))
 
 
 def run(checkout: Path, *tests: str, device: str = "cuda") -> subprocess.CompletedProcess[str]:
@@ -126,7 +126,7 @@ def run(checkout: Path, *tests: str, device: str = "cuda") -> subprocess.Complet
 
 
 def test_nothing_is_found_in_the_code_as_it_is(checkout):
-    done = run(checkout, *{sabotage.tests for sabotage in SABOTAGES.values()})
+    done = run(checkout, *{defect.tests for defect in DEFECTS.values()})
     assert done.returncode == 0, done.stdout[-3000:]
 
 
@@ -153,17 +153,17 @@ def test_on_the_second_device(checkout, name):
 
 
 @pytest.mark.parametrize(
-    "name", SABOTAGES, ids=lambda name: f"{name}: found by {SABOTAGES[name].found_by}"
+    "name", DEFECTS, ids=lambda name: f"{name}: found by {DEFECTS[name].found_by}"
 )
 def test_sabotage_is_found(checkout, name):
-    sabotage = SABOTAGES[name]
-    file = checkout / sabotage.file
+    defect = DEFECTS[name]
+    file = checkout / defect.file
     original = file.read_text(encoding="utf-8")
-    assert original.count(sabotage.text) == 1
-    file.write_text(original.replace(sabotage.text, sabotage.put), encoding="utf-8")
+    assert original.count(defect.text) == 1
+    file.write_text(original.replace(defect.text, defect.put), encoding="utf-8")
     try:
-        done = run(checkout, sabotage.tests)
+        done = run(checkout, defect.tests)
     finally:
         file.write_text(original, encoding="utf-8")
-    assert done.returncode == 1, f"not found by {sabotage.found_by}: {done.stdout[-3000:]}"
-    assert sabotage.says in done.stdout, done.stdout[-3000:]
+    assert done.returncode == 1, f"not found by {defect.found_by}: {done.stdout[-3000:]}"
+    assert defect.says in done.stdout, done.stdout[-3000:]
