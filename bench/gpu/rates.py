@@ -20,7 +20,7 @@ from xpnet.data import DataError
 from xpnet.data.named import load_contents
 from xpnet.kernels import cuda
 from xpnet.training import fit
-from xpnet.training.pace import STEPS_PER_GRAPH
+from xpnet.training.execution import STEPS_PER_GRAPH
 
 __all__ = ["bandwidths", "epochs", "rooflines"]
 

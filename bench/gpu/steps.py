@@ -15,7 +15,7 @@ from bench.gpu.outcome import Failed, Incomplete, Row, Settings
 from bench.test_step import bind_step
 from xpnet import nn
 from xpnet.graph import Recorder
-from xpnet.training.pace import STEPS_PER_GRAPH
+from xpnet.training.execution import STEPS_PER_GRAPH
 
 __all__ = ["Case", "alternating", "bind_captured", "compiled_steps", "in_time", "steps"]
 

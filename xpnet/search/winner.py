@@ -51,7 +51,7 @@ class Plan:
     @property
     def n_epochs(self) -> int:
         """How many epochs it trains for, unless it stops early."""
-        epochs: int = self.last_epoch or self.recipe.values["training"]["epochs"]
+        epochs: int = self.last_epoch or self.recipe.settings.training.epochs
         return epochs
 
     def run(self, device: str | None = None, *, on_report: OnReport | None = None) -> Result:

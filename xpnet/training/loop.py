@@ -21,10 +21,10 @@ from xpnet.nn.step import TrainingStep
 from xpnet.random import epoch_order
 from xpnet.training.data import TrainingData, load_training_data
 from xpnet.training.evaluation import evaluate_on_device, scored_samples
+from xpnet.training.execution import make_execution
 from xpnet.training.history import History
 from xpnet.training.interruption import Interruption
 from xpnet.training.options import OnReport, Options, Order, check_options, is_true
-from xpnet.training.pace import make_pace
 from xpnet.training.rates import Rates
 from xpnet.training.recorder import LossRecorder
 from xpnet.training.state import TrainingState, check_state
@@ -301,7 +301,7 @@ class _Run:
         self.order, self.visited = device.asarray(np.arange(n), name="order"), np.arange(n)
         self.scored = scored_samples(device, n, options.seed) if options.train_accuracy else None
         parts = [network, *network.layers, options.loss, optimizer, *options.augmentations]
-        self.pace = make_pace(self.steps, self.rates, options.capture, parts)
+        self.execution = make_execution(self.steps, self.rates, options.capture, parts)
 
     def train(self, callers_errstate: Any) -> History:
         """Go through the epochs, as many as there are to be, and leave the network as promised."""
@@ -321,10 +321,10 @@ class _Run:
             if self.best is not None:
                 history.best_epoch = self.best.epoch
             self.recorder.check_parameters()
-            history.captured = self.pace.has_captured
+            history.captured = self.execution.has_captured
             return history
         finally:
-            self.pace.close()
+            self.execution.close()
             try:
                 if self.average is not None:
                     self.average.keep()
@@ -340,7 +340,7 @@ class _Run:
         counts = _counts(self.steps, weights, self.visited)
         number, n_steps = 0, len(self.steps)
         while number < n_steps:
-            n_taken, losses = self.pace.take(number, self.order)
+            n_taken, losses = self.execution.take(number, self.order)
             self.recorder.record(losses, n_taken)
             number += n_taken
             if self.interruption.is_requested():

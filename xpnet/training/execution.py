@@ -14,14 +14,14 @@ from xpnet.nn.registry import is_own
 from xpnet.nn.step import TrainingStep
 from xpnet.training.rates import Rates
 
-__all__ = ["AsGraphs", "OneByOne", "make_pace"]
+__all__ = ["EagerExecution", "GraphExecution", "make_execution"]
 
 STEPS_PER_GRAPH = 16  # so that what is issued for each graph, and not for each step, hardly counts
 
 logger = logging.getLogger("xpnet")
 
 
-class OneByOne:
+class EagerExecution:
     """Takes one step at a time.
 
     Parameters
@@ -60,10 +60,10 @@ class OneByOne:
         return 1, step(order[self._starts[number] : self._starts[number + 1]])
 
     def close(self) -> None:
-        """Let go of what a pace holds beside the steps."""
+        """Let go of what it holds beside the steps."""
 
 
-class AsGraphs(OneByOne):
+class GraphExecution(EagerExecution):
     """Takes steps as CUDA graphs of :data:`STEPS_PER_GRAPH`, and of one where fewer are left.
 
     The first step of each batch size is taken as it is, which makes whatever is made at first use.
@@ -71,7 +71,7 @@ class AsGraphs(OneByOne):
     Parameters
     ----------
     steps, rates
-        As for :class:`OneByOne`.
+        As for :class:`EagerExecution`.
     is_required : bool
         Whether to raise where a step cannot be captured, or else to warn (logger ``xpnet``) and
         take it as it is.
@@ -96,7 +96,7 @@ class AsGraphs(OneByOne):
         self._warm: set[int] = set()  # batch sizes
 
     def take(self, number: int, order: Array) -> tuple[int, Array]:
-        """Take one or more steps; see :meth:`OneByOne.take`."""
+        """Take one or more steps; see :meth:`EagerExecution.take`."""
         step = self._steps[number]
         if self._is_closed:
             return super().take(number, order)
@@ -136,9 +136,9 @@ class AsGraphs(OneByOne):
         return self._graphs[key]
 
 
-def make_pace(
+def make_execution(
     steps: list[TrainingStep], rates: Rates, capture: bool | None, parts: list[Any]
-) -> OneByOne:
+) -> EagerExecution:
     """Choose how steps are taken.
 
     Parameters
@@ -153,7 +153,7 @@ def make_pace(
 
     Returns
     -------
-    OneByOne
+    EagerExecution
 
     Raises
     ------
@@ -174,10 +174,12 @@ def make_pace(
         )
     # Something of a user's may compute with Python's numbers that change from step to step, which a
     # graph would not see.
+    is_required = bool(capture)
     if capture is None:
-        is_possible = is_able and not steps[0].from_host and all(map(_is_own, parts))
-        return AsGraphs(steps, rates, is_required=False) if is_possible else OneByOne(steps, rates)
-    return AsGraphs(steps, rates, is_required=True) if capture else OneByOne(steps, rates)
+        capture = is_able and not steps[0].from_host and all(map(_is_own, parts))
+    if capture:
+        return GraphExecution(steps, rates, is_required=is_required)
+    return EagerExecution(steps, rates)
 
 
 def _is_own(part: Any) -> bool:

@@ -15,7 +15,7 @@ from tests.nn.test_captured import Allocating
 from xpnet import nn
 from xpnet.graph import CaptureError
 from xpnet.training import EarlyStopping, Interruption, fit
-from xpnet.training.pace import STEPS_PER_GRAPH
+from xpnet.training.execution import STEPS_PER_GRAPH
 
 N, D, K = 330, 12, 4
 _RNG = np.random.default_rng(0)
@@ -82,17 +82,17 @@ def test_the_run_is_the_same_to_the_bit(name):
 
 @pytest.mark.accelerator
 def test_most_steps_are_taken_many_at_a_time(monkeypatch):
-    from xpnet.training import pace
+    from xpnet.training import execution
 
     taken = []
-    take = pace.AsGraphs.take
+    take = execution.GraphExecution.take
 
     def watch(self, number, order):
         found = take(self, number, order)
         taken.append(found[0])
         return found
 
-    monkeypatch.setattr(pace.AsGraphs, "take", watch)
+    monkeypatch.setattr(execution.GraphExecution, "take", watch)
     _, history = train(epochs=2)
     assert history.n_steps == sum(taken) == 2 * 42
     # 41 steps of 8 samples and one of 2; the first of each size as it is.
@@ -122,7 +122,7 @@ def test_reference_kernels_are_not_captured():
 class Scaling(Allocating):
     """Of a user's, and in place."""
 
-    name = "scaling_of_test_pace"
+    name = "scaling_of_test_execution"
 
     def forward(self, X, cache):
         del cache
@@ -136,19 +136,19 @@ class Scaling(Allocating):
 class Own(nn.Adam):
     """A user's optimizer may count on the host."""
 
-    name = "own_of_test_pace"
+    name = "own_of_test_execution"
 
 
 class OwnLoss(nn.SoftmaxCrossEntropy):
-    name = "own_loss_of_test_pace"
+    name = "own_loss_of_test_execution"
 
 
 class OwnNoise(nn.GaussianNoise):
-    name = "own_noise_of_test_pace"
+    name = "own_noise_of_test_execution"
 
 
 class Squared(nn.Activation):
-    name = "squared_of_test_pace"
+    name = "squared_of_test_execution"
 
     def function(self, Z):
         return Z * Z
