@@ -17,101 +17,35 @@ from optuna.trial import TrialState
 
 import xpnet.cli
 from tests import devices
+from tests.cli.searches import (
+    BEST,
+    FILES,
+    RATE,
+    SEARCH,
+    UNITS,
+    begun,
+    fails_if_called,
+    filled,
+    is_one_line_of_status_2,
+    opened,
+    write,
+)
 from tests.conftest import ROOT
 from tests.search.studies import RECIPE, add, fill, recipe
 from tests.test_terminal import on_a_terminal, visible
 from xpnet.cli import search
 from xpnet.recipe import Recipe, load_recipe
 from xpnet.search import running
-from xpnet.search.study import open_storage, open_study, own_settings, studies
-from xpnet.terminal import OutputError, Progress
+from xpnet.search.study import open_storage, studies
 from xpnet.training import load_model
 
 pytestmark = [
     pytest.mark.host,
     pytest.mark.needs("optuna", "rich", "safetensors", "scipy", "sklearn", "tomli_w"),
+    pytest.mark.usefixtures("search_folder"),
 ]
 
-RATE, BETA, UNITS = "optimizer.learning_rate", "optimizer.beta1", "network.layers.0.units"
-BEST = {RATE: 0.05, BETA: 0.9, UNITS: 32}
-FILES = {"trials.json", "trials.csv", "best.toml"}
-STUDY_PICTURES = "xpnet.search.pictures.study_pictures"
 WINNER = {"history.json", "model.safetensors", "recipe.toml"}
-SEARCH = ("search", "small.toml")
-STOPPING = ("training.epochs=9", "early_stopping.patience=2")
-
-
-@pytest.fixture(autouse=True)
-def _folder(tmp_path, monkeypatch):
-    """Work in a folder with the small recipe, and draw nothing, which takes seconds."""
-    monkeypatch.chdir(tmp_path)
-    write(Path("small.toml"))
-    monkeypatch.setattr("xpnet.recipe.result.plotting_problem", lambda: "not here")
-    monkeypatch.setattr(search, "plotting_problem", lambda: None)
-    monkeypatch.setattr(STUDY_PICTURES, lambda study: {})
-
-
-def write(path, text=RECIPE):
-    path.write_text(text, encoding="utf-8")
-
-
-class Done:
-    """What a command has said."""
-
-    def __init__(self, status, out, errors):
-        self.status, self.out, self.errors = status, out, errors
-
-    @property
-    def table(self):
-        """The trials, each by the header's names."""
-        lines = self.out.splitlines()
-        rule = next(number for number, line in enumerate(lines) if line.startswith("---"))
-        header = lines[rule - 1].split()
-        rows = []
-        for line in lines[rule + 1 :]:
-            if not line:
-                break
-            rows.append(dict(zip(header, line.split(), strict=True)))
-        return rows
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*arguments, command=xpnet.cli.train):
-        status = command([*map(str, arguments)])
-        return Done(status, *capsys.readouterr())
-
-    return call
-
-
-def is_one_line_of_status_2(done):
-    assert done.status == 2, done.out
-    assert len(done.errors.splitlines()) == 1, done.errors
-    assert done.errors.startswith("train.py search: ")
-    assert "Traceback" not in done.out
-    return True
-
-
-def opened(name="small-random", where="runs/search/small.journal"):
-    return open_study(open_storage(where), name)
-
-
-def begun(name="small-random", where="runs/search/small.journal", of=None, **settings):
-    of = of or load_recipe("small.toml")
-    first = own_settings(of)
-    return open_study(
-        open_storage(where), name, of, first=first, origin="recipe" if first else "", **settings
-    )
-
-
-def filled(n=12, **settings):
-    """Begin a study and fill it; the recipe's own settings are trial 0, the best the last one."""
-    found = begun(**settings)
-    assert found.first is not None
-    add(found, found.first, 0.25)
-    fill(found, n - 2, lambda point: 0.3 + point[RATE])
-    add(found, BEST, 0.9375)
-    return found
 
 
 @pytest.fixture
@@ -126,10 +60,6 @@ def no_trials(monkeypatch):
 
     monkeypatch.setattr(running, "run_trials", run_trials)
     return asked
-
-
-def fails_if_called(*arguments, **more):
-    raise AssertionError(f"this is not to be done: {arguments}, {more}")
 
 
 def tree(folder):
@@ -147,7 +77,7 @@ def test_a_search_from_beginning_to_end(run, tmp_path, monkeypatch):
     assert [trial.state.name for trial in found.trials()] == ["COMPLETE"] * 3
     folder = tmp_path / "runs" / "search" / "small-random"
     best = found.ranked()[0]
-    assert {p.name for p in folder.iterdir()} == FILES | {f"trial-{best.number}"}
+    assert {p.name for p in folder.iterdir()} == set(FILES) | {f"trial-{best.number}"}
     # The table has the best first, and the recipe's own settings with an asterisk.
     table = done.table
     assert list(table[0]) == ["trial", "validation_accuracy", "learning_rate", "beta1", "units"]
@@ -256,7 +186,7 @@ def test_a_grid_ends_by_itself_elsewhere(run, tmp_path):
     assert [row["validation_cost"] for row in done.table] == [f"{v:.4f}" for v in sorted(values)]
     assert not any("*" in row["trial"] for row in done.table), "a grid is the grid alone"
     best = found.ranked()[0].number
-    assert {p.name for p in Path("here/and there").iterdir()} == FILES | {f"trial-{best}"}
+    assert {p.name for p in Path("here/and there").iterdir()} == set(FILES) | {f"trial-{best}"}
     assert not Path("runs").exists()
 
 
@@ -304,29 +234,6 @@ def test_ctrl_c_before_the_first_trial(run, monkeypatch):
     done = run(*SEARCH, "--trials", 2)
     assert done.status == 130
     assert done.errors == "train.py search: interrupted\n"
-
-
-def test_ctrl_c_while_the_winner_is_trained(run, monkeypatch):
-    filled()
-    plain = Recipe.run
-
-    def run_(self, *arguments, on_report=None, **more):
-        def press(report):
-            signal.raise_signal(signal.SIGINT)
-            return on_report(report)
-
-        return plain(self, *arguments, on_report=press, **more)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Recipe, "run", run_)
-        done = run(*SEARCH)
-    assert done.status == 130
-    assert done.errors == (
-        "train.py search: interrupted; the same command trains the best one again\n"
-    )
-    assert not Path("runs/search/small-random/trial-11").exists()
-    assert run(*SEARCH).status == 0
-    assert Path("runs/search/small-random/trial-11/history.json").exists()
 
 
 def test_refining_a_study_that_is_filled(run, monkeypatch):
@@ -409,15 +316,6 @@ def test_what_is_said_of_trials(run, no_trials):
         rows = list(csv.DictReader(file))
     assert [row["value"] for row in rows][12:] == ["", "", "", ""]
     assert [row["state"] for row in rows][12:] == ["fail", "pruned", "running", "complete"]
-
-
-def test_where_the_best_has_diverged_there_is_no_winner(run):
-    found = begun()
-    add(found, BEST, 0.0, diverged="cost is nan")
-    done = run(*SEARCH)
-    assert done.status == 1
-    assert done.errors == "train.py search: all trials have diverged: cost is nan\n"
-    assert Path("runs/search/small-random/trials.csv").exists()
 
 
 def test_where_no_trial_has_ended_there_is_none_either(run):
@@ -598,67 +496,6 @@ def test_without_optuna_it_says_what_to_type(run, monkeypatch, package):
     assert not Path("runs").exists()
 
 
-def test_another_studys_winner_is_not_taken_for_this_ones(run):
-    """The journal was taken away, or --out is that of another: the numbers of trials are equal."""
-    filled()
-    assert run(*SEARCH).status == 0
-    Path("runs/search/small.journal").unlink()
-    found = begun()
-    fill(found, 11, lambda point: 0.1)
-    add(found, {**BEST, UNITS: 33}, 0.9375)
-    done = run(*SEARCH)
-    assert is_one_line_of_status_2(done)
-    place = Path("runs/search/small-random/trial-11")
-    assert done.errors.startswith(
-        f"train.py search: {place} is there, and it is another study's, as network.layers differs"
-    )
-    (place / "history.json").unlink()
-    done = run(*SEARCH)
-    assert is_one_line_of_status_2(done)
-    assert f"--out: cannot write {place}: there is something already" in done.errors
-
-
-def test_an_early_stopped_winner_is_known_again(run):
-    found = begun(of=load_recipe("small.toml", changes=STOPPING))
-    add(found, BEST, 0.5, best_epoch=3, epochs=5)
-    changes = [word for change in STOPPING for word in ("--set", change)]
-    done = run(*SEARCH, *changes)
-    assert (done.status, done.errors) == (0, "")
-    assert re.search("^  epoch 3/3  ", done.out, re.MULTILINE)
-    winner = load_recipe("runs/search/small-random/trial-0/recipe.toml")
-    assert winner.values["training"]["epochs"] == 3
-    again = run(*SEARCH, *changes)
-    assert again.status == 0
-    assert "trial 0 was trained and tested before: test_accuracy " in again.out
-
-
-def test_a_winner_is_kept_though_nobody_reads_of_it(run, monkeypatch):
-    """Its training is not lost to a pipe that was closed."""
-    filled()
-    show = Progress.__call__
-
-    def broken(self, report):
-        show(self, report)
-        self.problem = OutputError("cannot write the output: no space")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Progress, "__call__", broken)
-        done = run(*SEARCH)
-    assert is_one_line_of_status_2(done)
-    assert done.errors.endswith("cannot write the output: no space\n")
-    assert "was trained and tested before" in run(*SEARCH).out
-
-
-def test_a_winner_that_cannot_be_written_is_not_trained(run, monkeypatch):
-    filled()
-    Path("runs/search/small-random").mkdir()
-    Path("runs/search/small-random/trial-11").write_text("", encoding="utf-8")
-    monkeypatch.setattr(Recipe, "run", fails_if_called)
-    done = run(*SEARCH)
-    assert is_one_line_of_status_2(done)
-    assert "trial-11: there is something already" in done.errors
-
-
 def test_enough_is_enough(run):
     """Fewer trials than there are is no reason to say 12/4."""
     filled()
@@ -666,59 +503,6 @@ def test_enough_is_enough(run):
     assert (done.status, done.errors) == (0, "")
     assert done.out.splitlines()[1].startswith("  trial 12/12  best 0.9375  trial 11  ")
     assert len(opened().trials()) == 12
-
-
-def test_a_winner_under_numbers(run):
-    write(
-        Path("numbers.toml"),
-        """
-        loss = "mean_squared_error"
-        optimizer = "adam"
-        data = { dataset = "diabetes", normalise = "standardise", validation_fraction = 0.2 }
-        network.layers = [{ type = "dense", units = 1 }]
-        training = { epochs = 2, batch_size = 64 }
-        search = { seed = { integer = [0, 9] } }
-        """,
-    )
-    found = begun("numbers-random", "runs/search/numbers.journal", load_recipe("numbers.toml"))
-    add(found, {"seed": 3}, -0.5)
-    done = run("search", "numbers.toml", "--quiet")
-    assert (done.status, done.errors) == (0, "")
-    score = re.search(r"test R2 (-?\d+\.\d{4}), of", done.out)
-    assert score is not None
-    again = run("search", "numbers.toml")
-    assert again.out.endswith(f"tested before: test_R2 {score[1]}\n")
-
-
-def test_pictures_are_written_and_their_lack_is_said(run, monkeypatch):
-    filled()
-    names = ("importances", "slices", "parallel", "best")
-    pictures = {f"{name}.png": lambda: b"PNG" for name in names}
-    monkeypatch.setattr(STUDY_PICTURES, lambda study: pictures)
-    done = run(*SEARCH, "--no-winner")
-    folder = Path("runs/search/small-random")
-    assert {path.name for path in folder.iterdir()} == FILES | set(pictures)
-    assert done.out.endswith(f"  wrote {folder}: {', '.join([*sorted_files(), *pictures])}\n")
-
-    def fail():
-        raise ArithmeticError("no room")
-
-    monkeypatch.setattr(STUDY_PICTURES, lambda study: {**pictures, "slices.png": fail})
-    done = run(*SEARCH, "--no-winner", "--out", "one less")
-    assert done.status == 0
-    assert done.errors == "train.py search: no slices.png: ArithmeticError('no room')\n"
-    assert {path.name for path in Path("one less").iterdir()} == (
-        FILES | set(pictures) - {"slices.png"}
-    )
-    monkeypatch.setattr(search, "plotting_problem", lambda: "matplotlib is not there")
-    done = run(*SEARCH, "--no-winner", "--out", "other")
-    assert done.status == 0
-    assert done.errors == "train.py search: no pictures: matplotlib is not there\n"
-    assert {path.name for path in Path("other").iterdir()} == FILES
-
-
-def sorted_files():
-    return ["trials.json", "trials.csv", "best.toml"]
 
 
 def test_help(run):
