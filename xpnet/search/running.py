@@ -290,7 +290,7 @@ class _Run:
                 )
 
     def _handle_messages(self) -> None:
-        """Wait a moment, and answer what workers say; start those anew that have died."""
+        """Wait a moment for messages from workers, answer them, and restart workers that died."""
         by_end: dict[Any, Worker] = {worker.connection: worker for worker in self.workers}
         for end in multiprocessing.connection.wait(list(by_end), _TICK):
             worker = by_end[end]
@@ -315,7 +315,7 @@ class _Run:
         self._n_failed_starts = {False: 0, True: 0}
 
     def _should_prune(self, worker: Worker, epoch: int, value: float) -> bool:
-        """Report to the study, and ask its pruner; not where an earlier attempt was further."""
+        """Report to the study and ask its pruner; not up to where an earlier attempt came."""
         if epoch <= worker.reported:
             return False
         try:
@@ -351,7 +351,7 @@ class _Run:
             )
 
     def _restart_worker(self, worker: Worker) -> None:
-        """Start a worker anew that has died, and let its trial be taken up."""
+        """Replace a worker that died, and release its trial."""
         worker.process.join(1.0)  # its end is closed: it has a status of its own, or soon will
         exit_status = worker.end()
         self.workers.remove(worker)
