@@ -17,7 +17,7 @@ def search_folder(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     write(Path("small.toml"))
-    monkeypatch.setattr("xpnet.recipe.plotting_problem", lambda: "not here")
+    monkeypatch.setattr("xpnet.recipe.result.plotting_problem", lambda: "not here")
     monkeypatch.setattr(search, "plotting_problem", lambda: None)
     monkeypatch.setattr(STUDY_PICTURES, lambda study: {})
 
