@@ -34,16 +34,16 @@ from xpnet.kernels.catalogue import (
     Row,
     Rowwise,
 )
+from xpnet.kernels.cuda_launch import block_size, is_by_warp, n_multiprocessors, n_splits
 from xpnet.kernels.cuda_source import KernelSpec
 from xpnet.kernels.reference import Array, ReferenceOps
 from xpnet.kernels.streams import owner_of_memory
 
-__all__ = ["block_size", "check_array", "fused", "is_by_warp", "n_splits"]
+__all__ = ["check_array", "fused"]
 
 Given: TypeAlias = Mapping[str, Any]  # the arguments of a call, by name
 
 _WARP = 32
-_BLOCKS_PER_MULTIPROCESSOR = 4  # of 128 threads: enough loads under way to keep the memory busy
 _WORD = 2**32
 _MANY = 2**15  # elements, from which on a thread has four (found on an H200)
 
@@ -75,46 +75,6 @@ def check_array(cupy: ModuleType, operation: str, name: str, value: Any) -> None
         raise TypeError(
             f"{operation}: {name} must be a CuPy array, got {kind.__module__}.{kind.__qualname__}"
         )
-
-
-def block_size(n_threads: int, n_multiprocessors: int) -> int:
-    """Give the threads of a block: fewer than 128 where the blocks would not fill the GPU."""
-    for size in (128, 64):
-        if n_threads >= size * _BLOCKS_PER_MULTIPROCESSOR * n_multiprocessors:
-            return size
-    return _WARP
-
-
-def n_splits(n_networks: int, n_rows: int, n_columns: int, n_multiprocessors: int) -> int:
-    """Give the number of threads that share the rows of one column of a column-reduce.
-
-    As many as fill the GPU, but not so many that a thread has less than what it loads at once.
-    """
-    wanted = 128 * _BLOCKS_PER_MULTIPROCESSOR * n_multiprocessors
-    fill = -(-wanted // max(n_networks * n_columns, 1))
-    return max(min(fill, -(-n_rows // source.ROWS_AT_ONCE)), 1)
-
-
-def is_by_warp(n_networks: int, n_rows: int, n_columns: int, n_arrays: int) -> bool:
-    """Tell whether a warp goes down each column, so that a column-reduce is one kernel.
-
-    Its lanes read rows that lie apart, a sector of memory for each number, which pays where there
-    are few numbers: up to half a million in one array, or 65,536 in each of several (found on an
-    H200).
-    """
-    most = 2**19 if n_arrays == 1 else 2**16
-    return n_rows <= 512 and n_networks * n_rows * n_columns <= most
-
-
-def _n_multiprocessors(cupy: ModuleType) -> int:
-    """Give those of the current GPU."""
-    return _multiprocessors_of(cupy, cupy.cuda.Device().id)
-
-
-@functools.cache
-def _multiprocessors_of(cupy: ModuleType, index: int) -> int:
-    runtime: Any = cupy.cuda.runtime
-    return int(runtime.deviceGetAttribute(runtime.cudaDevAttrMultiProcessorCount, index))
 
 
 def _operation(cupy: ModuleType, row: Row, reference: ReferenceOps) -> _Operation:
@@ -512,7 +472,7 @@ def _launch_rows(
         shape[-1],
         *buffers,
         size=n_threads,
-        block_size=block_size(n_threads, _n_multiprocessors(cupy)),
+        block_size=block_size(n_threads, n_multiprocessors(cupy)),
     )
 
 
@@ -593,12 +553,12 @@ class _ColumnOperation(_Operation):
         n_networks = math.prod(stack)
         self.check_count("rows", n_rows, _WORD // 2)
         self.check_count("columns of all networks", n_networks * n_columns, _WORD // 2)
-        n_multiprocessors = _n_multiprocessors(self.cupy)
+        multiprocessors = n_multiprocessors(self.cupy)
         n_arrays = sum(o.layout == "each" for o in (*self.inputs, *self.each.outputs))
         if is_by_warp(n_networks, n_rows, n_columns, n_arrays):
             n_shares, n_threads, shares = 0, sums.size * _WARP, sums
         else:
-            n_shares = n_splits(n_networks, n_rows, n_columns, n_multiprocessors)
+            n_shares = n_splits(n_networks, n_rows, n_columns, multiprocessors)
             n_threads = -(-sums.size * n_shares // _WARP) * _WARP
             shares = sums if n_shares == 1 else self._buffer((sums.size, n_shares), sums.dtype)
         kernel = self.kernel(absent, lambda: source.columns(self.row, absent))
@@ -611,7 +571,7 @@ class _ColumnOperation(_Operation):
             *buffers,
             shares,
             size=n_threads,
-            block_size=block_size(n_threads, n_multiprocessors),
+            block_size=block_size(n_threads, multiprocessors),
         )
         if n_shares > 1:
             kernel = self.kernel("totals", lambda: source.rowwise(source.TOTALS, frozenset()))

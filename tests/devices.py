@@ -58,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if device != "cpu":
         if not os.environ.get("XPNET_DEVICE", "").startswith("cuda"):
             os.environ["XPNET_DEVICE"] = "cuda"
-        from xpnet.device import cuda_problem
+        from xpnet.kernels.cuda_check import cuda_problem
 
         problem = cuda_problem()
         if problem is not None:

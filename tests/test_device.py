@@ -16,10 +16,8 @@ import pytest
 import xpnet
 from xpnet import device as make_device
 from xpnet.device import format_bytes
-from xpnet.kernels import cublas, host
+from xpnet.kernels import cublas, cuda_check, host
 from xpnet.kernels.reference import NumpyOps
-
-device_module = sys.modules["xpnet.device"]
 
 
 class FakeRuntime:
@@ -158,7 +156,7 @@ def driver(monkeypatch):
     """Set what the NVIDIA driver answers."""
 
     def install(answer):
-        monkeypatch.setattr(device_module, "_nvidia_driver", lambda: answer)
+        monkeypatch.setattr(cuda_check, "_nvidia_driver", lambda: answer)
 
     return install
 
@@ -381,14 +379,14 @@ def test_a_cupy_that_fails_at_import(monkeypatch, error, said):
         assert name == "cupy"
         raise error
 
-    monkeypatch.setattr(device_module.importlib, "import_module", fail)
-    problem = device_module.cuda_problem()
+    monkeypatch.setattr("importlib.import_module", fail)
+    problem = str(cuda_check.cuda_problem())
     assert str(error) in problem
     assert said in problem
 
 
 def test_a_driver_too_old_for_cupy(fake_cupy, driver, monkeypatch):
-    monkeypatch.setattr(device_module, "_installed_cupy", lambda: None)
+    monkeypatch.setattr(cuda_check, "_installed_cupy", lambda: None)
     fake_cupy(error="cudaErrorInsufficientDriver: CUDA driver version is insufficient")
     driver((12040, (8, 0)))
     with pytest.raises(xpnet.DeviceUnavailableError) as error:
@@ -399,16 +397,16 @@ def test_a_driver_too_old_for_cupy(fake_cupy, driver, monkeypatch):
 
 def test_two_cupys_are_never_advised(fake_cupy, driver, monkeypatch):
     """What is installed and wrong has to go first; what is installed and right is not named."""
-    monkeypatch.setattr(device_module, "_installed_cupy", lambda: "cupy-cuda13x")
+    monkeypatch.setattr(cuda_check, "_installed_cupy", lambda: "cupy-cuda13x")
     driver((12040, (8, 0)))
     fake_cupy(error="cudaErrorInsufficientDriver")
-    problem = device_module.cuda_problem()
+    problem = str(cuda_check.cuda_problem())
     assert problem.endswith(
         "type: pip uninstall -y cupy-cuda13x && pip install 'cupy-cuda12x[ctk]'"
     )
     driver(None)
-    assert "pip install" not in device_module.cuda_problem()
-    assert "no NVIDIA driver was found: install one" in device_module.cuda_problem()
+    assert "pip install" not in str(cuda_check.cuda_problem())
+    assert "no NVIDIA driver was found: install one" in str(cuda_check.cuda_problem())
 
 
 def test_a_machine_without_a_gpu(fake_cupy, driver):

@@ -19,7 +19,7 @@ from bench.gpu.parts import PARTS
 from tests import devices
 from tests.conftest import ROOT
 from tests.packages import Environment, copy_of_the_checkout
-from xpnet.device import cuda_problem
+from xpnet.kernels.cuda_check import cuda_problem
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 

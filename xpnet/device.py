@@ -7,7 +7,6 @@ devices can live side by side in one process.
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import logging
 import os
@@ -24,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xpnet.kernels import host, transfer
+from xpnet.kernels.cuda_check import compute_capability, cuda_problem, one_line
 from xpnet.kernels.reference import Array, NumpyOps, ReferenceOps
 from xpnet.kernels.streams import is_recorded
 
@@ -31,18 +31,13 @@ __all__ = [
     "PRECISIONS",
     "Device",
     "DeviceUnavailableError",
-    "cuda_problem",
     "device",
     "format_bytes",
-    "format_cuda_version",
     "host_array",
     "lease_stream",
 ]
 
 _VALID = "'cpu', 'cuda', 'cuda:N' (N a device number) or 'auto'"
-_MIN_CUDA12_DRIVER = 12000
-_CUDA13_DRIVER = 13000
-_CUDA13_MIN_CAPABILITY = (7, 5)  # CUDA 13 dropped Maxwell, Pascal and Volta
 _TF32_MIN_CAPABILITY = (8, 0)
 PRECISIONS = ("float32", "tf32")
 
@@ -431,156 +426,6 @@ def device(
     return chosen
 
 
-def cuda_problem(index: int = 0) -> str | None:
-    """Say why a CUDA device cannot be used.
-
-    Parameters
-    ----------
-    index : int
-        CUDA device number.
-
-    Returns
-    -------
-    str or None
-        One line, with what to type where typing helps; None if the device is usable.
-    """
-    try:
-        cupy: Any = importlib.import_module("cupy")
-    except ImportError as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
-            return f"CuPy is not installed; {_installation_advice()}"
-        return f"CuPy cannot be imported ({_one_line(error)}); {_installation_advice()}"
-    except OSError as error:  # CuPy makes the folder that it keeps compiled kernels in
-        return (
-            f"CuPy cannot be imported ({_one_line(error)}); set CUPY_CACHE_DIR to a folder that "
-            "can be written"
-        )
-    except Exception as error:  # say, one that was built for another NumPy
-        return f"CuPy cannot be imported ({_one_line(error)}); install it anew"
-    runtime = cupy.cuda.runtime
-    try:
-        n_devices = runtime.getDeviceCount()
-    except runtime.CUDARuntimeError as error:
-        advice = _installation_advice()
-        return f"CuPy {cupy.__version__} finds no usable GPU ({_one_line(error)}); {advice}"
-    if n_devices == 0:
-        return f"CuPy {cupy.__version__} finds no GPU; {_installation_advice()}"
-    if index >= n_devices:
-        listed = ", ".join(f"cuda:{i}" for i in range(n_devices))
-        return f"there is no CUDA device {index}; this machine has {listed}"
-    capability = _compute_capability(cupy, index)
-    if runtime.runtimeGetVersion() >= _CUDA13_DRIVER and capability < _CUDA13_MIN_CAPABILITY:
-        return (
-            f"CUDA 13 no longer supports compute capability {capability[0]}.{capability[1]} of "
-            f"cuda:{index}; {_install('cupy-cuda12x')}"
-        )
-    try:
-        from xpnet.kernels import cublas
-
-        # A product needs cuBLAS, a sum the compiler: CuPy imports, and counts GPUs, without either.
-        with cupy.cuda.Device(index):
-            A = cupy.ones((2, 2), dtype="float32")
-            cupy.asnumpy(cupy.matmul(A, A) + A)
-            cublas.version(cupy)  # by a handle of our own
-    except Exception as error:  # whatever it is, it is the reason
-        package = _installed_cupy() or "cupy-cuda13x"
-        return (
-            f"CuPy {cupy.__version__} cannot compute on cuda:{index} ({_one_line(error)}); where a "
-            f"CUDA library is missing, type: pip install '{package}[ctk]'"
-        )
-    return None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _compute_capability(cupy: Any, index: int) -> tuple[int, int]:
-    # CuPy gives "75" for 7.5 and "120" for 12.0.
-    text = cupy.cuda.Device(index).compute_capability
-    return int(text[:-1]), int(text[-1])
-
-
-def format_cuda_version(version: int) -> str:
-    """Write a CUDA version as people do: 13010 is "13.1"."""
-    return f"{version // 1000}.{version % 1000 // 10}"
-
-
-def _installation_advice() -> str:
-    """Tell what is missing for CUDA on this machine, and the line to type."""
-    found = _nvidia_driver()
-    if found is None:
-        then = "" if _installed_cupy() else ", then type: pip install 'cupy-cuda13x[ctk]'"
-        return (
-            f"no NVIDIA driver was found: install one{then} (or stay on the CPU with "
-            "XPNET_DEVICE=cpu)"
-        )
-    version, capability = found
-    supports = f"the NVIDIA driver supports CUDA {format_cuda_version(version)}"
-    if version < _MIN_CUDA12_DRIVER:
-        return f"{supports}, and CuPy needs 12.0 or newer: update the driver"
-    if capability is None:
-        return f"{supports} but shows no GPU: check nvidia-smi and CUDA_VISIBLE_DEVICES"
-    is_cuda13 = version >= _CUDA13_DRIVER and capability >= _CUDA13_MIN_CAPABILITY
-    return (
-        f"{supports} and the GPU has compute capability {capability[0]}.{capability[1]}; "
-        f"{_install('cupy-cuda13x' if is_cuda13 else 'cupy-cuda12x')}"
-    )
-
-
-def _install(package: str) -> str:
-    """Give the line that installs a CuPy; two of them must not share an environment."""
-    installed = _installed_cupy()
-    first = f"pip uninstall -y {installed} && " if installed not in (None, package) else ""
-    return f"type: {first}pip install '{package}[ctk]'"
-
-
-def _installed_cupy() -> str | None:
-    from importlib import metadata  # 20 ms, which only an error is worth
-
-    for package in ("cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy"):
-        try:
-            metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-        return package
-    return None
-
-
-def _nvidia_driver() -> tuple[int, tuple[int, int] | None] | None:
-    """Ask the NVIDIA driver itself, without CuPy.
-
-    Returns
-    -------
-    (version, capability) or None
-        The newest CUDA version that the driver supports, as in 13010 for 13.1, and the first
-        GPU's compute capability (None where there is no GPU). None where there is no driver.
-    """
-    library = None
-    for file in ("libcuda.so.1", "nvcuda.dll"):
-        try:
-            library = ctypes.CDLL(file)
-            break
-        except OSError:
-            continue
-    if library is None:
-        return None
-    version = ctypes.c_int()
-    if library.cuDriverGetVersion(ctypes.byref(version)) != 0 or version.value == 0:
-        return None
-    handle, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    # 75 and 76: CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
-    calls: tuple[Callable[[], int], ...] = (
-        lambda: library.cuInit(0),
-        lambda: library.cuDeviceGet(ctypes.byref(handle), 0),
-        lambda: library.cuDeviceGetAttribute(ctypes.byref(major), 75, handle),
-        lambda: library.cuDeviceGetAttribute(ctypes.byref(minor), 76, handle),
-    )
-    if any(call() != 0 for call in calls):
-        return version.value, None
-    return version.value, (major.value, minor.value)
-
-
 def _requested(name: str, value: str | None, valid: tuple[str, ...]) -> tuple[str | None, str]:
     """Read what is wanted, from the argument or its environment variable, and who says so."""
     source = name
@@ -614,7 +459,7 @@ def _cuda_device(
     name = f"cuda:{index}"
     precision = exact[0] or "float32"
     if precision == "tf32":
-        capability = _compute_capability(cupy, index)
+        capability = compute_capability(cupy, index)
         if capability < _TF32_MIN_CAPABILITY:
             raise DeviceUnavailableError(
                 f"{exact[1]}=tf32: {name} has compute capability {capability[0]}.{capability[1]}, "
@@ -692,5 +537,5 @@ def host_array(
         else:
             reason = f"its dtype is {raw.dtype}"
     except (OverflowError, RuntimeError, TypeError, ValueError) as error:
-        reason = _one_line(error)
+        reason = one_line(error)
     raise TypeError(f"{name} does not convert to {wanted}: {reason}")

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from xpnet.device import Device, DeviceUnavailableError, cuda_problem, format_cuda_version
+from xpnet.device import Device, DeviceUnavailableError
 from xpnet.device import device as make_device
 from xpnet.kernels import host
 from xpnet.kernels.blas import chosen_threads
+from xpnet.kernels.cuda_check import cuda_problem, format_cuda_version
 from xpnet.version import __version__
 
 __all__ = ["show_config", "versions"]

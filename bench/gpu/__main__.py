@@ -23,8 +23,8 @@ from bench.folders import cannot_write
 from bench.gpu import report
 from bench.gpu.outcome import Failed, Incomplete, Settings, Skipped
 from bench.gpu.parts import PARTS
-from xpnet.device import cuda_problem
 from xpnet.files import write_whole
+from xpnet.kernels.cuda_check import cuda_problem
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "bench" / "results"

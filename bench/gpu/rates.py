@@ -78,7 +78,7 @@ def bandwidths(settings: Settings) -> list[Row]:
 
 
 def _in_one_kernel(bias_grad: Any, dZ: Any, db: Any) -> None:
-    with mock.patch.object(cuda, "n_splits", return_value=1):
+    with mock.patch.multiple(cuda, n_splits=lambda *_: 1, is_by_warp=lambda *_: False):
         bias_grad(dZ, out=db)
 
 

@@ -40,8 +40,9 @@ from sklearn.preprocessing import StandardScaler
 
 from tests.devices import ROOT
 from xpnet import nn
-from xpnet.device import DeviceUnavailableError, cuda_problem
+from xpnet.device import DeviceUnavailableError
 from xpnet.estimators import LogisticRegression, MLPClassifier, MLPRegressor, base
+from xpnet.kernels.cuda_check import cuda_problem
 
 host = pytest.mark.host
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer:Warning")

@@ -14,8 +14,8 @@ from sklearn.utils._param_validation import InvalidParameterError
 import xpnet
 from tests.estimators.comparison import Script, data, differences
 from xpnet import estimators
-from xpnet.device import cuda_problem
 from xpnet.estimators import LogisticRegression, MLPClassifier, MLPRegressor
+from xpnet.kernels.cuda_check import cuda_problem
 from xpnet.nn.interfaces import Initializer
 from xpnet.nn.optimizers import Optimizer
 from xpnet.nn.registry import is_own

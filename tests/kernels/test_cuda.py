@@ -30,7 +30,7 @@ from tests.kernels.cases import (
     is_defined,
     on_device,
 )
-from xpnet.kernels import cuda, cuda_source
+from xpnet.kernels import cuda, cuda_launch, cuda_source
 from xpnet.kernels.catalogue import ColumnReduce, Elementwise, Rowwise
 from xpnet.kernels.reference import ReferenceOps
 
@@ -85,7 +85,7 @@ def library(pytestconfig, monkeypatch):
 
 @pytest.fixture(params=[1, 4, 132])
 def n_multiprocessors(request, monkeypatch):
-    monkeypatch.setattr(cuda, "_n_multiprocessors", lambda cupy: request.param)
+    monkeypatch.setattr(cuda, "n_multiprocessors", lambda cupy: request.param)
     return request.param
 
 
@@ -310,7 +310,7 @@ def test_sums_of_columns(device, name, shape):
 def test_sums_of_long_columns(device, name, n_multiprocessors):
     """In float32: in float64 the reference's own sum is as far off as the kernels' are."""
     assert (
-        cuda.n_splits(1, 8192, 10, n_multiprocessors)
+        cuda_launch.n_splits(1, 8192, 10, n_multiprocessors)
         == {1: 52, 4: 205, 132: 2048}[n_multiprocessors]
     )
     arguments = case(name, (8192, 10))

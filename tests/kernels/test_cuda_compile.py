@@ -15,7 +15,7 @@ import pytest
 
 from tests.kernels import cuda_compiler
 from tests.kernels.cuda_compiler import ARCHITECTURES, DTYPES, UnsupportedCupyError
-from xpnet.kernels import cuda, cuda_source
+from xpnet.kernels import cuda, cuda_launch, cuda_source
 from xpnet.kernels.catalogue import CATALOGUE
 from xpnet.kernels.reference import ReferenceOps
 
@@ -218,7 +218,7 @@ def test_calls_that_python_would_refuse(ops):
 )
 def test_rows_are_split_to_fill_the_gpu(shape, splits):
     n_networks, n_rows, n_columns = shape
-    assert cuda.n_splits(n_networks, n_rows, n_columns, H100) == splits
+    assert cuda_launch.n_splits(n_networks, n_rows, n_columns, H100) == splits
     assert splits == 1 or -(-n_rows // splits) >= 3
     assert n_networks * n_columns * splits < 2**32
 
@@ -229,14 +229,14 @@ def test_rows_are_split_to_fill_the_gpu(shape, splits):
 def test_blocks_of_a_column_reduce(shape, blocks):
     """CuPy's own sum over the rows launches 8, 2 and 32."""
     n_rows, n_columns = shape
-    n_threads = n_columns * cuda.n_splits(1, n_rows, n_columns, H100)
-    assert n_threads // cuda.block_size(n_threads, H100) == blocks
+    n_threads = n_columns * cuda_launch.n_splits(1, n_rows, n_columns, H100)
+    assert n_threads // cuda_launch.block_size(n_threads, H100) == blocks
 
 
 @pytest.mark.parametrize("n_multiprocessors", [1, 20, H100, 400])
 def test_blocks_are_whole_warps(n_multiprocessors):
     for n_threads in (1, 31, 32, 1000, 10**5, 10**9):
-        size = cuda.block_size(n_threads, n_multiprocessors)
+        size = cuda_launch.block_size(n_threads, n_multiprocessors)
         assert size in (32, 64, 128)
         enough = 4 * n_multiprocessors
         assert size == 32 or n_threads / size >= enough

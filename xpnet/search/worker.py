@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from xpnet.data import DataError, Dataset
-from xpnet.device import Device, DeviceUnavailableError, cuda_problem
+from xpnet.device import Device, DeviceUnavailableError
 from xpnet.kernels.blas import available_cpus, count_blas_threads
+from xpnet.kernels.cuda_check import cuda_problem
 from xpnet.recipe import Recipe, RecipeError
 from xpnet.training import DivergenceError, Report
 
