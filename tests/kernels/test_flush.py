@@ -16,6 +16,7 @@ import pytest
 import xpnet
 from tests.kernels.cases import ROWS, case
 from tests.kernels.test_products import team_of
+from tests.registered import optimizers
 from xpnet import nn, training
 from xpnet.kernels import host
 
@@ -46,6 +47,7 @@ def rarely_active(n, n_features, n_classes):
 
 
 RULES = {
+    **{rule.name: rule for rule in optimizers()},
     "adam": nn.Adam(0.01),
     "adamw": nn.AdamW(0.01),
     "momentum": nn.Momentum(0.05),

@@ -7,6 +7,7 @@ import pytest
 
 import xpnet
 from tests.nn.test_step import N, make_improved_step, make_step
+from tests.registered import optimizers
 from xpnet import nn
 from xpnet.graph import CaptureError, Recorder
 
@@ -74,10 +75,7 @@ def test_graphs_have_the_bits_of_steps(device, make, n_in_graph):
         assert_same_bits(device, expected, found)
 
 
-OPTIMIZERS = [nn.Momentum(0.1), nn.Nesterov(0.1, weight_decay=0.1), nn.RMSprop(0.01), nn.Adam(0.01)]
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
+@pytest.mark.parametrize("optimizer", [*optimizers(), *optimizers(weight_decay=0.1)], ids=repr)
 def test_every_optimizer(device, optimizer):
     def make(device, batch_size):
         return make_improved_step(device, batch_size, optimizer)

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.registered import optimizers
 from xpnet import nn, training
 
 SCHEDULERS = torch.optim.lr_scheduler
@@ -127,14 +128,7 @@ SCHEDULES = [
     nn.StepDecay(5, 0.5, per="step"),
     nn.NoDecay(per="step", warmup=20),
 ]
-OPTIMIZERS = [
-    nn.GradientDescent(0.1),
-    nn.Momentum(0.1),
-    nn.Nesterov(0.1),
-    nn.RMSprop(0.1),
-    nn.Adam(0.1),
-    nn.AdamW(0.1),
-]
+OPTIMIZERS = optimizers(learning_rate=0.1)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)

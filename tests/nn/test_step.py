@@ -9,6 +9,7 @@ import pytest
 
 import xpnet
 from tests.conftest import traced_peak
+from tests.registered import optimizers
 from xpnet import nn
 from xpnet.kernels import host
 from xpnet.kernels.reference import NumpyOps
@@ -220,11 +221,7 @@ def test_loss_is_the_mean_before_the_update(dev, batch_size):
 
 
 @pytest.mark.accelerator
-@pytest.mark.parametrize(
-    "optimizer",
-    [nn.Momentum(0.1), nn.Nesterov(0.1, weight_decay=0.1), nn.RMSprop(0.01), nn.AdamW(0.01)],
-    ids=repr,
-)
+@pytest.mark.parametrize("optimizer", [*optimizers(), *optimizers(weight_decay=0.1)], ids=repr)
 @pytest.mark.parametrize("batch_size", [32, None])
 def test_an_improved_step_on_cuda_asks_for_no_memory(batch_size, optimizer):
     def refuse(size):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.parity.comparison import assert_close, error, host_reference
+from tests.registered import optimizers
 from xpnet import nn
 from xpnet.kernels import philox
 from xpnet.random import Purpose, shuffle
@@ -52,17 +53,12 @@ def test_a_shuffle_has_the_same_bits(dev, n):
 # One step.
 
 OPTIMIZERS = [
-    nn.GradientDescent(0.3),
-    nn.GradientDescent(0.3, weight_decay=0.2),
+    *optimizers(learning_rate=0.1),
+    *optimizers(learning_rate=0.1, weight_decay=0.2),
     nn.Momentum(0.1, averaged=True),
     nn.Momentum(0.1, averaged=True, weight_decay=0.2),
-    nn.Momentum(0.1, weight_decay=0.2),
-    nn.Nesterov(0.1),
     nn.Nesterov(0.1, averaged=True),
-    nn.RMSprop(0.01),
-    nn.Adam(0.01),
     nn.Adam(0.01, epsilon_hat=True),
-    nn.AdamW(0.01, weight_decay=0.2),
 ]
 
 

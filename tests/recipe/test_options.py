@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.recipe.examples import GOOD, outcome
+from tests.registered import optimizers
 from xpnet import nn
 from xpnet.recipe import RecipeError, parse_recipe
 from xpnet.recipe.kinds import Component
@@ -59,6 +60,18 @@ PLATEAU = (
     "schedule=reduce_on_plateau",
     "schedule.patience=0",
 )
+
+
+def changed(component: Any) -> dict[str, str]:
+    """Give another value for each option of a component: numbers are 0.3, flags turned round."""
+    config = component.get_config()
+    return {
+        option: str(not value).lower() if isinstance(value, bool) else "0.3"
+        for option, value in config.items()
+        if option != "type"
+    }
+
+
 # What each option of a component is changed to, and where it is tried.
 # Where a change comes to something only beside others, those come before it.
 OPTIONS: dict[str, Any] = {
@@ -104,16 +117,9 @@ OPTIONS: dict[str, Any] = {
         "loss.clip=0.3",
     ),
     **{
-        f"{optimizer}.{option}": (f"optimizer={optimizer}", f"optimizer.{option}={value}")
-        for optimizer, changes in {
-            "gradient_descent": {"learning_rate": 0.3, "weight_decay": 0.3},
-            "momentum": MOMENTUM,
-            "nesterov": MOMENTUM,
-            "rmsprop": {"learning_rate": 0.3, "beta": 0.3, "eps": 0.3, "weight_decay": 0.3},
-            "adam": ADAM,
-            "adamw": ADAM,
-        }.items()
-        for option, value in changes.items()
+        f"{rule.name}.{option}": (f"optimizer={rule.name}", f"optimizer.{option}={value}")
+        for rule in optimizers()
+        for option, value in changed(rule).items()
     },
     # eps shows only where it is not lost beside a gradient
     **{
