@@ -1,8 +1,8 @@
 """The fused operations on CUDA: CuPy kernels, made at first use, and how they are launched.
 
 =============== ==================================================================================
-elementwise     a thread for each four elements where there are many, one behind the other; else a
-                thread for each element, and what broadcasts is left to CuPy
+elementwise     large contiguous arrays: a thread for each four elements; else a thread for each
+                element, and what broadcasts is left to CuPy
 dropout         a thread for each block of four random words, so for up to four elements
 gather          a thread for each element of the result, or for each four
 rowwise         a warp for each row
@@ -45,7 +45,8 @@ Given: TypeAlias = Mapping[str, Any]  # the arguments of a call, by name
 
 _WARP = 32
 _WORD = 2**32
-_MANY = 2**15  # elements, from which on a thread has four (found on an H200)
+# Elements, from which on a thread has four: from here on a trial kernel on an H200 gained by it.
+_MANY = 2**15
 
 
 def fused(cupy: ModuleType) -> dict[str, Callable[..., Any]]:
@@ -234,6 +235,7 @@ class _ElementwiseOperation(_Operation):
         super().__init__(cupy, row, reference)
         self.has_fours = source.goes_by_fours(row)
         layouts = {operand.layout for operand in self.inputs}
+        self.has_columns = "column" in layouts
         self.has_rows = bool(layouts & {"column", "single"}) or source.has_decay(row)
 
     def run(self, given: Given) -> Any:
@@ -270,7 +272,7 @@ class _ElementwiseOperation(_Operation):
                 return False
             if operand.layout != "single" and array.data.ptr % 16:
                 return False
-        return not self.has_rows or shape[-1] % 4 == 0 or shape[-1] == n
+        return not self.has_rows or shape[-1] % 4 == 0 or (shape[-1] == n and not self.has_columns)
 
     def _run_by_fours(self, given: Given, outputs: list[Array | None]) -> Any:
         absent = frozenset(item.name for item in self.inputs if given[item.name] is None)
@@ -328,11 +330,11 @@ class _GatherOperation(_Operation):
         shape = (*given["indices"].shape, *X.shape[1:])
         if out.shape != shape:
             raise ValueError(f"{self.row.name}: out must have shape {shape}, got {out.shape}")
-        inputs = [self.readable(operand, given[operand.name]) for operand in self.inputs]
         divisor = 1.0 if divide_by is None else float(divide_by)
         if out.flags.c_contiguous and _has_fours(X, out):
             self._launch_fours(given, [divisor])
             return out
+        inputs = [self.readable(operand, given[operand.name]) for operand in self.inputs]
         kernel = self.kernel("only", lambda: source.gather(self.row))
         kernel(*inputs, divisor, math.prod(X.shape[1:]), out)
         return out

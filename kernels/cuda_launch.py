@@ -35,12 +35,12 @@ def n_splits(n_networks: int, n_rows: int, n_columns: int, multiprocessors: int)
 def is_by_warp(n_networks: int, n_rows: int, n_columns: int, n_arrays: int) -> bool:
     """Tell whether a warp goes down each column, so that a column-reduce is one kernel.
 
-    Its lanes read rows that lie apart, a sector of memory for each number, which pays where there
-    are few numbers: up to half a million in one array, or 65,536 in each of several (found on an
-    H200).
+    Its lanes read rows that lie apart, a sector of memory for each number. That pays where there
+    are enough rows for the lanes and few numbers: up to half a million in one array, or 65,536 in
+    each of several, by what an H200 took for either way.
     """
     most = 2**19 if n_arrays == 1 else 2**16
-    return n_rows <= 512 and n_networks * n_rows * n_columns <= most
+    return _WARP <= n_rows <= 512 and n_networks * n_rows * n_columns <= most
 
 
 def n_multiprocessors(cupy: ModuleType) -> int:

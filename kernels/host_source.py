@@ -32,7 +32,7 @@ FOLDER = Path(__file__).resolve().parent
 SOURCES = tuple(
     sorted(
         path.name
-        for pattern in ("catalogue.py", "host_source.py", "*.h", "*.cpp")
+        for pattern in ("catalogue.py", "functions.h", "host_source.py", "host_*.h", "host_*.cpp")
         for path in FOLDER.glob(pattern)
     )
 )

@@ -1,14 +1,13 @@
 """Large arrays on their way from the host to a GPU.
 
 A GPU copies from pinned memory, which the operating system may not move. CuPy asks for as much of
-it as an array takes, rounded up to a power of two, and keeps it: 20 GB of samples go on to hold
-32 GB of the host's memory. Here they go through two buffers, of which one is filled while the GPU
-reads the other.
+it as an array takes, rounded up to a power of two, and keeps it: after 20 GB of samples, 32 GB of
+the host's memory stay pinned. Here they go through two buffers, of which one is filled while the
+GPU reads the other.
 """
 
 from __future__ import annotations
 
-import functools
 import threading
 from typing import Any
 
@@ -24,13 +23,20 @@ _HOST_TO_DEVICE = 1  # cudaMemcpyKind
 def to_gpu(cupy: Any, array: npt.NDArray[Any]) -> Any:
     """Copy a C-contiguous array to the current device, on its current stream.
 
+    Where the system gives no pinned memory, CuPy copies, which waits for the GPU.
+
     Returns
     -------
     cupy.ndarray
         The host's array may be changed from now on.
     """
     made = cupy.empty(array.shape, dtype=array.dtype)
-    _buffers(cupy, made.device.id).copy(array.reshape(-1).view(np.uint8), made.data.ptr)
+    try:
+        buffers = _buffers(cupy, made.device.id)
+    except cupy.cuda.runtime.CUDARuntimeError:
+        made.set(array)
+        return made
+    buffers.copy(array.reshape(-1).view(np.uint8), made.data.ptr)
     return made
 
 
@@ -60,8 +66,13 @@ class _Buffers:
                 has_left.record(stream)
 
 
-@functools.cache
+_made: dict[tuple[Any, int], _Buffers] = {}  # by CuPy and device, for as long as the process lives
+_making = threading.Lock()  # buffers that were dropped while a GPU reads them would be used again
+
+
 def _buffers(cupy: Any, index: int) -> _Buffers:
     """Give a process's own; ``index`` is the current device's number."""
-    del index
-    return _Buffers(cupy)
+    with _making:
+        if (cupy, index) not in _made:
+            _made[cupy, index] = _Buffers(cupy)
+        return _made[cupy, index]

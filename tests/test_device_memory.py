@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 import types
 from typing import Any
 
@@ -250,10 +251,66 @@ def test_pinned_memory_does_not_grow(device, monkeypatch):
     from tests.emulation.memory import pinned_pool
 
     monkeypatch.setattr(transfer, "LARGE", 64)
-    transfer._buffers.cache_clear()
+    monkeypatch.setattr(transfer, "_made", {})
     device.asarray(np.zeros(1000))
     before = pinned_pool.n_bytes
     for _ in range(5):
         device.asarray(np.zeros(100_000))
     assert pinned_pool.n_bytes == before
-    transfer._buffers.cache_clear()
+
+
+@pytest.mark.emulated
+def test_threads_share_the_buffers_from_the_first(device, monkeypatch):
+    """Those that are dropped would be used again while the GPU reads them."""
+    made, allocate = [], device.xp.cuda.alloc_pinned_memory
+
+    def slowly(size):
+        time.sleep(0.02)
+        made.append(size)
+        return allocate(size)
+
+    monkeypatch.setattr(transfer, "LARGE", 64)
+    monkeypatch.setattr(transfer, "_made", {})
+    monkeypatch.setattr(device.xp.cuda, "alloc_pinned_memory", slowly)
+    array = np.arange(1000.0)
+    found = []
+
+    def copy():
+        with device.activate():
+            found.append(device.to_host(device.asarray(array)))
+
+    threads = [threading.Thread(target=copy) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [64, 64]
+    assert len(found) == 3
+    for copied in found:
+        np.testing.assert_array_equal(copied, array)
+
+
+@pytest.mark.emulated
+def test_without_pinned_memory_arrays_come_over_all_the_same(device, monkeypatch):
+    def refuse(size):
+        del size
+        raise device.xp.cuda.runtime.CUDARuntimeError("cudaErrorMemoryAllocation", "out of memory")
+
+    monkeypatch.setattr(transfer, "LARGE", 64)
+    monkeypatch.setattr(transfer, "_made", {})
+    monkeypatch.setattr(device.xp.cuda, "alloc_pinned_memory", refuse)
+    found = device.to_host(device.asarray(np.arange(1000.0)))
+    np.testing.assert_array_equal(found, np.arange(1000.0))
+
+
+def test_wide_networks_are_evaluated_on_fewer_samples(device):
+    """So that the outputs of a layer take no more than 64 MiB, from 1,024 samples on."""
+    for width, dtype, expected in (
+        (8, "float32", 16_384),
+        (4096, "float32", 4096),
+        (4096, "float64", 2048),
+        (100_000, "float32", 1024),
+    ):
+        network = nn.Network([nn.Dense(1)], width, device=device, dtype=dtype)
+        assert network.default_batch_size == expected
+    assert nn.Network([nn.Dense(1)], 100_000, device="cpu").default_batch_size == 1024

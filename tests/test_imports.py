@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import importlib
 import os
 import statistics
 import subprocess
@@ -206,3 +207,12 @@ def test_public_names_exist():
             _ = module.missing
     with pytest.raises(AttributeError, match="no attribute 'missing'"):
         _ = xpnet.missing
+
+
+def test_former_places_say_where_things_are():
+    from xpnet.nn import base
+
+    with pytest.warns(DeprecationWarning, match=r"base\.Loss is in xpnet\.nn\.losses now"):
+        assert base.Loss is importlib.import_module("xpnet.nn").Loss
+    with pytest.raises(AttributeError, match="has no attribute 'Loose'"):
+        base.Loose  # noqa: B018

@@ -75,7 +75,7 @@ class Device:
     recorders : weakref.WeakSet
         Those that record graphs for this device, and whose graphs may be launched.
     lock : threading.RLock
-        Held where these change, and while memory is given back.
+        Held while ``recorders`` changes and while memory is given back.
     """
 
     def __init__(
@@ -334,8 +334,10 @@ _idle_streams: defaultdict[tuple[Any, int], list[Any]] = defaultdict(list)  # by
 def lease_stream(cupy: Any, index: int, user: object) -> tuple[Any, Callable[[], object]]:
     """Give a non-blocking stream to an object, which has it to itself as long as it lives.
 
-    Then the next one has it. CuPy keeps memory that was freed on a stream for that stream alone,
-    even when the stream is gone: with a new one for each training, each would take memory anew.
+    Then another object may get it. CuPy keeps memory that was freed on a stream for that stream
+    alone, even when the stream is gone: with a new one for each training, each would take memory
+    anew. As with any stream of CuPy's, an array that another stream still reads must be kept until
+    it has done so.
 
     Parameters
     ----------
@@ -349,7 +351,7 @@ def lease_stream(cupy: Any, index: int, user: object) -> tuple[Any, Callable[[],
     -------
     stream : cupy.cuda.Stream
     give_back : callable
-        For one who needs it no more before the end of its life.
+        Returns the stream early.
     """
     idle = _idle_streams[cupy, index]
     try:

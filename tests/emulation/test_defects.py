@@ -155,7 +155,7 @@ def test_on_the_second_device(checkout, name):
 @pytest.mark.parametrize(
     "name", DEFECTS, ids=lambda name: f"{name}: found by {DEFECTS[name].found_by}"
 )
-def test_sabotage_is_found(checkout, name):
+def test_defect_is_found(checkout, name):
     defect = DEFECTS[name]
     file = checkout / defect.file
     original = file.read_text(encoding="utf-8")

@@ -144,7 +144,13 @@ def test_four_elements_a_thread(device, monkeypatch, name, dtype):
     """As where there are many, also with a rest of one to three, and in stacks."""
     monkeypatch.setattr(cuda, "_MANY", 1)
     has_columns = any(o.layout == "column" and o.use == "in" for o in ROWS[name].operands)
-    shapes = [(6, 8), (2, 3, 12), (1, 4), *([] if has_columns else [(n,) for n in range(1, 9)])]
+    shapes = [
+        (6, 8),
+        (2, 3, 12),
+        (1, 4),
+        (1, 5),
+        *([] if has_columns else [(n,) for n in range(1, 9)]),
+    ]
     for shape in shapes:
         if len(shape) == 1 and name not in ONE_AXIS:
             continue

@@ -52,6 +52,26 @@ def test_a_recipe_builds_networks_of_their_own():
     assert (first.parameters == second.parameters).all()
 
 
+def test_runs_share_no_component():
+    """One of a user's own may keep something of a run."""
+
+    class Counting(nn.GradientDescent):
+        name = "counting"
+
+        def update(self, *arguments, **more):
+            self.n_updates = getattr(self, "n_updates", 0) + 1
+            seen.append(self.n_updates)
+            super().update(*arguments, **more)
+
+    seen: list[int] = []
+    recipe = parse_recipe("good", GOOD, changes=["optimizer=counting"])
+    first = recipe.run(device="cpu")
+    n = len(seen)
+    second = recipe.run(device="cpu")
+    assert seen == [*range(1, n + 1)] * 2
+    assert first.model.loss is not second.model.loss
+
+
 def test_what_another_process_does_not_know(monkeypatch):
     """A recipe goes to other processes as values: a class is looked up there."""
 

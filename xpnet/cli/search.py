@@ -442,7 +442,7 @@ def _train_winner(study: Study, folder: Path, options: argparse.Namespace) -> in
         except FileExistsError:  # another command may have done the same
             known = read_score(study, best, place)
             if known is None:
-                raise
+                raise UsageError(f"--out: {place} is there, without a training's results") from None
             return _print_score(best, *known)
         except OSError as error:
             raise UsageError(f"--out: cannot write {place}: {error.strerror or error}") from error

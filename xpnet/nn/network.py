@@ -391,12 +391,12 @@ class Network:
     def default_batch_size(self) -> int:
         """Samples that :meth:`predict` takes at a time unless told otherwise.
 
-        1,024 on the CPU, whose caches should hold them; on a GPU, which they should keep busy, up
-        to 16,384, but no more than 2**26 numbers of the widest layer.
+        1,024 on the CPU. On a GPU up to 16,384; fewer for wide layers, of which one should take no
+        more than 64 MiB, but at least 1,024.
         """
         if self.device.index is None:
             return 1024
-        return max(1024, min(16_384, 2**26 // max(self._widths)))
+        return max(1024, min(16_384, 2**26 // (max(self._widths) * self.dtype.itemsize)))
 
     def predict(
         self, X: Any, *, batch_size: int | None = None, divide_by: float | None = None

@@ -160,7 +160,8 @@ class TrainingStep:
         Parameters
         ----------
         indices : int64 device array (batch_size,), optional
-            The samples of the minibatch; not given where the step trains on the whole data set.
+            The samples of the minibatch, each from 0 to their number less 1, which a GPU does not
+            check; not given where the step trains on the whole data set.
 
         Returns
         -------

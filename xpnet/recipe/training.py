@@ -84,15 +84,18 @@ def train(
     if "validation" in parts:
         validation = (X["validation"], y["validation"])
     # Before the training, which is lost if these do not fit each other.
+    loss = settings.loss.clone()  # as all that a run is given: another run has its own
     model = Model(
         network,
-        settings.loss,
+        loss,
         preprocessing,
         dataset.class_names,
         dataset.image_shape,
         dataset.feature_names,
         targets,
     )
+    training = vars(settings.training).copy()
+    training["augmentation"] = [item.clone() for item in training["augmentation"]]
     n_reports = 0
 
     def count(report: Report) -> Any:
@@ -106,8 +109,8 @@ def train(
             X["train"],
             y["train"],
             divide_by=divide_by,
-            loss=settings.loss,
-            optimizer=settings.optimizer,
+            loss=loss,
+            optimizer=settings.optimizer.clone(),
             schedule=settings.schedule,
             early_stopping=settings.early_stopping,
             sample_weight=dataset.sample_weight,
@@ -115,7 +118,7 @@ def train(
             train_accuracy=train_accuracy,
             image_shape=dataset.image_shape,
             on_report=count,
-            **vars(settings.training),
+            **training,
         )
     except (TypeError, ValueError) as error:
         if n_reports:  # then it is not the settings

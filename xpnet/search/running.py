@@ -315,7 +315,7 @@ class _Run:
         self._n_failed_starts = {False: 0, True: 0}
 
     def _should_prune(self, worker: Worker, epoch: int, value: float) -> bool:
-        """Report to the study and ask its pruner; not up to where an earlier attempt came."""
+        """Report to the study and ask its pruner; epochs that were reported before are skipped."""
         if epoch <= worker.reported:
             return False
         try:

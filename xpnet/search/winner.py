@@ -164,8 +164,8 @@ def _check_same_trial(recipe: Recipe, place: Path) -> None:
     for path, value in _flat(recipe.values):
         if path not in _OF_A_RUN and kept.get(path) != value:
             raise SearchError(
-                f"{place} is there, and it is another study's, as {path} differs: give another "
-                "--out, or take it away"
+                f"{place} is there, and it is another study's, as {path} differs: write to another "
+                "folder, or take it away"
             )
 
 

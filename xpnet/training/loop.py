@@ -196,6 +196,7 @@ def fit(
     )
     if state is not None:
         state = check_state(state, network)
+    regularizer = Regularizer(l1=l1, l2=l2, clip_value=clip_value, clip_norm=clip_norm)
     data = load_training_data(
         network,
         options.loss,
@@ -206,9 +207,7 @@ def fit(
         divide_by=divide_by,
         validation=validation,
     )
-    regularizer = _divided(
-        Regularizer(l1=l1, l2=l2, clip_value=clip_value, clip_norm=clip_norm), penalty, data
-    )
+    regularizer = _divided(regularizer, penalty, data)
     callers_errstate = np.geterr()
     with network.device.activate(), Interruption() as interruption:
         run = _Run(network, options, data, regularizer, state, interruption)

@@ -1,4 +1,4 @@
-"""What a training is told, checked and resolved once, before anything is done."""
+"""What a training is told, checked and resolved once, before its data are looked at."""
 
 from __future__ import annotations
 
