@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from collections.abc import Iterable
 from typing import Any
@@ -19,6 +20,7 @@ __all__ = [
     "check_weights",
     "listed",
     "texts",
+    "unknown_name",
 ]
 
 _LONGEST = 200  # characters of a label: an array gives each label the room of the longest
@@ -32,6 +34,13 @@ def listed(names: Iterable[str]) -> str:
     """Write at most twenty names in a row, each of them shortened."""
     shown = [name[:40] for name in itertools.islice(names, 21)]
     return ", ".join(shown[:20]) + (", ..." if len(shown) > 20 else "")
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> ContentError:
+    """Say that there is no such column or array, and which ones there are."""
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return ContentError(f"has no {what} {name!r}; {hint}its {what}s are {listed(known)}")
 
 
 def check_form(name: str, X: npt.NDArray[Any]) -> None:

@@ -1,0 +1,150 @@
+"""Samples and labels from .csv files."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xpnet.data.checks import ContentError, listed, texts, unknown_name
+from xpnet.data.dataset import Contents, Part
+
+__all__ = ["read_csv"]
+
+
+def read_csv(
+    where: str,
+    target: str | None,
+    columns: Sequence[str] | None,
+    task: str,
+    sample_weight: str | None,
+) -> Contents:
+    """Read the columns that :func:`xpnet.data.read_file` is asked for."""
+    with Path(where).open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(_without_nul(file), strict=True)
+        filled = ((rows.line_num, row) for row in rows if len(row) > 1 or "".join(row).strip())
+        try:
+            names = _column_names(next(filled, (1, []))[1])
+            places = {name: place for place, name in enumerate(names)}
+            others = (target, sample_weight)
+            wanted = [name for name in names if name not in others] if columns is None else columns
+            features = {_column(places, name): name for name in wanted}
+            label = None if target is None else _column(places, target)
+            weight = None if sample_weight is None else _column(places, sample_weight)
+            if not features or len(features) < len(wanted) or label in features:
+                raise ContentError(
+                    "the feature columns must be one or more, each once, and not the target, got "
+                    f"{listed(wanted) or 'none'}"
+                )
+            if weight is not None and (weight in features or weight == label):
+                raise ContentError(
+                    f"the weights must be in a column of their own, got {names[weight]!r}"
+                )
+            numbers = dict(features)
+            if label is not None and task == "regression":
+                numbers[label] = names[label]
+            if weight is not None:
+                numbers[weight] = names[weight]
+            text = label if task == "classification" else None
+            table, labels = _read_rows(filled, len(names), numbers, text, weight)
+        except csv.Error as error:
+            raise ContentError(f"line {rows.line_num}: {error}") from error
+    # In the order of `numbers`, as whole arrays: columns of a table are not contiguous.
+    X = np.ascontiguousarray(table[:, : len(features)])
+    y = None if text is None else _labels(names[text], labels)
+    if label is not None and task == "regression":
+        y = table[:, len(features)].copy()
+    weights = None if weight is None else table[:, -1].copy()
+    return Contents({"train": Part(X, y, weights)}, feature_names=tuple(features.values()))
+
+
+def _without_nul(lines: Iterable[str]) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        if "\0" in line:
+            raise ContentError(f"line {number}: text expected, got a NUL byte")
+        yield line
+
+
+def _column_names(header: list[str]) -> list[str]:
+    if not header:
+        raise ContentError("is empty: expected a first line that names the columns")
+    names = [name.strip() for name in header]
+    if len(names) == 1 and re.search("[;\t]", names[0]):
+        raise ContentError(f"line 1: cells must be separated by commas, got {names[0][:40]!r}")
+    if not all(names):
+        nameless = names.index("") + 1
+        raise ContentError(f"line 1 must name every column, got no name for column {nameless}")
+    if len(set(names)) < len(names):
+        twice = next(name for name, n_found in Counter(names).items() if n_found > 1)
+        raise ContentError(f"line 1 must give each column its own name, got {twice!r} twice")
+    return names
+
+
+def _column(places: dict[str, int], name: str) -> int:
+    if name in places:
+        return places[name]
+    raise unknown_name("column", name, places)
+
+
+def _read_rows(
+    rows: Iterator[tuple[int, list[str]]],
+    n_columns: int,
+    columns: dict[int, str],
+    label: int | None,
+    weight: int | None,
+) -> tuple[npt.NDArray[np.float64], list[str]]:
+    """Read the columns of numbers, and the labels, which are text.
+
+    Block by block, as cells take many times the memory of numbers.
+    """
+    order = list(columns)
+    blocks, labels = [], []
+    while block := list(itertools.islice(rows, 1000)):
+        for line, row in block:
+            if len(row) != n_columns:
+                raise ContentError(f"line {line}: {n_columns} cells expected, got {len(row)}")
+            if label is not None:
+                labels.append(row[label].strip())
+                if not labels[-1]:
+                    raise ContentError(f"line {line}: a label expected, got an empty cell")
+        numbers = np.array([[_number(row[k]) for k in order] for _, row in block])
+        wrong = np.argwhere(~np.isfinite(numbers))
+        if len(wrong):
+            (line, row), k = block[wrong[0, 0]], order[wrong[0, 1]]
+            raise ContentError(
+                f"line {line}, column {columns[k]}: a finite number expected, got {row[k][:40]!r}"
+            )
+        if weight is not None and (negative := numbers[:, order.index(weight)] < 0).any():
+            line, row = block[int(np.argmax(negative))]
+            raise ContentError(
+                f"line {line}, column {columns[weight]}: a weight of at least 0 expected, got "
+                f"{row[weight][:40]!r}"
+            )
+        blocks.append(numbers)
+    if not blocks:
+        raise ContentError("must hold a sample at least, got the names of the columns alone")
+    return np.concatenate(blocks), labels
+
+
+def _number(cell: str) -> float:
+    """Give a cell's value, NaN where it is no number."""
+    try:
+        # To float(), 1_000 is a number, and so are digits of other scripts.
+        return float(cell) if cell.strip().isascii() and "_" not in cell else math.nan
+    except ValueError:
+        return math.nan
+
+
+def _labels(name: str, labels: list[str]) -> npt.NDArray[Any]:
+    # Only numbers that come out as they went in: 01 and 1 are two labels.
+    if all(re.fullmatch("0|-?[1-9][0-9]{0,17}", label) for label in labels):
+        return np.array([int(label) for label in labels], dtype=np.int64)
+    return np.array(texts(f"column {name}", np.array(labels, dtype=object)))
