@@ -14,7 +14,7 @@ import pytest
 
 import xpnet
 from tests.conftest import ROOT
-from xpnet import export, nn
+from xpnet import nn
 from xpnet.data import Preprocessing
 from xpnet.data.preprocessing import NORMALISATIONS
 from xpnet.export import export_model, onnx_model
@@ -413,7 +413,7 @@ def test_one_output_has_no_softmax():
 
 @host
 def test_networks_that_are_too_large(monkeypatch):
-    monkeypatch.setattr(export, "MOST_BYTES", 1000)
+    monkeypatch.setattr("xpnet.export.model.MOST_BYTES", 1000)
     with pytest.raises(ValueError, match="holds less than 2 GiB, and the network has"):
         onnx_model(network([nn.Dense(3)]), outputs="numbers")
 

@@ -55,7 +55,7 @@ THIRD_PARTY = {  # everything else: numpy alone; kernels.blas asks whether threa
     "training.checkpoint": {"safetensors"},
     "training.lbfgs": {"scipy"},
     "recipe.recipe": {"tomli_w"},
-    "export": {"onnx"},
+    **{f"export.{name}": {"onnx"} for name in ("graph", "model")},
     "cli.search": {"optuna"},
     **{
         f"search.{name}": {"optuna"}

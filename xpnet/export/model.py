@@ -1,35 +1,20 @@
-"""ONNX: networks and models for runtimes that know nothing of xpnet.
-
-An ONNX file is a graph of standard operations with the network's numbers in it, and one for
-prediction: dropout is not in it, batch normalisation has its running statistics. A layer of one's
-own takes part if its class says which operations it is made of, in a method ``onnx_nodes(graph,
-X)``; see :class:`Graph`.
-
-Operations are those of opset 17, in files of IR version 8, as ONNX 1.12 of 2022 had them:
-onnxruntime was seen to read them from 1.15 of 2023 on, and of what was added since only Gelu would
-be of use here. Where the CPU part of onnxruntime lacks an operation for float64, or an operation
-computes or keeps a number in float32 whatever its input, a few others stand in its place.
-"""
+"""Networks and trained models as ONNX models: layers, preprocessing and outputs."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from xpnet.data import Preprocessing
+from xpnet.export.graph import Graph
+from xpnet.export.layers import network_nodes
 from xpnet.files import write_whole
-from xpnet.kernels.reference import Array
-from xpnet.nn import activations as f
-from xpnet.nn.dropout import Dropout
-from xpnet.nn.interfaces import Layer
-from xpnet.nn.layers import Dense
 from xpnet.nn.losses import (
     MeanSquaredError,
     PoissonDeviance,
@@ -37,16 +22,13 @@ from xpnet.nn.losses import (
     SoftmaxCrossEntropy,
 )
 from xpnet.nn.network import Network
-from xpnet.nn.normalization import BatchNorm, LayerNorm
 from xpnet.training.model import Model
-from xpnet.version import __version__
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Graph", "export_model", "onnx_model"]
+__all__ = ["export_model", "onnx_model"]
 
-OPSET, IR_VERSION = 17, 8
 MOST_BYTES = 2**31 - 2**20  # protobuf holds 2 GiB; the rest is for all that is no parameter
 LINKS = {  # what logits may go through, the first by default
     "classes": ("softmax", "sigmoid"),
@@ -145,7 +127,7 @@ def onnx_model(
             "bytes of parameters: save it with xpnet.training.save_network"
         )
     graph = Graph(module, network)
-    Z = _network_nodes(graph, _preprocessed(graph, "X", preprocessing))
+    Z = network_nodes(graph, _preprocessed(graph, "X", preprocessing))
     graph.scope = outputs
     if outputs == "classes":
         results = _classes(graph, Z, link, _class_labels(classes, max(2, network.n_outputs)))
@@ -229,292 +211,6 @@ def _require_onnx() -> Any:
         raise ImportError(
             f"exporting needs onnx, which cannot be imported ({error}); type: pip install onnx"
         ) from error
-
-
-class Graph:
-    """An ONNX graph in the making; a layer of one's own adds to it what it is made of.
-
-    A layer, or activation, with a method ``onnx_nodes(graph, X)`` is exported by that. ``X`` is the
-    name of its input (N, n_in), in the network's dtype, and it returns the name of its output (N,
-    n_out), in the same::
-
-        class Swish(nn.Activation):
-            ...
-            def onnx_nodes(self, graph, X):
-                return graph.add("Mul", X, graph.add("Sigmoid", X))
-
-    Attributes
-    ----------
-    dtype : dtype
-        The network's, float32 or float64.
-    scope : str
-        What names of values and constants begin with.
-    """
-
-    def __init__(self, module: Any, network: Network) -> None:
-        self.dtype = network.dtype
-        self.scope = "input"
-        self._onnx = module
-        self._network = network
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: list[onnx.TensorProto] = []
-        self._names = {"X", "label", "probabilities", "variable"}
-
-    def add(
-        self, op: str, *inputs: str | float | Array, output: str | None = None, **attributes: Any
-    ) -> str:
-        """Add an operation with one output.
-
-        Parameters
-        ----------
-        op : str
-            An operation of ONNX, by its name there; of opset 17.
-        *inputs : str, float or array
-            Names of values; anything else becomes a :meth:`constant`.
-        output : str, optional
-            The output's name, if it is one of the whole graph's.
-        **attributes
-            The operation's attributes.
-
-        Returns
-        -------
-        str
-            The name of the output.
-        """
-        names = [given if isinstance(given, str) else self.constant(given) for given in inputs]
-        made = output or self._name(op.lower())
-        self._nodes.append(self._onnx.helper.make_node(op, names, [made], name=made, **attributes))
-        return made
-
-    def constant(
-        self, values: float | Array, name: str = "constant", dtype: npt.DTypeLike | None = None
-    ) -> str:
-        """Add a constant.
-
-        Parameters
-        ----------
-        values : float or array
-            An array on the network's device, such as a layer's parameter, or on the host.
-        name : str
-            What it is to be called within the layer.
-        dtype : dtype, optional
-            By default the network's.
-
-        Returns
-        -------
-        str
-            Its name in the graph.
-        """
-        if isinstance(values, self._network.device.xp.ndarray):
-            values = self._network.device.to_host(values)
-        array = np.ascontiguousarray(values, self.dtype if dtype is None else dtype)
-        array = array.reshape(np.shape(values))  # a number has no axis
-        made = self._name(name)
-        self._constants.append(self._onnx.numpy_helper.from_array(array, made))
-        return made
-
-    def cast(self, X: str, dtype: npt.DTypeLike) -> str:
-        """Convert a value to another dtype."""
-        return self.add("Cast", X, to=self._type(dtype))
-
-    def _type(self, dtype: npt.DTypeLike) -> int:
-        number: int = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-        return number
-
-    def _name(self, name: str) -> str:
-        """Find a name in the layer that is not taken."""
-        made, number = f"{self.scope}.{name}", 1
-        while made in self._names:
-            number += 1
-            made = f"{self.scope}.{name}_{number}"
-        self._names.add(made)
-        return made
-
-    def model(
-        self,
-        results: Mapping[str, tuple[npt.DTypeLike, Sequence[Any]]],
-        name: str,
-        doc: str,
-        metadata: Mapping[str, str],
-    ) -> onnx.ModelProto:
-        """Make a model of what was added, and have it checked.
-
-        Parameters
-        ----------
-        results : mapping of str to dtype and shape
-            Its outputs.
-        name, doc : str
-        metadata : mapping of str to str
-
-        Returns
-        -------
-        onnx.ModelProto
-        """
-        helper = self._onnx.helper
-        made: onnx.ModelProto = helper.make_model(
-            helper.make_graph(
-                self._nodes,
-                name,
-                [
-                    helper.make_tensor_value_info(
-                        "X", self._type(self.dtype), ["N", self._network.n_features]
-                    )
-                ],
-                [
-                    helper.make_tensor_value_info(output, self._type(dtype), shape)
-                    for output, (dtype, shape) in results.items()
-                ],
-                self._constants,
-            ),
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
-            producer_name="xpnet",
-            producer_version=__version__,
-            doc_string=doc,
-        )
-        if metadata:
-            helper.set_model_props(made, dict(metadata))
-        self._onnx.checker.check_model(made, full_check=True)
-        return made
-
-
-# Layers
-
-
-def _network_nodes(graph: Graph, X: str) -> str:
-    """Add all layers, and return the name of the logits."""
-    for number, layer in enumerate(graph._network.layers):
-        graph.scope = f"layers.{number}"
-        X = _layer_nodes(graph, layer, X, f"layer {number}")
-    return X
-
-
-def _layer_nodes(graph: Graph, layer: Layer, X: str, where: str) -> str:
-    # By the very class: a subclass may compute something else.
-    known = _LAYERS.get(type(layer))
-    if known is not None:
-        return known(graph, layer, X)
-    nodes = getattr(layer, "onnx_nodes", None)
-    if nodes is None:
-        raise ValueError(
-            f"{where}, {layer!r}, is not one of xpnet's own, and {type(layer).__name__} does not "
-            "say what it is in ONNX: give it a method onnx_nodes(graph, X), see xpnet.export.Graph"
-        )
-    found = nodes(graph, X)
-    if not isinstance(found, str):
-        raise ValueError(
-            f"{type(layer).__name__}.onnx_nodes must return the name of its output, got {found!r}"
-        )
-    return found
-
-
-def _dense(graph: Graph, layer: Any, X: str) -> str:
-    # Not Gemm: onnxruntime 1.15, at least, joins that with an activation that follows into a single
-    # operation, and then has none for float64.
-    W = graph.constant(layer.W, "W")
-    Z = graph.add("MatMul", X, W)
-    if layer.bias:
-        Z = graph.add("Add", Z, graph.constant(layer.b, "b"))
-    return _layer_nodes(graph, layer._f, Z, f"activation of {graph.scope}")
-
-
-def _batch_norm(graph: Graph, layer: Any, X: str) -> str:
-    # BatchNormalization is computed as X scale + (beta - mean scale) by onnxruntime, which loses
-    # the digits of features that are far from 0; and it keeps eps in float32.
-    to_host = graph._network.device.to_host
-    variance = to_host(layer.running_variance).astype(np.float64)
-    scale = to_host(layer.gamma) / np.sqrt(variance + layer.eps)
-    centred = graph.add("Sub", X, graph.constant(layer.running_mean, "running_mean"))
-    scaled = graph.add("Mul", centred, graph.constant(scale, "scale"))
-    return graph.add("Add", scaled, graph.constant(layer.beta, "beta"))
-
-
-def _layer_norm(graph: Graph, layer: Any, X: str) -> str:
-    # LayerNormalization has its mean, variance and eps in float32.
-    centred = graph.add("Sub", X, graph.add("ReduceMean", X, axes=[1]))
-    variance = graph.add("ReduceMean", graph.add("Mul", centred, centred), axes=[1])
-    std = graph.add("Sqrt", graph.add("Add", variance, layer.eps))
-    scaled = graph.add("Mul", graph.add("Div", centred, std), graph.constant(layer.gamma, "gamma"))
-    return graph.add("Add", scaled, graph.constant(layer.beta, "beta"))
-
-
-def _same(graph: Graph, layer: Any, X: str) -> str:
-    """Dropout drops in training only."""
-    del graph, layer
-    return X
-
-
-# Activations
-
-
-def _op(op: str) -> Callable[[Graph, Any, str], str]:
-    """Give what an operation without constants makes."""
-
-    def nodes(graph: Graph, layer: Any, Z: str) -> str:
-        del layer
-        return graph.add(op, Z)
-
-    return nodes
-
-
-def _leaky_relu(graph: Graph, layer: Any, Z: str) -> str:
-    if graph.dtype == np.float32:
-        return graph.add("LeakyRelu", Z, alpha=layer.slope)
-    # An attribute is a float32.
-    below = graph.add("Mul", graph.add("Min", Z, 0.0), layer.slope)
-    return graph.add("Add", graph.add("Relu", Z), below)
-
-
-def _elu(graph: Graph, layer: Any, Z: str) -> str:
-    if graph.dtype == np.float32:
-        return graph.add("Elu", Z, alpha=layer.alpha)
-    # onnxruntime has none for float64, and ONNX no expm1, which keeps the digits near 0. It is
-    # exp(Z) - 1 = tanh(Z / 2) (exp(Z) + 1), by tanh(Z / 2) = (exp(Z) - 1) / (exp(Z) + 1).
-    M = graph.add("Min", Z, 0.0)
-    half = graph.add("Tanh", graph.add("Mul", M, 0.5))
-    expm1 = graph.add("Mul", half, graph.add("Add", graph.add("Exp", M), 1.0))
-    return graph.add("Add", graph.add("Relu", Z), graph.add("Mul", expm1, layer.alpha))
-
-
-def _gelu_tanh(graph: Graph, layer: Any, Z: str) -> str:
-    # Gelu is of opset 20. As Z sigmoid(2U), U = sqrt(2/pi) (Z + 0.044715 Z^3), see the reference.
-    del layer
-    cube = graph.add("Mul", graph.add("Mul", graph.add("Mul", Z, 0.044715), Z), Z)
-    U2 = graph.add("Mul", graph.add("Add", Z, cube), 2 * math.sqrt(2 / math.pi))
-    return graph.add("Mul", Z, graph.add("Sigmoid", U2))
-
-
-def _softplus(graph: Graph, layer: Any, Z: str) -> str:
-    if graph.dtype == np.float32:
-        return graph.add("Softplus", Z)
-    # onnxruntime has none for float64, and ONNX no log1p. Without it, what is under 1e-16 is 0.
-    del layer
-    E = graph.add("Exp", graph.add("Neg", graph.add("Abs", Z)))
-    return graph.add("Add", graph.add("Relu", Z), graph.add("Log", graph.add("Add", E, 1.0)))
-
-
-def _softsign(graph: Graph, layer: Any, Z: str) -> str:
-    if graph.dtype == np.float32:
-        return graph.add("Softsign", Z)
-    del layer  # onnxruntime has none for float64
-    return graph.add("Div", Z, graph.add("Add", graph.add("Abs", Z), 1.0))
-
-
-_LAYERS: dict[type[Layer], Callable[[Graph, Any, str], str]] = {
-    Dense: _dense,
-    BatchNorm: _batch_norm,
-    LayerNorm: _layer_norm,
-    Dropout: _same,
-    f.Identity: _same,
-    f.Sigmoid: _op("Sigmoid"),
-    f.Tanh: _op("Tanh"),
-    f.ReLU: _op("Relu"),
-    f.LeakyReLU: _leaky_relu,
-    f.ELU: _elu,
-    f.GELUTanh: _gelu_tanh,
-    f.Softplus: _softplus,
-    f.Softsign: _softsign,
-}
 
 
 # Input and outputs
