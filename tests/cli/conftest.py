@@ -7,7 +7,22 @@ from pathlib import Path
 import pytest
 
 import xpnet.cli
+from tests.cli.commands import pictures
 from xpnet.cli import search
+
+
+@pytest.fixture
+def drawn():
+    """Let the commands in this process draw, and name their pictures of classified images."""
+    return pictures()
+
+
+@pytest.fixture
+def few_pictures(request, monkeypatch):
+    """Draw in this process only where a test looks at pictures: they take most of a run's time."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr("xpnet.recipe.result.plotting_problem", lambda: "not here")
+        monkeypatch.setattr("xpnet.cli.training.plotting_problem", lambda: None)  # and say nothing
 
 
 @pytest.fixture
