@@ -10,95 +10,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score, log_loss, make_scorer
 
-from xpnet import nn, training
-from xpnet.device import DeviceUnavailableError, device
+from tests.estimators.networks import (
+    BASE,
+    agree,
+    by_hand,
+    dense,
+    differ,
+    drop,
+    fitted,
+    forward,
+    normalised,
+    problem,
+    weights,
+)
+from xpnet import nn
+from xpnet.device import DeviceUnavailableError
 from xpnet.estimators import LogisticRegression, MLPClassifier, MLPRegressor
-from xpnet.random import RandomStateStream
 
 host = pytest.mark.host
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer:Warning")
-
-
-def problem(n=60, n_features=5, seed=0, dtype="float64"):
-    """Make samples of three classes, overlapping and of different numbers."""
-    rng = np.random.default_rng(seed)
-    X = rng.standard_normal((n, n_features))
-    y = np.argmax(X[:, :3] + [0.5, 0.0, -0.3] + 0.5 * rng.standard_normal((n, 3)), axis=1)
-    return X.astype(dtype), y
-
-
-BASE: dict[str, Any] = {
-    "hidden_layer_sizes": (8, 6),
-    "initialization": "he_normal",
-    "alpha": 0.01,
-    "batch_size": 16,
-    "max_iter": 4,
-    "learning_rate_init": 0.02,
-    "shuffle": False,
-    "random_state": 3,
-}
-
-
-def fitted(X, y, kind=MLPClassifier, fit=None, **options):
-    return kind(**{**BASE, **options}).fit(X, y, **(fit or {}))
-
-
-def by_hand(X, y, layers=None, dtype="float64", **options):
-    """Train the network that the estimators of these tests are to be."""
-    random_state = np.random.RandomState(3)
-    if layers is None:
-        layers = [dense(8), dense(6), dense(3, None)]
-    stream = RandomStateStream(random_state)
-    network = nn.Network(layers, X.shape[1], dtype=dtype, stream=stream)
-    options = {
-        "loss": "softmax_cross_entropy",
-        "optimizer": nn.Adam(0.02, epsilon_hat=True),
-        "epochs": 4,
-        "batch_size": 16,
-        "shuffle": False,
-        "l2": 0.01,
-        "penalty": "batch",
-        "seed": int(random_state.randint(2**31)),
-        **options,
-    }
-    return network, training.fit(network, X, y, **options)
-
-
-def dense(units, activation="relu", init="he_normal", **options):
-    return nn.Dense(units, activation or "identity", init=init, **options)
-
-
-def weights(network):
-    values = {**network.named_parameters(), **network.named_statistics()}
-    return {name: network.device.to_host(view) for name, view in values.items()}
-
-
-def agree(estimator, network, history, tolerance=1e-10):
-    found, expected = weights(estimator.network_), weights(network)
-    assert found.keys() == expected.keys()
-    for name, values in found.items():
-        np.testing.assert_allclose(values, expected[name], rtol=tolerance, atol=tolerance)
-    np.testing.assert_allclose(estimator.loss_curve_, [r.cost for r in history.reports], 1e-6)
-
-
-def differ(one, other):
-    a, b = (np.concatenate([W.ravel() for W in e.coefs_]) for e in (one, other))
-    return a.shape != b.shape or not np.allclose(a, b, rtol=1e-6, atol=1e-6)
-
-
-def drop(first, second):
-    rates = [[nn.Dropout(rate)] if rate else [] for rate in (first, second)]
-    return [dense(8), *rates[0], dense(6), *rates[1], dense(3, None)]
-
-
-def normalised():
-    return [
-        *(dense(8, None, bias=False, init={"type": "he_normal"}), nn.BatchNorm(unbiased=False)),
-        *("relu", dense(6, None, bias=False), nn.BatchNorm(unbiased=False), "relu"),
-        dense(3, None),
-    ]
 
 
 _SHAPE = [(8, "relu"), (6, "relu"), (3, None)]
@@ -250,33 +181,6 @@ def test_dropout_is_off_in_prediction():
     np.testing.assert_allclose(first, forward(made, X), rtol=1e-10)
 
 
-@pytest.mark.parametrize("how", ["partial_fit", "warm_start", "warm_start_optimizer"])
-def test_masks_are_not_drawn_twice(how):
-    """Steps of one sample, of a rate that leaves a mask where the weights' changes are 0."""
-    X, y = np.ones((1, 4)), np.array([0])
-    made = MLPRegressor(
-        hidden_layer_sizes=(64,),
-        activation="identity",
-        dropout=0.5,
-        solver="sgd",
-        momentum=0,
-        max_iter=1,
-        random_state=0,
-        learning_rate_init=1e-3,
-        alpha=0,
-        warm_start=how != "partial_fit",
-        warm_start_optimizer=how == "warm_start_optimizer",
-    )
-    masks = []
-    made.partial_fit(X, y)
-    for _ in range(4):
-        before = made.coefs_[1].copy()
-        (made.partial_fit if how == "partial_fit" else made.fit)(X, y)
-        masks.append((made.coefs_[1] != before).ravel())
-    assert all(0.2 < mask.mean() < 0.8 for mask in masks)
-    assert len({mask.tobytes() for mask in masks}) == 4
-
-
 @host
 def test_masks_are_those_of_the_random_state():
     X, y = problem()
@@ -284,22 +188,6 @@ def test_masks_are_those_of_the_random_state():
     one, other = (fitted(X, y, random_state=seed, **options) for seed in (1, 2))
     assert differ(one, other)
     assert not differ(one, fitted(X, y, random_state=1, **options))
-
-
-@host
-def test_dropout_that_comes_with_a_warm_start():
-    X, y = problem()
-    options = {"warm_start": True, "max_iter": 1}
-    found = []
-    for seed in (1, 2):
-        made = fitted(X, y, **options)
-        made.set_params(dropout=0.5, random_state=seed).fit(X, y)
-        found.append(made)
-    assert differ(*found)
-    before = found[0].coefs_
-    found[0].set_params(dropout=0.0, learning_rate_init=1e-12).fit(X, y)
-    for W, expected in zip(found[0].coefs_, before, strict=True):
-        np.testing.assert_allclose(W, expected, atol=1e-9)
 
 
 @host
@@ -417,24 +305,6 @@ def test_an_activation_of_ones_own():
         fitted(X, y, activation=Cube.name)
 
 
-# Batch normalisation
-
-
-def forward(estimator, X):
-    """Compute a classifier's probabilities from what it says of itself."""
-    f: dict[str, Any] = {
-        "relu": lambda Z: np.maximum(Z, 0),
-        "tanh": np.tanh,
-        "identity": lambda Z: Z,
-    }
-    A = X
-    for W, b in zip(estimator.coefs_[:-1], estimator.intercepts_[:-1], strict=True):
-        A = f[estimator.activation](A @ W + b)
-    Z = A @ estimator.coefs_[-1] + estimator.intercepts_[-1]
-    E = np.exp(Z - Z.max(axis=1, keepdims=True))
-    return E / E.sum(axis=1, keepdims=True)
-
-
 @pytest.mark.parametrize("activation", ["relu", "tanh"])
 def test_coefs_hold_the_normalisation(activation):
     X, y = problem()
@@ -528,352 +398,6 @@ def test_device(dev):
     moved.set_params(device=dev).fit(X, y)
     assert moved.device_ == dev.name
     np.testing.assert_allclose(moved.predict_proba(X), stayed.predict_proba(X), rtol=1e-9)
-
-
-# Validation data
-
-
-def test_validation_curves():
-    X, y = problem(90)
-    weight = np.random.default_rng(0).uniform(0.1, 2, 30)
-    given = {"X_val": X[60:], "y_val": y[60:], "sample_weight_val": weight}
-    made = fitted(X[:60], y[:60], fit=given)
-    _, history = by_hand(X[:60], y[:60], validation=(X[60:], y[60:], weight))
-    expected = [report.validation_cost for report in history.reports]
-    np.testing.assert_allclose(made.validation_loss_curve_, expected, rtol=1e-9)
-    expected = [report.validation_accuracy for report in history.reports]
-    np.testing.assert_allclose(made.validation_scores_, expected)
-    P = made.predict_proba(X[60:])
-    assert made.validation_loss_curve_[-1] == pytest.approx(
-        log_loss(y[60:], P, sample_weight=weight)
-    )
-    assert made.best_validation_score_ is None
-    assert not differ(made, fitted(X[:60], y[:60]))
-
-
-def test_early_stopping_on_own_validation_data():
-    X, y = problem(160, seed=1)
-    options = {"max_iter": 200, "early_stopping": True, "n_iter_no_change": 3, "tol": 0}
-    made = fitted(X[:100], y[:100], fit={"X_val": X[100:], "y_val": y[100:]}, **options)
-    assert made.n_iter_ == len(made.validation_scores_) < 200
-    assert made.best_validation_score_ == max(made.validation_scores_)
-    assert made.score(X[100:], y[100:]) == pytest.approx(made.best_validation_score_)
-    assert made.best_loss_ is None
-    # All samples are trained on.
-    one = fitted(X[:100], y[:100], max_iter=1)
-    assert made.loss_curve_[0] == pytest.approx(one.loss_curve_[0], rel=1e-12)
-
-
-@host
-@pytest.mark.parametrize("own", [False, True], ids=["split", "own"])
-@pytest.mark.parametrize(
-    "scoring",
-    [
-        "loss",
-        "f1_macro",
-        "neg_log_loss",
-        lambda e, X, y: -abs(e.predict_proba(X)[:, 0].mean() - 0.4),
-    ],
-    ids=["loss", "name", "probabilities", "function"],
-)
-def test_scoring(scoring, own):
-    X, y = problem(160)
-    fit = {"X_val": X[100:], "y_val": y[100:]} if own else {}
-    options = {"early_stopping": True, "max_iter": 8, "validation_fraction": 0.3}
-    made = fitted(X[:100], y[:100], fit=fit, scoring=scoring, **options)
-    if scoring == "loss":
-        np.testing.assert_allclose(made.validation_scores_, -np.array(made.validation_loss_curve_))
-    assert made.best_validation_score_ == max(made.validation_scores_)
-    plain = fitted(X[:100], y[:100], fit=fit, **options)
-    assert made.validation_scores_ != plain.validation_scores_
-    if own:
-        measured = {
-            "loss": lambda: -log_loss(y[100:], made.predict_proba(X[100:])),
-            "f1_macro": lambda: f1_score(y[100:], made.predict(X[100:]), average="macro"),
-            "neg_log_loss": lambda: -log_loss(y[100:], made.predict_proba(X[100:])),
-        }.get(scoring, lambda: scoring(made, X[100:], y[100:]))
-        assert made.best_validation_score_ == pytest.approx(measured())
-
-
-@host
-def test_scorers_are_given_weights_where_they_take_them():
-    X, y = problem(160)
-    weight = np.where(y == 0, 5.0, 1.0)
-    fit = {"X_val": X[100:], "y_val": y[100:], "sample_weight_val": weight[100:]}
-    options = {"early_stopping": True, "max_iter": 3}
-    made = fitted(X, y, fit=fit, scoring=make_scorer(accuracy_score), **options)
-    expected = fitted(X, y, fit=fit, **options).validation_scores_
-    np.testing.assert_allclose(made.validation_scores_, expected)
-    plain = fitted(X, y, fit=fit, scoring=lambda e, X, y: e.score(X, y), **options)
-    assert not np.allclose(plain.validation_scores_, expected)
-
-
-@host
-def test_scores_that_are_no_numbers():
-    X, y = problem()
-    options = {"early_stopping": True, "max_iter": 3, "validation_fraction": 0.2}
-    made = fitted(X, y, scoring=lambda e, X, y: np.nan, **options)
-    assert np.isnan(made.validation_scores_).all()
-    assert made.best_validation_score_ == -np.inf
-    assert made.predict(X).shape == y.shape
-    for score in (None, "good", {"f1": 1.0}):
-        with pytest.raises(ValueError, match="scoring must give a number, got"):
-            fitted(X, y, scoring=lambda e, X, y, score=score: score, **options)
-    with pytest.raises(ZeroDivisionError):
-        fitted(X, y, scoring=lambda e, X, y: 1 / 0, **options)
-
-
-@host
-@pytest.mark.parametrize("library", ["pandas", "polars"])
-def test_data_frames(library):
-    frames = pytest.importorskip(library)
-    X, y = problem(80)
-    names = list("abcde")
-    data = frames.DataFrame({name: X[:, i] for i, name in enumerate(names)})
-    options = {"early_stopping": True, "validation_fraction": 0.3}
-    for scoring in (None, "loss", "f1_macro", lambda e, X, y: e.score(X, y)):
-        made = fitted(data, y, scoring=scoring, **options)
-        assert not differ(made, fitted(X, y, scoring=scoring, **options))
-        made = fitted(
-            data, y, scoring=scoring, fit={"X_val": data[:20], "y_val": y[:20]}, **options
-        )
-        np.testing.assert_array_equal(made.feature_names_in_, names)
-        assert made.predict(data).shape == (80,)
-    with pytest.raises(ValueError, match="feature names"):
-        made.predict(data[names[::-1]])
-
-
-@host
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"X_val": "X"}, "X_val and y_val must be given together, got X_val alone"),
-        ({"y_val": "y"}, "X_val and y_val must be given together, got y_val alone"),
-        ({"sample_weight_val": "y"}, "sample_weight_val must go with X_val and y_val"),
-        ({"X_val": "narrow", "y_val": "y"}, "X has 2 features"),
-        ({"X_val": "X", "y_val": "other"}, "`y` has classes not in"),
-        ({"X_val": "X", "y_val": "short"}, "inconsistent numbers of samples"),
-    ],
-    ids=str,
-)
-def test_validation_data_that_do_not_fit(given, said):
-    X, y = problem()
-    values = {"X": X, "y": y, "narrow": X[:, :2], "other": y + 1, "short": y[:-1]}
-    with pytest.raises(ValueError, match=said):
-        fitted(X, y, fit={name: values[value] for name, value in given.items()})
-
-
-@host
-@pytest.mark.parametrize("own", [False, True], ids=["split", "own"])
-def test_schedules_that_watch_validation_data(own):
-    X, y = problem(120)
-    fit = {"X_val": X[80:], "y_val": y[80:]} if own else {}
-    schedule = nn.ReduceOnPlateau("validation_cost", patience=0, threshold=0.5)
-    options = {"early_stopping": not own, "validation_fraction": 0.3, "max_iter": 6}
-    made = fitted(X[:80], y[:80], fit=fit, schedule=schedule, **options)
-    assert differ(made, fitted(X[:80], y[:80], fit=fit, **options))
-    if own:
-        agree(
-            made,
-            *by_hand(X[:80], y[:80], schedule=schedule, epochs=6, validation=(X[80:], y[80:])),
-        )
-
-
-@host
-def test_early_stopping_on_little_data():
-    X, y = problem(9)
-    with pytest.raises(ValueError, match="validation set is too small"):
-        fitted(X[:5], X[:5, 0], MLPRegressor, early_stopping=True)
-    made = fitted(
-        X, X[:, 0], MLPRegressor, early_stopping=True, validation_fraction=0.3, batch_size=4
-    )
-    assert len(made.validation_scores_) == 4
-    with pytest.raises(ValueError, match="The least populated class"):
-        fitted(X, np.arange(9) == 0, early_stopping=True, validation_fraction=0.5)
-    own = {"X_val": X[:1], "y_val": y[:1]}
-    made = fitted(X, y, early_stopping=True, fit=own, batch_size=4)
-    assert set(made.validation_scores_) <= {0.0, 1.0}
-
-
-# Going on
-
-
-@pytest.mark.heavy
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"dropout": 0.4, "batch_norm": True},
-        {"solver": "sgd"},
-        {"solver": "sgd", "learning_rate": "invscaling"},
-        {"optimizer": "rmsprop"},
-        {"weight_decay": 0.1},
-        {"precision": "float32"},
-    ],
-    ids=str,
-)
-def test_two_fits_are_one(options):
-    X, y = problem()
-    twice = MLPClassifier(**{**BASE, "max_iter": 5, "warm_start": True, **options})
-    twice.set_params(warm_start_optimizer=True).fit(X, y).fit(X, y)
-    once = fitted(X, y, max_iter=10, **options)
-    for a, b in zip(twice.coefs_, once.coefs_, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(twice.loss_curve_, once.loss_curve_, rtol=1e-6)
-    anew = MLPClassifier(**{**BASE, "max_iter": 5, "warm_start": True, **options})
-    assert differ(anew.fit(X, y).fit(X, y), once)
-
-
-@pytest.mark.parametrize("options", [{}, {"dropout": 0.4}, {"optimizer": "momentum"}], ids=str)
-def test_partial_fits_are_epochs(options):
-    X, y = problem()
-    made = MLPClassifier(**{**BASE, **options})
-    for _ in range(4):
-        made.partial_fit(X, y, classes=[0, 1, 2])
-    assert not differ(made, fitted(X, y, **options))
-
-
-@host
-def test_schedules_are_for_fit():
-    X, y = problem()
-    with pytest.raises(ValueError, match="partial_fit does not support a schedule"):
-        MLPClassifier(schedule="cosine").partial_fit(X, y, classes=[0, 1, 2])
-
-
-@host
-def test_what_is_set_between_calls_takes_effect():
-    """Rates and coefficients that an optimizer keeps in its state are those of the call."""
-    X, y = problem()
-
-    def then(**changes):
-        made = MLPClassifier(**{**BASE, "weight_decay": 0.1}).partial_fit(X, y, classes=[0, 1, 2])
-        return made.set_params(**changes).partial_fit(X, y)
-
-    plain = then()
-    for changes in (
-        {"learning_rate_init": 0.5},
-        {"weight_decay": 5.0},
-        {"weight_decay": 0.0},
-        {"epsilon": 1.0},
-        {"beta_1": 0.1},
-        {"solver": "sgd"},
-        {"dropout": 0.5},
-        {"label_smoothing": 0.5},
-        {"clip_norm": 1e-9, "solver": "sgd"},
-    ):
-        assert differ(then(**changes), plain), changes
-
-
-@pytest.mark.parametrize("optimizer", [False, True], ids=["anew", "goes on"])
-@pytest.mark.parametrize("way", [("float32", "float64"), ("float64", "float32")])
-def test_precision_that_changes(way, optimizer):
-    X, y = problem()
-    before, after = way
-    options = {"warm_start": True, "warm_start_optimizer": optimizer}
-    made = fitted(X, y, precision=before, **options)
-    coefs = made.coefs_
-    made.set_params(precision=after, learning_rate_init=1e-9).fit(X, y)
-    assert made.network_.dtype == made.predict_proba(X).dtype == after
-    for a, b in zip(made.coefs_, coefs, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
-
-
-@pytest.mark.accelerator
-@pytest.mark.parametrize("way", [("float32", "tf32"), ("tf32", "float32")])
-def test_products_whose_precision_changes(way):
-    X, y = problem()
-    made = fitted(X, y, precision=way[0], warm_start=True, warm_start_optimizer=True)
-    assert made.network_.device.precision == way[0]
-    made.set_params(precision=way[1]).fit(X, y)
-    assert made.network_.device.precision == way[1]
-
-
-@host
-@pytest.mark.parametrize("has", np.array([False, True]))
-def test_an_intercept_by_a_search_over_an_array(has):
-    """Its elements are NumPy's own bools, which scikit-learn's checks let pass."""
-    X, y = problem()
-    made = LogisticRegression(fit_intercept=has).fit(X, y)
-    np.testing.assert_array_equal(
-        made.coef_, LogisticRegression(fit_intercept=bool(has)).fit(X, y).coef_
-    )
-
-
-@host
-def test_a_loss_that_changes():
-    """Predictions go through the link of the loss that the weights were last trained on."""
-    X, _ = problem()
-    y = np.exp(0.3 * X[:, 0])
-    made = fitted(X, y, MLPRegressor, warm_start=True)
-    made.set_params(loss="poisson").fit(X, y)
-    assert made.out_activation_ == "exp"
-    np.testing.assert_allclose(made.predict(X), np.exp(made.network_.predict(X)[:, 0]))
-
-
-@host
-def test_what_a_refused_call_leaves():
-    X, _ = problem()
-    made = fitted(X, X[:, 0], MLPRegressor)
-    before = made.predict(X)
-    with pytest.raises(ValueError, match="the weights of the last fit have the shapes"):
-        made.partial_fit(X, X[:, :2])
-    assert made.n_outputs_ == 1
-    np.testing.assert_array_equal(made.predict(X), before)
-
-
-@host
-def test_operations_that_change():
-    X, y = problem()
-    made = fitted(X, y, device="cpu", warm_start=True)
-    made.set_params(device=device("cpu", "reference")).fit(X, y)
-    assert made.network_.device.kernels == "reference"
-
-
-@host
-def test_parameters_that_change_with_a_warm_start():
-    X, y = problem()
-    made = fitted(X, y, warm_start=True)
-    coefs = made.coefs_
-    made.set_params(activation="tanh", learning_rate_init=1e-9, max_norm=100.0).fit(X, y)
-    for a, b in zip(made.coefs_, coefs, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
-    np.testing.assert_allclose(made.predict_proba(X), forward(made, X), rtol=1e-9)
-    before = made.predict_proba(X)
-    for changes in ({"hidden_layer_sizes": (9,)}, {"batch_norm": True}):
-        made.set_params(**changes)
-        with pytest.raises(ValueError, match=r"the weights of the last fit .* warm_start=False"):
-            made.fit(X, y)
-        made.set_params(**{name: BASE.get(name, False) for name in changes})
-    np.testing.assert_array_equal(made.predict_proba(X), before)
-    with pytest.raises(ValueError, match="warm_start can only be used where"):
-        made.fit(X, y + 1)
-
-
-@host
-@pytest.mark.filterwarnings("ignore:lbfgs failed to converge:Warning")
-def test_a_solver_that_changes_with_a_warm_start():
-    X, y = problem()
-    made = fitted(X, y, solver="lbfgs", warm_start=True)
-    lowest = made.loss_
-    made.set_params(solver="adam", learning_rate_init=1e-6).fit(X, y)
-    assert made.loss_ == pytest.approx(lowest, rel=0.05)
-    assert len(made.loss_curve_) == 4
-    assert made.set_params(solver="lbfgs").fit(X, y).loss_ < lowest
-
-
-@host
-def test_what_is_watched_changes_with_a_warm_start():
-    """A score of 0.9 is no loss of -0.9, which nothing would ever be better than."""
-    X, y = problem(100)
-    options = {"warm_start": True, "n_iter_no_change": 2, "validation_fraction": 0.3}
-    made = fitted(X, y, early_stopping=True, **options)
-    made.set_params(early_stopping=False, max_iter=10).fit(X, y)
-    assert made.n_iter_ == 10
-    assert made.best_loss_ == min(made.loss_curve_[4:])
-    assert made.best_validation_score_ is None
-    made.set_params(early_stopping=True, scoring="loss", n_iter_no_change=20).fit(X, y)
-    assert made.validation_scores_ is not None
-    assert made.best_validation_score_ == max(made.validation_scores_[4:])
 
 
 # How a fit may end
