@@ -31,7 +31,6 @@ from xpnet.estimators import LogisticRegression, MLPClassifier, MLPRegressor
 host = pytest.mark.host
 pytestmark = pytest.mark.filterwarnings("ignore:Stochastic Optimizer:Warning")
 
-
 _SHAPE = [(8, "relu"), (6, "relu"), (3, None)]
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "nothing": ({}, {}),
