@@ -1,5 +1,5 @@
 // Jobs whose times are made up, by a clock that is made up, too: which way the pace runs them, and
-// what that costs. Compiled and run by test_products.py, which reads what it prints.
+// what that costs. Compiled and run by test_team.py, which reads what it prints.
 
 #include <stdio.h>
 

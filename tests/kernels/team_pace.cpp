@@ -1,5 +1,5 @@
 // Jobs that take a helper ten times as long as the caller: whether the team goes on sharing them.
-// Compiled and run by test_products.py, which reads what it prints.
+// Compiled and run by test_team.py, which reads what it prints.
 
 #include <stdio.h>
 

@@ -1,6 +1,6 @@
 // Jobs of changing size, one right after the other and from several callers, whose parts must all be
 // done exactly once: what helpers that are late, or wake up, might get wrong. Compiled and run by
-// test_products.py.
+// test_team.py.
 
 #include <stdio.h>
 

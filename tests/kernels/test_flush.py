@@ -15,7 +15,7 @@ import pytest
 
 import xpnet
 from tests.kernels.cases import ROWS, case
-from tests.kernels.test_products import team_of
+from tests.kernels.teams import team_of
 from tests.registered import optimizers
 from xpnet import nn, training
 from xpnet.kernels import host
