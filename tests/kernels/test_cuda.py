@@ -68,11 +68,6 @@ ONE_AXIS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def device():
-    return xpnet.device(xpnet.device().name, "fused")
-
-
 @pytest.fixture
 def library(pytestconfig, monkeypatch):
     """The emulated device's kernels, which tell what was launched and run in either order."""
