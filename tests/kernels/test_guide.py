@@ -63,7 +63,8 @@ def test_an_operation_takes_three_things(tmp_path):
     )
     used = run("-c", code)
     assert used.stdout == "[0.         1.76159416]\n", used.stderr
-    tests = ("tests/kernels/test_host.py", "tests/kernels/test_cuda_compile.py")
+    names = ("test_host.py", "test_host_errors.py", "test_cuda_compile.py")
+    tests = [f"tests/kernels/{name}" for name in names]
     which = "silu or test_kernels_compile"
     tested = run("-m", "pytest", "-q", "-k", which, "-p", "no:cacheprovider", *tests)
     assert tested.returncode == 0, tested.stdout
