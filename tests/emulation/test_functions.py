@@ -12,21 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.emulation import execution, functions, memory
+from tests.emulation import functions, memory
 from tests.emulation.module import cupy, cupyx
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.usefixtures("clean")]
 
 HOST = np.array([[0.5, -1, 2], [3, 0.25, -4]], np.float32)
 OTHER = np.array([[1, 2, 2], [0.5, 0.25, 7]], np.float32)
 DTYPES = ["bool", "uint8", "int32", "int64", "uint64", "float16", "float32", "float64"]
 NUMBERS = [2, 0.5, True, np.float64(2), np.float32(0.5), np.int8(2), np.int64(2)]
-
-
-@pytest.fixture(autouse=True)
-def _clean():
-    yield
-    assert execution.reset() is None
 
 
 def same(found, expected):
