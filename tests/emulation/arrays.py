@@ -17,19 +17,10 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from tests.emulation import execution, memory
+from tests.emulation.dtypes import check_cast, check_dtype, is_weak, resolve_dtypes
 from tests.emulation.execution import launch
 
 __all__ = ["elementwise", "empty", "host_view", "ndarray", "reduction"]
-
-_KINDS = "?bhilqBHILQefdFD"  # dtypes that CuPy has
-
-
-def _supported(dtype: Any) -> Any:
-    """Give a dtype that CuPy has (_dtype.pyx, check_supported_dtype)."""
-    found = np.dtype(dtype)
-    if found.char not in _KINDS or not found.isnative:
-        raise ValueError(f"Unsupported dtype {found}")
-    return found
 
 
 class ndarray:  # noqa: N801  (its name in CuPy)
@@ -47,7 +38,7 @@ class ndarray:  # noqa: N801  (its name in CuPy)
         shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(shape)
         if min(shape, default=0) < 0:  # cupy/_core/core.pyx, _ndarray_base._init
             raise ValueError("Negative dimensions are not allowed")
-        dtype = _supported(dtype)
+        dtype = check_dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
         pointer = memory.alloc(size) if memptr is None else memptr
         start = pointer.ptr - pointer.mem._bytes.ctypes.data
@@ -145,7 +136,7 @@ class ndarray:  # noqa: N801  (its name in CuPy)
         return self.reshape(-1)
 
     def view(self, dtype: Any) -> ndarray:
-        return self._viewed(self._view.view(_supported(dtype)))
+        return self._viewed(self._view.view(check_dtype(dtype)))
 
     # Copies.
 
@@ -355,14 +346,14 @@ def elementwise(ufunc: Any, operands: Any, out: Any = None) -> ndarray:
     (_get_out_args_from_optionals).
     """
     given = [_operand(item) for item in operands]
-    types: list[Any] = [type(item) if _is_weak(item) else np.asarray(item).dtype for item in given]
-    *loop_dtypes, result_dtype = _dtypes(ufunc, *types)
-    if any(map(_is_weak, given)):
+    types: list[Any] = [type(item) if is_weak(item) else np.asarray(item).dtype for item in given]
+    *loop_dtypes, result_dtype = resolve_dtypes(ufunc, *types)
+    if any(map(is_weak, given)):
         with np.errstate(all="ignore"):
             # A number becomes one of the loop's type at once (_scalar.pyx, CScalar.apply_dtype), or
             # it raises OverflowError, also where NumPy compares numbers that do not fit.
             given = [
-                np.array(item, dtype) if _is_weak(item) else item
+                np.array(item, dtype) if is_weak(item) else item
                 for item, dtype in zip(given, loop_dtypes, strict=True)
             ]
     shape = _broadcast(*map(np.shape, given))
@@ -384,26 +375,8 @@ def elementwise(ufunc: Any, operands: Any, out: Any = None) -> ndarray:
 
 
 @functools.cache
-def _dtypes(ufunc: Any, *types: Any) -> tuple[Any, ...]:
-    dtypes: tuple[Any, ...] = ufunc.resolve_dtypes((*types, None))
-    return dtypes
-
-
-@functools.cache
 def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     return np.broadcast_shapes(*shapes)
-
-
-def _is_weak(value: Any) -> bool:
-    return type(value) in (int, float, complex)
-
-
-def check_cast(found: Any, target: Any) -> None:
-    if not np.can_cast(found, target, "same_kind"):  # _dtype.pyx, _raise_if_invalid_cast
-        raise TypeError(
-            f"Cannot cast output operand from {found!r} to {target!r} according to the rule "
-            "'same_kind'"
-        )
 
 
 def reduction(

@@ -15,7 +15,6 @@ from numpy.lib.array_utils import normalize_axis_index
 from tests.emulation import execution, memory
 from tests.emulation.arrays import (
     assign,
-    check_cast,
     check_out,
     check_overlap,
     copy_from_host,
@@ -27,6 +26,7 @@ from tests.emulation.arrays import (
     reduction,
     shares_memory,
 )
+from tests.emulation.dtypes import check_cast
 from tests.emulation.execution import launch
 
 __all__ = ["FUNCTIONS"]
