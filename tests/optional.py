@@ -66,6 +66,8 @@ def _lacks(file: Path, root: Path) -> list[str]:
             names = [node.module]
         for name in names:
             lacking |= {name.partition(".")[0]} & missing()
+            if name.startswith("xpnet.estimators"):  # which imports it at once
+                lacking |= {"sklearn"} & missing()
             other = root.joinpath(*name.split(".")).with_suffix(".py")
             if name.startswith("tests.") and other.exists():
                 lacking |= set(_lacks(other, root))

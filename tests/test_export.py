@@ -386,6 +386,7 @@ def test_without_onnx(monkeypatch):
 
 
 @host
+@pytest.mark.needs("onnx")
 def test_onnx_is_imported_at_the_first_export():
     code = (
         "import sys; from xpnet import export, nn; print('onnx' in sys.modules); "
