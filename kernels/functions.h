@@ -1,10 +1,11 @@
 // The scalar formulas of xpnet, one text for the CUDA compiler and for the host's.
 //
 // Each function computes one element in the type T, float or double; its equation and its source
-// stand with the operation that it serves in reference.py, of the same name but for a suffix. CuPy gets this text as the preamble
-// of every kernel; the host compiler includes it in the loops that host_source.py writes. Here are
-// no double literals (0.5 is a double, T(0.5) is not) and no branches, so that loops over these
-// functions vectorise; what is written for double alone lives in a function of double.
+// stand with the operation that it serves in reference.py, of the same name but for a suffix
+// (adam serves adam_update). CuPy gets this text as the preamble of every kernel; the host compiler
+// includes it in the loops that host_source.py writes. Here are no double literals (0.5 is a double,
+// T(0.5) is not) and no branches, so that loops over these functions vectorise; what is written for
+// double alone lives in a function of double.
 
 #pragma once
 

@@ -1,4 +1,5 @@
-// What the loops and the module that calls them agree on.
+// What the loops, which host_source.py writes when the extension is built, and the module that calls
+// them agree on.
 
 #pragma once
 

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
+import xpnet
 from bench.gpu import __main__ as gate_module
-from bench.gpu import checks, measurements, report
-from bench.gpu.outcome import Failed, Settings, Skipped
+from bench.gpu import checks, measurements, report, steps
+from bench.gpu.outcome import Failed, Incomplete, Settings, Skipped
 from bench.gpu.parts import PARTS
 from tests import devices
 from tests.conftest import ROOT
 from tests.packages import Environment, copy_of_the_checkout
+from xpnet.device import device
 from xpnet.kernels.cuda_check import cuda_problem
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
@@ -231,3 +233,21 @@ def test_a_page():
     assert "emulated" not in page.lower()
     assert report.summary(found).endswith("\ntests FAILED; 3 s in all")
     assert "tests        failed in 2.0 s: one two" in report.summary(found)
+
+
+def test_a_contestant_that_fails_loses_its_own_rows(monkeypatch):
+    """Where it is made, from then on, and the others are measured on every network."""
+    cpu = device("cpu", "reference")
+    monkeypatch.setattr(xpnet, "device", lambda *_: cpu)
+    made = []
+
+    def fail(device, widths, batch_size):
+        made.append((device, widths, batch_size))
+        raise RuntimeError("no such kernel")
+
+    makers = {"xpnet captured": lambda *_: lambda n: n, "PyTorch captured": fail}
+    settings = Settings(is_rehearsal=True, is_quick=False, deadline=time.time() + 100)
+    with pytest.raises(Incomplete, match=r"^PyTorch captured: no such kernel$") as error:
+        steps._compared(settings, makers, None, 0)
+    assert len(made) == 1
+    assert [row["implementation"] for row in error.value.rows] == ["xpnet captured"] * 2

@@ -85,14 +85,13 @@ def _compared(
                 if key in failed:
                     continue
                 try:
-                    run = make(device, widths, batch_size)
-                    run(1)  # which compiles what is compiled
+                    runs[key] = make(device, widths, batch_size)
+                    runs[key](1)  # which compiles what is compiled
                 except Exception as error:
                     if key.startswith("xpnet"):
                         raise
+                    runs.pop(key, None)
                     failed[key] = f"{key}: {' '.join(str(error).split())[:300]}"
-                    continue
-                runs[key] = run
             rates = alternating(runs, settings)
         runs.clear()
         device.free_memory()
