@@ -325,10 +325,7 @@ def _choose_display(title: str, total: int | None, noun: str) -> _Lines | _Bar |
     if kernel is not None and isinstance(ipython.get_ipython(), kernel.ZMQInteractiveShell):
         return _Block(title, total, noun, importlib.import_module("IPython.display"))
     if _is_terminal():
-        try:
-            for module in ("console", "live", "progress", "text"):
-                importlib.import_module(f"rich.{module}")
-        except ImportError:  # numpy alone suffices to train
-            return _Lines(title, total, noun)
+        for module in ("console", "live", "progress", "text"):
+            importlib.import_module(f"rich.{module}")
         return _Bar(title, total, noun, importlib.import_module("rich"))
     return _Lines(title, total, noun)

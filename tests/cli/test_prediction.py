@@ -272,17 +272,6 @@ def test_several_numbers(tmp_path, capsys, monkeypatch):
         assert re.search(error, capsys.readouterr().err)
 
 
-def test_what_writing_and_reading_need(monkeypatch, capsys, trained):
-    for package, arguments in (
-        ("tomli_w", ["train", "--show", "digits-deep"]),
-        ("safetensors", ["predict", str(trained / "run"), "digits"]),
-    ):
-        with monkeypatch.context() as patch:
-            patch.setitem(sys.modules, package, None)
-            assert xpnet.cli.main(arguments) == 2
-        assert f"needs {package}, which cannot be imported" in capsys.readouterr().err
-
-
 def test_a_damaged_model_is_refused_in_one_line(trained, tmp_path):
     whole = (trained / "run" / "model.safetensors").read_bytes()
     for damaged in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1]), b""):

@@ -235,12 +235,30 @@ def test_a_diverging_run_is_status_1(tmp_path):
     assert re.fullmatch(r"digits-logistic-\d{8}-\d{6}", folder.name)
 
 
-def test_without_the_packages_that_save(monkeypatch, tmp_path, capsys):
-    for package in ("tomli_w", "safetensors"):
-        with monkeypatch.context() as patch:
-            patch.setitem(sys.modules, package, None)
-            assert xpnet.cli.train(["digits-logistic", "--out", str(tmp_path / "out")]) == 2
-        printed = capsys.readouterr()
-        assert printed.out == ""
-        assert f"saving a run needs {package}, which cannot be imported" in printed.err
-        assert printed.err.endswith(f"type: pip install {package}\n")
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [
+        ("rich", "rich"),
+        ("safetensors", "safetensors"),
+        ("sklearn", "scikit-learn"),
+        ("tomli_w", "tomli-w"),
+    ],
+)
+def test_a_missing_core_package_is_refused_before_the_work(
+    monkeypatch, tmp_path, capsys, module, package
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    assert xpnet.cli.train(["digits-logistic"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == (
+        f"train.py: xpnet needs {package}, not installed here; type: pip install {package}\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_import_that_fails_is_no_mistake_of_the_user(monkeypatch):
+    monkeypatch.setattr(xpnet.cli.training, "load_recipe", lambda *_, **__: __import__("nowhere"))
+    with pytest.raises(ModuleNotFoundError, match="nowhere"):
+        xpnet.cli.train(["digits-logistic"])

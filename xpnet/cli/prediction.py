@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.cli.running import DONE, CtrlC, UsageError, add_places, require
+from xpnet.cli.running import DONE, CtrlC, UsageError, add_places
 from xpnet.data import Contents, Part, load_contents
 from xpnet.data.named import NAMES
 from xpnet.files import is_stream, write_whole
@@ -105,7 +105,6 @@ def _predictions(model: Model, predicted: npt.NDArray[Any]) -> Iterator[tuple[st
 
 
 def _load_model(options: argparse.Namespace) -> Model:
-    require("reading a model", "safetensors")
     try:
         return load_model(options.model, device=options.device)
     except OSError as error:

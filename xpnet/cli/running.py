@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
+import importlib.util
 import logging
 import signal
 import sys
@@ -35,6 +35,13 @@ __all__ = [
 ]
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+# Installed with xpnet, but perhaps not beside a checkout: their modules, and what pip calls them.
+_CORE = {
+    "rich": "rich",
+    "safetensors": "safetensors",
+    "sklearn": "scikit-learn",
+    "tomli_w": "tomli-w",
+}
 
 
 class UsageError(Exception):
@@ -100,6 +107,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
     ctrl_c = CtrlC()
     try:
         options = _parse(parser, arguments)
+        _check_core()
         with ctrl_c:
             status: int = options.work(options, ctrl_c)
             ctrl_c.check()
@@ -108,6 +116,10 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
         if ctrl_c.was_pressed:  # an import that is cut short may call it an ImportError
             return _report_error(parser, "interrupted", INTERRUPTED)
         return _report_error(parser, str(error), WRONG_INPUT)
+    except ImportError:
+        if not ctrl_c.was_pressed:
+            raise
+        return _report_error(parser, "interrupted", INTERRUPTED)
     except MemoryError as error:
         return _report_error(parser, f"out of memory: {error or 'no more to be had'}", WRONG_INPUT)
     except FailedError as error:
@@ -118,6 +130,16 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
         if isinstance(error.__cause__, BrokenPipeError):  # whoever read it has seen enough
             return INTERRUPTED
         return _report_error(parser, str(error), WRONG_INPUT)
+
+
+def _check_core() -> None:
+    """Refuse to begin without a package that the work needs sooner or later."""
+    missing = [p for module, p in _CORE.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise UsageError(
+            f"xpnet needs {', '.join(missing)}, not installed here; type: pip install "
+            f"{' '.join(missing)}"
+        )
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:

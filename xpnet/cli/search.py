@@ -182,7 +182,6 @@ def _work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
         if besides:
             raise UsageError(f"--replay runs one trial again, and nothing else: {besides[0]}")
         return _replay(_open(options, recipe, may_begin=False), options)
-    require("saving a run", "safetensors", "tomli_w")
     with contextlib.nullcontext() if options.quiet else announced_downloads():
         dataset = recipe.load_data(options.data_dir)  # which workers would each fetch
     recipe.check_validation(dataset)  # a study is begun with what can be run

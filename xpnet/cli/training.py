@@ -17,7 +17,6 @@ from xpnet.cli.running import (
     UsageError,
     add_places,
     announced_downloads,
-    require,
     say,
 )
 from xpnet.data import Dataset
@@ -89,7 +88,6 @@ def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
         load_recipe(name, changes=changes) for name in dict.fromkeys(options.recipes or _DEFAULT)
     ]
     if options.show:
-        require("writing a recipe out", "tomli_w")
         for recipe in recipes:
             name = [f"# {recipe.name}"] if len(recipes) > 1 else []
             print_lines([*name, *_ascii_toml(recipe.to_toml()).split("\n")[:-1]])
@@ -100,7 +98,6 @@ def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
         _device_of(recipe, dataset, options.device)
         for recipe, dataset in zip(recipes, datasets, strict=True)
     ]
-    require("saving a run", "safetensors", "tomli_w")
     folders = _folders(options.out, recipes)
     results: list[Result] = []
     ctrl_c.check()

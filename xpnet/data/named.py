@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from xpnet.data.dataset import Contents, DataError, Dataset, Part
 from xpnet.data.readers import SUFFIXES, read_file, read_idx
-from xpnet.data.splits import check_task, make_dataset, require
+from xpnet.data.splits import check_task, make_dataset
 from xpnet.data.store import PublishedFile, locate
 from xpnet.random import check_seed
 
@@ -247,8 +247,9 @@ def _is_file(path: Path) -> bool:
 
 def _digits(data_dir: Path | None) -> Contents:
     del data_dir  # the images come with scikit-learn
-    datasets = require("sklearn.datasets", "dataset 'digits'", "scikit-learn")
-    found = datasets.load_digits()
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
     return Contents({"train": Part(found.images, found.target)}, tuple(map(str, range(10))))
 
 
@@ -347,8 +348,9 @@ def _fashion_mnist(data_dir: Path | None) -> Contents:
 
 def _diabetes(data_dir: Path | None) -> Contents:
     del data_dir  # the patients come with scikit-learn
-    datasets = require("sklearn.datasets", "dataset 'diabetes'", "scikit-learn")
-    found = datasets.load_diabetes(scaled=False)
+    from sklearn.datasets import load_diabetes
+
+    found = load_diabetes(scaled=False)
     part = Part(found.data, found.target.astype(np.float64))
     return Contents({"train": part}, feature_names=tuple(found.feature_names))
 
@@ -365,22 +367,23 @@ _Points = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]
 
 
 def _moons(n_samples: int, noise: float, seed: int) -> _Points:
-    datasets = require("sklearn.datasets", "dataset 'moons'", "scikit-learn")
-    points: _Points = datasets.make_moons(n_samples, noise=noise, random_state=seed)
+    from sklearn.datasets import make_moons
+
+    points: _Points = make_moons(n_samples, noise=noise, random_state=seed)
     return points
 
 
 def _circles(n_samples: int, noise: float, seed: int) -> _Points:
-    datasets = require("sklearn.datasets", "dataset 'circles'", "scikit-learn")
-    points: _Points = datasets.make_circles(n_samples, noise=noise, random_state=seed)
+    from sklearn.datasets import make_circles
+
+    points: _Points = make_circles(n_samples, noise=noise, random_state=seed)
     return points
 
 
 def _blobs(n_samples: int, noise: float, seed: int) -> _Points:
-    datasets = require("sklearn.datasets", "dataset 'blobs'", "scikit-learn")
-    points: _Points = datasets.make_blobs(
-        n_samples, centers=3, cluster_std=noise, random_state=seed
-    )
+    from sklearn.datasets import make_blobs
+
+    points: _Points = make_blobs(n_samples, centers=3, cluster_std=noise, random_state=seed)
     return points
 
 

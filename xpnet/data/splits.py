@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -20,7 +19,7 @@ from xpnet.data.checks import (
 from xpnet.data.dataset import TASKS, Contents, DataError, Dataset, Part
 from xpnet.random import check_seed
 
-__all__ = ["check_task", "make_dataset", "require"]
+__all__ = ["check_task", "make_dataset"]
 
 
 def make_dataset(
@@ -241,8 +240,9 @@ def _split(
             f"{name}: holding out {fraction:g} of {len(y)} samples for {key} must leave one of "
             f"each of the {n_classes} classes on both sides"
         )
-    selection = require("sklearn.model_selection", f"splitting {name}", "scikit-learn")
-    kept, held_out = selection.train_test_split(
+    from sklearn.model_selection import train_test_split
+
+    kept, held_out = train_test_split(
         np.arange(len(y)), test_size=n_held_out, stratify=y, random_state=seed
     )
     lost = counts.astype(bool) & (np.bincount(y[kept], minlength=len(class_names)) == 0)
@@ -262,19 +262,7 @@ def _split_at_random(
         raise DataError(
             f"{name}: holding out {fraction:g} of {n} samples for {key} must leave one for training"
         )
-    selection = require("sklearn.model_selection", f"splitting {name}", "scikit-learn")
-    kept, held_out = selection.train_test_split(
-        np.arange(n), test_size=n_held_out, random_state=seed
-    )
+    from sklearn.model_selection import train_test_split
+
+    kept, held_out = train_test_split(np.arange(n), test_size=n_held_out, random_state=seed)
     return kept, held_out
-
-
-def require(module: str, what: str, package: str) -> Any:
-    """Import an optional module, or say what needs it and how to install it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise DataError(
-            f"{what} needs {package}, which cannot be imported ({error}); type: "
-            f"pip install {package}"
-        ) from error

@@ -61,7 +61,7 @@ class Recipe:
 
     def to_toml(self) -> str:
         """Write the recipe out; :func:`load_recipe` reads it back."""
-        import tomli_w  # which training does without
+        import tomli_w
 
         return tomli_w.dumps(self.values)
 
