@@ -106,10 +106,18 @@ def test_a_name_that_another_run_takes_meanwhile(monkeypatch, tmp_path):
         Path("runs/digits-logistic-NOW/theirs").touch()
         return run_alone(*arguments, **options)
 
-    few = ["digits-logistic", "--quiet", "--set", "training.epochs=1"]
+    few, built = ["digits-logistic", "--quiet", "--set", "training.epochs=1"], []
+    build = Recipe.build
+
+    def count(*arguments):
+        built.append(arguments)
+        return build(*arguments)
+
     with monkeypatch.context() as patch:
         patch.setattr(Recipe, "run", run_beside_another)
+        patch.setattr(Recipe, "build", count)
         assert xpnet.cli.train(few) == 0
+    assert len(built) == 1
     assert xpnet.cli.train(few) == 0  # in the same second, and seen before the training
     found = {path.name: {entry.name for entry in path.iterdir()} for path in Path("runs").iterdir()}
     assert found == {

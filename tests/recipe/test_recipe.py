@@ -100,6 +100,17 @@ def test_an_error_of_the_callers_is_not_the_recipes(dev):
         parse_recipe("small", DIGITS).run(device=dev, on_report=refuse)
 
 
+def test_a_network_built_before(dev):
+    recipe = parse_recipe("small", DIGITS)
+    dataset = recipe.load_data()
+    network = recipe.build(dataset, dev)
+    result = recipe.run(dataset, network=network)
+    assert result.network is network
+    assert result.history.cost == recipe.run(dataset, dev).history.cost
+    with pytest.raises(ValueError, match="device must be left out with a network, got"):
+        recipe.run(dataset, dev, network=network)
+
+
 def test_what_is_left(dev, tmp_path):
     result = parse_recipe("small", DIGITS).run(device=dev)
     folder = tmp_path / "deep" / "folder"

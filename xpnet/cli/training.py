@@ -21,6 +21,7 @@ from xpnet.cli.running import (
 )
 from xpnet.data import Dataset
 from xpnet.files import check_folder
+from xpnet.nn import Network
 from xpnet.recipe import Recipe, RecipeError, Result, load_recipe, recipe_names
 from xpnet.report import plotting_problem
 from xpnet.terminal import Progress, cost_text, print_lines, print_table
@@ -94,18 +95,18 @@ def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
         return DONE
     with contextlib.nullcontext() if options.quiet else announced_downloads():
         datasets = _load(recipes, options.data_dir)
-    devices = [  # whatever does not fit is refused before any runs
-        _device_of(recipe, dataset, options.device)
+    networks = [  # whatever does not fit is refused before any runs
+        _build(recipe, dataset, options.device)
         for recipe, dataset in zip(recipes, datasets, strict=True)
     ]
     folders = _folders(options.out, recipes)
     results: list[Result] = []
     ctrl_c.check()
     try:
-        for recipe, dataset, device, folder in zip(
-            recipes, datasets, devices, folders, strict=True
+        for recipe, dataset, network, folder in zip(
+            recipes, datasets, networks, folders, strict=True
         ):
-            if not _train_one(recipe, dataset, device, folder, options, results):
+            if not _train_one(recipe, dataset, network, folder, options, results):
                 raise KeyboardInterrupt(f"interrupted in {recipe.name}, which is kept as it is")
     finally:
         if results:
@@ -129,10 +130,9 @@ def _ascii_toml(text: str) -> str:
     )
 
 
-def _device_of(recipe: Recipe, dataset: Dataset, device: str | None) -> str:
-    """Give the name of the device, having tried it and the network out."""
+def _build(recipe: Recipe, dataset: Dataset, device: str | None) -> Network:
     try:
-        return recipe.build(dataset, device).device.name
+        return recipe.build(dataset, device)
     except RecipeError:
         raise
     except ValueError as error:  # of the device's name
@@ -142,7 +142,7 @@ def _device_of(recipe: Recipe, dataset: Dataset, device: str | None) -> str:
 def _train_one(
     recipe: Recipe,
     dataset: Dataset,
-    device: str,
+    network: Network,
     folder: Path,
     options: argparse.Namespace,
     results: list[Result],
@@ -151,14 +151,14 @@ def _train_one(
     with Interruption() as interruption:
         try:
             if options.quiet:
-                result = recipe.run(dataset, options.device)
+                result = recipe.run(dataset, network=network)
             else:
                 with Progress(
-                    f"{recipe.name} on {device}",
+                    f"{recipe.name} on {network.device.name}",
                     recipe.settings.training.epochs,
                     recipe.settings.loss.score_name,
                 ) as progress:
-                    result = recipe.run(dataset, options.device, on_report=progress)
+                    result = recipe.run(dataset, network=network, on_report=progress)
             results.append(result)
             folder, lacking = _save(result, folder, may_rename=options.out is None)
         except DivergenceError as error:

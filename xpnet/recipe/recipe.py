@@ -212,6 +212,7 @@ class Recipe:
         dataset: Dataset | None = None,
         device: str | Device | None = None,
         *,
+        network: Network | None = None,
         on_report: OnReport | None = None,
     ) -> Result:
         """Train the recipe's network and evaluate it.
@@ -224,6 +225,9 @@ class Recipe:
             ``standardise_target``.
         device : str, Device or None
             See :meth:`build`.
+        network : Network, optional
+            What :meth:`build` gave for this data set, in place of ``device``; trained in place. By
+            default it is built now.
         on_report : callable, optional
             See :func:`xpnet.training.fit`; :class:`xpnet.terminal.Progress` is one.
 
@@ -240,12 +244,15 @@ class Recipe:
         DataError
             If the data cannot be had or preprocessed.
         ValueError
-            If names or shapes in a data set of your own do not fit it.
+            If names or shapes in a data set of your own do not fit it, or both ``device`` and
+            ``network`` are given.
         DivergenceError
             See :func:`xpnet.training.fit`.
         """
+        if network is not None and device is not None:
+            raise ValueError(f"device must be left out with a network, got {device!r}")
         dataset = self.load_data() if dataset is None else dataset
-        network = self.build(dataset, device)
+        network = self.build(dataset, device) if network is None else network
         with Interruption():
             parts = ["train", "test"]
             parts += [] if dataset.X_validation is None else ["validation"]
