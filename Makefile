@@ -15,7 +15,7 @@ help:
 	@echo "make test-all   run all tests"
 	@echo "make check   formatting, lint, types and make test"
 	@echo "make fix     repair formatting and what lint can"
-	@echo "make docs    write the generated reference page"
+	@echo "make docs    write the generated pages: keys of a recipe, modules"
 	@echo "make bench   time training on the CPU, beside scikit-learn, PyTorch and JAX"
 	@echo "make bench-short   time a training step and every operation"
 	@echo "make experiments   repeat the course's and the papers' results, and write a page"
@@ -50,8 +50,10 @@ fix: $(VENV)/.test
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.test
-	$(BIN)/python -m xpnet.recipe.reference > docs/.recipes.md
+	$(BIN)/python -m xpnet.recipe.page > docs/.recipes.md
 	mv docs/.recipes.md docs/recipes.md
+	$(BIN)/python docs/modules.py > docs/.modules.md
+	mv docs/.modules.md docs/modules.md
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench.cpu $(BENCH_FLAGS)

@@ -1,4 +1,4 @@
-"""The BLAS that NumPy computes its products with: its functions, and how many threads it uses.
+"""The functions and the number of threads of the BLAS that NumPy multiplies matrices with.
 
 NumPy does not pass them on. They are looked up by name in the libraries that NumPy's own extension
 module has loaded, so that it is that BLAS and no other one in the process.

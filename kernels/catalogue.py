@@ -1,4 +1,4 @@
-"""The fused operations: one row each, from which the CUDA kernel and the host loop are made.
+"""The table of fused operations: from each row come a CUDA kernel and a host loop.
 
 A row names an operation of :class:`~xpnet.kernels.reference.ReferenceOps`, its operands and its
 body, which calls the formula in ``functions.h``. Operands are declared as in CuPy's elementwise

@@ -1,4 +1,4 @@
-"""Matrix products on CUDA: cuBLAS, by a handle and a workspace of our own.
+"""Matrix products on CUDA, by cuBLAS with a handle and a workspace of our own.
 
 CuPy refuses to call cuBLAS while a stream captures (its issue 6290): its handle has no workspace of
 the user's, and cuBLAS would ask for memory, which a graph must not. Here the workspace is an array

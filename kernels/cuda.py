@@ -1,4 +1,4 @@
-"""The fused operations on CUDA: CuPy kernels, made at first use, and how they are launched.
+"""The fused operations on CUDA: compiles CuPy kernels at first use and launches them.
 
 =============== ==================================================================================
 elementwise     large contiguous arrays: a thread for each four elements; else a thread for each

@@ -1,4 +1,4 @@
-"""Whether a CUDA device can be used, and if not, why and what to type."""
+"""Checks whether a CUDA device can be used, and says why not and what to type."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many threads and blocks a CUDA kernel is launched with."""
+"""Chooses the threads and blocks that a CUDA kernel is launched with."""
 
 from __future__ import annotations
 

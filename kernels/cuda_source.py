@@ -1,4 +1,4 @@
-"""The text of the CUDA kernels: from the rows of the catalogue to what CuPy compiles.
+"""Writes the text of the CUDA kernels from the rows of the catalogue.
 
 Every kernel is a ``cupy.ElementwiseKernel`` with the text of ``functions.h`` as its preamble:
 CuPy's cache of compiled kernels does not hash files that are included. Operands are references

@@ -1,4 +1,4 @@
-"""The fused operations over NumPy arrays: the compiled loops, where they were built.
+"""The fused operations on the CPU, by the loops of the compiled extension.
 
 The extension module ``_host`` is made when xpnet is installed, where there is a C++ compiler. It
 runs the loops; what an operation is called with, and what it does with each operand, it learns here

@@ -1,4 +1,4 @@
-"""The loops of the host kernels: from the rows of the catalogue to C++ text.
+"""Writes the C++ loops of the host kernels from the rows of the catalogue.
 
 Every row becomes a function that runs over a matrix (``XpnBlock`` in ``host_loops.h``). Its inner
 loop goes along contiguous elements, copies the operands to local variables, evaluates the row's

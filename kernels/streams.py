@@ -1,4 +1,4 @@
-"""Whose memory an operation uses between its kernels.
+"""Scratch memory of operations that take more than one kernel, one buffer for each stream.
 
 Some operations keep buffers for a stream: there, and only there, kernels run in the order in which
 they are issued. Work that is recorded on one stream to be launched on another uses what is kept for

@@ -1,4 +1,4 @@
-"""Large arrays on their way from the host to a GPU.
+"""Copies large arrays from the host to a GPU, through pinned buffers.
 
 A GPU copies from pinned memory, which the operating system may not move. CuPy asks for as much of
 it as an array takes, rounded up to a power of two, and keeps it: after 20 GB of samples, 32 GB of

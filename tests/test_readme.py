@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 
 import pytest
 
@@ -43,6 +44,14 @@ def test_the_courses_results_stand_as_published(data_dir):
         cells = [cell.strip() for cell in row.split("|")]
         assert cells[2] == "-".join(map(str, curve["layers"]))
         assert float(cells[4]) == curve["test_accuracy"] / 100
+
+
+def test_the_page_of_modules_is_current():
+    """``make docs`` writes it."""
+    written = runpy.run_path(str(ROOT / "docs" / "modules.py"))["page"]()
+    assert written == (ROOT / "docs" / "modules.md").read_text(encoding="utf-8")
+    for line in written.splitlines():
+        assert not line.startswith("- ") or re.fullmatch(r"- \[`\S+`\]\(\S+\): \S.{9,}", line), line
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"^make (\w+)", README, re.MULTILINE))))

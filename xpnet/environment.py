@@ -1,4 +1,4 @@
-"""What xpnet runs on: versions, BLAS, devices, kernels."""
+"""``show_config``: versions, BLAS, devices and kernels in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing files and folders whole or not at all."""
+"""Writes files and folders atomically: whole or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work that is recorded once and launched many times: CUDA graphs, on CuPy's streams."""
+"""Records work as a CUDA graph and launches it, on CuPy's streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random streams: what is drawn, from which seed, by which generator.
+"""Random streams: seeds, and the generators of weights and of the order of samples.
 
 Weights are drawn on the host, so that the device cannot change them, and then moved. Whatever is
 drawn during training comes from Philox (:mod:`xpnet.kernels.philox`), keyed by seed and purpose.

@@ -1,4 +1,4 @@
-"""How a run speaks to the person: a bar on a terminal, plain lines elsewhere, or a notebook."""
+"""Progress and tables: a bar on a terminal, plain lines in a pipe, one block in a notebook."""
 
 from __future__ import annotations
 

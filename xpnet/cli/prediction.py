@@ -1,4 +1,4 @@
-"""The command ``predict``."""
+"""The command ``predict``: labels, or predicted numbers, as CSV."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command is run by: a parser, Ctrl-C, exit statuses, errors in one line."""
+"""Runs a command: parser, Ctrl-C, exit status, errors in one line."""
 
 from __future__ import annotations
 

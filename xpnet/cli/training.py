@@ -1,4 +1,4 @@
-"""The command ``train``."""
+"""The command ``train``: trains recipes, saves them and prints a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets by name and from files, split, and the preprocessing of their features."""
+"""Data sets by name and from files, their splits, and the preprocessing of features."""
 
 from xpnet.data.dataset import Contents, DataError, Dataset, Part
 from xpnet.data.named import load_contents, load_dataset

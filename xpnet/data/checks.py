@@ -1,4 +1,4 @@
-"""What features, labels, targets, weights and class names must be, wherever they come from."""
+"""Checks of features, labels, targets, weights and class names."""
 
 from __future__ import annotations
 

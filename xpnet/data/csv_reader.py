@@ -1,4 +1,4 @@
-"""Samples and labels from .csv files."""
+"""Reads samples and labels from .csv files."""
 
 from __future__ import annotations
 

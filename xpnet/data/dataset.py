@@ -1,4 +1,4 @@
-"""Samples and labels: what a file holds, and a data set split for an experiment."""
+"""The classes ``Contents``, what a file holds, and ``Dataset``, split for an experiment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data sets that are known by name, and the way from a name or a file to a data set."""
+"""Data sets known by name, and ``load_dataset``, which loads them and files."""
 
 from __future__ import annotations
 

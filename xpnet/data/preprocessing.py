@@ -1,4 +1,4 @@
-"""Preprocessing of features: what is learnt from the training samples and done to all others."""
+"""Preprocessing of features, learned from the training samples and applied to all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples and labels from files: .npz, .csv, .h5 and idx.
+"""Reads samples and labels from files: .npz, .h5 and idx here, .csv by ``csv_reader.py``.
 
 Whatever is in a file, a reader gives finite samples or a :class:`DataError` of one line. What a
 header claims is held against the file's size before memory is asked for.

@@ -1,4 +1,4 @@
-"""From what a file holds to a data set: classes counted from 0, parts held out."""
+"""Splits what a file holds into training, validation and test samples."""
 
 from __future__ import annotations
 

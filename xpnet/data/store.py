@@ -1,4 +1,4 @@
-"""Where the files of published data sets are: in a folder, in the cache, or fetched into it."""
+"""Finds the files of published data sets, or downloads them into the cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fitted network's weights as scikit-learn shows them, layer by layer."""
+"""A fitted network's weights, layer by layer, as scikit-learn's ``coefs_`` and ``intercepts_``."""
 
 from __future__ import annotations
 

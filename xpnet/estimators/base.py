@@ -1,4 +1,4 @@
-"""What the estimators share: training, prediction and what is learned.
+"""The base class of the estimators: training, prediction and learned attributes.
 
 Names with an underscore that are imported here are scikit-learn's for authors of estimators, as in
 :mod:`xpnet.estimators.parameters`.

@@ -1,4 +1,4 @@
-"""The network and the optimizer that an estimator's parameters ask for."""
+"""Builds the network and the optimizer that an estimator's parameters ask for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fit as scikit-learn's callbacks see it."""
+"""Calls scikit-learn's callbacks during a fit."""
 
 from __future__ import annotations
 

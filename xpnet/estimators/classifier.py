@@ -1,4 +1,4 @@
-"""What classifiers share: classes, their weights and their probabilities."""
+"""The base class of the classifiers: classes, class weights and probabilities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parameters of the estimators: which values they take, and which exclude each other.
+"""The parameters of the estimators: their constraints, and which exclude each other.
 
 Some names that are imported here begin with an underscore or lie in a module that does. They are
 what scikit-learn has for authors of estimators: without them the checks of parameters and their

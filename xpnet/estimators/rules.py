@@ -1,4 +1,4 @@
-"""scikit-learn's own rules of training, in xpnet's terms.
+"""scikit-learn's own rules: order of samples, convergence, falling rates, squared error.
 
 What its multi-layer perceptrons do that a training run of xpnet does not do by itself: the
 distribution that weights and biases are drawn from, the order of the samples, when a run has

@@ -1,4 +1,4 @@
-"""Samples as an estimator has checked them."""
+"""The samples, targets and weights that an estimator has checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX: networks and models for runtimes that know nothing of xpnet.
+"""ONNX export of networks and models.
 
 An ONNX file is a graph of standard operations with the network's numbers in it, and one for
 prediction: dropout is not in it, batch normalisation has its running statistics. A layer of one's

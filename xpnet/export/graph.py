@@ -1,4 +1,4 @@
-"""The graph of operations and constants to which layers add what they are made of."""
+"""The ONNX graph to which each layer adds its operations and constants."""
 
 from __future__ import annotations
 

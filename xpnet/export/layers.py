@@ -1,4 +1,4 @@
-"""What layers and activations are made of in ONNX."""
+"""Translates each layer and activation to ONNX operations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks and trained models as ONNX models: layers, preprocessing and outputs."""
+"""Exports a network or a trained model: preprocessing, layers and outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The former place of what now has modules of its own; it goes with the next release."""
+"""Deprecated names: what this module held has modules of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training knows of a minibatch beside its samples."""
+"""The class ``Batch``: what layers and losses know of a minibatch beside its samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network's signals look like: activations forward, gradients backward, layer by layer."""
+"""Diagnosis of a network's activations and gradients, layer by layer."""
 
 from __future__ import annotations
 

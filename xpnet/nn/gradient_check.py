@@ -1,4 +1,4 @@
-"""Gradient checking: the backward pass against finite differences of the forward pass."""
+"""Gradient checking: compares the backward pass with finite differences of the forward pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the first values of weights and biases are drawn.
+"""Initializers: how the first values of weights and biases are drawn.
 
 With independent inputs of variance ``s`` and weights of variance ``v``, ``Z = X W`` has variance
 ``fan_in v s``, and going backward ``dX`` has ``fan_out v`` times the variance of ``dZ``. The

@@ -1,4 +1,4 @@
-"""The interfaces of layers, activations and initializers.
+"""The interfaces ``Layer``, ``Activation`` and ``Initializer``: base classes to derive from.
 
 Each of the three needs the others: a layer draws its parameters by an initializer, an activation is
 a layer, a dense layer has an activation, and an initializer may depend on it. They stand together

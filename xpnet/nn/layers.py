@@ -1,4 +1,4 @@
-"""Layers with parameters."""
+"""The dense layer ``A = f(X W + b)``, with the derivation of its backward pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses on logits.
+"""Losses on logits: cross entropies, squared error, Poisson deviance.
 
 A loss takes the last layer's ``Z`` before any squashing. Sigmoid or softmax and logarithm then
 combine into expressions that neither overflow nor take the logarithm of 0, and their joint

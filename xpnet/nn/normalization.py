@@ -1,4 +1,4 @@
-"""Normalisation between layers: over the batch, and over the features of each sample."""
+"""Batch normalisation and layer normalisation, with the derivations of their backward passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Update rules over the flat buffer of all parameters.
+"""Optimizers: gradient descent, momentum, Nesterov, RMSprop, Adam and AdamW.
 
 An optimizer object holds settings. Its state lives apart, in a dictionary of device arrays, so
 that one set of settings serves many runs and a checkpoint holds everything that changes.

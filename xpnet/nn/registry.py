@@ -1,4 +1,4 @@
-"""How a class is known by name, configured and copied.
+"""The register of layers, losses, optimizers, ...: classes by name, their configuration and copies.
 
 Layers, activations, initializers, losses, optimizers, schedules and augmentations are small classes
 whose constructors store their arguments under their own names. From that alone follows the rest: a

@@ -1,4 +1,4 @@
-"""What is done to the gradient before an update, and to the parameters after it.
+"""L1 and L2 penalties, gradient clipping, and the moving average of parameters.
 
 Both work on the network's flat buffers, whatever its layers: penalties and clipping of the gradient
 (:class:`Regularizer`), and a moving average of the parameters (:class:`MovingAverage`).

@@ -1,4 +1,4 @@
-"""Samples that are mostly zeros: kept as what is not zero, made dense batch by batch."""
+"""Sparse samples, made dense batch by batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training step, bound to one batch size."""
+"""The training step: forward, loss, backward and update of one minibatch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes of a recipe's tables: one key, or one option of a component, by its path."""
+"""Changes one key or option of a recipe by its path, as ``--set`` does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The errors of a recipe: what a message says, and which valid name it proposes."""
+"""``RecipeError``, and the wording of its messages with the nearest valid name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys of a recipe, each with its type, default, unit and meaning."""
+"""The table of a recipe's keys, each with its kind, default, unit and meaning."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from xpnet.recipe.kinds import (
     Number,
     Text,
 )
-from xpnet.recipe.options import REQUIRED
+from xpnet.recipe.signatures import REQUIRED
 
 __all__ = ["KEYS", "TABLES", "Key"]
 

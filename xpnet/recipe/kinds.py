@@ -1,4 +1,4 @@
-"""The kinds of values that a recipe's keys have, each with its check.
+"""The kinds of values that keys have (number, choice, component, ...), each with its check.
 
 A check returns the value with everything filled in, or raises a :class:`RecipeError` that gives
 the key's path, what came, what was expected, and the nearest valid name.
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from xpnet.nn.interfaces import Activation, Initializer
 from xpnet.nn.registry import Configurable
 from xpnet.recipe.errors import RecipeError, nearest, unknown, wrong
-from xpnet.recipe.options import options
+from xpnet.recipe.signatures import options
 
 __all__ = [
     "Boolean",

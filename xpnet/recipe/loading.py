@@ -1,4 +1,4 @@
-"""Reading a recipe: one that comes with xpnet, a file, or text."""
+"""Reads a recipe: a shipped one, a file, or text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recipe: one experiment, and how it is built, changed, run and validated."""
+"""The class ``Recipe``: one experiment, built, changed, run and validated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xpnet.recipe.settings import Settings
 from xpnet.recipe.training import train
 from xpnet.spaces import Space
 from xpnet.training import Interruption
-from xpnet.training.options import OnReport
+from xpnet.training.arguments import OnReport
 
 __all__ = ["Recipe"]
 

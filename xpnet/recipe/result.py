@@ -1,4 +1,4 @@
-"""What a run of a recipe gives, and the files that it writes."""
+"""The classes ``Result`` and ``Validation``: what a run gives, and the files it writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recipe may say: the check of its tables, which fills in what they leave out."""
+"""Checks a recipe's tables against the keys, and fills in defaults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xpnet.recipe.changes import set_value
 from xpnet.recipe.errors import RecipeError, missing, nearest, shown, unknown, wrong
 from xpnet.recipe.keys import KEYS, TABLES
 from xpnet.recipe.kinds import Choice
-from xpnet.recipe.options import options
+from xpnet.recipe.signatures import options
 from xpnet.spaces import KINDS, Space
 
 __all__ = ["layers_with_init", "resolve"]

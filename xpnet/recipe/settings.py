@@ -1,4 +1,4 @@
-"""A recipe's values as objects: one for each table, with components in place of their names."""
+"""A recipe's values as frozen dataclasses, with layers, loss and optimizer as objects."""
 
 from __future__ import annotations
 

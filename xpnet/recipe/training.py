@@ -1,4 +1,4 @@
-"""Training a recipe's network: samples and labels as the network takes them, and the fit."""
+"""Trains a recipe's network: preprocesses samples and labels, and calls ``fit``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xpnet.nn import Augmentation, Network
 from xpnet.recipe.errors import RecipeError
 from xpnet.recipe.settings import DataSettings, Settings
 from xpnet.training import History, Model, Report, evaluate, fit
-from xpnet.training.options import OnReport
+from xpnet.training.arguments import OnReport
 
 __all__ = ["Trained", "train"]
 

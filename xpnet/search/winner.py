@@ -17,7 +17,7 @@ from xpnet.nn.schedules import NoDecay
 from xpnet.recipe import Recipe, Result, load_recipe
 from xpnet.search.study import SearchError, Study
 from xpnet.training import Report
-from xpnet.training.options import OnReport, is_true
+from xpnet.training.arguments import OnReport, is_true
 
 __all__ = ["Plan", "plan", "read_score"]
 

@@ -1,4 +1,4 @@
-"""Networks in files: safetensors with the network's configuration in the header."""
+"""Saves and loads networks: safetensors with the configuration in the header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network is trained on and evaluated on: checked, and brought to its device."""
+"""Checks training and validation data and moves them to the device."""
 
 from __future__ import annotations
 

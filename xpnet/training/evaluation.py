@@ -1,4 +1,4 @@
-"""The mean loss and the score of a network on a data set."""
+"""``evaluate``: the mean loss and the score of a network on a data set."""
 
 from __future__ import annotations
 

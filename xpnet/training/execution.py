@@ -1,4 +1,4 @@
-"""How the steps of an epoch are taken: one by one, or as CUDA graphs of many."""
+"""Runs the steps of an epoch one by one, or many at once as a CUDA graph."""
 
 from __future__ import annotations
 

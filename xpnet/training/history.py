@@ -1,4 +1,4 @@
-"""What a training run reports: cost, metrics and time, interval by interval."""
+"""The history of a training run: reports of cost, scores and time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C as a request to stop, so that what was reached can be kept."""
+"""Turns Ctrl-C into a request to stop after the current step."""
 
 from __future__ import annotations
 

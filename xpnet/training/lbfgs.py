@@ -1,4 +1,4 @@
-"""Full-batch training by L-BFGS, SciPy's, on a network's flat buffer of parameters."""
+"""Full-batch training by SciPy's L-BFGS."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from xpnet.nn.normalization import BatchNorm
 from xpnet.nn.optimizers import Optimizer
 from xpnet.nn.regularization import Regularizer
 from xpnet.nn.step import TrainingStep
+from xpnet.training.arguments import is_true
 from xpnet.training.data import samples
-from xpnet.training.options import is_true
 from xpnet.training.weights import sample_weights
 
 __all__ = ["minimize"]

@@ -19,12 +19,12 @@ from xpnet.nn.regularization import MovingAverage, Regularizer
 from xpnet.nn.schedules import Schedule
 from xpnet.nn.step import TrainingStep
 from xpnet.random import epoch_order
+from xpnet.training.arguments import OnReport, Options, Order, check_options, is_true
 from xpnet.training.data import TrainingData, load_training_data
 from xpnet.training.evaluation import evaluate_on_device, scored_samples
 from xpnet.training.execution import make_execution
 from xpnet.training.history import History
 from xpnet.training.interruption import Interruption
-from xpnet.training.options import OnReport, Options, Order, check_options, is_true
 from xpnet.training.rates import Rates
 from xpnet.training.recorder import LossRecorder
 from xpnet.training.state import TrainingState, check_state

@@ -1,4 +1,4 @@
-"""A trained model as a whole: preprocessing, network, and what its outputs mean."""
+"""The class ``Model``: preprocessing, network and class names, saved and loaded as one file."""
 
 from __future__ import annotations
 

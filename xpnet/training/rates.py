@@ -1,4 +1,4 @@
-"""The learning rate of each step, brought to where the optimizer reads it."""
+"""Computes the learning rate of each step and moves it to the device."""
 
 from __future__ import annotations
 

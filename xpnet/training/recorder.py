@@ -1,4 +1,4 @@
-"""The losses of a training's steps: kept on the device, read at a report, finite or refused."""
+"""Keeps the losses of steps on the device, reads them at reports, and detects divergence."""
 
 from __future__ import annotations
 

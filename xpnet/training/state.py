@@ -1,4 +1,4 @@
-"""What a run carries from step to step beside the network, for another run to go on from."""
+"""The state of a run beside its network, from which another run can continue."""
 
 from __future__ import annotations
 

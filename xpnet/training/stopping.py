@@ -1,4 +1,4 @@
-"""Early stopping: when a run ends, and with which parameters."""
+"""Early stopping: when a run ends, and which parameters it keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much samples count: weights of their own, and of their classes."""
+"""Sample weights and class weights."""
 
 from __future__ import annotations
 

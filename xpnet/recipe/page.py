@@ -1,4 +1,4 @@
-"""The reference page of all keys, ``docs/recipes.md``: ``python -m xpnet.recipe.reference``."""
+"""Writes the reference page of all keys, ``docs/recipes.md``: ``python -m xpnet.recipe.page``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xpnet.nn.losses import Loss
 from xpnet.nn.optimizers import Optimizer
 from xpnet.nn.schedules import Schedule
 from xpnet.recipe.keys import KEYS, TABLES, Key
-from xpnet.recipe.options import REQUIRED, options, plain
+from xpnet.recipe.signatures import REQUIRED, options, plain
 from xpnet.spaces import KINDS
 
 __all__ = ["reference_page"]
@@ -45,7 +45,7 @@ def reference_page() -> str:
         "value filled in; `--set KEY=VALUE` changes one. Members of a list are counted from 0:",
         "`--set network.layers.0.units=32`.",
         "",
-        "This page is written by `make docs` from `xpnet/recipe/reference.py`.",
+        "`make docs` writes this page from `xpnet/recipe/keys.py` and the components' docstrings.",
     ]
     for table in ("", *TABLES):
         lines += ["", f"## [{table}]" if table else "## At the top", ""]

@@ -1,4 +1,4 @@
-"""The options of components: the arguments of their constructors, as docstrings describe them."""
+"""Reads the options of components from their constructors and docstrings."""
 
 from __future__ import annotations
 

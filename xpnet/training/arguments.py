@@ -1,4 +1,4 @@
-"""What a training is told, checked and resolved once, before its data are looked at."""
+"""Checks the arguments of ``fit`` and resolves names to objects, once."""
 
 from __future__ import annotations
 

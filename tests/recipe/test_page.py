@@ -12,9 +12,9 @@ from tests.recipe.examples import GOOD
 from xpnet import nn
 from xpnet.recipe import parse_recipe
 from xpnet.recipe.keys import KEYS
-from xpnet.recipe.options import options
-from xpnet.recipe.reference import reference_page
+from xpnet.recipe.page import reference_page
 from xpnet.recipe.schema import resolve
+from xpnet.recipe.signatures import options
 
 pytestmark = pytest.mark.host
 

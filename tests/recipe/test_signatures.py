@@ -12,7 +12,7 @@ from tests.registered import optimizers
 from xpnet import nn
 from xpnet.recipe import RecipeError, parse_recipe
 from xpnet.recipe.kinds import Component
-from xpnet.recipe.options import REQUIRED, options
+from xpnet.recipe.signatures import REQUIRED, options
 
 pytestmark = pytest.mark.host
 
