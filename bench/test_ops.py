@@ -8,6 +8,7 @@ comes. Fused and reference calls alternate, so that what disturbs one disturbs t
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -17,9 +18,10 @@ import numpy as np
 import pytest
 
 import xpnet
-from tests.kernels.cases import ELSEWHERE, ROWS, case
+from xpnet.kernels.catalogue import CATALOGUE, Operand, Resampled
 from xpnet.kernels.reference import NumpyOps, ReferenceOps
 
+ROWS = {row.name: row for row in CATALOGUE}
 COLD_BYTES = 128 * 2**20  # several times the last cache of this and most machines
 ROUNDS = 41
 
@@ -47,7 +49,11 @@ def shapes_of(name: str) -> tuple[tuple[int, ...], ...]:
         return ((1,),)
     if name == "mean":
         return ((128,), (8192,))
-    if name in (*ELSEWHERE, "brightness_contrast", "gaussian_noise"):
+    if isinstance(ROWS[name], Resampled) or name in (
+        "gather",
+        "brightness_contrast",
+        "gaussian_noise",
+    ):
         return (IMAGES,)
     if name == "softmax" or name.endswith(("_cross_entropy", "squared_error", "_deviance")):
         return (LOGITS, MANY_LOGITS)
@@ -62,19 +68,68 @@ CASES = [
 ]
 
 
+# What operations are called with; other numbers are 0.5. Seven steps have been taken.
+NUMBERS: dict[str, Any] = {
+    **dict.fromkeys(("beta", "beta1"), 0.9),
+    **dict.fromkeys(("momentum", "smoothing", "weight"), 0.1),
+    **dict.fromkeys(("eps", "eps_const"), 1e-8),
+    **dict.fromkeys(("seed", "layer", "purpose"), 1),
+    "beta2": 0.999,
+    "clip": 0.0,
+    "degrees": 30.0,
+    "divide_by": 255.0,
+    "epsilon_hat": True,
+    "pixels": 2,
+}
+SCALES = {"learning_rate": 0.01, "bias1": 0.19, "bias2": 0.002, "eps": 1e-8, "correction": 1.1}
+POSITIVE = ("v", "s", "squares", "variance", "running_variance", "weights", "counts")
+N_STORED = 50  # samples that a minibatch is gathered from
+
+
 def arguments_of(name: str, shape: tuple[int, ...], device: xpnet.Device) -> dict[str, Any]:
-    """Make the operands of one call on the device, the result's included."""
-    arguments = case(name, shape, "ordinary")
-    arguments.pop("n_decay", None)
-    arguments.pop("weight_decay", None)
-    outs = [operand for operand in ROWS[name].operands if operand.name == "out"]
-    if outs and "out" not in arguments:
-        layouts = {"each": shape, "column": shape[1:], "single": (*shape[:-1], 1)}
-        arguments["out"] = np.empty(layouts[outs[0].layout], np.float32)
-    return {
-        key: device.asarray(value) if isinstance(value, np.ndarray) else value
-        for key, value in arguments.items()
+    """Make the operands of one call on the device, the result's included, but no weight decay."""
+    row, rng = ROWS[name], np.random.default_rng([0, *name.encode()])
+    arguments: dict[str, Any] = {
+        operand.name: draw(operand, shape, rng)
+        for operand in row.operands
+        if operand.name != "weight_decay"
     }
+    numbers = {
+        number.name: NUMBERS.get(number.name, 0.5)
+        for number in row.numbers
+        if number.formula is None and number.name != "n_decay"
+    }
+    if "height" in numbers:  # two channels, twice as wide as high
+        numbers["height"] = math.isqrt(shape[-1] // 4)
+        numbers["width"] = 2 * numbers["height"]
+    if "A" in arguments:  # an output of the activation
+        activation = getattr(NumpyOps(np), name.removesuffix("_grad"))
+        arguments["A"] = activation(arguments["A"], *numbers.values())
+    arrays = {key: device.asarray(array) for key, array in arguments.items()}
+    return {**arrays, **numbers}
+
+
+def draw(operand: Operand, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    """Draw an operand of an operation on rows of this shape."""
+    layouts = {"column": shape[-1:], "row": shape[:-1], "single": (*shape[:-1], 1)}
+    own = layouts.get(operand.layout, shape)
+    match operand.name:
+        case "step":
+            return np.full(shape if operand.layout == "each" else 1, 7, np.int64)
+        case "indices":
+            return rng.integers(0, N_STORED, own)
+    if operand.use == "out":
+        return np.empty(own, np.float32)
+    if operand.type == "uint8":
+        return rng.integers(0, 256, (N_STORED, *shape[1:]), np.uint8)
+    if operand.type == "int64":
+        return rng.integers(0, shape[-1], own)
+    if operand.name in SCALES:
+        return np.float32(SCALES[operand.name]) * (1 + rng.random(own, np.float32))
+    if operand.name == "labels":
+        return np.clip(1.5 * rng.random(own, np.float32) - 0.25, 0, 1)
+    array = 3 * rng.standard_normal(own, np.float32)
+    return np.abs(array) if operand.name in POSITIVE else array
 
 
 def traffic(name: str, arguments: dict[str, Any]) -> int:

@@ -6,6 +6,7 @@ import ast
 import graphlib
 import importlib
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -158,6 +159,26 @@ def test_no_circle_of_imports():
         graphlib.TopologicalSorter(needed).prepare()
     except graphlib.CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+# Tests of benchmarks.
+TESTS_OF_BENCHMARKS = {
+    *("test_benchmark.py", "test_course.py", "test_experiments.py"),
+    *("test_gate_of_graphs.py", "test_gpu_gate.py", "estimators/test_bench.py"),
+}
+
+
+def test_benchmarks_and_tests_do_without_each_other():
+    """Tests import only the benchmark that they test; code in strings counts too."""
+    found = {
+        part: {
+            path.relative_to(ROOT / part).as_posix()
+            for path in (ROOT / part).rglob("*.py")
+            if re.search(rf"^\s*(from|import) {other}\b", path.read_text("utf-8"), re.MULTILINE)
+        }
+        for part, other in (("bench", "tests"), ("tests", "bench"))
+    }
+    assert found == {"bench": set(), "tests": TESTS_OF_BENCHMARKS}
 
 
 def python(code):

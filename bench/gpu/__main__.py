@@ -38,19 +38,14 @@ def main() -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # whatever a part says can be printed
     if arguments.rehearse:
-        from tests import devices
-
-        try:
-            devices.emulate()
-        except RuntimeError as error:
-            sys.stderr.write(f"no rehearsal: {error}\n")
-            return 2
+        _use_the_stand_in()
     os.environ["XPNET_DEVICE"] = "cuda"
     for variable in ("CUPY_TF32", "NVIDIA_TF32_OVERRIDE", "XPNET_PRECISION"):
         os.environ.pop(variable, None)  # every figure is of the precision that it states
     problem = cuda_problem()
     if problem is not None:
-        sys.stderr.write(f"no GPU to run on: {problem}\n")
+        wanted = "rehearsal" if arguments.rehearse else "GPU to run on"
+        sys.stderr.write(f"no {wanted}: {problem}\n")
         return 2
     settings = Settings(arguments.rehearse, arguments.quick, arguments.deadline)
     if arguments.part:
@@ -61,6 +56,17 @@ def main() -> int:
         sys.stderr.write(problem)
         return 2
     return _run_all(settings, arguments.only or list(PARTS), folder)
+
+
+def _use_the_stand_in() -> None:
+    """Let ``import cupy`` find the tests' stand-in, here and in processes that are started."""
+    paths = [
+        str(ROOT / "tests" / "emulation" / "site"),
+        *filter(None, [os.environ.get("PYTHONPATH")]),
+    ]
+    sys.path.insert(0, paths[0])
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # its products are small
 
 
 def _parse() -> argparse.Namespace:

@@ -19,7 +19,6 @@ import xpnet
 from bench import test_ops
 from bench.gpu import timing
 from bench.gpu.outcome import Failed, Incomplete, Row, Settings
-from tests.kernels.cases import ROWS
 from xpnet import nn
 from xpnet.device import PRECISIONS
 from xpnet.environment import versions
@@ -136,7 +135,7 @@ def operations(settings: Settings) -> list[Row]:
         l2 = 2000
     rows: list[Row] = []
     with device.activate():
-        for name in ROWS:
+        for name in test_ops.ROWS:
             for shape in _shapes_of(name, settings):
                 if settings.left() < 10:
                     raise Incomplete(f"it ran out of time before {name}", rows)
