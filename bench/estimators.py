@@ -19,52 +19,48 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.markdown import table
+import numpy as np
+
+from bench.environment import BY_HAND, THREADS, restart_without
+from bench.markdown import spread, table
 
 SEEDS = 5
-SETTINGS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
+Data = tuple[Any, ...]  # X and y, or all four parts of a split
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A data set, and how both sides are asked to learn it.
-
-    Attributes
-    ----------
-    name : str
-    what : str
-    load : callable
-        Gives ``X`` and ``y`` for a seed, or all four parts of a split.
-    score : str
-        A scorer of scikit-learn's.
-    estimator : str
-    parameters : dict
-        What is not the default.
-    """
+    """A data set, and how both sides are asked to learn it: parameters that are not the default."""
 
     name: str
     what: str
-    load: Callable[[int], tuple[Any, ...]]
-    score: str = "accuracy"
+    load: Callable[[int], Data]  # given a seed
+    score: str = "accuracy"  # a scorer of scikit-learn's
     estimator: str = "MLPClassifier"
     parameters: dict[str, Any] = field(default_factory=dict)
+
+
+def shipped(name: str) -> Callable[[int], Data]:
+    from sklearn import datasets
+
+    return lambda _: getattr(datasets, f"load_{name}")(return_X_y=True)
+
+
+def generated(*arguments: Any, **options: Any) -> Callable[[int], Data]:
+    from sklearn import datasets
+
+    return lambda seed: datasets.make_classification(*arguments, **options, random_state=seed)
 
 
 def problems() -> list[Problem]:
     """Give the ten."""
     from sklearn import datasets
 
-    def shipped(name: str) -> Callable[[int], tuple[Any, ...]]:
-        return lambda _: getattr(datasets, f"load_{name}")(return_X_y=True)
-
-    def generated(*arguments: Any, **options: Any) -> Callable[[int], tuple[Any, ...]]:
-        return lambda seed: datasets.make_classification(*arguments, **options, random_state=seed)
-
-    def sparse(seed: int) -> tuple[Any, ...]:
-        import numpy as np
+    def sparse(seed: int) -> Data:
         from scipy.sparse import random_array
 
         rng = np.random.default_rng(seed)
@@ -108,25 +104,38 @@ def problems() -> list[Problem]:
 
 def large_problems() -> list[Problem]:
     """Give what is not a small table: where the time goes elsewhere."""
-    from sklearn import datasets
 
-    def sparse(seed: int) -> tuple[Any, ...]:
-        import numpy as np
+    def sparse(seed: int) -> Data:
         from scipy.sparse import random_array
 
         rng = np.random.default_rng(seed)
         X = random_array((2000, 20000), density=0.001, format="csr", rng=rng)
         return X, rng.integers(0, 2, 2000)
 
-    def images(seed: int) -> tuple[Any, ...]:
-        import numpy as np
-
+    def images(seed: int) -> Data:
         rng = np.random.default_rng(seed)
         return rng.random((20000, 784), dtype=np.float32), rng.integers(0, 10, 20000)
 
-    wide: dict[str, Any] = {"hidden_layer_sizes": (1024, 1024), "batch_size": 1024, "max_iter": 2}
+    def fashion(seed: int, dtype: str) -> Data:
+        from xpnet.data import load_dataset
+
+        del seed
+        data = load_dataset("fashion-mnist")
+        parts = (part.reshape(len(part), -1) for part in (data.X_train, data.X_test))
+        X_train, X_test = (part.astype(dtype) / np.dtype(dtype).type(255) for part in parts)
+        return X_train, X_test, data.y_train, data.y_test
+
     logistic: dict[str, Any] = {"estimator": "LogisticRegression", "parameters": {"max_iter": 500}}
     return [
+        *(
+            Problem(
+                f"Fashion-MNIST, {dtype}",
+                "ten classes, 60000 x 784; (256, 128), batch 128, 5 epochs",
+                partial(fashion, dtype=dtype),
+                parameters={"hidden_layer_sizes": (256, 128), "batch_size": 128, "max_iter": 5},
+            )
+            for dtype in ("float32", "float64")
+        ),
         Problem(
             "very sparse",
             "binary, 2000 x 20000, one in a thousand; (20,), 10 epochs",
@@ -137,56 +146,20 @@ def large_problems() -> list[Problem]:
             "large layers",
             "ten classes, 20000 x 784, float32; (1024, 1024), batch 1024, 2 epochs",
             images,
-            parameters=wide,
+            parameters={"hidden_layer_sizes": (1024, 1024), "batch_size": 1024, "max_iter": 2},
         ),
-        Problem(
-            "logistic, iris",
-            "L-BFGS",
-            lambda _: datasets.load_iris(return_X_y=True),
-            **logistic,
-        ),
-        Problem(
-            "logistic, digits",
-            "L-BFGS",
-            lambda _: datasets.load_digits(return_X_y=True),
-            **logistic,
-        ),
+        Problem("logistic, iris", "L-BFGS", shipped("iris"), **logistic),
+        Problem("logistic, digits", "L-BFGS", shipped("digits"), **logistic),
         Problem(
             "logistic, large",
             "L-BFGS, binary, 50000 x 100",
-            lambda seed: datasets.make_classification(
-                50000, 100, n_informative=20, random_state=seed
-            ),
+            generated(50000, 100, n_informative=20),
             **logistic,
         ),
     ]
 
 
-def fashion(dtype: str) -> Problem:
-    """Give Fashion-MNIST for five epochs in one precision."""
-
-    def load(seed: int) -> tuple[Any, ...]:
-        import numpy as np
-
-        from xpnet.data import load_dataset
-
-        del seed
-        data = load_dataset("fashion-mnist")
-        parts = [part.reshape(len(part), -1) for part in (data.X_train, data.X_test)]
-        X_train, X_test = (
-            part.astype(np.dtype(dtype)) / np.dtype(dtype).type(255) for part in parts
-        )
-        return X_train, X_test, data.y_train, data.y_test
-
-    return Problem(
-        f"Fashion-MNIST, {dtype}",
-        "ten classes, 60000 x 784; (256, 128), batch 128, 5 epochs",
-        load,
-        parameters={"hidden_layer_sizes": (256, 128), "batch_size": 128, "max_iter": 5},
-    )
-
-
-def split(problem: Problem, seed: int) -> tuple[Any, ...]:
+def split(problem: Problem, seed: int) -> Data:
     """Give training and test samples, standardised where they are not sparse."""
     from sklearn.model_selection import train_test_split
     from sklearn.preprocessing import StandardScaler
@@ -238,10 +211,7 @@ def run(problem: Problem, seeds: int) -> list[str]:
         problem.name,
         problem.what,
         problem.score,
-        *(
-            f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
-            for values in scores.values()
-        ),
+        *(spread(values, 4) for values in scores.values()),
         f"{max(differences, key=abs):+.4f}",
         f"{sum(same)} of {seeds}",
         *(f"{statistics.median(values):.3f}" for values in times.values()),
@@ -282,31 +252,27 @@ TITLES = (
 )
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Measure with NumPy's own choice of BLAS kernels and threads, and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.estimators", description=__doc__)
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how often each is fitted")
     parser.add_argument("--only", nargs="*", help="names of data sets")
     parser.add_argument("--quick", action="store_true", help="the ten small data sets alone")
     parser.add_argument("--out", type=Path, help="a file for the page")
-    chosen = parser.parse_args(arguments)
-    if any(name in os.environ for name in SETTINGS):  # read once, when NumPy is loaded
-        kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
-        os.execve(sys.executable, [sys.executable, "-m", "bench.estimators", *arguments], kept)
-    large = [fashion("float32"), fashion("float64"), *large_problems()]
-    every = problems() + ([] if chosen.quick else large)
-    wanted = [p for p in every if not chosen.only or p.name in chosen.only]
+    chosen = parser.parse_args()
+    restart_without(*BY_HAND, *THREADS)
+    seeds = max(chosen.seeds, 2)
     rows = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for problem in wanted:
-            rows.append(run(problem, max(chosen.seeds, 2)))
+    warnings.simplefilter("ignore")
+    for problem in problems() + ([] if chosen.quick else large_problems()):
+        if not chosen.only or problem.name in chosen.only:
+            rows.append(run(problem, seeds))
             sys.stderr.write(f"{' | '.join(rows[-1])}\n")
-    lines = page(rows, max(chosen.seeds, 2))
-    sys.stdout.write("\n".join(lines) + "\n")
+    text = "\n".join(page(rows, seeds)) + "\n"
+    sys.stdout.write(text)
     if chosen.out is not None:
-        chosen.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        chosen.out.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

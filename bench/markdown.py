@@ -1,10 +1,11 @@
-"""Tables in Markdown."""
+"""Tables and numbers in Markdown."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
-__all__ = ["table"]
+__all__ = ["spread", "table"]
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -14,3 +15,10 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         f"|{'|'.join(' --- ' for _ in titles)}|",
         *(f"| {' | '.join(row)} |" for row in rows),
     ]
+
+
+def spread(values: Sequence[float], decimals: int = 3) -> str:
+    """Write a mean and the standard deviation of a single value."""
+    if len(values) < 2:
+        return f"{statistics.fmean(values):.{decimals}f}"
+    return f"{statistics.fmean(values):.{decimals}f} ± {statistics.stdev(values):.{decimals}f}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import os
 import statistics
 import sys
 import tempfile
@@ -17,7 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.cpu.turns import BY_HAND, Spread
+from bench.cpu.turns import Spread
+from bench.environment import BY_HAND, THREADS, restart_without
 from bench.markdown import table
 
 PROBLEMS = {
@@ -89,9 +89,5 @@ def _run(
 
 
 if __name__ == "__main__":
-    chosen = (*BY_HAND, "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")
-    by_hand = [variable for variable in os.environ if variable.startswith(chosen)]
-    if by_hand:  # a BLAS reads them as it is loaded: begin anew without
-        kept = {key: value for key, value in os.environ.items() if key not in by_hand}
-        os.execve(sys.executable, [sys.executable, "-m", "bench.search", *sys.argv[1:]], kept)
+    restart_without(*BY_HAND, *THREADS)
     sys.exit(main())

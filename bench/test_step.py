@@ -32,10 +32,16 @@ def bind_step(
 
 
 def bind(
-    network: nn.Network, optimizer: nn.Optimizer, X: Any, y: Any, batch_size: int, **more: Any
+    network: nn.Network,
+    optimizer: nn.Optimizer,
+    X: Any,
+    y: Any,
+    batch_size: int,
+    loss: nn.Loss | None = None,
+    **more: Any,
 ) -> nn.TrainingStep:
     """Make a classifier's training step, with its device active."""
-    device, loss = network.device, nn.SoftmaxCrossEntropy()
+    device, loss = network.device, loss or nn.SoftmaxCrossEntropy()
     data = device.asarray(X, network.dtype)
     labels = loss.labels(device, y, network.n_outputs, network.dtype)
     state = optimizer.init_state(device, network.parameters)

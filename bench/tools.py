@@ -9,85 +9,82 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
+
+import xpnet
+from bench.environment import BY_HAND, restart_without
+from bench.markdown import table
+from bench.test_step import bind
+from xpnet import nn
 
 WIDTHS, BATCH, N = (784, 256, 128, 10), 128, 4096
 PLAIN = "nothing"
 
 
-def steps() -> dict[str, Callable[[], Any]]:
-    """Bind a step with each tool; the device must be active when they are called."""
-    import numpy as np
-
-    import xpnet
-    from xpnet import nn
-
+def bind_steps(
+    between: Callable[[], list[Any]] = list,
+    *,
+    first: Sequence[Any] = (),
+    max_norm: float | None = None,
+    average: bool = False,
+    weighted: bool = False,
+    optimizer: nn.Optimizer | None = None,
+    **options: Any,
+) -> Callable[[], Any]:
+    """Bind eight steps of a network with layers between others, or with other tools."""
     device = xpnet.device()
     rng = np.random.default_rng(0)
     X = rng.random((N, WIDTHS[0]), dtype=np.float32)
     y = rng.integers(0, WIDTHS[-1], N)
+    hidden = [
+        layer
+        for width in WIDTHS[1:-1]
+        for layer in (nn.Dense(width, "relu", max_norm=max_norm), *between())
+    ]
+    with device.activate():
+        network = nn.Network([*first, *hidden, nn.Dense(WIDTHS[-1])], WIDTHS[0], device=device)
+        if average:
+            options["average"] = nn.MovingAverage(network, 0.999)
+        if weighted:
+            options["weights"] = device.asarray(1 + np.arange(N) % 3, network.dtype)
+        step = bind(network, optimizer or nn.Adam(), X, y, BATCH, **options)
+        indices = device.asarray(rng.permutation(N)[:BATCH])
 
-    def bind(between: Callable[[], list[Any]] = list, **options: Any) -> Callable[[], Any]:
-        first, max_norm = options.pop("first", []), options.pop("max_norm", None)
-        hidden = [
-            layer
-            for width in WIDTHS[1:-1]
-            for layer in (
-                nn.Dense(width, "relu", max_norm=max_norm),
-                *between(),
-            )
-        ]
-        optimizer = options.pop("optimizer", nn.Adam())
-        loss = options.pop("loss", nn.SoftmaxCrossEntropy())
+    def run() -> None:
         with device.activate():
-            network = nn.Network([*first, *hidden, nn.Dense(WIDTHS[-1])], WIDTHS[0], device=device)
-            if options.pop("average", False):
-                options["average"] = nn.MovingAverage(network, 0.999)
-            if options.pop("weighted", False):
-                options["weights"] = device.asarray(1 + np.arange(N) % 3, network.dtype)
-            step = nn.TrainingStep(
-                network,
-                loss,
-                optimizer,
-                optimizer.init_state(device, network.parameters),
-                device.asarray(X),
-                loss.labels(device, y, WIDTHS[-1], network.dtype),
-                BATCH,
-                **options,
-            )
-            indices = device.asarray(rng.permutation(N)[:BATCH])
+            for _ in range(8):
+                step(indices)
+            device.synchronize()
 
-        def run() -> None:
-            with device.activate():
-                for _ in range(8):
-                    step(indices)
-                device.synchronize()
+    return run
 
-        return run
 
+def steps() -> dict[str, Callable[[], Any]]:
+    """Bind steps with each tool."""
     image: dict[str, Any] = {"image_shape": (28, 28)}
     return {
-        PLAIN: bind(),
-        "dropout 0.2 behind each hidden layer": bind(lambda: [nn.Dropout(0.2)]),
-        "dropout 0.1 of the input": bind(first=[nn.Dropout(0.1)]),
-        "batch normalisation of each": bind(lambda: [nn.BatchNorm()]),
-        "layer normalisation of each": bind(lambda: [nn.LayerNorm()]),
-        "L2 penalty": bind(regularizer=nn.Regularizer(l2=1e-4)),
-        "clipping by norm": bind(regularizer=nn.Regularizer(clip_norm=1.0)),
-        "max-norm of each": bind(max_norm=3.0),
-        "AdamW in place of Adam": bind(optimizer=nn.AdamW()),
-        "moving average": bind(average=True),
-        "weights of samples": bind(weighted=True),
-        "label smoothing": bind(loss=nn.SoftmaxCrossEntropy(0.1)),
-        "flip": bind(augmentations=[nn.Flip()], **image),
-        "shift": bind(augmentations=[nn.Shift()], **image),
-        "rotation": bind(augmentations=[nn.Rotate()], **image),
-        "Gaussian noise": bind(augmentations=[nn.GaussianNoise()]),
+        PLAIN: bind_steps(),
+        "dropout 0.2 behind each hidden layer": bind_steps(lambda: [nn.Dropout(0.2)]),
+        "dropout 0.1 of the input": bind_steps(first=[nn.Dropout(0.1)]),
+        "batch normalisation of each": bind_steps(lambda: [nn.BatchNorm()]),
+        "layer normalisation of each": bind_steps(lambda: [nn.LayerNorm()]),
+        "L2 penalty": bind_steps(regularizer=nn.Regularizer(l2=1e-4)),
+        "clipping by norm": bind_steps(regularizer=nn.Regularizer(clip_norm=1.0)),
+        "max-norm of each": bind_steps(max_norm=3.0),
+        "AdamW in place of Adam": bind_steps(optimizer=nn.AdamW()),
+        "moving average": bind_steps(average=True),
+        "weights of samples": bind_steps(weighted=True),
+        "label smoothing": bind_steps(loss=nn.SoftmaxCrossEntropy(0.1)),
+        "flip": bind_steps(augmentations=[nn.Flip()], **image),
+        "shift": bind_steps(augmentations=[nn.Shift()], **image),
+        "rotation": bind_steps(augmentations=[nn.Rotate()], **image),
+        "Gaussian noise": bind_steps(augmentations=[nn.GaussianNoise()]),
     }
 
 
@@ -100,27 +97,23 @@ def measure(turns: int) -> list[str]:
         call()
         if turn:  # the first warms up
             found[name].append((time.perf_counter() - start) / 8 * 1e6)
-    lines = ["| with | microseconds a step | times the plain step (quartiles) |", "|---|---|---|"]
+    rows = []
     for name, times in found.items():
         ratios = [t / plain for t, plain in zip(times, found[PLAIN], strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
-        lines.append(
-            f"| {name} | {statistics.median(times):.0f} | {middle:.3f} ({low:.3f} to {high:.3f}) |"
-        )
-    return lines
+        median = f"{statistics.median(times):.0f}"
+        rows.append((name, median, f"{middle:.3f} ({low:.3f} to {high:.3f})"))
+    return table(("with", "microseconds a step", "times the plain step (quartiles)"), rows)
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Measure with NumPy's own choice of BLAS kernels, and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.tools", description=__doc__)
     parser.add_argument("--turns", type=int, default=60, help="how often each is timed")
-    chosen = parser.parse_args(arguments)
-    settings = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-    if any(name in os.environ for name in settings):  # read once, when NumPy is loaded
-        kept = {name: value for name, value in os.environ.items() if name not in settings}
-        os.execve(sys.executable, [sys.executable, "-m", "bench.tools", *arguments], kept)
+    chosen = parser.parse_args()
+    restart_without(*BY_HAND)
     sys.stdout.write("\n".join(measure(max(chosen.turns, 2))) + "\n")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,13 +12,11 @@ from typing import Any
 
 from bench.cpu.parts import PARTS, Settings, describe_processor
 from bench.cpu.problems import NETWORKS
-from bench.cpu.turns import BY_HAND, ROOT, Failed
-from bench.folders import cannot_write
+from bench.cpu.turns import Failed
+from bench.environment import BY_HAND, RESULTS, cannot_write, restart_without
 from xpnet.files import write_whole
 from xpnet.kernels.blas import available_cpus
 from xpnet.report import plotting_problem
-
-RESULTS = ROOT / "bench" / "results"
 
 
 def main() -> int:
@@ -89,14 +85,10 @@ def _write(file: Path, found: dict[str, Any]) -> None:
 
 def _profile(arguments: argparse.Namespace) -> int:
     """Show a step part by part, in a process whose BLAS nobody has chosen by hand."""
-    wanted = {k: value for k, value in os.environ.items() if not k.startswith(BY_HAND)}
-    if len(wanted) < len(os.environ):
-        command = [sys.executable, "-m", "bench.cpu", *sys.argv[1:]]
-        return subprocess.run(command, env=wanted, check=False).returncode
+    restart_without(*BY_HAND)
     from bench.cpu.profile import profile
 
-    numbers = arguments.profile or range(1, len(NETWORKS) + 1)
-    for number in numbers:
+    for number in arguments.profile or range(1, len(NETWORKS) + 1):
         sys.stdout.write("\n".join(profile(NETWORKS[number - 1])) + "\n")
     return 0
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,7 +24,6 @@ from bench.cpu.contestants import CONTESTANTS, FLOOR, FLOORS, OURS
 from bench.cpu.problems import NETWORKS, TO_ACCURACY, Problem
 from bench.cpu.turns import (
     PAUSE,
-    ROOT,
     Failed,
     Process,
     Spread,
@@ -36,6 +35,7 @@ from bench.cpu.turns import (
     take_epochs,
     take_turns,
 )
+from bench.environment import ROOT, said
 
 __all__ = ["PARTS", "Settings", "describe_processor"]
 
@@ -49,21 +49,11 @@ SLACK = 60e6  # bytes beyond data, parameters and activations that a training ma
 
 @dataclass(frozen=True)
 class Settings:
-    """How the benchmark was called.
+    """How the benchmark was called."""
 
-    Attributes
-    ----------
-    n_threads : int
-        For every contestant.
-    is_quick : bool
-        Whether two rounds and small networks have to do.
-    say : callable
-        Is told what goes on.
-    """
-
-    n_threads: int
-    is_quick: bool
-    say: Callable[[str], None]
+    n_threads: int  # of every contestant
+    is_quick: bool  # two rounds and small networks have to do
+    say: Callable[[str], None]  # is told what goes on
 
     @property
     def rounds(self) -> int:
@@ -77,27 +67,28 @@ def machine(settings: Settings) -> list[Row]:
     from xpnet.environment import versions
     from xpnet.kernels import host
 
-    described = describe_processor(settings.n_threads)
-    rows = [
-        {"": "processor", "is": described["processor"]},
-        {"": "processors used", "is": f"{settings.n_threads} of {os.cpu_count()}"},
-        {"": "threads", "is": f"{settings.n_threads} for every contestant"},
-        {"": "processors share a core", "is": described["shares_core"]},
-        {"": "processors share a core, per the system", "is": _siblings(settings.n_threads)},
-        {"": "system", "is": f"{platform.system()} {platform.machine()}"},
-        {"": "handing over", "is": _cache_line_latency(settings)},
-        {"": "load before", "is": _load()},
-        {"": "xpnet", "is": f"{xpnet.__version__}, {_commit()}"},
-        {"": "host kernels", "is": host.problem() or host.description()},
-        {"": "BLAS", "is": versions()["blas"]},
-        {"": "Python", "is": platform.python_version()},
-    ]
+    n_threads = settings.n_threads
+    described = describe_processor(n_threads)
+    facts = {
+        "processor": described["processor"],
+        "processors used": f"{n_threads} of {os.cpu_count()}",
+        "threads": f"{n_threads} for every contestant",
+        "processors share a core": described["shares_core"],
+        "processors share a core, per the system": _siblings(n_threads),
+        "system": f"{platform.system()} {platform.machine()}",
+        "handing over": _cache_line_latency(n_threads),
+        "load before": f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown",
+        "xpnet": f"{xpnet.__version__}, commit {said('git', 'describe', '--always', '--dirty')}",
+        "host kernels": host.problem() or host.description(),
+        "BLAS": versions()["blas"],
+        "Python": platform.python_version(),
+    }
     for name in ("numpy", "scikit-learn", "torch", "jax"):
         try:
-            rows.append({"": name, "is": importlib.metadata.version(name)})
+            facts[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            rows.append({"": name, "is": "not installed"})
-    return rows
+            facts[name] = "not installed"
+    return [{"": what, "is": fact} for what, fact in facts.items()]
 
 
 @functools.cache
@@ -112,8 +103,8 @@ def describe_processor(n_threads: int) -> dict[str, str]:
     """
     code = "import xpnet\nfrom xpnet.kernels import host\nxpnet.device('cpu')\n"
     found = _run(f"{code}print(host.shares_core())", OURS, n_threads)[1].strip()
-    said = {"True": "yes, measured", "False": "no, measured", "None": "not measured"}
-    return {"processor": _processor(), "shares_core": said[found]}
+    measured = {"True": "yes, measured", "False": "no, measured", "None": "not measured"}
+    return {"processor": _processor(), "shares_core": measured[found]}
 
 
 def _siblings(n_threads: int) -> str:
@@ -126,25 +117,6 @@ def _siblings(n_threads: int) -> str:
     except (AttributeError, OSError):  # not Linux
         return "unknown"
     return "yes" if len(set(siblings)) < len(siblings) else "no"
-
-
-def _load() -> str:
-    """Tell how many processes were running in the last minute, where the system knows."""
-    return f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown"
-
-
-def _commit() -> str:
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return "commit unknown"
-    return f"commit {done.stdout.strip() or 'unknown'}"
 
 
 def _processor() -> str:
@@ -175,12 +147,12 @@ print((reading(THREADS) - reading(1)) / (Z.nbytes / 64 * (1 - 1 / THREADS)) * 1e
 """
 
 
-def _cache_line_latency(settings: Settings) -> str:
+def _cache_line_latency(n_threads: int) -> str:
     """Tell how long one processor takes to read what another has just written."""
-    if settings.n_threads < 2:
+    if n_threads < 2:
         return "one thread: nothing is handed over"
-    code = _CACHE_LINE_TRANSFER.replace("THREADS", str(settings.n_threads))
-    found = float(_run(code, OURS, settings.n_threads)[1])
+    code = _CACHE_LINE_TRANSFER.replace("THREADS", str(n_threads))
+    found = float(_run(code, OURS, n_threads)[1])
     return f"{max(found, 0.0):.1f} ns for a cache line that another processor has just written"
 
 
@@ -237,11 +209,8 @@ def _step_row(problem: Problem, name: str, found: dict[str, dict[str, Any]], n_t
     return row
 
 
-def _spread(us: list[float], other: dict[str, Any]) -> list[float] | None:
-    if "us" not in other:
-        return None
-    found = Spread.of(ratios(us, other["us"]))
-    return [found.median, found.low, found.high]
+def _spread(us: list[float], other: dict[str, Any]) -> Spread | None:
+    return Spread.of(ratios(us, other["us"])) if "us" in other else None
 
 
 def one_thread(settings: Settings) -> list[Row]:
@@ -289,8 +258,7 @@ def epochs(settings: Settings) -> list[Row]:
                 **found[name],
             }
             if "us" in row:
-                growth = Spread.of([us[-1] / us[0] for us in row["us"]])
-                row["last_to_first"] = [growth.median, growth.low, growth.high]
+                row["last_to_first"] = Spread.of([us[-1] / us[0] for us in row["us"]])
             rows.append(row)
     return rows
 
@@ -356,15 +324,13 @@ def accuracy(settings: Settings) -> list[Row]:
         for name in names[shift:] + names[:shift]:
             if name in errors:
                 continue
-            process = Process(name, settings.n_threads)
             try:
-                process.prepare(replace(TO_ACCURACY, n_samples=128))
-                time.sleep(PAUSE)
-                runs[name].append(process.ask("train_until", target=TARGET, seed=seed))
+                with contextlib.closing(Process(name, settings.n_threads)) as process:
+                    process.prepare(replace(TO_ACCURACY, n_samples=128))
+                    time.sleep(PAUSE)
+                    runs[name].append(process.ask("train_until", target=TARGET, seed=seed))
             except Failed as error:
                 errors[name] = str(error)
-            finally:
-                process.close()
     for name in names:
         row: Row = {"contestant": name, "threads": settings.n_threads}
         if name in errors:
@@ -377,12 +343,10 @@ def accuracy(settings: Settings) -> list[Row]:
         row["epoch_s"] = [run["training_s"] / run["epochs"] for run in runs[name]]
         if OURS not in errors:
             ours = [run["whole_s"] for run in runs[OURS]]
-            paired = Spread.of(ratios(row["whole_s"], ours))
-            row["times_ours"] = [paired.median, paired.low, paired.high]
+            row["times_ours"] = Spread.of(ratios(row["whole_s"], ours))
             row["times_ours_in_all"] = sum(row["whole_s"]) / sum(ours)
             epochs = [run["training_s"] / run["epochs"] for run in runs[OURS]]
-            per_epoch = Spread.of(ratios(row["epoch_s"], epochs))
-            row["times_ours_an_epoch"] = [per_epoch.median, per_epoch.low, per_epoch.high]
+            row["times_ours_an_epoch"] = Spread.of(ratios(row["epoch_s"], epochs))
         rows.append(row)
     return rows
 
@@ -396,32 +360,25 @@ def memory(settings: Settings) -> list[Row]:
             if name in FLOORS:
                 continue
             row: Row = {"network": problem.name, "contestant": name}
-            process = Process(name, settings.n_threads)
-            one_epoch = replace(problem, epochs=1)
+            request = {
+                "contestant": name,
+                "problem": asdict(replace(problem, epochs=1)),
+                "n_threads": settings.n_threads,
+            }
             try:
-                found = process.ask(
-                    "memory",
-                    contestant=name,
-                    problem=one_epoch.as_dict(),
-                    n_threads=settings.n_threads,
-                )
+                with contextlib.closing(Process(name, settings.n_threads)) as process:
+                    found = process.ask("memory", **request)
             except Failed as error:
                 rows.append({**row, "error": str(error)})
                 continue
-            finally:
-                process.close()
             itemsize = np.dtype(problem.dtype).itemsize
             parameters = problem.n_parameters * itemsize
             activations = problem.batch_size * sum(problem.widths) * itemsize
-            rows.append(
-                {
-                    **row,
-                    "after_import_mb": found["after_import"] / 1e6,
-                    "training_mb": (found["peak"] - found["after_import"]) / 1e6,
-                    "data_mb": found["data"] / 1e6,
-                    "budget_mb": (found["data"] + 4 * parameters + 2 * activations + SLACK) / 1e6,
-                }
-            )
+            row["after_import_mb"] = found["after_import"] / 1e6
+            row["training_mb"] = (found["peak"] - found["after_import"]) / 1e6
+            row["data_mb"] = found["data"] / 1e6
+            row["budget_mb"] = (found["data"] + 4 * parameters + 2 * activations + SLACK) / 1e6
+            rows.append(row)
     return rows
 
 
@@ -447,26 +404,23 @@ def starting(settings: Settings) -> list[Row]:
     for name in CONTESTANTS:
         if name not in FLOORS:
             programs[name, "first step"] = _FIRST.format(name=name, n_threads=settings.n_threads)
-    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in programs}
-    errors: dict[tuple[str, str], str] = {}
+    rows: dict[tuple[str, str], Row] = {
+        key: {"contestant": key[0], "what": key[1], "seconds": []} for key in programs
+    }
     for number in range(rounds + 1):
         settings.say(f"round {number}")
-        for key, code in programs.items():
-            if key in errors:
+        for key, row in rows.items():
+            if "error" in row:
                 continue
             try:
-                took = _run(code, key[0], settings.n_threads)[0]
+                took = _run(programs[key], key[0], settings.n_threads)[0]
             except Failed as error:
-                errors[key] = str(error)
+                row["error"] = str(error)
+                del row["seconds"]
                 continue
             if number:  # the first one reads files from the disk
-                seconds[key].append(took)
-    return [
-        {"contestant": name, "what": what, "error": errors[name, what]}
-        if (name, what) in errors
-        else {"contestant": name, "what": what, "seconds": seconds[name, what]}
-        for name, what in programs
-    ]
+                row["seconds"].append(took)
+    return list(rows.values())
 
 
 def _series(settings: Settings) -> dict[str, list[tuple[float, Problem]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -59,13 +59,9 @@ class Problem:
         """Weights and biases."""
         return sum(n * m + m for n, m in pairwise(self.widths))
 
-    def as_dict(self) -> dict[str, Any]:
-        """Give plain data, from which :meth:`from_dict` makes it again."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Problem:
-        """Undo :meth:`as_dict`, also after JSON."""
+        """Make it from its fields, also after JSON."""
         return cls(**{**values, "widths": tuple(values["widths"])})
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-import xpnet
-from bench.cpu.problems import Problem, data_of
+from bench.cpu.contestants import Xpnet
+from bench.cpu.problems import Problem
 from xpnet import nn
 
 __all__ = ["profile"]
@@ -50,17 +50,18 @@ def profile(problem: Problem) -> list[str]:
     The whole is timed without the clock around every part, and Python's own share where no
     operation does anything.
     """
-    device = xpnet.device("cpu")
+    made = Xpnet(problem, 1)
+    device = made.network.device
     ops = device.ops
     rng = np.random.default_rng(0)
     n_steps = max(15, min(500, int(2e10 / (problem.n_parameters * problem.batch_size))))
     with device.activate():
-        step = _bind(problem, device)
+        step = _bind(made)
         batches = _batches(rng, problem, n_steps + 5)
         plain = [_seconds(step, batch) for batch in batches][5:]
         timed = _Timed(ops)
         device.ops = timed  # type: ignore[assignment]
-        step = _bind(problem, device)
+        step = _bind(made)
         parts: list[list[tuple[str, float]]] = []
         for batch in batches:
             timed.calls.clear()
@@ -81,28 +82,19 @@ def profile(problem: Problem) -> list[str]:
     return lines
 
 
-def _bind(problem: Problem, device: xpnet.Device) -> nn.TrainingStep:
-    X, y = data_of(problem, as_bytes=True)
-    layers = [nn.Dense(width, "relu") for width in problem.widths[1:-1]]
-    network = nn.Network(
-        [*layers, nn.Dense(problem.widths[-1])],
-        problem.widths[0],
-        device=device,
-        dtype=problem.dtype,
-    )
-    is_binary = problem.widths[-1] == 1
+def _bind(made: Xpnet) -> nn.TrainingStep:
+    network, problem = made.network, made.problem
+    is_binary = network.n_outputs == 1
     loss = nn.SigmoidCrossEntropy() if is_binary else nn.SoftmaxCrossEntropy()
-    rules = {"adam": nn.Adam, "gradient_descent": nn.GradientDescent}
-    optimizer = rules[problem.optimizer](problem.learning_rate)
     return nn.TrainingStep(
         network,
         loss,
-        optimizer,
-        optimizer.init_state(device, network.parameters),
-        X,
-        loss.labels(device, y, problem.widths[-1], network.dtype),
+        made.optimizer,
+        made.optimizer.init_state(network.device, network.parameters),
+        made.X,
+        loss.labels(network.device, made.y, network.n_outputs, network.dtype),
         None if problem.batch_size == problem.n_samples else problem.batch_size,
-        255.0 if X.dtype == np.uint8 else None,
+        255.0 if made.X.dtype == np.uint8 else None,
     )
 
 

@@ -11,13 +11,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 from bench.cpu.problems import Problem
+from bench.environment import BY_HAND, ROOT, THREADS
 
 __all__ = [
     "Failed",
@@ -33,23 +32,15 @@ __all__ = [
     "take_turns",
 ]
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 PAUSE = 0.1  # seconds before a turn, in which threads of the one before go to sleep
 ANSWER_TIMEOUT = 900  # seconds for an answer
-# What sets a library by hand, where a measurement wants it as it is.
-BY_HAND = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "XLA_FLAGS", "GOMP_", "KMP_", "OMP_WAIT")
-_THREADS = (
-    *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"),
-    "VECLIB_MAXIMUM_THREADS",
-)
 
 
 class Failed(RuntimeError):  # noqa: N818  (an outcome)
     """A contestant could not do what was asked; the message says why."""
 
 
-@dataclass(frozen=True)
-class Spread:
+class Spread(NamedTuple):
     """The median of several rounds, and the quartiles."""
 
     median: float
@@ -71,10 +62,9 @@ def environment(contestant: str, n_threads: int) -> dict[str, str]:
     OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE choose a BLAS kernel by hand, and a measurement wants the
     one that fits the machine. XPNET_THREADS overrides xpnet's own choice of threads.
     """
-    threads = dict.fromkeys(_THREADS, str(n_threads))
     chosen = {
         **os.environ,
-        **threads,
+        **dict.fromkeys(THREADS, str(n_threads)),
         "PYTHONPATH": str(ROOT),
         "XPNET_DEVICE": "cpu",
         "XPNET_KERNELS": "reference" if contestant == "xpnet, reference" else "",
@@ -97,15 +87,7 @@ def processors(n: int) -> set[int]:
 
 
 class Process:
-    """A contestant's process.
-
-    Parameters
-    ----------
-    contestant : str
-    n_threads : int
-    variables : str
-        Added to the variables of its :func:`environment`.
-    """
+    """A contestant's process, with variables beyond those of its :func:`environment`."""
 
     def __init__(self, contestant: str, n_threads: int, **variables: str) -> None:
         self.contestant = contestant
@@ -128,7 +110,7 @@ class Process:
         answer: dict[str, Any] = self.ask(
             "prepare",
             contestant=self.contestant,
-            problem=problem.as_dict(),
+            problem=asdict(problem),
             n_threads=self.n_threads,
         )
         return answer
@@ -196,16 +178,17 @@ sys.stdin.read()
 
 
 @contextlib.contextmanager
-def processes(start: Mapping[str, Callable[[], Process]]) -> Iterator[dict[str, Process]]:
-    """Start a process for every name, and end them all when the ``with`` block ends."""
-    made: dict[str, Process] = {}
-    try:
-        for name, make in start.items():
-            made[name] = make()
-        yield made
-    finally:
-        for process in made.values():
-            process.close()
+def _processes(
+    environments: Mapping[str, tuple[str, Mapping[str, str]]], n_threads: int
+) -> Iterator[dict[str, Process]]:
+    """Start a process for every name, of a contestant with its variables, until the block ends."""
+    with contextlib.ExitStack() as stack:
+        yield {
+            name: stack.enter_context(
+                contextlib.closing(Process(contestant, n_threads, **variables))
+            )
+            for name, (contestant, variables) in environments.items()
+        }
 
 
 def take_turns(
@@ -219,8 +202,7 @@ def take_turns(
         For each contestant ``settings``, ``versions`` and ``us``, the microseconds of a step in
         every round; or ``error``, for one that is not installed or failed.
     """
-    with processes({name: partial(Process, name, n_threads) for name in contestants}) as made:
-        return _take_turns(made, problem, rounds)
+    return _take_turns(problem, {name: (name, {}) for name in contestants}, n_threads, rounds)
 
 
 def compare_environments(
@@ -232,25 +214,13 @@ def compare_environments(
 ) -> dict[str, dict[str, Any]]:
     """Let processes of one contestant, each with other variables, take turns.
 
-    Parameters
-    ----------
-    problem : Problem
-    contestant : str
-    environments : dict of str to dict
-        A name for each process, and the variables added to its environment.
-    n_threads, rounds : int
-
     Returns
     -------
     dict
-        For each name what :func:`take_turns` gives.
+        For each name of an environment what :func:`take_turns` gives.
     """
-    start = {
-        name: partial(Process, contestant, n_threads, **variables)
-        for name, variables in environments.items()
-    }
-    with processes(start) as made:
-        return _take_turns(made, problem, rounds)
+    named = {name: (contestant, variables) for name, variables in environments.items()}
+    return _take_turns(problem, named, n_threads, rounds)
 
 
 def take_epochs(
@@ -265,7 +235,7 @@ def take_epochs(
         of a step, epoch by epoch.
     """
     n_steps = problem.n_steps // problem.epochs
-    with processes({name: partial(Process, name, n_threads) for name in contestants}) as made:
+    with _processes({name: (name, {}) for name in contestants}, n_threads) as made:
         found = _prepare(made, problem, "epoch")
         for _ in range(trainings):
             for name in _ask_each(made, found, "start"):
@@ -277,12 +247,16 @@ def take_epochs(
 
 
 def _take_turns(
-    made: dict[str, Process], problem: Problem, rounds: int
+    problem: Problem,
+    environments: Mapping[str, tuple[str, Mapping[str, str]]],
+    n_threads: int,
+    rounds: int,
 ) -> dict[str, dict[str, Any]]:
-    found = _prepare(made, problem, "turn")
-    for number in range(rounds):
-        for name, seconds in _ask_each(made, found, "turn", number).items():
-            found[name]["us"].append(seconds / problem.n_steps * 1e6)
+    with _processes(environments, n_threads) as made:
+        found = _prepare(made, problem, "turn")
+        for number in range(rounds):
+            for name, seconds in _ask_each(made, found, "turn", number).items():
+                found[name]["us"].append(seconds / problem.n_steps * 1e6)
     return found
 
 

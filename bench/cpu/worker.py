@@ -83,10 +83,10 @@ class _Worker:
     def memory(self, contestant: str, problem: dict[str, Any], n_threads: int) -> dict[str, int]:
         """Train for a turn; gives the peak of memory in bytes, after the imports and in all."""
         pin(n_threads)
-        from bench.cpu import contestants
+        from bench.cpu.contestants import CONTESTANTS
         from bench.cpu.problems import Problem
 
-        chosen = contestants.CONTESTANTS[contestant]
+        chosen = CONTESTANTS[contestant]
         tiny = Problem((4, 3, 2), 2, 4)
         chosen(tiny, n_threads).train(1)  # which imports what it needs
         after_import = peak_memory()
@@ -100,9 +100,7 @@ def peak_memory() -> int:
     status = Path("/proc/self/status")
     if status.exists():
         # What getrusage gives begins, in a new process, with what its parent held.
-        (line,) = (
-            text for text in status.read_text(encoding="ascii").splitlines() if "VmHWM" in text
-        )
+        (line,) = (text for text in status.read_text("ascii").splitlines() if "VmHWM" in text)
         return int(line.split()[1]) * 1024
     import resource
 

@@ -19,15 +19,13 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from bench.folders import cannot_write
+from bench.environment import RESULTS, ROOT, cannot_write
 from bench.gpu import report
 from bench.gpu.outcome import Failed, Incomplete, Settings, Skipped
 from bench.gpu.parts import PARTS
 from xpnet.files import write_whole
 from xpnet.kernels.cuda_check import cuda_problem
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-RESULTS = ROOT / "bench" / "results"
 SECONDS = 520  # for all parts together
 SLOWER = 20  # times that a rehearsal may take
 
@@ -60,11 +58,9 @@ def main() -> int:
 
 def _use_the_stand_in() -> None:
     """Let ``import cupy`` find the tests' stand-in, here and in processes that are started."""
-    paths = [
-        str(ROOT / "tests" / "emulation" / "site"),
-        *filter(None, [os.environ.get("PYTHONPATH")]),
-    ]
-    sys.path.insert(0, paths[0])
+    site = str(ROOT / "tests" / "emulation" / "site")
+    sys.path.insert(0, site)
+    paths = [site, *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # its products are small
 

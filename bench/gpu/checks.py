@@ -17,12 +17,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import xpnet
+from bench.environment import ROOT
 from bench.gpu import capture_refusal
 from bench.gpu.outcome import Failed, Row, Settings, Skipped
 from bench.test_step import bind, bind_step
@@ -43,7 +43,6 @@ __all__ = [
     "tests",
 ]
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 _OUTCOME = re.compile(r"^\S+::.* (PASSED|FAILED|SKIPPED|ERROR)\b", re.MULTILINE)
 _NO_TESTS = 5  # an exit status of pytest's: this share had none
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ import numpy as np
 
 import xpnet
 from bench import test_ops
+from bench.environment import said
 from bench.gpu import timing
 from bench.gpu.outcome import Failed, Incomplete, Row, Settings
 from xpnet import nn
@@ -31,12 +31,8 @@ __all__ = ["cold_starts", "environment", "operations", "sizes"]
 _MIB = 2**20
 _MANY = 512  # calls in a graph
 _CLOCKS = (
-    "clocks.sm",
-    "clocks.max.sm",
-    "clocks.mem",
-    "temperature.gpu",
-    "power.draw",
-    "power.limit",
+    *("clocks.sm", "clocks.max.sm", "clocks.mem"),
+    *("temperature.gpu", "power.draw", "power.limit"),
 )
 
 
@@ -44,32 +40,26 @@ def environment(settings: Settings) -> list[Row]:
     """Say what runs here, and how fast it copies and multiplies."""
     device = xpnet.device("cuda")
     runtime = device.xp.cuda.runtime
-    rows: list[Row] = [
-        {"what": "GPU", "value": runtime.getDeviceProperties(device.index)["name"].decode()},
-        {
-            "what": "compute capability",
-            "value": device.xp.cuda.Device(device.index).compute_capability,
-        },
-        {"what": "CuPy", "value": device.xp.__version__},
-        {"what": "driver", "value": runtime.driverGetVersion()},
-        {"what": "CUDA runtime", "value": runtime.runtimeGetVersion()},
-        {"what": "cuBLAS", "value": cublas.version(device.xp)},
-        *({"what": name, "value": version} for name, version in versions().items()),
-        {"what": "commit", "value": _said("git", "describe", "--always", "--dirty")},
-        {"what": "kernels on the CPU", "value": xpnet.device("cpu").kernels},
-        {"what": "processors", "value": os.cpu_count()},
-        *_clocks(runtime.deviceGetPCIBusId(device.index)),
-    ]
+    facts = {
+        "GPU": runtime.getDeviceProperties(device.index)["name"].decode(),
+        "compute capability": device.xp.cuda.Device(device.index).compute_capability,
+        "CuPy": device.xp.__version__,
+        "driver": runtime.driverGetVersion(),
+        "CUDA runtime": runtime.runtimeGetVersion(),
+        "cuBLAS": cublas.version(device.xp),
+        **versions(),
+        "commit": said("git", "describe", "--always", "--dirty"),
+        "kernels on the CPU": xpnet.device("cpu").kernels,
+        "processors": os.cpu_count(),
+    }
+    rows: list[Row] = [{"what": what, "value": value} for what, value in facts.items()]
+    rows += _clocks(runtime.deviceGetPCIBusId(device.index))
     n_bytes = _MIB if settings.is_rehearsal else 512 * _MIB
     with device.activate():
         host = np.ones(n_bytes, np.uint8)
         source, target = device.asarray(host), device.xp.empty(n_bytes, dtype="uint8")
-
-        def copy() -> None:
-            target[...] = source
-
         rates: dict[str, tuple[Callable[[], Any], int]] = {
-            "copy on the device": (copy, 2 * n_bytes),
+            "copy on the device": (functools.partial(timing.copy, target, source), 2 * n_bytes),
             "copy to the device, which is asked for memory": (
                 lambda: device.asarray(host),
                 n_bytes,
@@ -86,8 +76,7 @@ def environment(settings: Settings) -> list[Row]:
             taken = timing.eager(
                 settings, device, functools.partial(device.ops.matmul, A, B, out=C)
             )
-            rate = 2 * n**3 / taken.median / 1e6
-            rows.append(_rate(f"product {n}x{n} {dtype}", rate, "TFLOP/s", taken))
+            rows.append(_product_rate(dtype, n, taken))
         n = 64 if settings.is_rehearsal else 8192
         # Ones would take less power, and so run at a higher clock.
         A = device.asarray(np.random.default_rng(0).standard_normal((n, n), np.float32))
@@ -95,8 +84,7 @@ def environment(settings: Settings) -> list[Row]:
         for precision in PRECISIONS:
             multiply = cublas.Products(device.xp, precision)
             taken = timing.eager(settings, device, functools.partial(multiply, A, A, out=C))
-            rate = 2 * n**3 / taken.median / 1e6
-            rows.append(_rate(f"product {n}x{n} in {precision}", rate, "TFLOP/s", taken))
+            rows.append(_product_rate(f"in {precision}", n, taken))
     return rows
 
 
@@ -105,24 +93,17 @@ def _rate(what: str, rate: float, unit: str, taken: timing.Timed) -> Row:
     return {"what": what, "value": f"{rate:,.1f} {unit} (+- {percent:.0f} %)"}
 
 
+def _product_rate(what: str, n: int, taken: timing.Timed) -> Row:
+    return _rate(f"product {n}x{n} {what}", 2 * n**3 / taken.median / 1e6, "TFLOP/s", taken)
+
+
 def _clocks(bus_id: str) -> list[Row]:
     query = f"--query-gpu={','.join(_CLOCKS)}"
-    said = _said("nvidia-smi", f"--id={bus_id}", query, "--format=csv,noheader").splitlines()[0]
-    values = said.split(", ")
+    line = said("nvidia-smi", f"--id={bus_id}", query, "--format=csv,noheader").splitlines()[0]
+    values = line.split(", ")
     if len(values) != len(_CLOCKS):
-        return [{"what": "clocks, temperature, power", "value": said}]
+        return [{"what": "clocks, temperature, power", "value": line}]
     return [{"what": n, "value": v} for n, v in zip(_CLOCKS, values, strict=True)]
-
-
-def _said(*command: str) -> str:
-    """Give what a program says, or that there is none."""
-    program = shutil.which(command[0])
-    if program is None:
-        return f"unknown: there is no {command[0]}"
-    done = subprocess.run(
-        [program, *command[1:]], capture_output=True, text=True, check=False, timeout=20
-    )
-    return done.stdout.strip() or f"unknown: {done.stderr.strip()}"
 
 
 def operations(settings: Settings) -> list[Row]:
@@ -174,7 +155,7 @@ def _operation(
         sets = [first, *(_copied(first, device) for _ in range(n_sets - 1))]
         fused = [functools.partial(getattr(device.ops, name), **given) for given in sets]
         plain = [functools.partial(getattr(reference, name), **given) for given in sets]
-        copies = [functools.partial(_copy, *_halves(device, n_bytes)) for _ in sets]
+        copies = [functools.partial(timing.copy, *_halves(device, n_bytes)) for _ in sets]
         for call in (*fused, *copies):
             call()
         repeated = 20 if is_hot else 1
@@ -204,10 +185,6 @@ def _copied(arguments: dict[str, Any], device: xpnet.Device) -> dict[str, Any]:
 def _halves(device: xpnet.Device, n_bytes: int) -> list[Any]:
     """Make two arrays: copying one reads half of the bytes and writes the other half."""
     return [device.xp.zeros(max(n_bytes // 2, 1), dtype="uint8") for _ in range(2)]
-
-
-def _copy(target: Any, source: Any) -> None:
-    target[...] = source
 
 
 def _in_turn(calls: Iterable[Callable[[], Any]]) -> Callable[[], Any]:

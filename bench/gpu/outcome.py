@@ -13,21 +13,11 @@ Row: TypeAlias = dict[str, Any]  # of a table: values by column
 
 @dataclass(frozen=True)
 class Settings:
-    """How the gate was called.
+    """How the gate was called."""
 
-    Attributes
-    ----------
-    is_rehearsal : bool
-        Whether the GPU is the stand-in of the tests, and sizes are small.
-    is_quick : bool
-        Whether a few tests stand for all.
-    deadline : float
-        When the part will be stopped, in seconds since the epoch.
-    """
-
-    is_rehearsal: bool
-    is_quick: bool
-    deadline: float
+    is_rehearsal: bool  # on the stand-in of the tests, at small sizes
+    is_quick: bool  # a few tests stand for all
+    deadline: float  # when the part will be stopped, in seconds since the epoch
 
     def left(self) -> float:
         """Give the seconds until the part is stopped."""
@@ -39,20 +29,18 @@ class Settings:
         return "emulated" if self.is_rehearsal else "cuda"
 
 
-class Failed(Exception):  # noqa: N818  (an outcome)
-    """A part found something wrong; it may have rows all the same."""
-
+class _WithRows(Exception):  # noqa: N818
     def __init__(self, reason: str, rows: list[Row] | None = None) -> None:
         super().__init__(reason)
         self.rows = rows or []
 
 
-class Incomplete(Exception):  # noqa: N818
-    """A measurement has run out of time; what it has is right."""
+class Failed(_WithRows):
+    """A part found something wrong; it may have rows all the same."""
 
-    def __init__(self, reason: str, rows: list[Row]) -> None:
-        super().__init__(reason)
-        self.rows = rows
+
+class Incomplete(_WithRows):
+    """A measurement has run out of time; what it has is right."""
 
 
 class Skipped(Exception):  # noqa: N818

@@ -14,21 +14,11 @@ __all__ = ["PARTS", "Part"]
 
 @dataclass(frozen=True)
 class Part:
-    """One part.
-
-    Attributes
-    ----------
-    run : callable
-        Gives rows of a table, or raises.
-    seconds : float
-        It is stopped after this long, but in a rehearsal, whose machine may be slow.
-    is_check : bool
-        Whether it fails when it does not come to its end; a measurement is incomplete then.
-    """
+    """One part: it gives rows of a table, or raises."""
 
     run: Callable[[Settings], list[Row]]
-    seconds: float
-    is_check: bool = True
+    seconds: float  # it is stopped after this long, or later in a rehearsal
+    is_check: bool = True  # fails if it does not end in time; a measurement is incomplete then
 
 
 PARTS: dict[str, Part] = {

@@ -35,7 +35,7 @@ def bandwidths(settings: Settings) -> list[Row]:
     with device.activate():
         xp = device.xp
         p, g, m, v = (xp.zeros(n, dtype="float32") for _ in range(4))
-        copy = _timed(settings, device, functools.partial(_copy, m, v))
+        copy = _timed(settings, device, functools.partial(timing.copy, m, v))
         rate = 8 * n / copy.median / 1e3
         rows.append(_row(f"copy of {n:,} numbers", 8 * n, copy, rate))
         optimizer = nn.Adam()
@@ -53,23 +53,14 @@ def bandwidths(settings: Settings) -> list[Row]:
             dZ, A, out = (xp.ones(shape, dtype="float32") for _ in range(3))
             db, ones = xp.empty(shape[1], dtype="float32"), xp.ones((1, shape[0]), dtype="float32")
             name, size = "x".join(map(str, shape)), 4 * dZ.size
+            by_ones = functools.partial(device.ops.matmul, ones, dZ, out=db.reshape(1, -1))
+            by_one_kernel = functools.partial(_in_one_kernel, device.ops.bias_grad, dZ, db)
+            with_relu = functools.partial(device.ops.relu_grad, dZ, A, out=out, db=db)
             for what, n_bytes, call in (
                 ("bias gradient", size, functools.partial(device.ops.bias_grad, dZ, out=db)),
-                (
-                    "the same as a product with ones",
-                    size,
-                    functools.partial(device.ops.matmul, ones, dZ, out=db.reshape(1, -1)),
-                ),
-                (
-                    "the same by one kernel, a thread for each column",
-                    size,
-                    functools.partial(_in_one_kernel, device.ops.bias_grad, dZ, db),
-                ),
-                (
-                    "ReLU's gradient and the bias's",
-                    3 * size,
-                    functools.partial(device.ops.relu_grad, dZ, A, out=out, db=db),
-                ),
+                ("the same as a product with ones", size, by_ones),
+                ("the same by one kernel, a thread for each column", size, by_one_kernel),
+                ("ReLU's gradient and the bias's", 3 * size, with_relu),
             ):
                 call()
                 taken = _timed(settings, device, call, repeated=20)
@@ -80,10 +71,6 @@ def bandwidths(settings: Settings) -> list[Row]:
 def _in_one_kernel(bias_grad: Any, dZ: Any, db: Any) -> None:
     with mock.patch.multiple(cuda, n_splits=lambda *_: 1, is_by_warp=lambda *_: False):
         bias_grad(dZ, out=db)
-
-
-def _copy(target: Any, source: Any) -> None:
-    target[...] = source
 
 
 def _timed(
@@ -173,7 +160,7 @@ def _limits(settings: Settings, device: xpnet.Device) -> tuple[float, float]:
     multiply = functools.partial(device.ops.matmul, A, A, out=C)
     multiply()
     product = _timed(settings, device, multiply)
-    copy = _timed(settings, device, functools.partial(_copy, C, A))
+    copy = _timed(settings, device, functools.partial(timing.copy, C, A))
     return 2 * n**3 / product.median, 2 * A.nbytes / copy.median
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import xpnet
 from bench.gpu.outcome import Settings
 
-__all__ = ["Timed", "captured", "eager", "repeated"]
+__all__ = ["Timed", "captured", "copy", "eager", "repeated"]
 
 _SECONDS = 0.02  # a round, on a GPU
 _ROUNDS = 9
@@ -28,6 +28,11 @@ class Timed:
 
     median: float
     spread: float
+
+
+def copy(target: Any, source: Any) -> None:
+    """Copy an array on the device."""
+    target[...] = source
 
 
 def eager(settings: Settings, device: xpnet.Device, call: Callable[[], Any]) -> Timed:

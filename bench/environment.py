@@ -1,0 +1,46 @@
+"""Where benchmarks run: the project, its folder of results, and the process's variables."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+__all__ = ["BY_HAND", "RESULTS", "ROOT", "THREADS", "cannot_write", "restart_without", "said"]
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+# Beginnings of variables that set a library by hand, where a measurement wants it as it is.
+BY_HAND = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "XLA_FLAGS", "GOMP_", "KMP_", "OMP_WAIT")
+THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def restart_without(*beginnings: str) -> None:
+    """Start this command again without such variables, which a BLAS reads when it is loaded."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(beginnings)}
+    if len(kept) < len(os.environ):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], kept)
+
+
+def cannot_write(option: str, folder: Path) -> str | None:
+    """Make a folder, and give a line that says why nothing can be written into it, if so."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return f"{option}: cannot write into {folder}: {error.strerror or error}\n"
+    return None
+
+
+def said(*command: str) -> str:
+    """Give what a program prints, or say that it is not installed or why it failed."""
+    program = shutil.which(command[0])
+    if program is None:
+        return f"unknown: there is no {command[0]}"
+    done = subprocess.run(
+        [program, *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False, timeout=20
+    )
+    return done.stdout.strip() or f"unknown: {done.stderr.strip()}"
