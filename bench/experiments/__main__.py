@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
-import importlib.util
 import signal
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from bench.cpu.turns import ROOT
+from bench.environment import RESULTS, ROOT, cannot_write
 from bench.experiments.catalogue import EXPERIMENTS
 from bench.experiments.experiment import Experiment
 from bench.experiments.page import Done, page
-from bench.experiments.running import Run, carry_out, outcome, run_as_child, runs_of
-from bench.folders import cannot_write
+from bench.experiments.running import CANNOT, Run, carry_out, outcome, run_here, runs_of
 from xpnet.data import DataError
 from xpnet.files import write_whole
 from xpnet.report import plotting_problem
 
-# Locks of files; POSIX has them.
-fcntl: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
-
 KEPT = ROOT / "runs" / "experiments"
-PAGE = ROOT / "bench" / "results" / "experiments"
+PAGE = RESULTS / "experiments"
 
 
 def main() -> int:
@@ -47,16 +39,11 @@ def main() -> int:
             sys.stderr.write(problem)
             return 2
     end_on_signals()
-    chosen = [EXPERIMENTS[name] for name in arguments.names or EXPERIMENTS]
     failed: dict[Run, str] = {}
     status = 0
     try:
-        with contextlib.nullcontext() if arguments.page else _alone(kept):
-            for experiment in [] if arguments.page else chosen:
-                failed |= _carry_out(experiment, kept, arguments.again, arguments.short)
-    except BlockingIOError:
-        sys.stderr.write(f"--kept: another command is at work in {kept}\n")
-        return 2
+        for name in [] if arguments.page else arguments.names or EXPERIMENTS:
+            failed |= _carry_out(EXPERIMENTS[name], kept, arguments.again, arguments.short)
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from here\n")
         status = 130
@@ -70,35 +57,24 @@ def main() -> int:
 
 
 def end_on_signals() -> None:
-    """See to it that runs end with their command, however that ends."""
+    """End as by Ctrl-C, so that runs end with their command."""
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _end)
-
-
-def _end(number: int, frame: Any) -> None:
-    """End as by Ctrl-C."""
-    del number, frame
-    raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def _alone(kept: Path) -> Iterator[None]:
-    """Keep other commands away from a folder, where the system can."""
-    with (kept / ".lock").open("w") as file:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+            signal.signal(getattr(signal, name), signal.default_int_handler)
 
 
 def _one_run(name: str, key: str, kept: Path, *, is_short: bool) -> int:
     """Carry out one run: what the command starts for each."""
-    runs = runs_of(EXPERIMENTS[name], kept, is_short=is_short)
-    for run in runs:
-        if run.key == key:
-            return run_as_child(run)
-    sys.stderr.write(f"{name} has no run {key!r}\n")
-    return 2
+    runs = {run.key: run for run in runs_of(EXPERIMENTS[name], kept, is_short=is_short)}
+    if key not in runs:
+        sys.stderr.write(f"{name} has no run {key!r}\n")
+        return 2
+    try:
+        run_here(runs[key])
+    except (DataError, ImportError) as error:  # a line is enough
+        sys.stderr.write(f"{error}\n")
+        return CANNOT
+    return 0
 
 
 def _carry_out(experiment: Experiment, kept: Path, again: bool, is_short: bool) -> dict[Run, str]:
@@ -160,7 +136,7 @@ def _name(text: str) -> str:
     return text
 
 
-def _parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.experiments", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", type=_name, help=", ".join(EXPERIMENTS))
     parser.add_argument("--again", action="store_true", help="repeat what is there already")
@@ -175,7 +151,7 @@ def _parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--kept", help="folder where outcomes of runs are kept (runs/experiments)")
     parser.add_argument("--run", nargs=2, metavar=("NAME", "KEY"), help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -77,56 +77,34 @@ def _kind(activation: str, normalised: bool) -> str:
 
 def _epochs_to_target(found: dict[str, Any]) -> float:
     """Count epochs until the validation accuracy is there; infinity if it never is."""
-    reached = [
-        number + 1
-        for number, accuracy in enumerate(found.get("validation", []))
-        if accuracy >= TARGET
-    ]
-    return float(min(reached, default=np.inf))
-
-
-def _all_counts(results: Results, activation: str, normalised: bool, rate: float) -> list[float]:
-    """Count them for every seed."""
-    return [_epochs_to_target(found) for found in results[_key(activation, normalised, rate)]]
-
-
-def _median(results: Results, activation: str, normalised: bool, rate: float) -> float:
-    return float(np.median(_all_counts(results, activation, normalised, rate)))
+    accuracies = enumerate(found.get("validation", []), start=1)
+    return float(min((epoch for epoch, a in accuracies if a >= TARGET), default=np.inf))
 
 
 def _section(results: Results) -> Section:
-    said, sentences = [], []
-    rows = [
-        (
-            _kind(activation, normalised),
-            *(_counts(_all_counts(results, activation, normalised, rate)) for rate in RATES),
-        )
+    counts = {
+        (activation, normalised): [
+            [_epochs_to_target(found) for found in results[_key(activation, normalised, rate)]]
+            for rate in RATES
+        ]
         for activation, normalised in itertools.product(ACTIVATIONS, (False, True))
-    ]
+    }
+    rows = [(_kind(*kind), *map(_counts, of_rates)) for kind, of_rates in counts.items()]
+    said, sentences = [], []
     for activation in ACTIVATIONS:
-        best = {
-            normalised: min(_median(results, activation, normalised, rate) for rate in RATES)
-            for normalised in (False, True)
-        }
-        within = {
-            normalised: [
-                rate
-                for rate in RATES
-                if np.isfinite(_median(results, activation, normalised, rate))
-            ]
-            for normalised in (False, True)
-        }
+        plain, ours = (np.median(counts[activation, kind], axis=1) for kind in (False, True))
+        without, best = plain.min(), ours.min()
         said.append(
-            f"{activation}: {_epochs(best[True])} with, {_epochs(best[False])} without, at the "
-            "best of the rates"
+            f"{activation}: {_epochs(best)} with, {_epochs(without)} without, at the best of the "
+            "rates"
         )
         sentences.append(
-            f"With {activation} {len(within[True])} of the {len(RATES)} rates get there with batch "
-            f"normalisation and {len(within[False])} without"
+            f"With {activation} {np.isfinite(ours).sum()} of the {len(RATES)} rates get there with "
+            f"batch normalisation and {np.isfinite(plain).sum()} without"
             + (
-                f"; at the best rate of each it takes {best[False] / best[True]:.1f} times as many "
-                "epochs without."
-                if np.isfinite(best[False]) and np.isfinite(best[True])
+                f"; at the best rate of each it takes {without / best:.1f} times as many epochs "
+                "without."
+                if np.isfinite([best, without]).all()
                 else "."
             )
         )

@@ -14,7 +14,7 @@ import numpy as np
 
 from bench import markdown, pictures
 from bench.experiments.experiment import Experiment, Results, Section
-from bench.experiments.words import spread
+from bench.markdown import spread
 from xpnet import report
 from xpnet.data import Contents, Dataset, Part, make_dataset
 from xpnet.recipe import load_recipe

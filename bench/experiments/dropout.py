@@ -10,7 +10,7 @@ import numpy as np
 from bench import markdown, pictures
 from bench.experiments import fashion
 from bench.experiments.experiment import Experiment, Results, Section
-from bench.experiments.words import spread
+from bench.markdown import spread
 
 __all__ = ["EXPERIMENT"]
 
@@ -78,33 +78,32 @@ def _errors(results: Results, variant: str, n_train: int, part: str = "test") ->
     ]
 
 
+def _gains(results: Results, variant: str, n_train: int) -> list[float]:
+    """Give what the error falls by, for each seed."""
+    pairs = zip(_errors(results, "none", n_train), _errors(results, variant, n_train), strict=True)
+    return [none - own for none, own in pairs]
+
+
 def _section(results: Results) -> Section:
-    full, names = [], [*VARIANTS, *PAPER]
-    for name in names:
-        test = _errors(results, name, FULL)
-        full.append((name, spread(test, 2), spread(_errors(results, name, FULL, "train"), 2)))
-    sizes = []
-    for n in EPOCHS:
-        errors = {name: _errors(results, name, n) for name in VARIANTS}
-        gains = {
-            name: [none - own for none, own in zip(errors["none"], errors[name], strict=True)]
-            for name in VARIANTS
-            if name != "none"
-        }
-        sizes.append(
-            (
-                f"{n:,}",
-                str(EPOCHS[n]),
-                *(spread(errors[name], 2) for name in VARIANTS),
-                *(spread(gain, 2) for gain in gains.values()),
-            )
-        )
-    none, dropped = (_errors(results, name, FULL) for name in ("none", "dropout"))
-    gain = fmean(none) - fmean(dropped)
-    gains_by_size = {
-        n: fmean(_errors(results, "none", n)) - fmean(_errors(results, "dropout", n))
-        for n in EPOCHS
+    full = [
+        (name, *(spread(_errors(results, name, FULL, part), 2) for part in ("test", "train")))
+        for name in (*VARIANTS, *PAPER)
+    ]
+    gains = {  # of dropout, and of both, for each seed
+        n: [_gains(results, name, n) for name in VARIANTS if name != "none"] for n in EPOCHS
     }
+    sizes = [
+        (
+            f"{n:,}",
+            str(EPOCHS[n]),
+            *(spread(_errors(results, name, n), 2) for name in VARIANTS),
+            *(spread(gain, 2) for gain in gains[n]),
+        )
+        for n in EPOCHS
+    ]
+    none, dropped = (_errors(results, name, FULL) for name in ("none", "dropout"))
+    gains_by_size = {n: fmean(of_dropout) for n, (of_dropout, _) in gains.items()}
+    gain = gains_by_size[FULL]
     best = max(gains_by_size, key=lambda n: gains_by_size[n])
     lines = [
         "784-512-512-10, ReLU, Adam with a cosine, batches of 100, test errors in per cent: means "
@@ -149,11 +148,11 @@ def _draw(results: Results) -> bytes:
     left, right = drawn.subplots(1, 2)
     n = np.array(list(EPOCHS))
     for name, colour in zip(VARIANTS, pictures.COLOURS, strict=False):
-        errors = np.array([_errors(results, name, size) for size in EPOCHS])
-        _band(left, n, errors, colour, name)
+        errors = [_errors(results, name, size) for size in EPOCHS]
+        _band(left, n, np.array(errors), colour, name)
         if name != "none":
-            none = np.array([_errors(results, "none", size) for size in EPOCHS])
-            _band(right, n, none - errors, colour, name)
+            gains = [_gains(results, name, size) for size in EPOCHS]
+            _band(right, n, np.array(gains), colour, name)
     left.set_yscale("log")
     right.axhline(0, color="black", linewidth=0.6)
     for ax, label in ((left, "test error, %"), (right, "gain over none, %")):

@@ -13,23 +13,13 @@ Results = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Section:
-    """What an experiment has shown.
+    """What an experiment has shown."""
 
-    Attributes
-    ----------
-    came_out : str
-        A sentence with numbers, for the table on top.
-    lines : list of str
-        The rest, in Markdown.
-    pictures : dict of str to bytes
-        PNG files, by the names under which the lines refer to them.
-    own_pictures : dict of str to bytes
-        Those that may not be published, and are written where outcomes are kept.
-    """
-
-    came_out: str
-    lines: list[str]
+    came_out: str  # a sentence with numbers, for the table on top
+    lines: list[str]  # the rest, in Markdown
+    # PNG files, by the names under which the lines refer to them.
     pictures: dict[str, bytes] = field(default_factory=dict)
+    # Those that may not be published, and are written where outcomes are kept.
     own_pictures: dict[str, bytes] = field(default_factory=dict)
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from bench import markdown
 from bench.experiments.experiment import Experiment, Results, Section
 from bench.experiments.planar import Points, draw_regions, outcome
-from bench.experiments.words import spread
+from bench.markdown import spread
 from xpnet import nn, training
 from xpnet.data import DataError
 from xpnet.kernels.reference import Array
@@ -166,6 +166,12 @@ def _section(results: Results) -> Section:
             f"{spread([found['train'] for found in fresh], 4)} / {spread(tests)}",
         )
     )
+    frozen = (
+        "the notebook's 0.95 comes out, with its cost to nine decimals"
+        if is_equal["frozen"]
+        else "what comes out is in the table"
+    )
+    listed = ", ".join(f"{test:.3f}" for test in tests)
     titles = ("against overfitting", "cost: notebook", "ours", "train / test: notebook", "ours")
     lines = [
         *markdown.table(titles, rows),
@@ -174,9 +180,9 @@ def _section(results: Results) -> Section:
         "units of the same samples for 30,000 iterations, and is no dropout but a network whose "
         "every sample sees a part of its own. `FrozenDropout` in "
         "[football.py](../../experiments/football.py), which is also an example of a layer of "
-        f"one's own, does just that, and {_whether(is_equal['frozen'])}. With masks that are drawn "
+        f"one's own, does just that, and {frozen}. With masks that are drawn "
         "anew in each step, which is what dropout is, and weights that start from the same values, "
-        f"the test accuracies of five seeds are {_listed(tests)}. One test position is 0.005, and "
+        f"the test accuracies of five seeds are {listed}. One test position is 0.005, and "
         "200 of them at 0.93 have a standard error of 0.018: differences of 0.02 may be noise.",
         "",
         "![What each network makes of the field](football.png)",
@@ -198,16 +204,6 @@ def _section(results: Results) -> Section:
         "(five seeds)"
     )
     return Section(came_out, lines, {"football.png": draw_regions(panels)})
-
-
-def _whether(is_equal: bool) -> str:
-    if is_equal:
-        return "the notebook's 0.95 comes out, with its cost to nine decimals"
-    return "what comes out is in the table"
-
-
-def _listed(values: list[float]) -> str:
-    return ", ".join(f"{value:.3f}" for value in values)
 
 
 EXPERIMENT = Experiment(

@@ -163,7 +163,7 @@ def _section(results: Results) -> Section:
         activation, init = key.split(", ")
         expected = _predicted(activation, init, found)
         gradients = found["signals"]["gradients"]
-        rows += [
+        rows.append(
             (
                 key,
                 _listed(found["signals"]["activations"], ".2g"),
@@ -173,7 +173,7 @@ def _section(results: Results) -> Section:
                 f"{gradients[-1] / gradients[0]:.3g}",
                 f"{_weights_ratio(found):.2g}",
             )
-        ]
+        )
         errors.append(
             (
                 key,
@@ -225,14 +225,12 @@ def _section(results: Results) -> Section:
         "",
         _claims_that_hold(results),
     ]  # fmt: skip
+    test = {key: f"{100 * found['test_error']:.1f}" for key, found in results.items()}
     came_out = (
         f"tanh: {min(falls):.2f} to {max(falls):.2f} per layer, normalised {ratio:.2f} in all; "
         "test errors, standard and normalised: "
         + ", ".join(
-            f"{activation} "
-            + " and ".join(
-                f"{100 * results[f'{activation}, {init}']['test_error']:.1f}" for init in INITS
-            )
+            f"{activation} {' and '.join(test[f'{activation}, {init}'] for init in INITS)}"
             for activation in ACTIVATIONS
         )
         + " %"

@@ -14,23 +14,12 @@ __all__ = ["Done", "page"]
 
 @dataclass(frozen=True)
 class Done:
-    """An experiment, and what has become of it.
-
-    Attributes
-    ----------
-    experiment : Experiment
-    section : Section or None
-        None where runs are missing.
-    missing : str
-        Why, in that case.
-    kept : sequence of dict
-        What :func:`~bench.experiments.running.run_here` keeps of each run that is there.
-    """
+    """An experiment, and what has become of it."""
 
     experiment: Experiment
     section: Section | None
-    missing: str
-    kept: Sequence[Mapping[str, Any]]
+    missing: str  # why there is no section
+    kept: Sequence[Mapping[str, Any]]  # of each run that is there, see running.run_here
 
     @property
     def minutes(self) -> float:

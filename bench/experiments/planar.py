@@ -67,11 +67,8 @@ def draw_regions(panels: Sequence[tuple[str, dict[str, Any]]], *, columns: int =
     """Draw what networks make of the plane, with the samples on it, as PNG."""
     n_rows = -(-len(panels) // columns)
     drawn = pictures.figure(3.5 * columns, 3.1 * n_rows)
-    grid = drawn.subplots(n_rows, columns, squeeze=False)
-    for ax in grid.flat:
-        ax.set_visible(False)
-    for ax, (title, found) in zip(grid.flat, panels, strict=False):
-        ax.set_visible(True)
+    for number, (title, found) in enumerate(panels, start=1):
+        ax = drawn.add_subplot(n_rows, columns, number)
         tenths = np.array([[int(digit) for digit in row] for row in found["rows"]])
         box = found["box"]
         ax.imshow(tenths + 0.5, origin="lower", extent=box, vmin=0, vmax=10, cmap="RdBu_r",

@@ -22,37 +22,27 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.cpu.turns import ROOT, environment
+from bench.cpu.turns import environment
+from bench.environment import ROOT
 from bench.experiments.experiment import Experiment
-from xpnet.data import DataError
 from xpnet.environment import versions
 from xpnet.files import write_whole
 from xpnet.kernels.blas import available_cpus
 from xpnet.recipe import load_recipe
 
-__all__ = ["Run", "carry_out", "outcome", "run_as_child", "run_here", "runs_of"]
+__all__ = ["CANNOT", "Run", "carry_out", "outcome", "run_here", "runs_of"]
 
-_CANNOT = 2  # exit status of a run whose data or packages are not there
+CANNOT = 2  # exit status of a run whose data or packages are not there
 
 
 @dataclass(frozen=True, eq=False)  # each is itself: they are keys
 class Run:
-    """One run of an experiment.
-
-    Attributes
-    ----------
-    experiment : Experiment
-    key : str
-    arguments : dict
-    file : Path
-        Where its outcome is kept.
-    is_short : bool
-    """
+    """One run of an experiment, and the file of its outcome."""
 
     experiment: Experiment
     key: str
@@ -111,16 +101,6 @@ def run_here(run: Run) -> dict[str, Any]:
     return kept
 
 
-def run_as_child(run: Run) -> int:
-    """Carry out a run for :func:`carry_out`, and give an exit status."""
-    try:
-        run_here(run)
-    except (DataError, ImportError) as error:  # a line is enough
-        sys.stderr.write(f"{error}\n")
-        return _CANNOT
-    return 0
-
-
 def carry_out(runs: Sequence[Run], say: Callable[[str], None]) -> dict[Run, str]:
     """Carry out runs in processes of their own, as many at a time as there are processors.
 
@@ -143,82 +123,52 @@ def carry_out(runs: Sequence[Run], say: Callable[[str], None]) -> dict[Run, str]
     """
     if not runs:
         return {}
-    n_threads = runs[0].experiment.n_threads
-    n_workers = max(available_cpus() // n_threads, 1)
-    children = _Children()
+    n_workers = max(available_cpus() // runs[0].experiment.n_threads, 1)
     failed: dict[Run, str] = {}
-    waiting: dict[Future[str | None], Run] = {}
-    n_done = 0
+    stop = threading.Event()
     with ThreadPoolExecutor(n_workers) as pool:
         try:
-            for run in runs:
-                waiting[pool.submit(_in_a_child, run, children)] = run
-            while waiting:
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    run, why = waiting.pop(future), future.result()
-                    n_done += 1
-                    if why is not None:
-                        failed[run] = why
-                    kept = outcome(run)
-                    took = f"{kept['seconds']:.0f} s" if kept and why is None else f"failed: {why}"
-                    say(f"  {n_done}/{len(runs)} {run.experiment.name}: {run.key}, {took}")
+            futures = {pool.submit(_in_a_child, run, stop): run for run in runs}
+            for n_done, future in enumerate(as_completed(futures), 1):
+                run, why = futures[future], future.result()
+                if why is not None:
+                    failed[run] = why
+                kept = outcome(run)
+                took = f"{kept['seconds']:.0f} s" if kept and why is None else f"failed: {why}"
+                say(f"  {n_done}/{len(runs)} {run.experiment.name}: {run.key}, {took}")
         except BaseException:
-            children.end()
+            stop.set()
             raise
     return failed
 
 
-class _Children:
-    """Processes that are to end with this one."""
-
-    def __init__(self) -> None:
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._is_over = False
-        self._lock = threading.Lock()
-
-    def start(self, command: list[str], **options: Any) -> subprocess.Popen[bytes] | None:
-        """Start one, unless all is over."""
-        with self._lock:
-            if self._is_over:
-                return None
-            # Ctrl-C is this process's to handle: a training would take it for its own end.
-            child = subprocess.Popen(command, start_new_session=True, **options)
-            self._running.add(child)
-            return child
-
-    def wait(self, child: subprocess.Popen[bytes]) -> int:
-        """Wait for one, and give its exit status."""
-        status = child.wait()
-        with self._lock:
-            self._running.discard(child)
-        return status
-
-    def end(self) -> None:
-        """End all, and start no more."""
-        with self._lock:
-            self._is_over = True
-            for child in self._running:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-
-
-def _in_a_child(run: Run, children: _Children) -> str | None:
+def _in_a_child(run: Run, stop: threading.Event) -> str | None:
     """Carry out a run in a process, and give the reason if it fails."""
     command = [sys.executable, "-m", "bench.experiments", "--run", run.experiment.name, run.key]
     command += ["--kept", str(run.file.parent.parent.resolve())]
     command += ["--short"] if run.is_short else []
+    environ = environment("xpnet", run.experiment.n_threads)
     with tempfile.TemporaryFile() as said:
-        environ = environment("xpnet", run.experiment.n_threads)
-        child = children.start(
-            command, cwd=ROOT, env=environ, stdout=said, stderr=subprocess.STDOUT
-        )
-        if child is None:
+        if stop.is_set():
             return "interrupted"
-        status = children.wait(child)
+        # Ctrl-C is for this process to handle: a training would take it for its own end.
+        child = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environ,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        while child.poll() is None:
+            if stop.wait(0.05):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+                return "interrupted"
         said.seek(0)
         text = said.read()[-3000:].decode(errors="replace").strip()
-    if status == 0:
+    if child.returncode == 0:
         return None
     lines = text.splitlines() or ["it said nothing"]
-    return lines[-1] if status == _CANNOT else f"exit status {status}: {text}"
+    return lines[-1] if child.returncode == CANNOT else f"exit status {child.returncode}: {text}"

@@ -115,15 +115,17 @@ class _Search:
     settings : list of dict
     validation, test : array
         Accuracies, one for each trial.
-    orders : array
-        In each row an order in which the trials might have come: those of a grid each once, those
-        of a random search drawn with replacement.
+    best_validation, best_test : array
+        Those of the trial that validation chooses, of equals the first, out of n: in each row an
+        order in which the trials might have come, in each column an n. Trials of a grid come each
+        once, those of a random search are drawn with replacement.
     """
 
     settings: list[dict[str, Any]]
     validation: Numbers
     test: Numbers
-    orders: npt.NDArray[np.int64]
+    best_validation: Numbers
+    best_test: Numbers
 
     @classmethod
     def of(cls, results: Results, data: str, sampler: str) -> _Search:
@@ -134,28 +136,20 @@ class _Search:
             if key.startswith(f"{data}, {sampler} ")
             for row in found["trials"]
         ]
-        settings = [row[0] for row in rows]
         validation, test = np.array([row[1:3] for row in rows], dtype=np.float64).T
         rng = np.random.default_rng(SEED)
         if sampler == "grid":
             orders = rng.permuted(np.tile(np.arange(len(rows)), (N_RESAMPLES, 1)), axis=1)
         else:
             orders = rng.integers(len(rows), size=(N_RESAMPLES, len(rows)))
-        return cls(settings, validation, test, orders)
+        chosen = orders.copy()
+        for n in range(1, len(rows)):
+            is_better = validation[orders[:, n]] > validation[chosen[:, n - 1]]
+            chosen[:, n] = np.where(is_better, orders[:, n], chosen[:, n - 1])
+        return cls([row[0] for row in rows], validation, test, validation[chosen], test[chosen])
 
     def __len__(self) -> int:
         return len(self.validation)
-
-    def chosen(self) -> npt.NDArray[np.int64]:
-        """Give, for each order and each n, which of the first n trials validation chooses.
-
-        Of equals the first.
-        """
-        found = self.orders.copy()
-        for n in range(1, len(self)):
-            is_better = self.validation[self.orders[:, n]] > self.validation[found[:, n - 1]]
-            found[:, n] = np.where(is_better, self.orders[:, n], found[:, n - 1])
-        return found
 
     def chance(self, n: int, accuracy: float) -> float:
         """Give the probability that the best of n random trials is no worse, on validation."""
@@ -166,6 +160,19 @@ class _Search:
         sizes = range(1, len(self) + 1)
         return next((n for n in sizes if self.chance(n, accuracy) >= 0.5), None)
 
+    def mean_at(self, accuracy: float) -> int | None:
+        """Give the smallest n at which the best of n random trials is no worse in the mean."""
+        from xpnet.search.results import matches_at
+
+        return matches_at(self.validation.tolist(), accuracy, is_maximised=True)
+
+    def best_of(self, n: int) -> tuple[float, float, float]:
+        """Give what the bootstrap of the best validation accuracy of n trials tends to."""
+        from xpnet.search.results import best_of
+
+        mean, (low, high) = best_of(self.validation.tolist(), n, is_maximised=True, quantiles=BAND)
+        return mean, low, high
+
 
 def _band(values: Numbers) -> tuple[float, float, float]:
     """Give mean and quantiles of a column of resamples."""
@@ -173,53 +180,21 @@ def _band(values: Numbers) -> tuple[float, float, float]:
     return float(values.mean()), float(low), float(high)
 
 
-def _exact(search: _Search, n: int) -> tuple[float, float, float]:
-    """Give what the bootstrap of the best validation accuracy of n trials tends to."""
-    from xpnet.search.results import best_of
-
-    mean, (low, high) = best_of(search.validation.tolist(), n, is_maximised=True, quantiles=BAND)
-    return mean, low, high
-
-
 @dataclass(frozen=True)
 class _Comparison:
-    """Random search and grid on one data set.
-
-    Attributes
-    ----------
-    data : str
-    n_samples : list of int
-        For training, validation and testing.
-    random, grid : _Search
-    random_test : array
-        Test accuracy of the trial that validation chooses out of n, for each resample and n.
-    grid_validation, grid_test : array
-        The same for the grid in random orders.
-    """
+    """Random search and grid on one data set of so many training, validation and test samples."""
 
     data: str
     n_samples: list[int]
     random: _Search
     grid: _Search
-    random_test: Numbers
-    grid_validation: Numbers
-    grid_test: Numbers
 
     @classmethod
     def of(cls, results: Results, data: str) -> _Comparison:
         """Gather the runs."""
         random, grid = (_Search.of(results, data, sampler) for sampler in ("random", "grid"))
-        of_grid = grid.chosen()
         n_samples = next(found for key, found in results.items() if key.startswith(data))["samples"]
-        return cls(
-            data,
-            n_samples,
-            random,
-            grid,
-            random.test[random.chosen()],
-            grid.validation[of_grid],
-            grid.test[of_grid],
-        )
+        return cls(data, n_samples, random, grid)
 
     @property
     def best(self) -> float:
@@ -233,12 +208,12 @@ class _Comparison:
 
     def test_chance(self, n: int) -> float:
         """Give the share of resamples in which n random trials test no worse than the grid."""
-        column = self.random_test[:, min(n, len(self.random)) - 1]
+        column = self.random.best_test[:, min(n, len(self.random)) - 1]
         return float((column >= self.best_test).mean())
 
     def test_at(self) -> int | None:
         """Give the smallest n at which random search tests no worse than the grid in the mean."""
-        reached = np.flatnonzero(self.random_test.mean(axis=0) >= self.best_test)
+        reached = np.flatnonzero(self.random.best_test.mean(axis=0) >= self.best_test)
         return int(reached[0]) + 1 if len(reached) else None
 
     def standard_error(self) -> float:
@@ -384,31 +359,18 @@ def _apart(search: _Search, name: str) -> float:
 
 
 def _table(one: _Comparison) -> list[str]:
-    rows: list[tuple[str, ...]] = [
-        (
-            "**grid**",
-            str(len(one.grid)),
-            f"**{one.best:.3f}**",
-            f"**{one.best_test:.3f}**",
-            "-",
-            "-",
-        )
-    ]
+    of_grid = (f"**{one.best:.3f}**", f"**{one.best_test:.3f}**")
+    rows: list[tuple[str, ...]] = [("**grid**", str(len(one.grid)), *of_grid, "-", "-")]
     for n in SIZES:
         at = min(n, len(one.random)) - 1  # of a short form's few trials
+        accuracies = one.random.best_of(n), _band(one.random.best_test[:, at])
+        chances = one.random.chance(n, one.best), one.test_chance(n)
         rows.append(
-            (
-                "random",
-                str(n),
-                _spread(_exact(one.random, n)),
-                _spread(_band(one.random_test[:, at])),
-                f"{one.random.chance(n, one.best):.2f}",
-                f"{one.test_chance(n):.2f}",
-            )
+            ("random", str(n), *map(_spread, accuracies), *(f"{chance:.2f}" for chance in chances))
         )
     at = min(PAPER, len(one.grid)) - 1
-    of_grid = [_spread(_band(values[:, at])) for values in (one.grid_validation, one.grid_test)]
-    rows.append(("part of the grid", str(PAPER), *of_grid, "-", "-"))
+    part = (_band(values[:, at]) for values in (one.grid.best_validation, one.grid.best_test))
+    rows.append(("part of the grid", str(PAPER), *map(_spread, part), "-", "-"))
     titles = ("trials", "validation", "test", "no worse: validation", "test")
     return markdown.table((one.data, *titles), rows)
 
@@ -418,13 +380,10 @@ def _spread(band: tuple[float, float, float]) -> str:
 
 
 def _matches(one: _Comparison) -> str:
-    from xpnet.search.results import matches_at
-
-    most = len(one.random)
-    mean = matches_at(one.random.validation.tolist(), one.best, is_maximised=True)
+    most, mean = len(one.random), one.random.mean_at(one.best)
     median, test = one.random.median_at(one.best), one.test_at()
     n_tied = int((one.grid.validation == one.best).sum())
-    lacking = one.best - _exact(one.random, PAPER)[0]
+    lacking = one.best - one.random.best_of(PAPER)[0]
     at = min(PAPER, len(one.grid)) - 1
     return (
         f"On {one.data} the mean of random search is no worse than the grid's best "
@@ -433,8 +392,8 @@ def _matches(one: _Comparison) -> str:
         + (f" (the mean of the {n_tied} points that share the best)" if n_tied > 1 else "")
         + f". What {PAPER} trials lack in the mean is {lacking:.3f} on validation, "
         f"{lacking / one.standard_error():.1f} of its standard errors; as many points of the grid "
-        f"itself lack {one.best - float(one.grid_validation[:, at].mean()):.3f}. The best random "
-        f"trial of all has {one.random.validation.max():.3f}."
+        f"itself lack {one.best - float(one.grid.best_validation[:, at].mean()):.3f}. The best "
+        f"random trial of all has {one.random.validation.max():.3f}."
     )
 
 
@@ -454,15 +413,13 @@ def _on_noise(compared: Sequence[_Comparison]) -> str:
 
 
 def _came_out(compared: Sequence[_Comparison]) -> str:
-    from xpnet.search.results import matches_at
-
     said = []
     for one in compared:
-        at = matches_at(one.random.validation.tolist(), one.best, is_maximised=True)
+        at = one.random.mean_at(one.best)
         said.append(
             f"{one.data}: {PAPER} random trials are no worse than the grid's {len(one.grid)} with "
             f"probability {one.random.chance(PAPER, one.best):.2f} (validation accuracy "
-            f"{_exact(one.random, PAPER)[0]:.3f} in the mean, the grid's {one.best:.3f}), in the "
+            f"{one.random.best_of(PAPER)[0]:.3f} in the mean, the grid's {one.best:.3f}), in the "
             f"mean {_at(at, len(one.random))}"
         )
     return "; ".join(said)
@@ -472,37 +429,33 @@ def _draw(compared: Sequence[_Comparison]) -> bytes:
     drawn = pictures.figure(9, 6)
     axes = drawn.subplots(2, len(compared), sharex=True)
     for column, one in enumerate(compared):
-        n = range(1, len(one.random) + 1)
-        of_random = np.array([_exact(one.random, k) for k in n])
-        of_grid = [_bands(values) for values in (one.grid_validation, one.grid_test)]
-        for row, (bands, best, part) in enumerate(
-            (
-                ([of_random, of_grid[0]], one.best, "validation"),
-                ([_bands(one.random_test), of_grid[1]], one.best_test, "test"),
-            )
-        ):
-            ax = axes[row][column]
-            for band, label, colour in zip(
-                bands, ("random", "grid, in random order"), pictures.COLOURS, strict=False
-            ):
-                x = np.arange(1, len(band) + 1)
-                ax.plot(x, band[:, 0], color=colour, linewidth=1.2, label=label)
-                ax.fill_between(x, band[:, 1], band[:, 2], color=colour, alpha=0.15, linewidth=0)
-            ax.axhline(best, color="black", linewidth=0.6, label="whole grid")
-            ax.axvline(PAPER, color=pictures.GREY, linewidth=0.6, linestyle=":")
-            ax.set_xscale("log", base=2)
-            ax.xaxis.set_major_formatter("{x:g}")
-            low, high = _limits(bands)
-            ax.set_ylim(low, high)
-            is_first = (row, column) == (0, 0)
-            pictures.label_axes(
-                ax,
-                one.data if row == 0 else "",
-                "trials" if row else "",
-                f"{part} accuracy" + (" of the best" if row == 0 else " of the chosen one"),
-                legend="" if is_first else None,
-            )
+        of_random = np.array([one.random.best_of(n) for n in range(1, len(one.random) + 1)])
+        of_grid = _bands(one.grid.best_validation)
+        _draw_bands(axes[0][column], [of_random, of_grid], one.best)
+        _draw_bands(
+            axes[1][column],
+            [_bands(one.random.best_test), _bands(one.grid.best_test)],
+            one.best_test,
+        )
+        legend = "" if column == 0 else None
+        y = "validation accuracy of the best"
+        pictures.label_axes(axes[0][column], one.data, "", y, legend)
+        pictures.label_axes(axes[1][column], "", "trials", "test accuracy of the chosen one")
     return pictures.png(drawn)
+
+
+def _draw_bands(ax: Any, bands: Sequence[Numbers], best: float) -> None:
+    """Draw means and bands of random search and grid, and a line at the whole grid's best."""
+    labels = ("random", "grid, in random order")
+    for band, label, colour in zip(bands, labels, pictures.COLOURS, strict=False):
+        x = np.arange(1, len(band) + 1)
+        ax.plot(x, band[:, 0], color=colour, linewidth=1.2, label=label)
+        ax.fill_between(x, band[:, 1], band[:, 2], color=colour, alpha=0.15, linewidth=0)
+    ax.axhline(best, color="black", linewidth=0.6, label="whole grid")
+    ax.axvline(PAPER, color=pictures.GREY, linewidth=0.6, linestyle=":")
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.set_ylim(*_limits(bands))
 
 
 def _bands(values: Numbers) -> Numbers:
