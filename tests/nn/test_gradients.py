@@ -10,41 +10,41 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tests.registered import (
+    activations,
+    labels_for,
+    layers,
+    losses,
+    losses_by_outputs,
+    variants,
+)
 from xpnet import gradient_check, nn
 from xpnet.nn.interfaces import Activation
 
-ACTIVATIONS = sorted(
-    name
-    for name, cls in Activation._registry.items()
-    if issubclass(cls, Activation) and cls.__module__ == "xpnet.nn.activations" and name[0] != "_"
-)
+ACTIVATIONS = [activation.name for activation in activations()]
 SHAPES = [(1, 1), (1, 4), (7, 3), (5, 13)]
 # A gradient check is thousands of small losses, of which a GPU, and what stands in for one, do few
 # in a second.
 FEWER = 3 if os.environ.get("XPNET_DEVICE", "cpu").startswith("cuda") else 1
 
 
-def test_all_nine_activations_are_there():
-    assert ACTIVATIONS == [
-        "elu",
-        "gelu_tanh",
-        "identity",
-        "leaky_relu",
-        "relu",
-        "sigmoid",
-        "softplus",
-        "softsign",
-        "tanh",
-    ]
-
-
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activation(dev, name, shape):
+@pytest.mark.parametrize(
+    "activation", [b for a in activations() for b in (a, *variants(a))], ids=repr
+)
+def test_activation(dev, activation, shape):
     X = np.random.default_rng(0).standard_normal(shape) * 2
-    result = gradient_check(Activation.resolve(name), X, device=dev)
+    result = gradient_check(activation, X, device=dev)
     assert result.passed, str(result)
     assert list(result.errors) == ["X"]
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (5, 13)])
+@pytest.mark.parametrize("layer", [b for a in layers() for b in (a, *variants(a))], ids=repr)
+def test_layer(dev, layer, shape):
+    X = np.random.default_rng(0).standard_normal(shape)
+    result = gradient_check(layer, X, seed=3, device=dev)
+    assert result.passed, str(result)
 
 
 @pytest.mark.heavy
@@ -61,50 +61,23 @@ def test_dense(dev, name, shape, bias):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("batch", [1, 2, 9])
-@pytest.mark.parametrize("n_outputs", [1, 3])
-def test_sigmoid_cross_entropy(dev, batch, n_outputs):
-    rng = np.random.default_rng(2)
+@pytest.mark.parametrize(("loss", "n_outputs"), losses_by_outputs(1, 3), ids=repr)
+def test_loss(dev, loss, n_outputs, batch):
+    rng = np.random.default_rng(6)  # away from the minimum, where there is little to compare
     network = nn.Network([nn.Dense(n_outputs)], 4, device=dev)
-    for y in (rng.integers(0, 2, (batch, n_outputs)), rng.random((batch, n_outputs))):
-        result = gradient_check(
-            network, rng.standard_normal((batch, 4)), y, loss="sigmoid_cross_entropy"
-        )
+    X = rng.standard_normal((batch, 4))
+    for y in labels_for(loss, rng, batch, n_outputs):
+        result = gradient_check(network, X, y, loss=loss)
         assert result.passed, str(result)
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("batch", [1, 2, 9])
-@pytest.mark.parametrize("n_outputs", [1, 3])
-def test_poisson_deviance(dev, batch, n_outputs):
-    rng = np.random.default_rng(6)  # away from the minimum, where there is little to compare
-    network = nn.Network([nn.Dense(n_outputs)], 4, device=dev)
-    X, y = rng.standard_normal((batch, 4)), rng.poisson(1.5, (batch, n_outputs))
-    result = gradient_check(network, X, y, loss="poisson_deviance")
-    assert result.passed, str(result)
-
-
-@pytest.mark.heavy
-@pytest.mark.parametrize("batch", [1, 2, 9])
-@pytest.mark.parametrize("n_outputs", [2, 5])
-def test_softmax_cross_entropy(dev, batch, n_outputs):
-    rng = np.random.default_rng(3)
-    network = nn.Network([nn.Dense(n_outputs)], 4, device=dev)
-    result = gradient_check(
-        network,
-        rng.standard_normal((batch, 4)),
-        rng.integers(0, n_outputs, batch),
-        loss="softmax_cross_entropy",
-    )
-    assert result.passed, str(result)
-
-
-@pytest.mark.heavy
 def test_deep_composition(dev):
-    """All nine activations, as part of a Dense layer and as layers of their own, and the loss."""
-    layers: list[nn.Layer] = []
+    """All activations, as part of a Dense layer and as layers of their own, and the loss."""
+    hidden: list[nn.Layer] = []
     for width, name in enumerate(ACTIVATIONS, start=5):
-        layers += [nn.Dense(width, name), Activation.resolve(name)]
-    network = nn.Network([*layers, nn.Dense(4)], 7, seed=4, device=dev)
+        hidden += [nn.Dense(width, name), Activation.resolve(name)]
+    network = nn.Network([*hidden, nn.Dense(4)], 7, seed=4, device=dev)
     rng = np.random.default_rng(4)
     result = gradient_check(
         network,
@@ -114,7 +87,7 @@ def test_deep_composition(dev):
         max_elements=60 // FEWER,
     )
     assert result.passed, str(result)
-    assert len(result.errors) == 1 + 2 * 10
+    assert len(result.errors) == 1 + 2 * (len(ACTIVATIONS) + 1)
 
 
 @pytest.mark.heavy
@@ -139,36 +112,21 @@ def test_random_networks(dev, data):
 
 # The tools for improving networks, each and together.
 
-NORMS = ["batch_norm", "layer_norm", {"type": "dropout", "rate": 0.4}]
-LOSSES = [
-    {"type": "softmax_cross_entropy", "label_smoothing": 0.2},
-    {"type": "sigmoid_cross_entropy", "label_smoothing": 0.2},
-    "mean_squared_error",
-    "poisson_deviance",
-]
-
-
-def labels_for(rng, loss, n, n_outputs):
-    """Draw what a loss asks for."""
-    if nn.Loss.resolve(loss).name == "softmax_cross_entropy":
-        return rng.integers(0, n_outputs, n)
-    return rng.random((n, n_outputs))
+LOSSES = losses(label_smoothing=0.2)
+TOOLS = [layer.get_config() for layer in layers()]
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("loss", LOSSES, ids=str)
-@pytest.mark.parametrize("norm", [None, *NORMS], ids=str)
-def test_tools(dev, norm, loss, weighted):
+@pytest.mark.parametrize("loss", LOSSES, ids=repr)
+@pytest.mark.parametrize("layer", layers(), ids=repr)
+def test_tools(dev, layer, loss, weighted):
     rng = np.random.default_rng(8)
-    layers: list[nn.Layer] = [nn.Dense(6, "tanh"), nn.Dense(3)]
-    if norm is not None:
-        layers.insert(1, nn.Layer.resolve(norm))
-    network = nn.Network(layers, 4, seed=5, device=dev)
+    network = nn.Network([nn.Dense(6, "tanh"), layer.clone(), nn.Dense(3)], 4, seed=5, device=dev)
     result = gradient_check(
         network,
         rng.standard_normal((9, 4)),
-        labels_for(rng, loss, 9, 3),
+        labels_for(loss, rng, 9, 3)[0],
         loss=loss,
         sample_weight=rng.integers(0, 3, 9) if weighted else None,
         l1=0.01,
@@ -183,26 +141,26 @@ def test_tools(dev, norm, loss, weighted):
 def test_random_compositions_of_tools(dev, data):
     """Activations, normalisation, dropout, penalties, smoothing and weights, as drawn."""
     draw = data.draw
-    layers: list[Any] = []
+    hidden: list[Any] = []
     if draw(st.booleans(), label="drops inputs"):
-        layers.append(nn.Dropout(0.2))
+        hidden.append(nn.Dropout(0.2))
     for _ in range(draw(st.integers(1, 2), label="hidden layers")):
-        layers.append(nn.Dense(draw(st.integers(2, 6)), bias=draw(st.booleans())))
-        layers += draw(st.lists(st.sampled_from(NORMS), max_size=2), label="before")
-        layers.append(draw(st.sampled_from(ACTIVATIONS)))
-        layers += draw(st.lists(st.sampled_from(NORMS), max_size=1), label="behind")
+        hidden.append(nn.Dense(draw(st.integers(2, 6)), bias=draw(st.booleans())))
+        hidden += draw(st.lists(st.sampled_from(TOOLS), max_size=2), label="before")
+        hidden.append(draw(st.sampled_from(ACTIVATIONS)))
+        hidden += draw(st.lists(st.sampled_from(TOOLS), max_size=1), label="behind")
     n_outputs, n = draw(st.integers(2, 4)), draw(st.integers(3, 9), label="samples")
     seed = draw(st.integers(0, 2**32 - 1), label="seed")
     loss = draw(st.sampled_from(LOSSES), label="loss")
     rng = np.random.default_rng(seed)
-    network = nn.Network([*layers, nn.Dense(n_outputs)], 5, seed=seed, device=dev, dtype="float64")
+    network = nn.Network([*hidden, nn.Dense(n_outputs)], 5, seed=seed, device=dev, dtype="float64")
     with dev.activate():  # scales and biases at their first values put units on kinks
         noise = rng.standard_normal(network.parameters.shape)
         network.parameters[...] += dev.asarray(0.1 * noise)
     result = gradient_check(
         network,
         rng.standard_normal((n, 5)),
-        labels_for(rng, loss, n, n_outputs),
+        labels_for(loss, rng, n, n_outputs)[0],
         loss=loss,
         sample_weight=rng.random(n) + 0.1 if draw(st.booleans(), label="weighted") else None,
         l1=draw(st.sampled_from([0.0, 0.01])),

@@ -1,4 +1,4 @@
-"""Layers and losses: forward and backward pass on two devices."""
+"""Layers, losses and augmentations: what they compute on two devices."""
 
 from __future__ import annotations
 
@@ -6,30 +6,21 @@ import numpy as np
 import pytest
 
 from tests.parity.comparison import assert_close, host_reference
+from tests.registered import (
+    activations,
+    augmentations,
+    labels_for,
+    layers,
+    losses_by_outputs,
+    variants,
+)
 from xpnet import nn
-
-ACTIVATIONS = [
-    *("identity", "sigmoid", "tanh", "relu", "elu", "gelu_tanh", "softplus", "softsign"),
-    "leaky_relu",
-]
-LOSSES = [
-    ("softmax_cross_entropy", 5),
-    ("sigmoid_cross_entropy", 3),
-    ("sigmoid_cross_entropy", 1),
-    ("mean_squared_error", 3),
-    ("poisson_deviance", 3),
-]
+from xpnet.nn.batch import Batch
 
 
-def test_every_activation_is_compared():
-    """Of xpnet's own; other tests define more."""
-    ours = {name for name, c in nn.Activation.known().items() if c.__module__.startswith("xpnet.")}
-    assert ours == set(ACTIVATIONS)
-
-
-def passes(device, layers, X, upstream, dtype):
+def passes(device, made, X, upstream, dtype):
     """Run both passes, and give all that they compute."""
-    network = nn.Network(layers, X.shape[1], device=device, dtype=dtype, seed=3)
+    network = nn.Network(made, X.shape[1], device=device, dtype=dtype, seed=3)
     rng = np.random.default_rng(4)
     with device.activate():
         for parameter in network.named_parameters().values():
@@ -47,47 +38,45 @@ def passes(device, layers, X, upstream, dtype):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("batch_size", [1, 7, 130])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", activations(), ids=repr)
 def test_dense(dev, activation, batch_size, bias, dtype):
     rng = np.random.default_rng(1)
     X, upstream = rng.standard_normal((batch_size, 11)), rng.standard_normal((batch_size, 6))
     X, upstream = X.astype(dtype), upstream.astype(dtype)
 
-    def layers():
+    def made():
         return [nn.Dense(9, activation, bias=bias), nn.Dense(6, activation, bias=bias)]
 
-    expected = passes(host_reference(), layers(), X, upstream, "float64")
-    for name, found in passes(dev, layers(), X, upstream, dtype).items():
+    expected = passes(host_reference(), made(), X, upstream, "float64")
+    for name, found in passes(dev, made(), X, upstream, dtype).items():
         assert_close(found, expected[name], dtype, name)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(
+    "activation", [b for a in activations() for b in (a, *variants(a))], ids=repr
+)
 def test_an_activation_as_a_layer(dev, activation, dtype):
     rng = np.random.default_rng(2)
     X, upstream = (rng.standard_normal((20, 11)).astype(dtype) for _ in range(2))
-    expected = passes(host_reference(), [activation], X, upstream, "float64")
-    for name, found in passes(dev, [activation], X, upstream, dtype).items():
+    expected = passes(host_reference(), [activation.clone()], X, upstream, "float64")
+    for name, found in passes(dev, [activation.clone()], X, upstream, dtype).items():
         assert_close(found, expected[name], dtype, name)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("batch_size", [1, 7, 130])
-@pytest.mark.parametrize(
-    "layer",
-    [nn.BatchNorm(0.3), nn.BatchNorm(0.3, unbiased=False), nn.LayerNorm(), nn.Dropout(0.4)],
-    ids=repr,
-)
+@pytest.mark.parametrize("layer", layers(), ids=repr)
 def test_a_layer_between_others(dev, layer, batch_size, dtype):
     rng = np.random.default_rng(3)
     X, upstream = rng.standard_normal((batch_size, 11)), rng.standard_normal((batch_size, 6))
     X, upstream = X.astype(dtype), upstream.astype(dtype)
 
-    def layers():
+    def made():
         return [nn.Dense(9, bias=False), layer.clone(), "tanh", nn.Dense(6)]
 
-    expected = passes(host_reference(), layers(), X, upstream, "float64")
-    for name, found in passes(dev, layers(), X, upstream, dtype).items():
+    expected = passes(host_reference(), made(), X, upstream, "float64")
+    for name, found in passes(dev, made(), X, upstream, dtype).items():
         if np.linalg.norm(expected[name]):
             assert_close(found, expected[name], dtype, name)
         else:  # what a batch of one leaves of gradients in front of its normalisation
@@ -95,17 +84,14 @@ def test_a_layer_between_others(dev, layer, batch_size, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize(("name", "n_outputs"), LOSSES)
+@pytest.mark.parametrize(("loss", "n_outputs"), losses_by_outputs(1, 3), ids=repr)
 @pytest.mark.parametrize("n_samples", [1, 33, 1000])
-def test_a_loss(dev, name, n_outputs, n_samples, dtype):
+def test_a_loss(dev, loss, n_outputs, n_samples, dtype):
     rng = np.random.default_rng(5)
     logits = (4 * rng.standard_normal((n_samples, n_outputs))).astype(dtype)
-    is_softmax = name.startswith("softmax")
-    y = rng.integers(0, n_outputs if is_softmax else 2, (n_samples, 1 if is_softmax else n_outputs))
-    y = y[:, 0] if is_softmax else y
 
-    def computed(device, dtype):
-        loss, xp = nn.Loss.resolve(name), device.xp
+    def computed(device, dtype, y):
+        xp = device.xp
         labels = loss.labels(device, y, n_outputs, dtype)
         with device.activate():
             Z = device.asarray(logits, dtype)
@@ -118,14 +104,37 @@ def test_a_loss(dev, name, n_outputs, n_samples, dtype):
             if loss.has_classes:
                 outputs["probabilities"] = loss.probabilities(device.ops, Z)
             decisions = device.to_host(loss.decide(device.ops, Z))
+            assert decisions.dtype == labels.dtype
         return {key: device.to_host(array) for key, array in outputs.items()}, decisions
 
-    expected, decided = computed(host_reference(), "float64")
-    found, decisions = computed(dev, dtype)
-    if name == "poisson_deviance":  # whose decisions are rounded
-        assert_close(decisions, decided, dtype, "decisions")
-    else:
-        np.testing.assert_array_equal(decisions, decided)
-    assert decisions.dtype == (np.int64 if is_softmax else dtype)
-    for key, array in found.items():
-        assert_close(array, expected[key], dtype, key)
+    for y in labels_for(loss, rng, n_samples, n_outputs):
+        y = y.astype(dtype) if y.dtype.kind == "f" else y  # the same numbers for both
+        expected, decided = computed(host_reference(), "float64", y)
+        found, decisions = computed(dev, dtype, y)
+        if loss.has_classes:
+            np.testing.assert_array_equal(decisions, decided)
+        else:  # numbers, which may be rounded
+            assert_close(decisions, decided, dtype, "decisions")
+        for key, array in found.items():
+            assert_close(array, expected[key], dtype, key)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("shape", [(6, 7), (7, 2, 3)])
+@pytest.mark.parametrize("augmentation", augmentations(), ids=repr)
+def test_an_augmentation(dev, augmentation, shape, dtype):
+    """With the same draws: those of the seed, the place in the list and the step."""
+    X = np.random.default_rng(7).standard_normal((30, 42)).astype(dtype)
+
+    def changed(device, dtype):
+        with device.activate():
+            given = device.asarray(X, dtype)
+            step = device.asarray(np.array([3]))
+            batch = Batch.of(device, len(X), given.dtype, seed=5, step=step)
+            out = device.xp.empty_like(given)
+            augmentation.apply(device.ops, given, batch, 2, shape, out)
+            return device.to_host(out)
+
+    found = changed(dev, dtype)
+    assert_close(found, changed(host_reference(), "float64"), dtype)
+    assert np.any(found != X)
