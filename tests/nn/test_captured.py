@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
 import xpnet
-from tests.nn.test_step import N, make_improved_step, make_step
+from tests.nn.test_step import PARTS, N, make_improved_step, make_step, make_step_with
 from tests.registered import optimizers
 from xpnet import nn
 from xpnet.graph import CaptureError, Recorder
@@ -80,6 +82,15 @@ def test_every_optimizer(device, optimizer):
     def make(device, batch_size):
         return make_improved_step(device, batch_size, optimizer)
 
+    with device.activate():
+        expected = taken_one_by_one(device, make, 17)
+        assert_same_bits(device, expected, taken_as_graphs(device, make, 17, 7))
+
+
+@pytest.mark.parametrize("part", PARTS, ids=repr)
+def test_every_part(device, part):
+    """Layers, activations, losses and augmentations."""
+    make = functools.partial(make_step_with, part)
     with device.activate():
         expected = taken_one_by_one(device, make, 17)
         assert_same_bits(device, expected, taken_as_graphs(device, make, 17, 7))

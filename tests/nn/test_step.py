@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 
 import numpy as np
@@ -9,7 +10,14 @@ import pytest
 
 import xpnet
 from tests.conftest import traced_peak
-from tests.registered import optimizers
+from tests.registered import (
+    activations,
+    augmentations,
+    labels_for,
+    layers,
+    losses,
+    optimizers,
+)
 from xpnet import nn
 from xpnet.kernels import host
 from xpnet.kernels.reference import NumpyOps
@@ -58,7 +66,7 @@ def make_improved_step(device, batch_size, optimizer=None):
     """Make one with everything there is to improve a network."""
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((N, D)), rng.integers(0, 10, N)
-    layers = [
+    made = [
         nn.Dropout(0.1),
         nn.Dense(64, max_norm=1.0),
         nn.BatchNorm(),
@@ -69,7 +77,7 @@ def make_improved_step(device, batch_size, optimizer=None):
         nn.LayerNorm(),
         nn.Dense(10),
     ]
-    network = nn.Network(layers, D, device=device)
+    network = nn.Network(made, D, device=device)
     loss = nn.SoftmaxCrossEntropy(0.1)
     optimizer = optimizer or nn.AdamW(0.01)
     return network, nn.TrainingStep(
@@ -83,6 +91,30 @@ def make_improved_step(device, batch_size, optimizer=None):
         weights=device.asarray(1 + np.arange(N) % 3, network.dtype),
         regularizer=nn.Regularizer(l1=1e-4, l2=1e-3, clip_value=1.0, clip_norm=0.5),
         average=nn.MovingAverage(network, 0.9),
+    )
+
+
+PARTS = [*layers(), *activations(), *losses(), *augmentations()]
+
+
+def make_step_with(part, device, batch_size):
+    """Make one of a small network with a layer, an activation, a loss or an augmentation."""
+    rng = np.random.default_rng(0)
+    loss = part if isinstance(part, nn.Loss) else nn.SoftmaxCrossEntropy()
+    n_outputs, y = next((n, y) for n in (10, 1) for y in labels_for(loss, rng, N, n))
+    hidden = [part.clone()] if isinstance(part, nn.Layer) else []
+    made = [nn.Dense(16), *hidden, nn.Dense(8, "tanh"), nn.Dense(n_outputs)]
+    network, optimizer = nn.Network(made, D, device=device), nn.GradientDescent(0.01)
+    return network, nn.TrainingStep(
+        network,
+        loss,
+        optimizer,
+        optimizer.init_state(device, network.parameters),
+        device.asarray(rng.standard_normal((N, D)), network.dtype),
+        loss.labels(device, y, n_outputs, network.dtype),
+        batch_size,
+        augmentations=[part] if isinstance(part, nn.Augmentation) else (),
+        image_shape=(5, 10),
     )
 
 
@@ -128,10 +160,12 @@ def test_products_and_gather_allocate_nothing():
 
 
 @pytest.mark.host
-@pytest.mark.parametrize("make", [make_step, make_improved_step])
-def test_a_fused_step_allocates_nothing(make):
+@pytest.mark.parametrize("part", [None, *PARTS], ids=repr)
+def test_a_fused_step_allocates_nothing(part):
+    """With everything at once, and with each part alone."""
     if host.problem() is not None:
         pytest.skip(f"the host kernels are {host.problem()}")
+    make = functools.partial(make_step_with, part) if part else make_improved_step
     batch_size = 512
     _, step = make(xpnet.device("cpu", kernels="fused"), batch_size)
     indices = np.random.default_rng(1).integers(0, N, (300, batch_size))
@@ -145,37 +179,6 @@ def test_a_fused_step_allocates_nothing(make):
 
     peak = traced_peak(work)
     assert peak < batch_size * 4, peak  # the losses are the smallest array of a step
-
-
-@pytest.mark.accelerator
-@pytest.mark.parametrize("optimizer", [nn.GradientDescent(), nn.Adam()], ids=repr)
-@pytest.mark.parametrize("batch_size", [32, 7, None])
-def test_a_fused_step_on_cuda_asks_for_no_memory(batch_size, optimizer):
-    """That it does not wait either is made sure of in every test, see tests/devices.py."""
-
-    def refuse(size):
-        raise MemoryError(f"a steady step asked for {size} bytes")
-
-    device = xpnet.device(xpnet.device().name, "fused")
-    rng = np.random.default_rng(0)
-    layers = [nn.Dense(64, "relu"), nn.Dense(33, "gelu_tanh"), nn.Dense(10)]
-    network = nn.Network(layers, D, device=device)
-    loss = nn.SoftmaxCrossEntropy()
-    with device.activate():
-        state = optimizer.init_state(device, network.parameters)
-        data = device.asarray(rng.standard_normal((N, D)), network.dtype)
-        labels = loss.labels(device, rng.integers(0, 10, N), 10, network.dtype)
-        step = nn.TrainingStep(network, loss, optimizer, state, data, labels, batch_size)
-        order = device.asarray(rng.permutation(N))
-        steps = [] if batch_size is None else [order[:batch_size]]
-        step(*steps)  # what is made at first use
-        before = device.to_host(network.parameters).copy()
-        with device.xp.cuda.using_allocator(refuse):
-            with pytest.raises(MemoryError, match="asked for"):
-                device.xp.empty(3)
-            for _ in range(5):
-                step(*steps)
-        assert np.any(device.to_host(network.parameters) != before)
 
 
 def test_the_measurement_sees_an_allocation():
@@ -220,21 +223,37 @@ def test_loss_is_the_mean_before_the_update(dev, batch_size):
     assert found == pytest.approx(-log_p[np.arange(batch_size), y].mean(), rel=1e-12)
 
 
-@pytest.mark.accelerator
-@pytest.mark.parametrize("optimizer", [*optimizers(), *optimizers(weight_decay=0.1)], ids=repr)
-@pytest.mark.parametrize("batch_size", [32, None])
-def test_an_improved_step_on_cuda_asks_for_no_memory(batch_size, optimizer):
+def assert_asks_for_no_memory(make, batch_size):
+    """Take steps on CUDA. That they do not wait is made sure of in every test: tests/devices.py."""
+
     def refuse(size):
         raise MemoryError(f"a steady step asked for {size} bytes")
 
     device = xpnet.device(xpnet.device().name, "fused")
     with device.activate():
-        network, step = make_improved_step(device, batch_size, optimizer)
+        network, step = make(device, batch_size)
         order = device.asarray(np.random.default_rng(2).permutation(N))
         steps = [] if batch_size is None else [order[:batch_size]]
         step(*steps)  # what is made at first use
         before = device.to_host(network.parameters).copy()
         with device.xp.cuda.using_allocator(refuse):
+            with pytest.raises(MemoryError, match="asked for"):
+                device.xp.empty(3)
             for _ in range(5):
                 step(*steps)
         assert np.any(device.to_host(network.parameters) != before)
+
+
+@pytest.mark.accelerator
+@pytest.mark.parametrize("batch_size", [7, None])
+@pytest.mark.parametrize("part", PARTS, ids=repr)
+def test_a_fused_step_on_cuda_asks_for_no_memory(part, batch_size):
+    assert_asks_for_no_memory(functools.partial(make_step_with, part), batch_size)
+
+
+@pytest.mark.accelerator
+@pytest.mark.parametrize("optimizer", [*optimizers(), *optimizers(weight_decay=0.1)], ids=repr)
+@pytest.mark.parametrize("batch_size", [32, None])
+def test_an_improved_step_on_cuda_asks_for_no_memory(batch_size, optimizer):
+    make = functools.partial(make_improved_step, optimizer=optimizer)
+    assert_asks_for_no_memory(make, batch_size)
