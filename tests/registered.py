@@ -18,6 +18,7 @@ from xpnet.nn.registry import Configurable, is_own
 
 __all__ = [
     "EXAMPLES",
+    "KINDS",
     "activations",
     "augmentations",
     "initializers",
@@ -35,6 +36,15 @@ __all__ = [
 
 Part = TypeVar("Part", bound=Configurable)
 
+KINDS = (
+    nn.Layer,
+    nn.Activation,
+    nn.Initializer,
+    nn.Loss,
+    nn.Optimizer,
+    nn.Schedule,
+    nn.Augmentation,
+)
 # Values for arguments of these names, where those of BY_TYPE do not serve.
 EXAMPLES: dict[str, Any] = {
     "activation": "tanh",

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.recipe.examples import GOOD
-from xpnet import nn
+from tests.registered import KINDS, own
 from xpnet.recipe import parse_recipe
 from xpnet.recipe.keys import KEYS
 from xpnet.recipe.page import reference_page
@@ -27,12 +27,11 @@ def test_the_reference_page_is_up_to_date_and_complete():
     for key in KEYS:
         assert all(cell.strip() for cell in listed[key.path]), key.path
         assert key.meaning in listed[key.path][4]
-    for kind in (nn.Layer, nn.Initializer, nn.Loss, nn.Optimizer, nn.Schedule, nn.Augmentation):
-        for name, component in kind.known().items():
-            if component.__module__.partition(".")[0] == "xpnet":
-                assert f"| `{name}` |" in page
-                for option in options(component):
-                    assert f"| | `{option.name}` | " in page
+    for kind in KINDS:
+        for component in own(kind):
+            assert f"| `{component.name}` |" in page
+            for option in options(component):
+                assert f"| | `{option.name}` | " in page
 
 
 def test_examples_on_the_reference_page_work():
