@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.onnx_runs import DTYPES, close, network, run, samples, variable
+from tests.registered import activations, layers, variants
 from xpnet import nn
 from xpnet.data import Preprocessing
 from xpnet.export import onnx_model
@@ -17,9 +18,8 @@ from xpnet.export import onnx_model
 host = pytest.mark.host
 
 ACTIVATIONS = [
-    *("identity", "sigmoid", "tanh", "relu", "gelu_tanh", "softplus", "softsign"),
-    *({"type": "leaky_relu", "slope": slope} for slope in (0.0, 0.01, 0.3, 2.5)),
-    *({"type": "elu", "alpha": alpha} for alpha in (1.0, 0.3, 2.5)),
+    *(activation for made in activations() for activation in (made, *variants(made))),
+    *(nn.LeakyReLU(0.0), nn.LeakyReLU(2.5), nn.ELU(2.5)),
 ]
 
 
@@ -28,13 +28,13 @@ ACTIVATIONS = [
 
 @host
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=repr)
 @pytest.mark.parametrize("in_dense", [False, True], ids=["layer", "in Dense"])
 def test_activations(activation, dtype, in_dense):
     values = np.concatenate([np.linspace(-30, 30, 601), np.logspace(-8, 3, 200), [0.0, -0.0, 1e3]])
     X = np.concatenate([values, -values]).reshape(-1, 1).astype(dtype)
-    layers = [nn.Dense(1, activation, init="ones")] if in_dense else [activation]
-    made = nn.Network([nn.Layer.resolve(layer) for layer in layers], 1, dtype=dtype, device="cpu")
+    layer = nn.Dense(1, activation, init="ones") if in_dense else activation.clone()
+    made = nn.Network([layer], 1, dtype=dtype, device="cpu")
     close(variable(made, X), made.predict(X))
 
 
@@ -46,6 +46,7 @@ def test_digits_of_elu_near_0():
 
 
 STACKS = {
+    **{repr(layer): (lambda layer=layer: [layer.clone(), nn.Dense(3)]) for layer in layers()},
     "dense": lambda: [nn.Dense(5, "tanh"), nn.Dense(3)],
     "no bias": lambda: [nn.Dense(5, "relu", bias=False), nn.Dense(3, bias=False)],
     "batch norm": lambda: [nn.Dense(5, bias=False), nn.BatchNorm(eps=1e-3), "relu", nn.Dense(3)],

@@ -13,6 +13,7 @@ import pytest
 
 import xpnet
 from tests.conftest import traced_peak
+from tests.registered import augmentations, variants
 from xpnet import nn, training
 from xpnet.kernels import host
 from xpnet.nn.augmentation import Augmentation
@@ -21,28 +22,8 @@ from xpnet.random import Purpose
 
 SHAPE = (6, 7)
 N, D, BATCH = 40, 42, 8
-ALL = [
-    nn.Flip(),
-    nn.Shift(),
-    nn.RandomCrop(),
-    nn.Rotate(),
-    nn.BrightnessContrast(),
-    nn.GaussianNoise(),
-]
-NAMES = {"flip", "shift", "random_crop", "rotate", "brightness_contrast", "gaussian_noise"}
-# Two lists that are not the same only because an option is read.
-OPTIONS = [
-    (nn.Flip(0.5), nn.Flip(1.0)),
-    (nn.Shift(2), nn.Shift(3)),
-    (nn.Shift(2, fill=0.0), nn.Shift(2, fill=1.5)),
-    (nn.RandomCrop(2), nn.RandomCrop(3)),
-    (nn.RandomCrop(2, fill=0.0), nn.RandomCrop(2, fill=1.5)),
-    (nn.Rotate(10.0), nn.Rotate(20.0)),
-    (nn.Rotate(10.0, fill=0.0), nn.Rotate(10.0, fill=1.5)),
-    (nn.BrightnessContrast(0.1, 0.1), nn.BrightnessContrast(0.2, 0.1)),
-    (nn.BrightnessContrast(0.1, 0.1), nn.BrightnessContrast(0.1, 0.2)),
-    (nn.GaussianNoise(0.1), nn.GaussianNoise(0.2)),
-]
+ALL = augmentations()
+OPTIONS = [(augmentation, other) for augmentation in ALL for other in variants(augmentation)]
 
 
 def samples(n: int = BATCH) -> np.ndarray:
@@ -113,19 +94,6 @@ def seen(step: nn.TrainingStep, device: xpnet.Device, *indices: Any) -> np.ndarr
         step(*(device.asarray(np.asarray(index)) for index in indices))
     found: np.ndarray = device.to_host(kept[0])
     return found
-
-
-def test_names():
-    assert not NAMES - set(Augmentation.known())
-    assert {augmentation.name for augmentation in ALL} == NAMES
-
-
-@pytest.mark.parametrize("augmentation", ALL, ids=repr)
-def test_a_configuration_leads_back(augmentation):
-    again = Augmentation.resolve(augmentation.get_config())
-    assert type(again) is type(augmentation)
-    assert again.get_config() == augmentation.get_config()
-    assert Augmentation.resolve(augmentation.name).get_config() == augmentation.get_config()
 
 
 @pytest.mark.parametrize(("first", "second"), OPTIONS, ids=repr)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.registered import optimizers
+from tests.registered import make, optimizers, schedules
 from xpnet import nn, training
 
 SCHEDULERS = torch.optim.lr_scheduler
@@ -22,10 +22,10 @@ def factors(schedule, n):
     return [schedule.at(t, n) for t in range(n)]
 
 
-def pytorchs(make, n, values=None):
+def pytorchs(made, n, values=None):
     """The factors of a scheduler of PyTorch's, on a rate of 1."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    scheduler = make(optimizer)
+    scheduler = made(optimizer)
     found = []
     for t in range(n):
         found.append(optimizer.param_groups[0]["lr"])
@@ -34,10 +34,10 @@ def pytorchs(make, n, values=None):
     return found
 
 
-def warmed_up(make, n_warmup):
+def warmed_up(made, n_warmup):
     def both(optimizer):
         first = SCHEDULERS.LinearLR(optimizer, 1 / n_warmup, 1.0, n_warmup - 1)
-        return SCHEDULERS.SequentialLR(optimizer, [first, make(optimizer)], [n_warmup])
+        return SCHEDULERS.SequentialLR(optimizer, [first, made(optimizer)], [n_warmup])
 
     return both
 
@@ -120,19 +120,15 @@ def test_pytorchs_reduction_on_a_plateau(monitor, threshold, cooldown, patience)
     assert min(found) < 0.2
 
 
-SCHEDULES = [
-    *(schedule for schedule, _ in CASES.values()),
-    nn.CosineDecay(per="step", warmup=7),
-    nn.InverseTimeDecay(0.2, interval=3, per="step"),
-    nn.ExponentialDecay(0.97, per="step", warmup=2),
-    nn.StepDecay(5, 0.5, per="step"),
-    nn.NoDecay(per="step", warmup=20),
+# Each schedule, by epochs and where it can by steps, and each optimizer.
+RUNS = [
+    *((schedule, nn.Adam(0.1)) for schedule in schedules()),
+    *((schedule, nn.Momentum(0.1)) for schedule in schedules(per="step", warmup=7)),
+    *((nn.CosineDecay(per="step", warmup=7), rule) for rule in optimizers(learning_rate=0.1)),
 ]
-OPTIMIZERS = optimizers(learning_rate=0.1)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: o.name)
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+@pytest.mark.parametrize(("schedule", "optimizer"), RUNS, ids=repr)
 def test_every_step_has_its_rate(dev, schedule, optimizer, monkeypatch):
     rates = []
 
@@ -154,11 +150,16 @@ def test_every_step_has_its_rate(dev, schedule, optimizer, monkeypatch):
         schedule=schedule,
         epochs=6,
         batch_size=10,
+        validation=(X, y),
+        train_accuracy=True,
     )
-    if schedule.per == "step":
-        expected = [schedule.at(t, 18) for t in range(18)]
-    else:
-        expected = [schedule.at(t // 3, 6) for t in range(18)]
+    schedule, expected = schedule.clone(), []
+    for epoch, report in enumerate(history.reports):
+        for step in range(3 * epoch, 3 * epoch + 3):
+            at = (step, 18) if schedule.per == "step" else (epoch, 6)
+            expected.append(schedule.at(*at))
+        if schedule.monitor is not None:
+            schedule.observe(getattr(report, schedule.monitor))
     used = np.array([float(dev.to_host(rate)[0]) for rate in rates])
     np.testing.assert_allclose(used, 0.1 * np.array(expected), rtol=1e-15)
     reported = [report.learning_rate for report in history.reports]
@@ -183,22 +184,25 @@ def test_a_plateau_reduces_the_rate_of_a_run(dev):
         np.testing.assert_allclose(reported, [0.1, 0.1, 0.1, 0.05, 0.05, 0.025])
 
 
-@given(
-    st.sampled_from([c for c in nn.Schedule.known().values() if c is not nn.ReduceOnPlateau]),
-    st.integers(0, 20),
-    st.integers(1, 60),
-)
-def test_factors_are_between_0_and_1_and_fall_after_the_warm_up(schedule, warmup, n):
-    found = factors(schedule(warmup=warmup), n)
-    assert all(0 <= factor <= 1 for factor in found)
-    assert found[:warmup] == sorted(found[:warmup])
-    assert found[warmup:] == sorted(found[warmup:], reverse=True)
-    if n > warmup:
-        assert found[warmup] == 1
+@given(st.sampled_from(schedules()), st.integers(0, 20), st.integers(1, 60))
+def test_factors_rise_in_equal_steps_during_the_warm_up(schedule, warmup, n):
+    """Then the schedule begins, and has its factors for what is left."""
+    found = factors(make(type(schedule), warmup=warmup), n)
+    later = factors(schedule, max(n - warmup, 1))
+    rising = [(t + 1) / warmup * later[0] for t in range(min(warmup, n))]
+    np.testing.assert_allclose(found, [*rising, *later][:n], rtol=1e-15)
+    assert all(0 <= factor < math.inf for factor in found)
+
+
+@given(st.sampled_from([schedule for schedule, _ in CASES.values()]), st.integers(1, 60))
+def test_the_factors_of_a_decay_begin_at_1_and_fall(schedule, n):
+    found = factors(schedule, n)
+    assert found[0] == 1
+    assert found == sorted(found, reverse=True)
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("attempt", "said"),
     [
         (lambda: nn.NoDecay(per="batch"), "per must be 'epoch' or 'step', got 'batch'"),
         (lambda: nn.NoDecay(warmup=-1), "warmup must be an integer of at least 0, got -1"),
@@ -213,9 +217,9 @@ def test_factors_are_between_0_and_1_and_fall_after_the_warm_up(schedule, warmup
         (lambda: nn.Schedule.resolve("cosin"), "there is no schedule named 'cosin'"),
     ],
 )
-def test_wrong_settings(make, said):
+def test_wrong_settings(attempt, said):
     with pytest.raises(ValueError, match=said):
-        make()
+        attempt()
 
 
 @pytest.mark.parametrize("first", [float("inf"), float("nan")])
