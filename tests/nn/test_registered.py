@@ -17,6 +17,7 @@ from xpnet.nn.registry import Configurable
 MADE = [(kind, make(cls)) for kind in KINDS for cls in own(kind)]
 
 
+@pytest.mark.host
 def test_all_that_xpnet_exports_is_found():
     exported = {part for part in vars(nn).values() if isinstance(part, type)}
     exported -= {*KINDS, nn.ImageAugmentation}
@@ -24,6 +25,7 @@ def test_all_that_xpnet_exports_is_found():
     assert found >= {part for part in exported if issubclass(part, Configurable)}
 
 
+@pytest.mark.host
 @pytest.mark.parametrize(("kind", "part"), MADE, ids=repr)
 def test_a_configuration_leads_back(kind, part):
     for made in (part, *variants(part)):
@@ -43,6 +45,7 @@ def test_a_configuration_leads_back(kind, part):
         assert kind.resolve(part.name).get_config() == part.get_config()
 
 
+@pytest.mark.host
 @pytest.mark.parametrize(("kind", "part"), MADE, ids=repr)
 def test_an_unknown_argument_is_refused(kind, part):
     with pytest.raises(ValueError, match="got an unexpected keyword argument 'colour'"):
@@ -111,6 +114,7 @@ def test_weights_of_a_loss_are_parts_of_its_mean(dev, loss):
     np.testing.assert_array_equal(found_dlogits[[1, 3]], 0)
 
 
+@pytest.mark.host
 def test_a_class_that_needs_an_example_says_so():
     class Named(nn.Schedule):
         name = "named_of_test_registered"
@@ -122,6 +126,7 @@ def test_a_class_that_needs_an_example_says_so():
         make(Named)
 
 
+@pytest.mark.host
 def test_an_example_that_a_class_does_not_take_says_so():
     class Even(nn.Schedule):
         name = "even_of_test_registered"
