@@ -45,8 +45,13 @@ def test_digits_of_elu_near_0():
     np.testing.assert_allclose(variable(made, X), 0.7 * np.expm1(X), rtol=1e-14)
 
 
+def followed(layer):
+    """Give a stack of a layer and one more."""
+    return lambda: [layer.clone(), nn.Dense(3)]
+
+
 STACKS = {
-    **{repr(layer): (lambda layer=layer: [layer.clone(), nn.Dense(3)]) for layer in layers()},
+    **{repr(layer): followed(layer) for layer in layers()},
     "dense": lambda: [nn.Dense(5, "tanh"), nn.Dense(3)],
     "no bias": lambda: [nn.Dense(5, "relu", bias=False), nn.Dense(3, bias=False)],
     "batch norm": lambda: [nn.Dense(5, bias=False), nn.BatchNorm(eps=1e-3), "relu", nn.Dense(3)],

