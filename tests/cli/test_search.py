@@ -546,24 +546,5 @@ def test_a_narrow_terminal_has_room_for_what_decides(tmp_path):
     assert len(table[0].split()) == 4, "the least of the others was left out"
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.0123456, "0.01235"),
-        (0.9, "0.9"),
-        (0.98765, "0.98765"),
-        (0.9998765, "0.9998765"),
-        (1.0, "1"),
-        (1e-7, "1e-07"),
-        (True, "true"),
-        (64, "64"),
-        ("relu", "relu"),
-        ([1, 2], "[1, 2]"),
-    ],
-)
-def test_settings_are_written_in_the_digits_that_tell(value, text):
-    assert search._short(value) == text
-
-
 def test_the_small_recipe_is_that_of_the_other_tests():
     assert load_recipe("small.toml") == recipe()

@@ -1,10 +1,10 @@
-"""Names of hyper-parameters, as tables write them."""
+"""Names and settings of hyper-parameters, as tables write them."""
 
 from __future__ import annotations
 
 import pytest
 
-from xpnet.search.parameters import short_names
+from xpnet.search.parameters import format_setting, short_names
 
 pytestmark = [pytest.mark.host, pytest.mark.needs("optuna")]
 
@@ -29,3 +29,22 @@ def test_short_names_differ(names, expected):
     short = short_names(names)
     assert list(short) == names
     assert list(short.values()) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0123456, "0.01235"),
+        (0.9, "0.9"),
+        (0.98765, "0.98765"),
+        (0.9998765, "0.9998765"),
+        (1.0, "1"),
+        (1e-7, "1e-07"),
+        (True, "true"),
+        (64, "64"),
+        ("relu", "relu"),
+        ([1, 2], "[1, 2]"),
+    ],
+)
+def test_settings_are_written_in_the_digits_that_tell(value, text):
+    assert format_setting(value) == text

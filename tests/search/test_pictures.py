@@ -19,7 +19,7 @@ from optuna.storages import InMemoryStorage
 from tests.conftest import ROOT, slow
 from tests.report.pictures import ODD_NAMES, size, words
 from xpnet.recipe import parse_recipe
-from xpnet.report.figures import DPI, VALIDATION, make_figure, style
+from xpnet.report.figures import DPI, VALIDATION, style
 from xpnet.search import (
     Choice,
     Fixed,
@@ -39,11 +39,10 @@ from xpnet.search.pictures import (
     draw_slices,
     study_pictures,
 )
+from xpnet.search.pictures.axes import View, ticks
 from xpnet.search.pictures.best_of import _best_figure
 from xpnet.search.pictures.importance import _importances_figure
-from xpnet.search.pictures.objective import View
 from xpnet.search.pictures.parallel import _parallel_figure
-from xpnet.search.pictures.scales import horizontal_ticks
 from xpnet.search.pictures.slices import _place, _points, _slices_figure
 from xpnet.search.results import best_of, importances
 from xpnet.search.study import Study
@@ -168,7 +167,7 @@ def marks(axes):
     return found
 
 
-def ticks(axis):
+def labels_of(axis):
     return [label.get_text() for label in axis.get_ticklabels()]
 
 
@@ -184,7 +183,7 @@ def test_same_bytes(kind):
         assert draw(usual()) == png
     figure = make(usual())
     assert size(png) == tuple(int(one) for one in figure.get_size_inches() * DPI + 1e-6)
-    assert size(png)[0] == {"importances": 1200, "slices": 1126, "parallel": 1440}[kind]
+    assert size(png)[0] == {"importances": 1200, "slices": 1080, "parallel": 1440}[kind]
     assert_no_overlap(figure)
     assert "digits" in " ".join(words(figure))
 
@@ -273,7 +272,7 @@ def test_importances():
     figure = _importances_figure(made)
     (axes,) = figure.axes
     shares = importances(made)
-    assert ticks(axes.yaxis) == list(shares)
+    assert labels_of(axes.yaxis) == list(shares)
     assert [bar.get_width() for bar in axes.patches] == list(shares.values())
     assert axes.yaxis_inverted()
     assert [text.get_text() for text in axes.texts] == [f"{s:.1%}" for s in shares.values()]
@@ -284,7 +283,7 @@ def test_importances():
 def test_slices():
     made = usual()
     figure = _slices_figure(made)
-    *panels, bar = figure.axes
+    *panels, bar = [axes for axes in figure.axes if axes.get_visible()]
     assert bar.get_title() == "trial"
     names = [axes.get_title().replace("\n", "") for axes in panels]
     assert names == [name for name in USUAL if name != "training.epochs"]
@@ -306,11 +305,11 @@ def test_slices():
         assert [y for _, y in found["star"]] == [best.value] * has_best
     assert 0 < len(marks(panels[4])["point"]) < 40  # where there is a leak
     rate, beta, units, activation, _ = panels
-    assert ticks(rate.xaxis) == ["0.0001", "0.001", "0.01", "0.1"]
-    assert ticks(beta.xaxis) == ["0.9", "0.99", "0.999"]
+    assert labels_of(rate.xaxis) == ["0.0001", "0.001", "0.01", "0.1"]
+    assert labels_of(beta.xaxis) == ["0.9", "0.99", "0.999"]
     assert np.ptp(np.diff(beta.get_xticks())) < 1e-9
-    assert ticks(units.xaxis) == ["16", "32", "64", "128", "256", "512"]
-    assert ticks(activation.xaxis) == ["relu", "tanh", "sigmoid"]
+    assert labels_of(units.xaxis) == ["16", "32", "64", "128", "256", "512"]
+    assert labels_of(activation.xaxis) == ["relu", "tanh", "sigmoid"]
     for option, middle in zip(("relu", "tanh", "sigmoid"), activation.get_xticks(), strict=True):
         places = [
             _place(USUAL["network.layers.0.activation"], point, "network.layers.0.activation")
@@ -359,7 +358,7 @@ def test_costs_on_a_logarithmic_axis():
 def test_the_view_of_few_and_of_many():
     def of(values, *, is_maximised=True):
         view = View.of(values, is_maximised=is_maximised)
-        return view and (view.worst, view.best)
+        return view and (view.scale.low, view.scale.high)[:: 1 if is_maximised else -1]
 
     assert of([]) is None
     assert of([math.nan, math.inf, -math.inf]) is None
@@ -369,7 +368,6 @@ def test_the_view_of_few_and_of_many():
     assert of([i / 100 for i in range(101)]) == (0.0, 1.0)  # nothing is far from the others
     view = View.of([0.5, 1.0], [0.2, 2.0], is_maximised=True)
     assert view is not None
-    assert (view.worst, view.best) == (0.5, 2.0)
     assert [view.fraction(y) for y in (0.1, math.nan, 0.5, 1.25, 2.0)] == [0, 0, 0, 0.5, 1]
 
 
@@ -386,8 +384,7 @@ def test_the_view_of_few_and_of_many():
     ],
 )
 def test_ticks(scale, labels):
-    figure = make_figure(12, 5)
-    found = horizontal_ticks(figure, scale, 2.3)
+    found = ticks(scale, 6)
     assert [label for _, label in found] == labels.split()
     places = [scale.position(type(scale.low)(label)) for _, label in found]
     assert [place for place, _ in found] == pytest.approx(places)
@@ -401,22 +398,18 @@ def test_parallel():
     heads = [text.get_text().replace("\n", "") for text in axes.texts]
     heads = [head for head in heads if head in USUAL or head == "validation accuracy"]
     assert heads == [*order, "validation accuracy"]
-    (lines,) = [one for one in axes.collections if hasattr(one, "get_segments")]
-    paths = [path.vertices for path in lines.get_paths()]
     ranked = made.ranked()
-    assert len(paths) == len(ranked)
-    for vertices, trial in zip(paths, reversed(ranked), strict=True):
+    lines = axes.get_lines()[: len(ranked)]
+    for line, trial in zip(lines, reversed(ranked), strict=True):
         settings = made.settings_of(trial)
         expected = [USUAL[n].position(settings[n]) if n in settings else math.nan for n in order]
-        np.testing.assert_allclose(vertices[:-1, 1], expected)
-    widths = lines.get_linewidths()
-    assert list(widths[-4:]) == [2.6] * 4
-    assert set(widths[:-4]) == {1.0}
-    assert paths[-1][-1, 1] == 1.0
-    assert tuple(lines.get_colors()[-1]) == matplotlib.colors.to_rgba(VALIDATION)
+        np.testing.assert_allclose(line.get_ydata()[:-1], expected)
+    assert [line.get_linewidth() for line in lines] == [1.0] * (len(ranked) - 4) + [2.6] * 4
+    assert lines[-1].get_ydata()[-1] == 1.0
+    assert lines[-1].get_color() == VALIDATION
     said = words(figure)
     assert {"0.0001", "0.1", "0.8", "0.999", "16", "512", "relu", "tanh", "sigmoid"} <= set(said)
-    assert f"{ranked[0].value:.4g}" in said
+    assert f"trial {ranked[0].number}, {ranked[0].value:.4g}; " in " ".join(said)
 
 
 def test_a_value_between_two_gaps_is_a_point():
@@ -429,14 +422,17 @@ def test_a_value_between_two_gaps_is_a_point():
         }
     )
     figure = _parallel_figure(study(space, [0.5], settings=[{"k": 2, "b": 0.25}]))
-    (points,) = [one for one in figure.axes[0].collections if not hasattr(one, "get_segments")]
-    assert np.asarray(points.get_offsets()).tolist() == [[0, 0.5], [2, 0.25], [4, 1]]
+    line = figure.axes[0].get_lines()[0]
+    assert line.get_ydata().tolist() == pytest.approx(
+        [0.5, math.nan, 0.25, math.nan, 0.5], nan_ok=True
+    )
+    assert line.get_markevery() == [0, 2, 4]
 
 
 # Best of n
 
 
-def best(curves, *, is_maximised=True, so_far=None):
+def best(curves, *, is_maximised=True, so_far=()):
     figure = _best_figure(curves, is_maximised, "a_b $c$", "$t_1$", so_far)
     assert_no_overlap(figure)
     return figure

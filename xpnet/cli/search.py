@@ -307,21 +307,13 @@ def _print_narrowings(narrowings: Sequence[Narrowing]) -> None:
 
 
 def _scale_text(arguments: Mapping[str, Any]) -> str:
+    from xpnet.search.parameters import format_setting
+
     word, value = next(iter(arguments.items()))
     if isinstance(value, dict):
         value = list(value)
     listed = value if isinstance(value, list) else [value]
-    return f"{word} {', '.join(_short(one) for one in listed)}"
-
-
-def _short(value: Any) -> str:
-    """Write a setting in few characters."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):  # near 1 it is the distance from it that is read
-        digits = 3 - math.floor(math.log10(1 - value)) if 0.9 < value < 1 else 4
-        return f"{value:.{digits}g}"
-    return value if isinstance(value, str) else json.dumps(value)
+    return f"{word} {', '.join(format_setting(one) for one in listed)}"
 
 
 @contextlib.contextmanager
@@ -332,7 +324,7 @@ def _show_progress(
     if options.quiet:
         yield None
         return
-    from xpnet.search.parameters import short_names
+    from xpnet.search.parameters import format_setting, short_names
 
     names = short_names(list(study.space))
     n_before, last = None, -1
@@ -348,7 +340,8 @@ def _show_progress(
         if state.best is not None:
             settings = study.settings_of(state.best)
             best = f"best {state.best.values[0]:.4f}  trial {state.best.number}"
-            text = "  ".join([best, *(f"{names[k]} {_short(v)}" for k, v in settings.items())])
+            said = (f"{names[name]} {format_setting(one)}" for name, one in settings.items())
+            text = "  ".join([best, *said])
         left = state.most_seconds - state.seconds
         n_done = state.n_finished - n_before
         if state.n_trials is not None and n_done:
@@ -370,7 +363,7 @@ def _total(study: Study, options: argparse.Namespace) -> int | None:
 
 def _report(study: Study, folder: Path, options: argparse.Namespace) -> None:
     """Print the best trials and what matters, and write the rest into the folder."""
-    from xpnet.search.parameters import short_names
+    from xpnet.search.parameters import format_setting, short_names
     from xpnet.search.pictures import study_pictures
     from xpnet.search.results import importances, result_files, summary_lines
 
@@ -381,7 +374,7 @@ def _report(study: Study, folder: Path, options: argparse.Namespace) -> None:
         (
             f"{trial.number}{'*' if trial.number == 0 and study.origin else ''}",
             f"{trial.values[0]:.4f}",
-            *(_short(settings[name]) if name in settings else "-" for name in columns),
+            *(format_setting(settings[name]) if name in settings else "-" for name in columns),
         )
         for trial in ranked[:_SHOWN]
         for settings in (study.settings_of(trial),)

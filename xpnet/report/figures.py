@@ -76,14 +76,17 @@ def style() -> Iterator[None]:
         yield
 
 
-def make_figure(width: float, height: float, layout: str | None = None) -> Any:
-    """Make a figure of so many inches, to be drawn by Agg."""
+def make_figure(
+    width: float, height: float, layout: str | None = None, *, header: float = 0.0
+) -> Any:
+    """Make a figure of so many inches, to be drawn by Agg; a layout leaves room for a header."""
     figure = importlib.import_module("matplotlib.figure").Figure(
         (width, height), DPI, layout=layout
     )
     importlib.import_module("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
     if layout is not None:
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+        rect = (0, 0, 1, 1 - header / height)
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, rect=rect)
     return figure
 
 

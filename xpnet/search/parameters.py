@@ -8,6 +8,7 @@ scale; a named choice is its name.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,14 @@ from xpnet.spaces import (
     Uniform,
 )
 
-__all__ = ["Parameter", "parameters", "settings_of", "short_names", "suggest"]
+__all__ = [
+    "Parameter",
+    "format_setting",
+    "parameters",
+    "settings_of",
+    "short_names",
+    "suggest",
+]
 
 
 class Parameter:
@@ -145,3 +153,11 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
                 break
         short[name] = tail
     return short
+
+
+def format_setting(setting: Any) -> str:
+    """Write a setting in few characters, a string without its quotes."""
+    if isinstance(setting, float):  # near 1 it is the distance from it that is read
+        digits = 3 - math.floor(math.log10(1 - setting)) if 0.9 < setting < 1 else 4
+        return f"{setting:.{digits}g}"
+    return setting if isinstance(setting, str) else json.dumps(setting)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,15 +15,13 @@ from xpnet.report.figures import (
     TRAIN,
     VALIDATION,
     empty_figure,
-    fractions,
     make_figure,
     png_of,
     style,
     write_header,
 )
 from xpnet.report.text import clean, shorten
-from xpnet.search.pictures.objective import View
-from xpnet.search.pictures.scales import round_numbers
+from xpnet.search.pictures.axes import View
 from xpnet.search.results import best_of, best_so_far
 
 __all__ = ["draw_best"]
@@ -38,7 +37,7 @@ def draw_best(
     is_maximised: bool,
     objective: str,
     title: str,
-    so_far: Sequence[float] | None = None,
+    so_far: Sequence[float] = (),
 ) -> bytes:
     """Draw what the best of n trials would be, had others been drawn, against n.
 
@@ -56,16 +55,6 @@ def draw_best(
     so_far : sequence of float, optional
         Values of trials in the order in which they came, or the best so far of these: a line of
         steps.
-
-    Returns
-    -------
-    bytes
-        A PNG file of 1080 x 648 pixels.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is missing; see :func:`xpnet.report.plotting_problem`.
     """
     with style():
         return png_of(_best_figure(curves, is_maximised, objective, title, so_far))
@@ -76,7 +65,7 @@ def _best_figure(
     is_maximised: bool,
     objective: str,
     title: str,
-    so_far: Sequence[float] | None,
+    so_far: Sequence[float] = (),
 ) -> Any:
     worst = -math.inf if is_maximised else math.inf
     given = {
@@ -84,60 +73,64 @@ def _best_figure(
         for label, values in curves.items()
         if len(values)
     }
-    is_finite = all(abs(value) < HUGE for values in given.values() for value in values)
-    shown = {}
-    for label, values in given.items():
-        rows = _best_rows(values, is_maximised=is_maximised, is_finite=is_finite)
-        if rows:
-            shown[label] = rows
-    steps = _steps(so_far or (), is_maximised=is_maximised)
+    everything = [value for values in given.values() for value in values]
+    is_finite = all(abs(value) < HUGE for value in everything)
+    rows = {
+        label: _best_rows(values, is_maximised=is_maximised, is_finite=is_finite)
+        for label, values in given.items()
+    }
+    shown = {label: found for label, found in rows.items() if found}
+    known = [worst if math.isnan(value) else value for value in so_far]
+    best = enumerate(best_so_far(known, is_maximised=is_maximised), start=1)
+    steps = [(n, value) for n, value in best if abs(value) < HUGE]
     if not shown and not steps:
-        return empty_figure(title, "there are no values" if not given else "no value is finite")
+        return empty_figure(title, "no value is finite" if given else "there are no values")
 
-    figure = make_figure(9, 5.4)
+    figure = make_figure(9, 5.4, "constrained", header=0.8)
     middle = "mean" if is_finite else "median, as not all values are finite"
     line = f"had others been drawn; line: {middle}; band: 5 % to 95 %"
     write_header(figure, title, f"the best of n trials, {line}")
-    axes = figure.add_axes(fractions(figure, 0.9, 0.62, 7.85, 3.85))
+    axes = figure.subplots()
     handles = {}
-    for place, (label, rows) in enumerate(shown.items()):
-        n, middles, lows, highs = zip(*rows, strict=True)
-        colour = COLOURS[place % len(COLOURS)]
-        dash = DASHES[place // len(COLOURS) % len(DASHES)]
-        axes.fill_between(n, lows, highs, color=colour, alpha=0.15, linewidth=0)
-        look = {"marker": "o", "clip_on": False} if len(n) == 1 else {}
-        (handles[label],) = axes.plot(n, middles, color=colour, linestyle=dash, zorder=3, **look)
-        if len(n) == 1:
-            axes.plot(n * 2, (lows[0], highs[0]), color=colour, alpha=0.3, clip_on=False)
-    so_far_handle = None
+    for place, (label, found) in enumerate(shown.items()):
+        n, middles, lows, highs = zip(*found, strict=True)
+        look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)]}
+        axes.fill_between(n, lows, highs, alpha=0.15, linewidth=0, **look)
+        look |= {"linestyle": DASHES[place // len(COLOURS) % len(DASHES)], "zorder": 3}
+        (handles[label],) = axes.plot(n, middles, **look, **_point_of(n))
     if steps:
-        n, best = zip(*steps, strict=True)
-        look = {"marker": "s", "markersize": 4, "clip_on": False} if len(n) == 1 else {}
-        (so_far_handle,) = axes.step(
-            n, best, where="post", color="0.2", linewidth=1.2, zorder=2.5, **look
+        n, values = zip(*steps, strict=True)
+        look = {"color": "0.2", "linewidth": 1.2, "zorder": 2.5}
+        (handles["best so far, as it was"],) = axes.step(
+            n, values, where="post", **look, **_point_of(n)
         )
-    _best_view(given, shown, steps, is_maximised=is_maximised).set_axis(axes, 0.15)
-    last = max([len(values) for values in given.values()] + [n for n, _ in steps])
-    axes.set_xlim(1, max(last, 2))
-    inner = [n for n in round_numbers(1, max(last, 2), 8, whole=True) if n - 1 >= last / 20]
-    axes.set_xticks([1, *(n for n in inner if n > 1)])
+    lines = [middle for found in shown.values() for _, middle, _, _ in found]
+    reached = [value for _, value in steps]
+    _best_view(everything, lines, reached, is_maximised=is_maximised).set_axis(axes, 0.15)
+    last = max([2, *(len(values) for values in given.values()), *(n for n, _ in steps)])
+    ticker = importlib.import_module("matplotlib.ticker")
+    whole = ticker.MaxNLocator(8, steps=(1, 2, 5, 10), integer=True).tick_values(1, last)
+    axes.set_xticks([1, *(n for n in whole if 1 + last / 20 <= n <= last)])
+    axes.set_xlim(1, last)
     axes.set_xlabel("n, trials")
     axes.set_ylabel(objective, parse_math=False)
     axes.grid(color="0.9")
     axes.set_axisbelow(True)
-    _best_legend(figure, axes, handles, so_far_handle, is_maximised=is_maximised)
+    _best_legend(figure, axes, handles, is_maximised=is_maximised)
     return figure
+
+
+def _point_of(n: Sequence[int]) -> dict[str, Any]:
+    """Give the look of a line that is a single point."""
+    return {"marker": "o", "clip_on": False} if len(n) == 1 else {}
 
 
 def _best_rows(
     values: Sequence[float], *, is_maximised: bool, is_finite: bool
 ) -> list[tuple[int, float, float, float]]:
     """Give n, middle and both ends of the band, where the middle is finite."""
-    numbers = np.unique(np.geomspace(1, len(values), MOST_N).round().astype(int))
-    if len(values) <= MOST_N:
-        numbers = np.arange(1, len(values) + 1)
     found = []
-    for n in numbers.tolist():
+    for n in np.unique(np.geomspace(1, len(values), MOST_N).round().astype(int)).tolist():
         with np.errstate(all="ignore"):  # the mean of what is not finite
             mean, (low, median, high) = best_of(
                 values, n, is_maximised=is_maximised, quantiles=(0.05, 0.5, 0.95)
@@ -150,47 +143,29 @@ def _best_rows(
 
 
 def _best_view(
-    given: Mapping[str, Sequence[float]],
-    shown: Mapping[str, Sequence[tuple[int, float, float, float]]],
-    steps: Sequence[tuple[int, float]],
+    values: Sequence[float],
+    lines: Sequence[float],
+    reached: Sequence[float],
     *,
     is_maximised: bool,
 ) -> View:
     """Choose an axis that has room for all lines, but not for means of what is far worse."""
-    reached = [y for _, y in steps]
-    values = [value for one in given.values() for value in one]
     view = View.of(values, reached, is_maximised=is_maximised)
     view = view or View.between(reached[0], reached[-1], is_maximised=is_maximised)
-    lines = [middle for rows in shown.values() for _, middle, _, _ in rows] + reached[:1]
+    drawn, found = [*lines, *reached[:1]], [y for y in (*values, *reached) if abs(y) < HUGE]
     if is_maximised:
-        worst = min(max(view.worst, min(lines)), view.best)
-    else:
-        worst = max(min(view.worst, max(lines)), view.best)
-    return View.between(worst, view.best, is_maximised=is_maximised)
+        return View.between(max(view.worst, min(drawn)), max(found), is_maximised=True)
+    return View.between(min(view.worst, max(drawn)), min(found), is_maximised=False)
 
 
-def _steps(values: Sequence[float], *, is_maximised: bool) -> list[tuple[int, float]]:
-    """Give the best so far, where it is finite."""
-    worst = -math.inf if is_maximised else math.inf
-    known = [worst if math.isnan(value) else float(value) for value in values]
-    best = best_so_far(known, is_maximised=is_maximised)
-    return [(n, value) for n, value in enumerate(best, start=1) if abs(value) < HUGE]
-
-
-def _best_legend(
-    figure: Any, axes: Any, handles: Mapping[str, Any], so_far: Any, *, is_maximised: bool
-) -> None:
-    labels = [shorten(figure, clean(label), LABEL, 4.5) for label in handles]
-    drawn = list(handles.values())
-    if so_far is not None:
-        labels, drawn = [*labels, "best so far, as it was"], [*drawn, so_far]
+def _best_legend(figure: Any, axes: Any, handles: Mapping[str, Any], *, is_maximised: bool) -> None:
     legend = axes.legend(
-        drawn,
-        ["-"] * len(drawn),
+        list(handles.values()),
+        ["-"] * len(handles),
         loc="lower right" if is_maximised else "upper right",
-        fontsize=LABEL if len(drawn) <= 12 else 6.5,
-        ncols=1 + (len(drawn) > 12),
+        fontsize=LABEL if len(handles) <= 12 else 6.5,
+        ncols=1 + (len(handles) > 12),
     )
-    for text, label in zip(legend.get_texts(), labels, strict=True):
+    for text, label in zip(legend.get_texts(), handles, strict=True):
         text.set_parse_math(False)  # which only a text that is there can be told
-        text.set_text(label)
+        text.set_text(shorten(figure, clean(label), LABEL, 4.5))
