@@ -80,12 +80,12 @@ class Scale(ABC):
         """Tell whether a setting is one of this scale's."""
 
     @abstractmethod
-    def grid(self) -> list[Any]:
-        """Give the settings of a grid."""
-
-    @abstractmethod
     def extremes(self) -> list[Any]:
         """Give settings such that all others are fine if these are."""
+
+    def grid(self) -> list[Any]:
+        """Give the settings of a grid: all, where they are few."""
+        return self.extremes()
 
     def value(self, setting: Any) -> Any:
         """Give the value that a setting stands for: another one only where choices have names."""
@@ -214,13 +214,13 @@ class Range(Scale):
     def _fits(self) -> bool:
         return True
 
-    @abstractmethod
     def transform(self, value: float) -> float:
-        """Map a value to where equal lengths matter alike."""
+        """Map a value to where equal lengths matter alike: to itself, if nothing else is said."""
+        return value
 
-    @abstractmethod
     def inverse(self, transformed: float) -> float:
         """Map back."""
+        return transformed
 
     def _ends(self) -> tuple[float, float]:
         """Give the transformed bounds; integers own half a unit on either side."""
@@ -271,24 +271,10 @@ class Uniform(Range):
 
     word: ClassVar[str] = "uniform"
 
-    def transform(self, value: float) -> float:
-        """Give the value."""
-        return value
-
-    def inverse(self, transformed: float) -> float:
-        """Give the value."""
-        return transformed
-
 
 @dataclass(frozen=True)
-class LogUniform(Range):
-    """Numbers whose ratios matter: a learning rate, a penalty; log(x) is uniform. Above 0."""
-
-    word: ClassVar[str] = "log_uniform"
-    needs: ClassVar[str] = "low must be greater than 0, of which there is no logarithm"
-
-    def _fits(self) -> bool:
-        return bool(self.low > 0)
+class _Logarithmic(Range):
+    """Numbers whose ratios matter."""
 
     def transform(self, value: float) -> float:
         """Give the logarithm."""
@@ -297,6 +283,17 @@ class LogUniform(Range):
     def inverse(self, transformed: float) -> float:
         """Give the exponential."""
         return math.exp(transformed)
+
+
+@dataclass(frozen=True)
+class LogUniform(_Logarithmic):
+    """Numbers whose ratios matter: a learning rate, a penalty; log(x) is uniform. Above 0."""
+
+    word: ClassVar[str] = "log_uniform"
+    needs: ClassVar[str] = "low must be greater than 0, of which there is no logarithm"
+
+    def _fits(self) -> bool:
+        return bool(self.low > 0)
 
 
 @dataclass(frozen=True)
@@ -328,17 +325,9 @@ class Integer(Range):
     word: ClassVar[str] = "integer"
     whole: ClassVar[bool] = True
 
-    def transform(self, value: float) -> float:
-        """Give the value."""
-        return value
-
-    def inverse(self, transformed: float) -> float:
-        """Give the value."""
-        return transformed
-
 
 @dataclass(frozen=True)
-class LogInteger(Range):
+class LogInteger(_Logarithmic):
     """Integers whose ratios matter: a number of units, a batch size. At least 1.
 
     k is drawn as often as a log-uniform number from low - 1/2 to high + 1/2 is rounded to it.
@@ -350,14 +339,6 @@ class LogInteger(Range):
 
     def _fits(self) -> bool:
         return bool(self.low >= 1)
-
-    def transform(self, value: float) -> float:
-        """Give the logarithm."""
-        return math.log(value)
-
-    def inverse(self, transformed: float) -> float:
-        """Give the exponential."""
-        return math.exp(transformed)
 
 
 @dataclass(frozen=True)
@@ -427,10 +408,6 @@ class Choice(Scale):
         """Tell whether a setting is among them."""
         return isinstance(setting, PLAIN) and setting in self.settings
 
-    def grid(self) -> list[Any]:
-        """Give all settings."""
-        return list(self.settings)
-
     def extremes(self) -> list[Any]:
         """Give all settings."""
         return list(self.settings)
@@ -462,10 +439,6 @@ class Fixed(Scale):
     def contains(self, setting: Any) -> bool:
         """Tell whether it is the value."""
         return bool(setting == self.constant)
-
-    def grid(self) -> list[Any]:
-        """Give the value."""
-        return [self.constant]
 
     def extremes(self) -> list[Any]:
         """Give the value."""

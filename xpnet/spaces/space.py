@@ -92,13 +92,17 @@ class Space(Mapping[str, Scale]):
 
     def grid(self) -> list[dict[str, Any]]:
         """Give every combination of the scales' own grids, each once."""
+        return self._combinations({name: scale.grid() for name, scale in self._scales.items()})
+
+    def _combinations(self, settings: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+        """Combine settings of hyper-parameters, each of them only where it exists."""
         points: list[dict[str, Any]] = [{}]
-        for name, scale in self._scales.items():
+        for name, listed in settings.items():
             points = [
                 {**point, name: setting} if is_there else point
                 for point in points
                 for is_there in (self.exists(name, point),)
-                for setting in (scale.grid() if is_there else (None,))
+                for setting in (listed if is_there else (None,))
             ]
         return points
 
@@ -138,16 +142,13 @@ class Space(Mapping[str, Scale]):
         """
         needed = self._needed(name)
         besides = {above for other in others for above in (other, *self._needed(other))}
-        points: list[dict[str, Any]] = [{}]
-        for key, scale in self._scales.items():
-            if key in needed or key in besides:
-                points = [
-                    {**point, key: setting} if is_there else point
-                    for point in points
-                    for is_there in (self.exists(key, point),)
-                    for setting in ((needed.get(key) or scale.extremes()) if is_there else (None,))
-                ]
-        return points
+        return self._combinations(
+            {
+                key: needed.get(key) or scale.extremes()
+                for key, scale in self._scales.items()
+                if key in needed or key in besides
+            }
+        )
 
     def renamed(self, names: Mapping[str, str]) -> Space:
         """Give the space with other names, as those of an estimator's parameters in a pipeline.
