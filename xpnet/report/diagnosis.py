@@ -19,7 +19,7 @@ from xpnet.report.figures import (
     style,
     write_header,
 )
-from xpnet.report.text import clean, shorten, text_width
+from xpnet.report.text import clean, shorten
 
 __all__ = ["draw_diagnosis"]
 
@@ -54,26 +54,11 @@ def draw_diagnosis(diagnosis: Diagnosis, *, title: str) -> bytes:
 
 def _diagnosis_figure(diagnosis: Diagnosis, title: str) -> Any:
     rows = (diagnosis.input, *diagnosis.layers)
-    # All in inches.
-    width, header, footer, pitch = 12.0, 1.15, 0.45, 0.42
-    height = header + len(rows) * pitch + footer
-    figure = make_figure(width, height)
+    figure = make_figure(12, 1.6 + 0.42 * len(rows), "constrained", header=0.75)
     n = diagnosis.n_samples
     write_header(figure, title, f"one pass forward and backward of {n:,} sample{'s' * (n != 1)}")
     labels = [shorten(figure, clean(row.label), LABEL, 2.2) for row in rows]
-    left, gap, right = max(text_width(figure, label, LABEL) for label in labels) + 0.3, 0.35, 0.3
-    each = (width - left - 2 * gap - right) / 3
-    panels = [
-        figure.add_axes(
-            (
-                (left + place * (each + gap)) / width,
-                footer / height,
-                each / width,
-                len(rows) * pitch / height,
-            )
-        )
-        for place in range(3)
-    ]
+    panels = figure.subplots(1, 3)
     for axes in panels:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), labels, fontsize=LABEL, parse_math=False)
@@ -126,10 +111,9 @@ def _shares(axes: Any, shares: Sequence[tuple[float | None, float | None]]) -> N
         known = [(row, pair[place]) for row, pair in enumerate(shares)]
         rows = [row - 0.2 + 0.4 * place for row, share in known if share is not None]
         lengths = [share for _, share in known if share is not None]
-        axes.barh(rows, lengths, 0.36, color=colour)
+        bars = axes.barh(rows, lengths, 0.36, color=colour)
+        axes.bar_label(bars, fmt="{:.1%}", padding=3, fontsize=8)
         handles.append(patches.Patch(color=colour, label=label))
-        for row, share in zip(rows, lengths, strict=True):
-            axes.text(share + 0.015, row, f"{share:.1%}", va="center", fontsize=8)
     for row, pair in enumerate(shares):
         if None in pair:
             axes.text(0.015, row, "no activation", va="center", fontsize=LABEL, color="0.5")

@@ -25,7 +25,6 @@ __all__ = [
     "VALIDATION",
     "blues",
     "empty_figure",
-    "fractions",
     "make_figure",
     "plotting_problem",
     "png_of",
@@ -116,14 +115,6 @@ def write_header(figure: Any, title: str, line: str) -> None:
     height = figure.get_figheight()
     write_title(figure, title, y=1 - 0.15 / height)
     figure.text(0.5, 1 - 0.5 / height, line, ha="center", va="top", fontsize=SUBTITLE)
-
-
-def fractions(
-    figure: Any, left: float, bottom: float, width: float, height: float
-) -> tuple[float, float, float, float]:
-    """Bring inches to shares of a figure."""
-    whole, high = figure.get_size_inches()
-    return float(left / whole), float(bottom / high), float(width / whole), float(height / high)
 
 
 def blues() -> Any:
