@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
@@ -109,17 +108,12 @@ def best_of(
     """
     order = np.sort(np.asarray(values, dtype=np.float64))
     order = order if is_maximised else order[::-1]
-    below = _below(len(order), n)
+    # The probabilities that the best of n draws is no better than the 1st, 2nd, ... value.
+    below = (np.arange(1, len(order) + 1) / len(order)) ** n
     weights = np.diff(below, prepend=0.0)
     counts = weights > 0  # 0 times infinity is no number
     mean = float(weights[counts] @ order[counts])
     return mean, [float(order[np.searchsorted(below, q)]) for q in quantiles]
-
-
-def _below(n_values: int, n: int) -> npt.NDArray[np.float64]:
-    """Give the probabilities that the best of n draws is no better than the 1st, 2nd, ... value."""
-    powers: npt.NDArray[np.float64] = (np.arange(1, n_values + 1) / n_values) ** n
-    return powers
 
 
 def matches_at(values: Sequence[float], other: float, *, is_maximised: bool) -> int | None:

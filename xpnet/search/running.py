@@ -19,7 +19,7 @@ from xpnet.recipe import Recipe
 from xpnet.search.leases import MOST_ATTEMPTS, Leases, n_lost
 from xpnet.search.parameters import parameters, suggest
 from xpnet.search.sampling import design, grid_of, make_pruner, make_sampler
-from xpnet.search.study import FINISHED, SearchError, Study, quiet, storage_reason
+from xpnet.search.study import SearchError, Study, quiet, storage_reason
 from xpnet.search.worker import Task, Worker, devices_of, threads_for
 from xpnet.training import Interruption
 
@@ -197,7 +197,7 @@ class _Run:
         trials = self.study.trials()
         ranked = self.study.ranked(trials)
         return State(
-            n_finished=sum(trial.state in FINISHED for trial in trials),
+            n_finished=sum(trial.state.is_finished() for trial in trials),
             n_running=sum(trial.state == TrialState.RUNNING for trial in trials),
             n_trials=self.n_trials,
             seconds=time.monotonic() - self.began,
@@ -232,7 +232,7 @@ class _Run:
         if self.n_trials is None:
             return False
         trials = self.study.trials()[: self.n_trials]
-        return len(trials) == self.n_trials and all(trial.state in FINISHED for trial in trials)
+        return len(trials) == self.n_trials and all(trial.state.is_finished() for trial in trials)
 
     def _next_trial(self) -> FrozenTrial | None:
         """Take a trial that waits or is left behind, or make one; None if there is none to have."""
@@ -242,7 +242,7 @@ class _Run:
             for trial in trials:
                 if trial.number >= most:
                     break
-                if trial.state in FINISHED or not self.leases.take(trial):
+                if trial.state.is_finished() or not self.leases.take(trial):
                     continue
                 trial_id = trial._trial_id
                 trial = self.study.storage.get_trial(trial_id)
@@ -338,12 +338,12 @@ class _Run:
                 ended = TrialState.PRUNED if state == "pruned" else TrialState.FAIL
                 self.study.optuna.tell(trial.number, state=ended)
         except (UpdateFinishedTrialError, ValueError):
-            if self.study.storage.get_trial(trial_id).state not in FINISHED:
+            if not self.study.storage.get_trial(trial_id).state.is_finished():
                 raise
         self._check_failures()
 
     def _check_failures(self) -> None:
-        ended = [trial for trial in self.study.trials() if trial.state in FINISHED]
+        ended = [trial for trial in self.study.trials() if trial.state.is_finished()]
         if len(ended) >= _MOST_FAILURES and all(t.state == TrialState.FAIL for t in ended):
             raise SearchError(
                 f"all of {len(ended)} trials failed, the last one with: "
@@ -371,10 +371,8 @@ class _Run:
 
 def _send(worker: Worker, message: Any) -> None:
     """Send a message; a worker that has died will be noticed where it is listened to."""
-    try:
+    with contextlib.suppress(OSError):
         worker.connection.send(message)
-    except OSError:
-        return
 
 
 def _epochs(study: Study) -> list[int]:

@@ -28,7 +28,6 @@ from xpnet.search.sampling import PRUNERS, SAMPLERS
 from xpnet.spaces import Choice, Fixed, Space
 
 __all__ = [
-    "FINISHED",
     "OBJECTIVES",
     "SearchError",
     "Settings",
@@ -43,7 +42,6 @@ __all__ = [
 ]
 
 OBJECTIVES = ("validation_accuracy", "validation_cost")
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 _MOST_POINTS = 100_000  # of a grid
 _TRIES = 10  # of what another process may be in the middle of
 _PAUSE = 0.25  # seconds; more than from a look at a study to its attributes

@@ -68,8 +68,10 @@ def have_room(figure: Any, marks: Sequence[tuple[float, str]], inches: float) ->
 
 def _tick(scale: Scale, setting: Any) -> tuple[float, str]:
     label = clean(format_setting(setting)) or '""'
-    if isinstance(setting, float):  # 1e-5 for 1e-05
-        label = re.sub(r"e([-+])0*", lambda found: f"e{found[1].strip('+')}", label)
+    if isinstance(scale, Range):
+        short = f"{setting:g}"
+        label = short if scale.whole and float(short) == setting else label
+        label = re.sub(r"e([-+])0*", lambda found: f"e{found[1].strip('+')}", label)  # 1e-05
     return scale.position(setting), label
 
 
@@ -115,18 +117,8 @@ class View:
     ) -> View | None:
         """Choose it, so that a few that are far worse do not leave the others no room.
 
-        Parameters
-        ----------
-        values : iterable of float
-            Those that are to be told apart; what is not finite has no say.
-        further : iterable of float
-            Those of which only the better ones have a say.
-        is_maximised : bool
-
-        Returns
-        -------
-        View or None
-            None if no value is finite.
+        All ``values`` that are finite have a say, and of ``further`` only the better ones. None if
+        no value is finite.
         """
         sign = 1.0 if is_maximised else -1.0
         order = sorted(sign * value for value in values if abs(value) < HUGE)  # nan is not
