@@ -432,7 +432,7 @@ def test_a_value_between_two_gaps_is_a_point():
 # Best of n
 
 
-def best(curves, *, is_maximised=True, so_far=()):
+def best(curves, *, is_maximised=True, so_far=None):
     figure = _best_figure(curves, is_maximised, "a_b $c$", "$t_1$", so_far)
     assert_no_overlap(figure)
     return figure

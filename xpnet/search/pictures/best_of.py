@@ -37,7 +37,7 @@ def draw_best(
     is_maximised: bool,
     objective: str,
     title: str,
-    so_far: Sequence[float] = (),
+    so_far: Sequence[float] | None = None,
 ) -> bytes:
     """Draw what the best of n trials would be, had others been drawn, against n.
 
@@ -65,7 +65,7 @@ def _best_figure(
     is_maximised: bool,
     objective: str,
     title: str,
-    so_far: Sequence[float] = (),
+    so_far: Sequence[float] | None = None,
 ) -> Any:
     worst = -math.inf if is_maximised else math.inf
     given = {
@@ -80,7 +80,7 @@ def _best_figure(
         for label, values in given.items()
     }
     shown = {label: found for label, found in rows.items() if found}
-    known = [worst if math.isnan(value) else value for value in so_far]
+    known = [worst if math.isnan(value) else value for value in so_far or ()]
     best = enumerate(best_so_far(known, is_maximised=is_maximised), start=1)
     steps = [(n, value) for n, value in best if abs(value) < HUGE]
     if not shown and not steps:
