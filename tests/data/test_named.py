@@ -149,7 +149,7 @@ def test_points_are_scikit_learns():
         )
         given = np.column_stack([X, y])
         np.testing.assert_array_equal(found[np.lexsort(found.T)], given[np.lexsort(given.T)])
-    assert named.GENERATED["flower"][1] == 0.2
+    assert named.GENERATED["flower"] == 0.2
 
 
 def test_an_odd_number_of_points():
@@ -160,11 +160,11 @@ def test_an_odd_number_of_points():
 
 def test_the_flower_is_the_courses():
     """Four hundred points of seed 1: radius 4 |sin 4t| but for the noise, four petals a class."""
-    X, y = named.GENERATED["flower"][0](400, 0.0, 1)
+    X, y = named._flower(400, 0.0, 1)
     radius, angle = np.hypot(*X.T), np.arctan2(X[:, 0], X[:, 1])
     np.testing.assert_allclose(radius, np.abs(4 * np.sin(4 * angle)), atol=1e-12)
     assert np.bincount(y).tolist() == [200, 200]
-    noisy, _ = named.GENERATED["flower"][0](400, 0.2, 1)
+    noisy, _ = named._flower(400, 0.2, 1)
     state = np.random.RandomState(1)
     t = np.linspace(0, 3.12, 200) + 0.2 * state.randn(200)
     r = 4 * np.sin(4 * t) + 0.2 * state.randn(200)

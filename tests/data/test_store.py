@@ -92,7 +92,7 @@ def cache(tmp_path):
 
 
 def published(url, content=CONTENT):
-    return PublishedFile("a.gz", url, hashlib.sha256(content).hexdigest(), len(content))
+    return PublishedFile(url, hashlib.sha256(content).hexdigest(), len(content))
 
 
 def names(folder):
@@ -125,7 +125,7 @@ def test_a_file_is_fetched_once(server, cache, caplog, capfd):
 
 
 def test_a_checksum_in_capital_letters(server, cache):
-    file = PublishedFile("a.gz", server.url, hashlib.sha256(CONTENT).hexdigest().upper(), 512_000)
+    file = PublishedFile(server.url, hashlib.sha256(CONTENT).hexdigest().upper(), 512_000)
     assert locate(file, dataset="letters").parent == cache
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ __all__ = [
     "check_labels",
     "check_targets",
     "check_weights",
+    "is_number",
     "listed",
     "texts",
     "unknown_name",
@@ -28,6 +30,11 @@ _LONGEST = 200  # characters of a label: an array gives each label the room of t
 
 class ContentError(Exception):
     """What is wrong with arrays, said without the name of the file that holds them."""
+
+
+def is_number(value: object) -> bool:
+    """Tell whether an argument is a number, Python's or NumPy's, and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def listed(names: Iterable[str]) -> str:
@@ -45,7 +52,7 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> ContentError:
 
 def check_form(name: str, X: npt.NDArray[Any]) -> None:
     """Refuse features of another dtype or shape than samples have; values are not looked at."""
-    if X.dtype.kind not in "biuf" or X.dtype.itemsize > 8:
+    if not _holds_numbers(X):
         raise ContentError(
             f"{name} must hold truth values, integers or floats of up to 64 bits, got dtype "
             f"{X.dtype}"
@@ -84,14 +91,10 @@ def check_labels(
     name: str, y: npt.NDArray[Any], n_samples: int, class_names: tuple[str, ...] | None = None
 ) -> npt.NDArray[Any]:
     """Give a label for each sample, as int64 or strings; numbers must count the names given."""
-    if y.shape not in ((n_samples,), (n_samples, 1), (1, n_samples)):
-        raise ContentError(
-            f"{name} must hold a label for each of {n_samples:,} samples, got shape {y.shape}"
-        )
-    y = y.reshape(n_samples)
+    y = _one_each(name, "label", y, n_samples)
     if y.dtype.kind in "OSUT":
         return np.array(texts(name, y))
-    if y.dtype.kind not in "biuf" or y.dtype.itemsize > 8:
+    if not _holds_numbers(y):
         raise ContentError(f"{name} must hold whole numbers or strings, got dtype {y.dtype}")
     with np.errstate(invalid="ignore"):  # some NaN signal
         # Beyond 2**53 a float does not tell neighbours apart; beyond 2**63 an int64 has no room.
@@ -116,7 +119,7 @@ def check_targets(name: str, y: npt.NDArray[Any], n_samples: int) -> npt.NDArray
             f"{name} must hold a number, or a row of them, for each of {n_samples:,} samples, got "
             f"shape {y.shape}"
         )
-    if y.dtype.kind not in "iuf" or y.dtype.itemsize > 8:
+    if not _holds_numbers(y) or y.dtype.kind == "b":
         raise ContentError(f"{name} must hold numbers to be predicted, got dtype {y.dtype}")
     targets = np.ascontiguousarray(y[:, 0] if y.shape[1:] == (1,) else y, np.float64)
     if not (finite := np.isfinite(targets)).all():
@@ -129,14 +132,10 @@ def check_targets(name: str, y: npt.NDArray[Any], n_samples: int) -> npt.NDArray
 
 def check_weights(name: str, weights: npt.NDArray[Any], n_samples: int) -> npt.NDArray[np.float64]:
     """Give a finite weight of at least 0 for each sample."""
-    if weights.shape not in ((n_samples,), (n_samples, 1), (1, n_samples)):
-        raise ContentError(
-            f"{name} must hold a weight for each of {n_samples:,} samples, got shape "
-            f"{weights.shape}"
-        )
-    if weights.dtype.kind not in "biuf" or weights.dtype.itemsize > 8:
+    weights = _one_each(name, "weight", weights, n_samples)
+    if not _holds_numbers(weights):
         raise ContentError(f"{name} must hold numbers, got dtype {weights.dtype}")
-    weights = np.ascontiguousarray(weights.reshape(n_samples), np.float64)
+    weights = np.ascontiguousarray(weights, np.float64)
     if not (fits := np.isfinite(weights) & (weights >= 0)).all():
         first = int(np.argmin(fits))
         raise ContentError(
@@ -144,6 +143,19 @@ def check_weights(name: str, weights: npt.NDArray[Any], n_samples: int) -> npt.N
             f"{first}"
         )
     return weights
+
+
+def _holds_numbers(array: npt.NDArray[Any]) -> bool:
+    return array.dtype.kind in "biuf" and array.dtype.itemsize <= 8
+
+
+def _one_each(name: str, what: str, array: npt.NDArray[Any], n_samples: int) -> npt.NDArray[Any]:
+    """Give a value for each sample as one axis; it may come as a column or a row."""
+    if array.shape not in ((n_samples,), (n_samples, 1), (1, n_samples)):
+        raise ContentError(
+            f"{name} must hold a {what} for each of {n_samples:,} samples, got shape {array.shape}"
+        )
+    return array.reshape(n_samples)
 
 
 def check_class_names(name: str, array: npt.NDArray[Any]) -> tuple[str, ...]:

@@ -48,19 +48,15 @@ def read_csv(
                 raise ContentError(
                     f"the weights must be in a column of their own, got {names[weight]!r}"
                 )
-            numbers = dict(features)
-            if label is not None and task == "regression":
-                numbers[label] = names[label]
-            if weight is not None:
-                numbers[weight] = names[weight]
-            text = label if task == "classification" else None
-            table, labels = _read_rows(filled, len(names), numbers, text, weight)
+            text, number = (None, label) if task == "regression" else (label, None)
+            numeric = [*features, *(k for k in (number, weight) if k is not None)]
+            table, labels = _read_rows(filled, names, numeric, text, weight)
         except csv.Error as error:
             raise ContentError(f"line {rows.line_num}: {error}") from error
-    # In the order of `numbers`, as whole arrays: columns of a table are not contiguous.
+    # As whole arrays: columns of a table are not contiguous.
     X = np.ascontiguousarray(table[:, : len(features)])
     y = None if text is None else _labels(names[text], labels)
-    if label is not None and task == "regression":
+    if number is not None:
         y = table[:, len(features)].copy()
     weights = None if weight is None else table[:, -1].copy()
     return Contents({"train": Part(X, y, weights)}, feature_names=tuple(features.values()))
@@ -96,36 +92,35 @@ def _column(places: dict[str, int], name: str) -> int:
 
 def _read_rows(
     rows: Iterator[tuple[int, list[str]]],
-    n_columns: int,
-    columns: dict[int, str],
+    names: Sequence[str],
+    columns: Sequence[int],
     label: int | None,
     weight: int | None,
 ) -> tuple[npt.NDArray[np.float64], list[str]]:
-    """Read the columns of numbers, and the labels, which are text.
+    """Read the columns of numbers, in this order, and the labels, which are text.
 
     Block by block, as cells take many times the memory of numbers.
     """
-    order = list(columns)
     blocks, labels = [], []
     while block := list(itertools.islice(rows, 1000)):
         for line, row in block:
-            if len(row) != n_columns:
-                raise ContentError(f"line {line}: {n_columns} cells expected, got {len(row)}")
+            if len(row) != len(names):
+                raise ContentError(f"line {line}: {len(names)} cells expected, got {len(row)}")
             if label is not None:
                 labels.append(row[label].strip())
                 if not labels[-1]:
                     raise ContentError(f"line {line}: a label expected, got an empty cell")
-        numbers = np.array([[_number(row[k]) for k in order] for _, row in block])
+        numbers = np.array([[_number(row[k]) for k in columns] for _, row in block])
         wrong = np.argwhere(~np.isfinite(numbers))
         if len(wrong):
-            (line, row), k = block[wrong[0, 0]], order[wrong[0, 1]]
+            (line, row), k = block[wrong[0, 0]], columns[wrong[0, 1]]
             raise ContentError(
-                f"line {line}, column {columns[k]}: a finite number expected, got {row[k][:40]!r}"
+                f"line {line}, column {names[k]}: a finite number expected, got {row[k][:40]!r}"
             )
-        if weight is not None and (negative := numbers[:, order.index(weight)] < 0).any():
+        if weight is not None and (negative := numbers[:, columns.index(weight)] < 0).any():
             line, row = block[int(np.argmax(negative))]
             raise ContentError(
-                f"line {line}, column {columns[weight]}: a weight of at least 0 expected, got "
+                f"line {line}, column {names[weight]}: a weight of at least 0 expected, got "
                 f"{row[weight][:40]!r}"
             )
         blocks.append(numbers)

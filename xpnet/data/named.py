@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from xpnet.data.checks import is_number
 from xpnet.data.dataset import Contents, DataError, Dataset, Part
 from xpnet.data.readers import SUFFIXES, read_file, read_idx
 from xpnet.data.splits import check_task, make_dataset
@@ -107,21 +108,13 @@ def load_dataset(
     is_whole = isinstance(n_samples, (int, np.integer)) and not isinstance(n_samples, bool)
     if not is_whole or n_samples < 10:
         raise ValueError(f"n_samples must be an integer of at least 10, got {n_samples!r}")
-    if noise is not None and not (
-        isinstance(noise, (int, float, np.integer, np.floating))
-        and not isinstance(noise, bool)
-        and 0 <= noise < math.inf
-    ):
+    if noise is not None and not (is_number(noise) and 0 <= noise < math.inf):
         raise ValueError(f"noise must be a finite number of at least 0, got {noise!r}")
     check_seed(seed, bits=32)
-    _check_folder(data_dir)
-    check_task(task)
+    _check_arguments(name, data_dir, target, task, sample_weight)
     if name in GENERATED:
-        _check_target(name, target)
-        _check_sample_weight(name, sample_weight)
-        _check_goes_with(name, task)
-        deviation = GENERATED[name][1] if noise is None else float(noise)
-        contents = _generate(name, int(n_samples), deviation, seed)
+        noise = GENERATED[name] if noise is None else float(noise)
+        contents = _generate(name, int(n_samples), noise, seed)
     else:
         if name.lower().endswith(".csv") and target is None:
             raise DataError(
@@ -170,18 +163,15 @@ def load_contents(
         See :func:`load_dataset`.
     """
     dataset = os.fspath(dataset)
-    _check_folder(data_dir)
-    _check_target(dataset, target)
-    _check_sample_weight(dataset, sample_weight)
-    check_task(task)
+    _check_arguments(dataset, data_dir, target, task, sample_weight)
     if dataset in _PUBLISHED:
-        _check_goes_with(dataset, task)
         return _PUBLISHED[dataset](None if data_dir is None else Path(data_dir))
     if dataset in GENERATED:
         raise DataError(f"{dataset} are drawn anew each time, not stored: a file is needed here")
     if re.match("[a-z]+://", dataset):
         raise DataError(f"{dataset} is an address: download the file, then give its path")
-    if not is_file_name(dataset) and not _is_there(Path(dataset)):
+    # Path.exists raises for a name that is too long or a folder that may not be looked into.
+    if not is_file_name(dataset) and not os.path.exists(dataset):  # noqa: PTH110
         near = difflib.get_close_matches(dataset, NAMES, n=1, cutoff=0.7)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise DataError(
@@ -190,7 +180,7 @@ def load_contents(
         )
     folders = [data_dir, "", os.environ.get("XPNET_DATA_DIR")]
     places = [Path(folder, dataset) for folder in folders if folder is not None]
-    found = next(filter(_is_file, places), Path(dataset))
+    found = next(filter(os.path.isfile, places), Path(dataset))
     return read_file(found, target=target, columns=columns, task=task, sample_weight=sample_weight)
 
 
@@ -199,50 +189,38 @@ def is_file_name(dataset: str) -> bool:
     return dataset.lower().removesuffix(".gz").endswith(SUFFIXES) or os.sep in dataset
 
 
-def _check_target(dataset: str, target: str | None) -> None:
+def _check_arguments(
+    dataset: str,
+    data_dir: str | os.PathLike[str] | None,
+    target: str | None,
+    task: str,
+    sample_weight: str | None,
+) -> None:
+    """Refuse a folder that is none, and what does not go with the data set."""
+    if data_dir is not None:
+        try:
+            why = "" if Path(data_dir).is_dir() else "is no folder"
+        except OSError as error:  # too long a name, or in a folder that may not be looked into
+            why = f"cannot be looked into: {error.strerror}"
+        if why:
+            raise DataError(f"--data-dir is {os.fspath(data_dir)!r}, which {why}")
+    check_task(task)
     if target is not None and not dataset.lower().endswith(".csv"):
         raise DataError(
             f"{dataset} has no columns with names: the target {target!r} is only for .csv files"
         )
-
-
-def _check_sample_weight(dataset: str, sample_weight: str | None) -> None:
     if sample_weight is not None and not dataset.lower().endswith(WEIGHTED):
         raise DataError(
             f"{dataset} holds no weights: the sample_weight {sample_weight!r} is only for "
             f"{', '.join(WEIGHTED)} files"
         )
-
-
-def _check_goes_with(dataset: str, task: str) -> None:
-    """Refuse the name of a data set that is for the other task."""
-    if (dataset in _REGRESSION) != (task == "regression"):
+    if dataset in NAMES and (dataset in _REGRESSION) != (task == "regression"):
         held, wanted = ("numbers", "classes") if dataset in _REGRESSION else ("classes", "numbers")
         loss = "mean_squared_error" if dataset in _REGRESSION else "softmax_cross_entropy"
         raise DataError(
             f"{dataset} holds {held} to be predicted, not {wanted}: it goes with a loss for "
             f"{held}, such as {loss!r}"
         )
-
-
-def _check_folder(data_dir: str | os.PathLike[str] | None) -> None:
-    try:
-        why = "" if data_dir is None or Path(data_dir).is_dir() else "is no folder"
-    except OSError as error:  # too long a name, or in a folder that may not be looked into
-        why = f"cannot be looked into: {error.strerror}"
-    if data_dir is not None and why:
-        raise DataError(f"--data-dir is {os.fspath(data_dir)!r}, which {why}")
-
-
-def _is_there(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # too long a name, or a folder that may not be looked into
-        return False
-
-
-def _is_file(path: Path) -> bool:
-    return _is_there(path) and path.is_file()
 
 
 def _digits(data_dir: Path | None) -> Contents:
@@ -256,13 +234,11 @@ def _digits(data_dir: Path | None) -> Contents:
 _CATS_URL = "https://github.com/uditgt/DeepLearning/raw/HEAD/data/"
 _CATS = {
     "train": PublishedFile(
-        "train_catvnoncat.h5",
         _CATS_URL + "train_catvnoncat.h5",
         "fbe56ab67c3ae28d564e3a644189117976d6b31af0a3ce9bb17dbf22908af242",
         2_572_022,
     ),
     "test": PublishedFile(
-        "test_catvnoncat.h5",
         _CATS_URL + "test_catvnoncat.h5",
         "6a9d39ce52fa85953c5834695b8534a30ed8cfd54971fb2f080b5a24d002b951",
         616_958,
@@ -287,41 +263,29 @@ def _cats(data_dir: Path | None) -> Contents:
 _FASHION_URL = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
 _FASHION = {
     ("train", "images"): PublishedFile(
-        "train-images-idx3-ubyte.gz",
         _FASHION_URL + "train-images-idx3-ubyte.gz",
         "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
         26_421_880,
     ),
     ("train", "labels"): PublishedFile(
-        "train-labels-idx1-ubyte.gz",
         _FASHION_URL + "train-labels-idx1-ubyte.gz",
         "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
         29_515,
     ),
     ("test", "images"): PublishedFile(
-        "t10k-images-idx3-ubyte.gz",
         _FASHION_URL + "t10k-images-idx3-ubyte.gz",
         "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
         4_422_102,
     ),
     ("test", "labels"): PublishedFile(
-        "t10k-labels-idx1-ubyte.gz",
         _FASHION_URL + "t10k-labels-idx1-ubyte.gz",
         "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
         5_148,
     ),
 }
 _FASHION_CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 
 
@@ -363,31 +327,10 @@ _PUBLISHED: dict[str, Callable[[Path | None], Contents]] = {
 }
 _REGRESSION = ("diabetes",)  # all others are for classification
 
-_Points = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]
 
-
-def _moons(n_samples: int, noise: float, seed: int) -> _Points:
-    from sklearn.datasets import make_moons
-
-    points: _Points = make_moons(n_samples, noise=noise, random_state=seed)
-    return points
-
-
-def _circles(n_samples: int, noise: float, seed: int) -> _Points:
-    from sklearn.datasets import make_circles
-
-    points: _Points = make_circles(n_samples, noise=noise, random_state=seed)
-    return points
-
-
-def _blobs(n_samples: int, noise: float, seed: int) -> _Points:
-    from sklearn.datasets import make_blobs
-
-    points: _Points = make_blobs(n_samples, centers=3, cluster_std=noise, random_state=seed)
-    return points
-
-
-def _flower(n_samples: int, noise: float, seed: int) -> _Points:
+def _flower(
+    n_samples: int, noise: float, seed: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Draw the rose ``r = 4 sin(4 t)``: one class on each half turn, four petals for each.
 
     Angle and radius carry noise, drawn in this order, class by class, from ``RandomState``, so
@@ -406,19 +349,23 @@ def _flower(n_samples: int, noise: float, seed: int) -> _Points:
 
 
 def _generate(name: str, n_samples: int, noise: float, seed: int) -> Contents:
+    from sklearn import datasets
+
     with np.errstate(over="ignore", invalid="ignore"):
-        X, y = GENERATED[name][0](n_samples, noise, seed)
+        if name == "moons":
+            X, y = datasets.make_moons(n_samples, noise=noise, random_state=seed)
+        elif name == "circles":
+            X, y = datasets.make_circles(n_samples, noise=noise, random_state=seed)
+        elif name == "blobs":
+            X, y = datasets.make_blobs(n_samples, centers=3, cluster_std=noise, random_state=seed)
+        else:
+            X, y = _flower(n_samples, noise, seed)
     if not np.isfinite(X).all():
         raise DataError(f"{name}: features must be finite, which noise {noise:g} does not let be")
     return Contents({"train": Part(X, y.astype(np.int64))}, feature_names=("x", "y"))
 
 
-# The points drawn at random: how, and the noise that they have by default.
-GENERATED: dict[str, tuple[Callable[[int, float, int], _Points], float]] = {
-    "moons": (_moons, 0.2),
-    "circles": (_circles, 0.05),
-    "blobs": (_blobs, 1.0),
-    "flower": (_flower, 0.2),
-}
+# The points drawn at random, and the noise that they have by default.
+GENERATED = {"moons": 0.2, "circles": 0.05, "blobs": 1.0, "flower": 0.2}
 NAMES = (*_PUBLISHED, *GENERATED)
 WEIGHTED = (".csv", ".npz", ".h5", ".hdf5")  # files that may hold weights of samples

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from xpnet.data.checks import is_number
 from xpnet.data.dataset import DataError
 
 __all__ = ["NORMALISATIONS", "Preprocessing"]
@@ -74,10 +75,8 @@ class Preprocessing:
     scale: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
-        numbers = (int, float, np.integer, np.floating)
-        is_number = isinstance(self.divide_by, numbers) and not isinstance(self.divide_by, bool)
         try:
-            divide_by = float(self.divide_by) if is_number else math.nan
+            divide_by = float(self.divide_by) if is_number(self.divide_by) else math.nan
         except OverflowError:
             divide_by = math.inf
         if not 0 < divide_by < math.inf:
@@ -224,7 +223,6 @@ _Statistics = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 
 def _mean_and_deviation(X: npt.NDArray[Any], divide_by: float) -> _Statistics:
-    """Give ``shift`` and ``scale`` of "standardise"."""
     n, total, largest = len(X), np.zeros(X.shape[1]), np.zeros(X.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):
         for rows in _chunks(X):

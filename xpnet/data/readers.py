@@ -112,7 +112,9 @@ def read_file(
         if name.endswith((".h5", ".hdf5")):
             return _read_h5(where, task, sample_weight)
         if kind := re.search(r"[-._]idx([13])[-._]ubyte(\.gz)?$", name):
-            return _read_idx_files(Path(where), task, holds_images=kind[1] == "3")
+            if kind[1] == "1":
+                raise ContentError("holds labels: give the file of the images, -images-idx3-ubyte")
+            return _read_idx_files(Path(where), task)
         raise ContentError(
             "the name must end in .npz, .csv, .h5, .hdf5, -idx3-ubyte or -idx3-ubyte.gz"
         )
@@ -259,12 +261,11 @@ def _read_npz(where: str, task: str, sample_weight: str | None) -> Contents:
             for info in archive.infolist()
             if info.filename.endswith(".npy")
         }
-        return _collect(
-            list(members),
-            lambda name: _read_member(archive, members[name], size),
-            task,
-            sample_weight,
-        )
+
+        def read(name: str) -> npt.NDArray[Any]:
+            return _read_member(archive, members[name], size)
+
+        return _collect(list(members), read, task, sample_weight)
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> npt.NDArray[Any]:
@@ -287,11 +288,8 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> 
                 "strings"
             )
         n_bytes = math.prod(shape) * dtype.itemsize
-        if (
-            not dtype.itemsize
-            or min(shape, default=0) < 0
-            or file.tell() + n_bytes != info.file_size
-        ):
+        is_valid = dtype.itemsize > 0 and min(shape, default=0) >= 0
+        if not is_valid or file.tell() + n_bytes != info.file_size:
             raise ContentError(
                 f"is damaged: {info.filename} claims dtype {dtype} and shape {shape}, which do not "
                 f"make its {info.file_size:,} bytes"
@@ -326,12 +324,11 @@ def _read_h5(where: str, task: str, sample_weight: str | None) -> Contents:
             if isinstance(file.get(name, getlink=True), h5py.HardLink)
             and file.get(name, getclass=True) is h5py.Dataset
         ]
-        return _collect(
-            names,
-            lambda name: _read_dataset(h5py, where, name, file[name], size),
-            task,
-            sample_weight,
-        )
+
+        def read(name: str) -> npt.NDArray[Any]:
+            return _read_dataset(h5py, where, name, file[name], size)
+
+        return _collect(names, read, task, sample_weight)
 
 
 def _read_dataset(h5py: Any, where: str, name: str, dataset: Any, size: int) -> npt.NDArray[Any]:
@@ -455,10 +452,8 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
         return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
-def _read_idx_files(images: Path, task: str, *, holds_images: bool) -> Contents:
+def _read_idx_files(images: Path, task: str) -> Contents:
     """Read images and what lies beside them: labels, and the test part."""
-    if not holds_images:
-        raise ContentError("holds labels: give the file of the images, -images-idx3-ubyte")
     parts = {"train": _read_idx_part(images, task)}
     for word in ("t10k", "test"):
         test = _find_sibling(images, {"train": word})

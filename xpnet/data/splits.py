@@ -15,6 +15,8 @@ from xpnet.data.checks import (
     check_labels,
     check_targets,
     check_weights,
+    is_number,
+    listed,
 )
 from xpnet.data.dataset import TASKS, Contents, DataError, Dataset, Part
 from xpnet.random import check_seed
@@ -71,10 +73,9 @@ def make_dataset(
     Whether samples are finite is not looked at: memory-mapped ones would have to be read. It is
     when they are preprocessed.
     """
-    numbers = (int, float, np.integer, np.floating)
-    if not isinstance(test_fraction, numbers) or not 0 < test_fraction < 1:
+    if not is_number(test_fraction) or not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must lie in (0, 1), got {test_fraction!r}")
-    if not isinstance(validation_fraction, numbers) or not 0 <= validation_fraction < 1:
+    if not is_number(validation_fraction) or not 0 <= validation_fraction < 1:
         raise ValueError(f"validation_fraction must lie in [0, 1), got {validation_fraction!r}")
     check_seed(seed, bits=32)
     check_task(task)
@@ -193,7 +194,7 @@ def _count_classes(
         if len(unknown):
             raise DataError(
                 f"{name}: {key} labels hold {str(unknown[0])!r}, which is none of the "
-                f"{len(known)} classes {_listed(known)}"
+                f"{len(known)} classes {listed(repr(str(label)) for label in known)}"
             )
         labels[key] = order[np.searchsorted(known, y, sorter=order)].astype(np.int64)
     return class_names or tuple(str(label) for label in known), labels
@@ -211,11 +212,6 @@ def _check_columns(name: str, parts: dict[str, Part]) -> dict[str, npt.NDArray[A
     return targets
 
 
-def _listed(values: npt.NDArray[Any]) -> str:
-    shown = ", ".join(repr(str(value)) for value in values[:10])
-    return shown + (", ..." if len(values) > 10 else "")
-
-
 def _split(
     name: str,
     key: str,
@@ -225,44 +221,37 @@ def _split(
     seed: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Give the indices that stay and those that are held out."""
-    if not class_names:
-        return _split_at_random(name, key, len(y), fraction, seed)
-    counts = np.bincount(y, minlength=len(class_names))
-    if counts[counts > 0].min() < 2:
-        lonely = class_names[int(np.flatnonzero(counts == 1)[0])]
+    n_held_out = math.ceil(fraction * len(y))
+    counts = np.bincount(y, minlength=len(class_names)) if class_names else None
+    if counts is not None:
+        if counts[counts > 0].min() < 2:
+            lonely = class_names[int(np.flatnonzero(counts == 1)[0])]
+            raise DataError(
+                f"{name}: class {lonely!r} has a single sample, which cannot be split into "
+                f"training and {key} data"
+            )
+        n_classes = int((counts > 0).sum())
+        if min(n_held_out, len(y) - n_held_out) < n_classes:
+            raise DataError(
+                f"{name}: holding out {fraction:g} of {len(y)} samples for {key} must leave one "
+                f"of each of the {n_classes} classes on both sides"
+            )
+    elif n_held_out >= len(y):
         raise DataError(
-            f"{name}: class {lonely!r} has a single sample, which cannot be split into training "
-            f"and {key} data"
-        )
-    n_classes, n_held_out = int((counts > 0).sum()), math.ceil(fraction * len(y))
-    if min(n_held_out, len(y) - n_held_out) < n_classes:
-        raise DataError(
-            f"{name}: holding out {fraction:g} of {len(y)} samples for {key} must leave one of "
-            f"each of the {n_classes} classes on both sides"
+            f"{name}: holding out {fraction:g} of {len(y)} samples for {key} must leave one for "
+            "training"
         )
     from sklearn.model_selection import train_test_split
 
+    stratify = None if counts is None else y
     kept, held_out = train_test_split(
-        np.arange(len(y)), test_size=n_held_out, stratify=y, random_state=seed
+        np.arange(len(y)), test_size=n_held_out, stratify=stratify, random_state=seed
     )
-    lost = counts.astype(bool) & (np.bincount(y[kept], minlength=len(class_names)) == 0)
-    if lost.any():
-        raise DataError(
-            f"{name}: holding out {fraction:g} of the samples for {key} would leave none of class "
-            f"{class_names[int(np.argmax(lost))]!r} for training"
-        )
-    return kept, held_out
-
-
-def _split_at_random(
-    name: str, key: str, n: int, fraction: float, seed: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    n_held_out = math.ceil(fraction * n)
-    if n_held_out >= n:
-        raise DataError(
-            f"{name}: holding out {fraction:g} of {n} samples for {key} must leave one for training"
-        )
-    from sklearn.model_selection import train_test_split
-
-    kept, held_out = train_test_split(np.arange(n), test_size=n_held_out, random_state=seed)
+    if counts is not None:
+        lost = (counts > 0) & (np.bincount(y[kept], minlength=len(class_names)) == 0)
+        if lost.any():
+            raise DataError(
+                f"{name}: holding out {fraction:g} of the samples for {key} would leave none of "
+                f"class {class_names[int(np.argmax(lost))]!r} for training"
+            )
     return kept, held_out

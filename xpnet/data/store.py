@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import logging
@@ -27,19 +28,22 @@ class PublishedFile:
 
     Attributes
     ----------
-    name : str
     url : str
-        Where it is published, over HTTP or HTTPS.
+        Where it is published, over HTTP or HTTPS; its last part is the file's name.
     sha256 : str
         Its checksum, in hexadecimal digits.
     n_bytes : int
         Its size in bytes.
     """
 
-    name: str
     url: str
     sha256: str
     n_bytes: int
+
+    @property
+    def name(self) -> str:
+        """The name of the file in a folder."""
+        return self.url.rpartition("/")[2]
 
 
 def locate(
@@ -92,7 +96,7 @@ def _find(
     named = {"--data-dir": data_dir, "XPNET_DATA_DIR": os.environ.get("XPNET_DATA_DIR")}
     places = []
     for origin, folder in named.items():
-        if folder is None or folder == "":
+        if not folder:
             continue
         if not Path(folder).is_dir():
             raise _download_error(
@@ -107,13 +111,12 @@ def _find(
 
 def _fetch(file: PublishedFile, dataset: str) -> Path:
     """Give the file in the cache, downloaded if it is not there or damaged."""
+    failure = functools.partial(_download_error, file, dataset)
     try:
         pooch = importlib.import_module("pooch")
         requests = importlib.import_module("requests")
     except ImportError as error:
-        raise _download_error(
-            file, dataset, f"fetching it needs pooch ({error}); type: pip install pooch"
-        ) from error
+        raise failure(f"fetching it needs pooch ({error}); type: pip install pooch") from error
     pooch.get_logger().setLevel("WARNING")  # what it says at INFO, the line below says
 
     def download(url: str, path: str, caller: object) -> None:
@@ -131,15 +134,11 @@ def _fetch(file: PublishedFile, dataset: str) -> Path:
                 size += into.write(chunk)
                 found.update(chunk)
                 if size > file.n_bytes:  # it may have no end
-                    raise _download_error(
-                        file, dataset, f"wrong size: {file.n_bytes:,} bytes expected, more came"
-                    )
+                    raise failure(f"wrong size: {file.n_bytes:,} bytes expected, more came")
         if found.hexdigest() != file.sha256.lower():
-            raise _download_error(
-                file,
-                dataset,
+            raise failure(
                 f"wrong checksum: sha256 {file.sha256} expected, {found.hexdigest()} found "
-                f"({size:,} bytes of {file.n_bytes:,})",
+                f"({size:,} bytes of {file.n_bytes:,})"
             )
 
     cache = pooch.os_cache("xpnet") / dataset
@@ -153,18 +152,13 @@ def _fetch(file: PublishedFile, dataset: str) -> Path:
             downloader=download,
         )
     except requests.RequestException as error:  # an OSError too
-        reason = _reason(error, requests.exceptions, file.url)
-        raise _download_error(file, dataset, reason) from error
+        raise failure(_reason(error, requests.exceptions, file.url)) from error
     except DataError:
         raise
     except ValueError as error:  # of headers that are none
-        reason = f"the server's answer makes no sense ({_root_cause(error)})"
-        raise _download_error(file, dataset, reason) from error
+        raise failure(f"the server's answer makes no sense ({_root_cause(error)})") from error
     except OSError as error:
-        reason = _root_cause(error)
-        raise _download_error(
-            file, dataset, f"cannot use the cache folder {cache}: {reason}"
-        ) from error
+        raise failure(f"cannot use the cache folder {cache}: {_root_cause(error)}") from error
     return Path(path)
 
 

@@ -189,7 +189,7 @@ KEYS = (
     Key(
         "data.noise",
         Number(0),
-        {name: noise for name, (_, noise) in GENERATED.items()},
+        GENERATED,
         "coordinates; `flower`: radians and radius",
         "Standard deviation of the noise.",
         only=tuple(GENERATED),
