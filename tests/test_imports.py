@@ -56,6 +56,8 @@ THIRD_PARTY = {  # everything else: numpy alone; kernels.blas asks whether threa
     "training.checkpoint": {"safetensors"},
     "training.lbfgs": {"scipy"},
     "recipe.recipe": {"tomli_w"},
+    "environment": {"threadpoolctl"},
+    "terminal": {"rich"},
     **{f"data.{name}": {"sklearn"} for name in ("named", "splits")},
     **{f"export.{name}": {"onnx"} for name in ("graph", "model")},
     "cli.search": {"optuna"},

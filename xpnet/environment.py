@@ -65,18 +65,14 @@ def _blas() -> str:
 
 
 def _blas_threads() -> str:
-    try:
-        threadpoolctl: Any = importlib.import_module("threadpoolctl")
-    except ImportError:
-        return "threads unknown (threadpoolctl is not installed)"
-    pools = [
-        pool
-        for pool in threadpoolctl.threadpool_info()
+    from threadpoolctl import threadpool_info  # comes with scikit-learn
+
+    counts = [
+        f"threads: {pool['num_threads']}"
+        for pool in threadpool_info()
         if pool["user_api"] == "blas" and pool["internal_api"] != "xpnet"
     ]
-    if not pools:
-        return "threads unknown (a BLAS that threadpoolctl does not know)"
-    return ", ".join(f"threads: {pool['num_threads']}" for pool in pools)
+    return ", ".join(counts) or "threads unknown (a BLAS that threadpoolctl does not know)"
 
 
 def _cuda() -> str:
@@ -100,20 +96,15 @@ def _device() -> list[tuple[str, str]]:
         device = make_device()
     except (ValueError, DeviceUnavailableError) as error:
         return [("device", f"none: {error}")]
-    rows = [
+    precision = "float32: products as they are"
+    if device.precision == "tf32":
+        precision = "tf32: products of float32 matrices on tensor cores, 10 bits of mantissa"
+    return [
         ("device", device.name),
         ("kernels", _kernels(device)),
-        ("precision", _precision(device)),
+        ("precision", precision),
+        ("threads", _threads(device)) if device.index is None else ("cuBLAS", _cublas(device)),
     ]
-    if device.index is not None:
-        return [*rows, ("cuBLAS", _cublas(device))]
-    return [*rows, ("threads", _threads(device))]
-
-
-def _precision(device: Device) -> str:
-    if device.precision == "tf32":
-        return "tf32: products of float32 matrices on tensor cores, 10 bits of mantissa"
-    return "float32: products as they are"
 
 
 def _threads(device: Device) -> str:

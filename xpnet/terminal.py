@@ -53,15 +53,9 @@ def _encodable(text: str) -> str:
 def print_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], optional: Sequence[str]
 ) -> None:
-    """Print a table; on a narrow terminal without some of its columns.
+    """Print a table, its first column aligned to the left and the others to the right.
 
-    Parameters
-    ----------
-    header : sequence of str
-    rows : sequence of sequence of str
-        The first column is aligned to the left, the others to the right.
-    optional : sequence of str
-        The names of columns that may be left out, the least important first.
+    On a narrow terminal columns among ``optional`` are left out, the first of these names first.
     """
     rows = [[_encodable(cell) for cell in row] for row in rows]
     kept = list(header)
@@ -100,8 +94,8 @@ class Tally:
     """Shows how far something has come that is counted.
 
     Used as ``with Tally("digits", 60, "epoch") as tally: ...``. On a terminal that is a bar of
-    rich's, if rich is installed; in a notebook one block of output that is brought up to date;
-    elsewhere a line each time, but no more than about one a second. The last one is always shown.
+    rich's; in a notebook one block of output that is brought up to date; elsewhere a line each
+    time, but no more than about one a second. The last one is always shown.
 
     Parameters
     ----------
@@ -121,7 +115,7 @@ class Tally:
     def __init__(self, title: str, total: int | None, noun: str) -> None:
         self.problem: OutputError | None = None
         self._total = total
-        self._display: _Lines | _Bar | _Block = _choose_display(_encodable(title), total, noun)
+        self._display: _Lines | _Bar = _choose_display(_encodable(title), total, noun)
         self._shown = float("-inf")
         self._waiting: tuple[int, str, float | None] | None = None
 
@@ -144,13 +138,7 @@ class Tally:
     def show(self, done: int, text: str, left: float | None) -> None:
         """Show how far it has come, or keep it for later if something has only just been shown.
 
-        Parameters
-        ----------
-        done : int
-        text : str
-            Parts of it are separated by two spaces.
-        left : float or None
-            Seconds that are left; None where nobody knows.
+        Parts of ``text`` are separated by two spaces. ``left`` is in seconds, None if not known.
         """
         now = time.monotonic()
         if now - self._shown < self._display.interval and done != self._total:
@@ -207,8 +195,7 @@ class Progress(Tally):
 
 
 def _describe(report: Report, score_name: str) -> str:
-    accuracy = report.validation_accuracy
-    kind = "validation "
+    accuracy, kind = report.validation_accuracy, "validation "
     if accuracy is None:
         accuracy, kind = report.train_accuracy, ""
     measured = "" if accuracy is None else f"  {kind}{score_name} {accuracy:.4f}"
@@ -238,43 +225,34 @@ class _Lines:
         print_lines([self._title])
 
     def close(self) -> None:
-        """Leave nothing open: there is nothing."""
+        """Leave what is shown as it is."""
 
     def show(self, done: int, text: str, left: float | None) -> None:
-        print_lines([_line(done, self._total, self._noun, text, left)])
+        print_lines([self._line(done, text, left)])
+
+    def _line(self, done: int, text: str, left: float | None) -> str:
+        total = self._total
+        count = str(done) if total is None else f"{done:>{len(str(total))}}/{total}"
+        remaining = "" if left is None else f"  {_left(left)}"
+        return f"  {self._noun} {count}  {text}{remaining}"
 
 
-def _line(done: int, total: int | None, noun: str, text: str, left: float | None) -> str:
-    count = str(done) if total is None else f"{done:>{len(str(total))}}/{total}"
-    return f"  {noun} {count}  {text}{_left(left, '  ')}"
+def _left(seconds: float | None) -> str:
+    return "" if seconds is None else f"{_clock(seconds)} left"
 
 
-def _left(seconds: float | None, before: str = "") -> str:
-    return "" if seconds is None else f"{before}{_clock(seconds)} left"
-
-
-class _Block:
+class _Block(_Lines):
     """One block of a notebook's output."""
 
     interval = 0.1
 
-    def __init__(self, title: str, total: int | None, noun: str, ipython: Any) -> None:
-        self._title, self._total, self._noun = title, total, noun
-        self._ipython = ipython
-
     def open(self) -> None:
-        self._handle = self._ipython.display(self._data(self._title), raw=True, display_id=True)
-
-    def close(self) -> None:
-        """Leave the block as it is."""
+        display = importlib.import_module("IPython.display").display
+        self._handle: Any = display({"text/plain": self._title}, raw=True, display_id=True)
 
     def show(self, done: int, text: str, left: float | None) -> None:
-        line = _line(done, self._total, self._noun, text, left)
-        self._handle.update(self._data(f"{self._title}\n{line}"), raw=True)
-
-    @staticmethod
-    def _data(text: str) -> dict[str, str]:
-        return {"text/plain": text}
+        line = self._line(done, text, left)
+        self._handle.update({"text/plain": f"{self._title}\n{line}"}, raw=True)
 
 
 class _Bar:
@@ -282,27 +260,30 @@ class _Bar:
 
     interval = 0.05
 
-    def __init__(self, title: str, total: int | None, noun: str, rich: Any) -> None:
-        self._columns = rich.console.Console().width
+    def __init__(self, title: str, total: int | None, noun: str) -> None:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        console = Console()
+        self._columns = console.width
         self._title = title
-        text_column = rich.progress.TextColumn
-        self._rich = rich
         count = "{task.completed:.0f}" + ("" if total is None else "/{task.total:.0f}")
-        self._progress = rich.progress.Progress(
-            rich.progress.BarColumn(bar_width=max(5, min(40, self._columns - 40))),
-            text_column(f"{noun} {count}"),
-            text_column("{task.fields[left]}"),
+        self._progress = Progress(
+            BarColumn(bar_width=max(5, min(40, self._columns - 40))),
+            TextColumn(f"{noun} {count}"),
+            TextColumn("{task.fields[left]}"),
             auto_refresh=False,
         )
         self._task = self._progress.add_task("", total=total, left="")
-        self._live = rich.live.Live(
-            self._rendered(""), console=self._progress.console, auto_refresh=False
-        )
+        self._live = Live(self._rendered(""), console=console, auto_refresh=False)
 
     def _rendered(self, text: str) -> Any:
+        from rich.console import Group
+        from rich.text import Text
+
         # Cropped: an ellipsis is not in every encoding.
-        line = self._rich.text.Text(text, no_wrap=True, overflow="crop")
-        return self._rich.console.Group(self._progress, line)
+        return Group(self._progress, Text(text, no_wrap=True, overflow="crop"))
 
     def open(self) -> None:
         print_lines([self._title])
@@ -319,13 +300,9 @@ class _Bar:
         self._live.update(self._rendered(text), refresh=True)
 
 
-def _choose_display(title: str, total: int | None, noun: str) -> _Lines | _Bar | _Block:
+def _choose_display(title: str, total: int | None, noun: str) -> _Lines | _Bar:
     kernel = sys.modules.get("ipykernel.zmqshell")
     ipython: Any = sys.modules.get("IPython")
     if kernel is not None and isinstance(ipython.get_ipython(), kernel.ZMQInteractiveShell):
-        return _Block(title, total, noun, importlib.import_module("IPython.display"))
-    if _is_terminal():
-        for module in ("console", "live", "progress", "text"):
-            importlib.import_module(f"rich.{module}")
-        return _Bar(title, total, noun, importlib.import_module("rich"))
-    return _Lines(title, total, noun)
+        return _Block(title, total, noun)
+    return (_Bar if _is_terminal() else _Lines)(title, total, noun)
