@@ -102,9 +102,9 @@ class Graph:
         self._constants.append(self._onnx.numpy_helper.from_array(array, made))
         return made
 
-    def cast(self, X: str, dtype: npt.DTypeLike) -> str:
+    def cast(self, X: str, dtype: npt.DTypeLike, output: str | None = None) -> str:
         """Convert a value to another dtype."""
-        return self.add("Cast", X, to=self._type(dtype))
+        return self.add("Cast", X, to=self._type(dtype), output=output)
 
     def _type(self, dtype: npt.DTypeLike) -> int:
         number: int = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))

@@ -218,9 +218,9 @@ def _require_onnx() -> Any:
 
 def _preprocessed(graph: Graph, X: str, preprocessing: Preprocessing | None) -> str:
     """Add a preprocessing, in float64 and rounded once, as it is done on the host."""
-    if preprocessing is None:
-        return X
-    if preprocessing.divide_by == 1 and preprocessing.normalise == "none":
+    if preprocessing is None or (
+        preprocessing.divide_by == 1 and preprocessing.normalise == "none"
+    ):
         return X
     shift, scale = preprocessing.shift, preprocessing.scale
     n_features = graph._network.n_features
@@ -262,9 +262,10 @@ def _per_image(graph: Graph, X: str, n: int) -> str:
     )
 
 
-def _classes(
-    graph: Graph, Z: str, link: str, labels: npt.NDArray[Any]
-) -> dict[str, tuple[npt.DTypeLike, Sequence[Any]]]:
+_Results = dict[str, tuple[npt.DTypeLike, Sequence[Any]]]  # outputs: their dtypes and shapes
+
+
+def _classes(graph: Graph, Z: str, link: str, labels: npt.NDArray[Any]) -> _Results:
     n = len(labels)
     if link == "softmax":
         P = graph.add("Softmax", Z, axis=1, output="probabilities")
@@ -279,17 +280,14 @@ def _classes(
     return {"label": (labels.dtype, ["N"]), "probabilities": (graph.dtype, ["N", n])}
 
 
-def _labels(graph: Graph, Z: str) -> dict[str, tuple[npt.DTypeLike, Sequence[Any]]]:
+def _labels(graph: Graph, Z: str) -> _Results:
     n = graph._network.n_outputs
-    to_int64 = graph._type(np.int64)
-    graph.add("Cast", graph.add("Greater", Z, 0.0), to=to_int64, output="label")
+    graph.cast(graph.add("Greater", Z, 0.0), np.int64, output="label")
     graph.add("Sigmoid", Z, output="probabilities")
     return {"label": (np.int64, ["N", n]), "probabilities": (graph.dtype, ["N", n])}
 
 
-def _numbers(
-    graph: Graph, Z: str, link: str, targets: Preprocessing | None
-) -> dict[str, tuple[npt.DTypeLike, Sequence[Any]]]:
+def _numbers(graph: Graph, Z: str, link: str, targets: Preprocessing | None) -> _Results:
     """Add the link and, in float64 as on the host, the way back from standardised numbers."""
     n = graph._network.n_outputs
     if link == "exp":
