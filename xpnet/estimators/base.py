@@ -417,13 +417,11 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
                 velocity *= old / self._rate.current
 
     def _keep_best(self) -> None:
-        """Keep the parameters of the best epoch so far."""
         network = self.network_
         to_host = network.device.to_host
         self._best = [to_host(a).copy() for a in (network.parameters, network.statistics)]
 
     def _restore_best(self) -> None:
-        """Give the network the parameters of the best epoch."""
         network = self.network_
         buffers = network.parameters, network.statistics
         with network.device.activate():

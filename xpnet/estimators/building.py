@@ -19,15 +19,12 @@ from xpnet.random import RandomStateStream
 
 __all__ = ["hidden_units", "make_network", "make_optimizer"]
 
-# scikit-learn's names of what is known here by another.
-_ACTIVATIONS = {"logistic": "sigmoid"}
-
 
 def hidden_units(parameters: EstimatorParameters) -> list[int]:
-    """Give the units of the hidden layers."""
+    """Give the number of units of each hidden layer."""
     sizes = parameters.hidden_layer_sizes
     units = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
-    if any(isinstance(n, (bool, np.bool_)) or not isinstance(n, Integral) for n in units):
+    if any(isinstance(n, bool) or not isinstance(n, Integral) for n in units):
         raise ValueError(f"hidden_layer_sizes must be whole numbers > 0, got {units}.")
     if any(n <= 0 for n in units):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {units}.")
@@ -46,7 +43,6 @@ def _per_layer(parameters: EstimatorParameters, name: str, n_hidden: int) -> lis
 
 
 def _layers(parameters: EstimatorParameters, n_features: int, n_outputs: int) -> list[Layer]:
-    """Make the layers."""
     units = hidden_units(parameters)
     activations = [
         _activation(parameters, spec) for spec in _per_layer(parameters, "activation", len(units))
@@ -59,11 +55,7 @@ def _layers(parameters: EstimatorParameters, n_features: int, n_outputs: int) ->
         drawn = _drawn(parameters, widths[number], n, f)
         if parameters.batch_norm:
             drawn.pop("bias_init", None)
-            layers += [
-                dense(bias=False, **drawn),
-                BatchNorm(unbiased=False),
-                f.clone(),
-            ]
+            layers += [dense(bias=False, **drawn), BatchNorm(unbiased=False), f.clone()]
         else:
             layers.append(dense(f, **drawn))
         if not (isinstance(rate, Real) and 0 <= float(rate) < 1):
@@ -113,23 +105,10 @@ def make_network(
     old: Network | None,
     random_state: np.random.RandomState,
 ) -> Network:
-    """Make the network.
+    """Make the network, with new weights or with those of ``old``, the last fit's.
 
-    Parameters
-    ----------
-    parameters : EstimatorParameters
-    n_features, n_outputs : int
-    dtype : dtype
-        Of the weights, where ``precision`` names none.
-    old : Network or None
-        The one of the last fit, whose weights are kept.
-    random_state : numpy.random.RandomState
-        What weights are drawn from, where there is no old network.
-
-    Returns
-    -------
-    Network
-        The old one itself where it is what the parameters ask for.
+    The old one itself is given back where it is what the parameters ask for. ``dtype`` counts where
+    ``precision`` names none.
     """
     device = _device(parameters)
     if parameters.precision is not None:
@@ -138,18 +117,13 @@ def make_network(
     make = functools.partial(Network, n_features=n_features, device=device, dtype=dtype)
     if old is None:
         return make(layers, stream=RandomStateStream(random_state))
-    is_same = [layer.get_config() for layer in layers] == [
-        layer.get_config() for layer in old.layers
-    ]
+    if [layer.get_config() for layer in layers] != [layer.get_config() for layer in old.layers]:
+        return _with_weights_of(old, make(layers))
     is_there = old.dtype == dtype and all(
         getattr(old.device, name) == getattr(device, name)
         for name in ("name", "kernels", "precision")
     )
-    if is_same and is_there:
-        return old
-    if is_same:
-        return old.copy(device=device, dtype=dtype)
-    return _with_weights_of(old, make(layers))
+    return old if is_there else old.copy(device=device, dtype=dtype)
 
 
 def make_optimizer(parameters: EstimatorParameters) -> Optimizer:
@@ -208,6 +182,7 @@ def _output_of(parameters: EstimatorParameters) -> Activation:
 
 
 def _activation(parameters: EstimatorParameters, spec: Any) -> Activation:
-    known = _ACTIVATIONS.get(spec, spec) if isinstance(spec, str) else spec
-    found: Activation = resolved(parameters, "activation", Activation, known)
+    if isinstance(spec, str) and spec == "logistic":  # scikit-learn's name
+        spec = "sigmoid"
+    found: Activation = resolved(parameters, "activation", Activation, spec)
     return found

@@ -53,9 +53,9 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         return columns
 
     def _labels(self, targets: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        is_multiclass = self._is_multiclass()
-        labels: npt.NDArray[Any]
-        labels = targets.argmax(axis=1) if is_multiclass else targets.astype(np.float64)
+        labels: npt.NDArray[Any] = (
+            targets.argmax(axis=1) if self._is_multiclass() else targets.astype(np.float64)
+        )
         return labels
 
     def _is_multiclass(self) -> bool:
@@ -108,8 +108,11 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         -------
         ndarray of shape (n_samples,), or (n_samples, n_classes) for several labels
         """
-        outputs = self._outputs(X)
-        return self._label_binarizer.inverse_transform(outputs)
+        logits = self._logits(X)
+        outputs = np.asarray(self._cross_entropy().probabilities(host().ops, logits))
+        return self._label_binarizer.inverse_transform(
+            outputs.ravel() if self.n_outputs_ == 1 else outputs
+        )
 
     def predict_proba(self, X: Any) -> npt.NDArray[Any]:
         """Compute the probability of each class.
@@ -154,12 +157,6 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
                 f"a classifier to be exported must have two classes or more, got {self.classes_}"
             )
         return {"outputs": "classes", "classes": self.classes_}
-
-    def _outputs(self, X: Any) -> npt.NDArray[Any]:
-        """Give the probabilities that scikit-learn's decisions are made from."""
-        logits = self._logits(X)
-        outputs = np.asarray(self._cross_entropy().probabilities(host().ops, logits))
-        return outputs.ravel() if self.n_outputs_ == 1 else outputs
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

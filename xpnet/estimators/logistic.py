@@ -115,7 +115,7 @@ class LogisticRegression(NetworkClassifier):
         self._store(locals())
 
     @property
-    def alpha(self) -> float:  # type: ignore[override]
+    def alpha(self) -> float:
         """Coefficient of half the sum of squares of the weights, beside the sum of the losses."""
         return float(1.0 / self.C)
 

@@ -12,10 +12,7 @@ from sklearn.callback import with_callbacks
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import (
-    _check_partial_fit_first_call,
-    type_of_target,
-)
+from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target
 
 from xpnet.estimators.base import NetworkEstimator
 from xpnet.estimators.classifier import NetworkClassifier
@@ -35,7 +32,43 @@ def _is_stochastic(estimator: NetworkEstimator) -> bool:
     return True
 
 
-class MLPClassifier(NetworkClassifier):
+class _MultiLayerPerceptron(NetworkEstimator):
+    """What the classifier and the regressor share."""
+
+    @with_callbacks
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
+        """Fit the network to samples and their classes or numbers.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,), (n_samples, n_classes) or (n_samples, n_outputs)
+            Classes, numbers or strings; or for several labels a matrix of 0 and 1. In regression
+            the numbers to be predicted.
+        sample_weight : array-like of shape (n_samples,), optional
+            How much each sample counts, at least 0.
+        X_val, y_val, sample_weight_val : like X, y and sample_weight, optional
+            Samples that are evaluated after each epoch and not trained on. With
+            ``early_stopping=True`` they are what it watches, and no part of ``X`` is set aside.
+
+        Returns
+        -------
+        self
+        """
+        return self._fit(X, y, sample_weight, validation=(X_val, y_val, sample_weight_val))
+
+
+class MLPClassifier(_MultiLayerPerceptron, NetworkClassifier):
     """Multi-layer perceptron for classification, a drop-in replacement of scikit-learn's.
 
     Hidden layers ``A = f(X W + b)`` and a softmax, or for two classes and for several labels at
@@ -237,37 +270,6 @@ class MLPClassifier(NetworkClassifier):
     ) -> None:
         self._store(locals())
 
-    @with_callbacks
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        *,
-        X_val: Any = None,
-        y_val: Any = None,
-        sample_weight_val: Any = None,
-    ) -> Self:
-        """Fit the network to samples and their classes.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            Classes, numbers or strings; or for several labels a matrix of 0 and 1.
-        sample_weight : array-like of shape (n_samples,), optional
-            How much each sample counts, at least 0.
-        X_val, y_val, sample_weight_val : like X, y and sample_weight, optional
-            Samples that are evaluated after each epoch and not trained on. With
-            ``early_stopping=True`` they are what it watches, and no part of ``X`` is set aside.
-
-        Returns
-        -------
-        self
-        """
-        return self._fit(X, y, sample_weight, validation=(X_val, y_val, sample_weight_val))
-
     @available_if(_is_stochastic)
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
@@ -292,7 +294,7 @@ class MLPClassifier(NetworkClassifier):
         return self._fit(X, y, sample_weight, incremental=True)
 
 
-class MLPRegressor(RegressorMixin, NetworkEstimator):
+class MLPRegressor(RegressorMixin, _MultiLayerPerceptron):
     """Multi-layer perceptron for regression, a drop-in replacement of scikit-learn's.
 
     Hidden layers ``A = f(X W + b)`` and a linear layer, or under a Poisson loss the exponential of
@@ -419,36 +421,6 @@ class MLPRegressor(RegressorMixin, NetworkEstimator):
         if self.out_activation_ == "exp":
             outputs = np.exp(outputs)
         return outputs.ravel() if outputs.shape[1] == 1 else outputs
-
-    @with_callbacks
-    @_fit_context(prefer_skip_nested_validation=True)
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        *,
-        X_val: Any = None,
-        y_val: Any = None,
-        sample_weight_val: Any = None,
-    ) -> Self:
-        """Fit the network to samples and their numbers.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        sample_weight : array-like of shape (n_samples,), optional
-            How much each sample counts, at least 0.
-        X_val, y_val, sample_weight_val : like X, y and sample_weight, optional
-            Samples that are evaluated after each epoch and not trained on. With
-            ``early_stopping=True`` they are what it watches, and no part of ``X`` is set aside.
-
-        Returns
-        -------
-        self
-        """
-        return self._fit(X, y, sample_weight, validation=(X_val, y_val, sample_weight_val))
 
     @available_if(_is_stochastic)
     @with_callbacks

@@ -19,18 +19,9 @@ from xpnet.kernels.reference import Array, ReferenceOps
 from xpnet.nn.losses import MeanSquaredError
 from xpnet.nn.schedules import Schedule
 
-__all__ = [
-    "LOWEST_RATE",
-    "EpochOrder",
-    "HalfSquaredError",
-    "Held",
-    "Known",
-    "Patience",
-    "Rate",
-    "glorot_bound",
-]
+__all__ = ["EpochOrder", "HalfSquaredError", "Held", "Known", "Patience", "Rate", "glorot_bound"]
 
-LOWEST_RATE = 1e-6  # at which an adaptive rate stops falling, and the run
+_LOWEST_RATE = 1e-6  # at which an adaptive rate stops falling, and the run
 
 
 def glorot_bound(fan_in: int, fan_out: int, *, sigmoid: bool) -> float:
@@ -73,25 +64,16 @@ class HalfSquaredError(MeanSquaredError, abstract=True):
 
 
 class EpochOrder:
-    """The order of the samples in each epoch: the last one's, shuffled once more.
+    """The order of the samples in each epoch: the last one's, shuffled once more."""
 
-    Parameters
-    ----------
-    n : int
-        Number of samples.
-    random_state : numpy.random.RandomState
-    """
-
-    def __init__(self, n: int, random_state: np.random.RandomState) -> None:
-        self._order = np.arange(n)
+    def __init__(self, n_samples: int, random_state: np.random.RandomState) -> None:
+        self._order = np.arange(n_samples)
         self._random_state = random_state
 
     def __call__(self, epoch: int) -> npt.NDArray[np.int64]:
         """Draw the next epoch's."""
         del epoch
-        drawn = np.arange(len(self._order))
-        self._random_state.shuffle(drawn)
-        self._order = self._order[drawn]
+        self._order = self._random_state.permutation(self._order)
         return self._order
 
 
@@ -123,22 +105,14 @@ class Rate:
 
     def lower(self) -> bool:
         """Lower an adaptive rate; tell whether that was possible."""
-        if self.kind != "adaptive" or self.current <= LOWEST_RATE:
+        if self.kind != "adaptive" or self.current <= _LOWEST_RATE:
             return False
         self.current /= 5.0
         return True
 
 
 class Known(StrOptions):
-    """The names of a kind of things, those that are defined later included.
-
-    Parameters
-    ----------
-    kind : type
-        Such as Activation.
-    *others : str
-        What else is allowed.
-    """
+    """The names of a kind, such as Activation, also those defined later, and ``others``."""
 
     def __init__(self, kind: Any, *others: str) -> None:
         super().__init__({*others, *kind.known()})
@@ -151,12 +125,7 @@ class Known(StrOptions):
 
 
 class Held(Schedule, abstract=True):
-    """The schedule of a rate that is set from outside.
-
-    Parameters
-    ----------
-    rate : Rate
-    """
+    """The schedule of a rate that is set from outside."""
 
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
