@@ -9,7 +9,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 from xpnet.training import Report
@@ -91,7 +90,7 @@ def _is_terminal() -> bool:
 
 
 class Tally:
-    """Shows how far something has come that is counted.
+    """Shows the progress of something that is counted.
 
     Used as ``with Tally("digits", 60, "epoch") as tally: ...``. On a terminal that is a bar of
     rich's; in a notebook one block of output that is brought up to date; elsewhere a line each
@@ -124,12 +123,7 @@ class Tally:
             self._display.open()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         if self._waiting is not None:
             self._show(*self._waiting)
         with self._keeping_errors():
@@ -164,7 +158,7 @@ class Tally:
 
 
 class Progress(Tally):
-    """Shows how a run gets on; to be handed to :func:`xpnet.training.fit` as ``on_report``.
+    """Shows the progress of a run; to be handed to :func:`xpnet.training.fit` as ``on_report``.
 
     Used as ``with Progress("digits", epochs=60) as progress: ...``; see :class:`Tally`.
 

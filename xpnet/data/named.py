@@ -185,7 +185,7 @@ def load_contents(
 
 
 def is_file_name(dataset: str) -> bool:
-    """Tell whether a data set that is said so is a file, there or not, rather than a name."""
+    """Tell whether ``dataset`` is written as a file, existing or not, rather than as a name."""
     return dataset.lower().removesuffix(".gz").endswith(SUFFIXES) or os.sep in dataset
 
 

@@ -143,7 +143,7 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
         return _checked_weights(X, sample_weight)
 
     def _held_out(self, X_val: Any, y_val: Any, sample_weight_val: Any) -> Samples | None:
-        """Check validation data of the caller's own."""
+        """Check validation data that the caller gave."""
         if (X_val is None) != (y_val is None):
             raise ValueError(
                 "X_val and y_val must be given together, got "
@@ -165,14 +165,14 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
         return Samples(X_val, targets, y_val, weights, shown)
 
     def _dtype(self, X: Any, *, is_first: bool) -> np.dtype[Any]:
-        """Say what the weights are where ``precision`` is None."""
+        """Give the dtype of the weights where ``precision`` is None."""
         if self.solver == "lbfgs":
             return np.dtype(np.float64)
         # Weights that are there stay what they are, as scikit-learn's do.
         return np.dtype(X.dtype) if is_first else self.network_.dtype
 
     def _begin(self) -> None:
-        """Set what a first fit begins with."""
+        """Set the attributes that a first fit starts from."""
         self.n_iter_: Any = 0
         self.t_ = 0
         self.n_layers_ = len(hidden_units(self)) + 2
@@ -180,14 +180,14 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
             self.__dict__.pop(name, None)
 
     def _begin_curves(self) -> None:
-        """Set what a first fit by epochs begins with."""
+        """Set the attributes that a first fit by epochs starts from."""
         self.loss_curve_: list[float] = []
         self.validation_scores_: list[float] | None = [] if self.early_stopping else None
         self.validation_loss_curve_: list[float] | None = None
-        self._begin_watch()
+        self._reset_best()
 
-    def _begin_watch(self) -> None:
-        """Begin to watch a number, of which there is no best so far."""
+    def _reset_best(self) -> None:
+        """Forget the best loss or score so far."""
         self._watched = (self.early_stopping, self.scoring)
         self._patience = Patience(self.tol, self.n_iter_no_change)
         self._best: Any = None
@@ -234,9 +234,9 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
         if not hasattr(self, "_patience"):
             self._begin_curves()
         elif self._watched != (self.early_stopping, self.scoring):
-            self._begin_watch()
+            self._reset_best()
         self._patience.tol, self._patience.n_epochs = self.tol, self.n_iter_no_change
-        optimizer, schedule = self._rule(incremental)
+        optimizer, schedule = self._make_update(incremental)
         if self.early_stopping and held_out is None:
             train, val = self._split(samples)
             samples, held_out = samples.take(train), samples.take(val)
@@ -303,8 +303,8 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
             )
         return min(int(self.batch_size), n_samples)
 
-    def _rule(self, incremental: bool) -> tuple[Optimizer, Schedule]:
-        """Make the optimizer and the schedule, and the state to go on from."""
+    def _make_update(self, incremental: bool) -> tuple[Optimizer, Schedule]:
+        """Make the optimizer, the schedule, and the state that training resumes from."""
         rate = Rate(
             float(self.learning_rate_init),
             self.learning_rate if self.solver == "sgd" else "constant",
@@ -351,7 +351,7 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
     # After each epoch.
 
     def _end_epoch(self, report: Report, held_out: Samples | None, n_samples: int) -> bool:
-        """Take note of an epoch; tell whether training ends, because nothing improves any more."""
+        """Record an epoch; tell whether training ends because nothing improves any more."""
         self.n_iter_ = report.epoch + 1
         self.loss_ = np.float64(report.cost)
         self.t_ += n_samples
@@ -361,12 +361,12 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
         self._watch(report, held_out)
         old = self._rate.current
         self._rate.at_epochs_end(self.t_)
-        stops = self._patience.is_over and self._give_up()
-        self._carry_over(old)
+        stops = self._patience.is_over and self._lower_rate_or_stop()
+        self._rescale_velocity(old)
         return stops
 
     def _watch(self, report: Report, held_out: Samples | None) -> None:
-        """Note what the validation data say, and whether anything improved."""
+        """Record the score on the validation data, and whether anything improved."""
         patience = self._patience
         if held_out is not None:
             score = self._score_of(held_out, report)
@@ -387,8 +387,8 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
             self._keep_best()
         self.best_validation_score_ = patience.best_score
 
-    def _give_up(self) -> bool:
-        """Lower the rate where that is possible, else end the run."""
+    def _lower_rate_or_stop(self) -> bool:
+        """Lower an adaptive rate where that is possible; tell whether the run ends instead."""
         what = "Validation score" if self.early_stopping else "Training loss"
         said = (
             f"{what} did not improve more than tol={self.tol:f} for "
@@ -405,11 +405,11 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
             print(said)
         return not goes_on
 
-    def _carry_over(self, old: float) -> None:
-        """Let velocities go on at their speed.
+    def _rescale_velocity(self, old: float) -> None:
+        """Rescale the velocity after the learning rate has changed.
 
-        In scikit-learn a velocity is in units of the parameters, the learning rate in it; ours is
-        in units of the gradient, and the rate comes in as it is used.
+        scikit-learn's velocity includes the learning rate, so a new rate does not change it. Ours
+        is in units of the gradient, and is multiplied by the rate where it is used.
         """
         if self._rate.current != old:
             velocity = self._state.optimizer.get("velocity")

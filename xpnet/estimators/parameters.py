@@ -87,7 +87,7 @@ class EstimatorParameters(BaseEstimator):
                 setattr(self, name, value)
 
     def _check_options(self) -> None:
-        """Refuse what cannot be had together."""
+        """Refuse parameters that exclude each other."""
         if self.solver == "sgd" and self.learning_rate != "constant":
             for name in ("optimizer", "schedule"):
                 if getattr(self, name) is not None:

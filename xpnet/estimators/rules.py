@@ -157,12 +157,12 @@ class Patience:
     n_without: int = 0
 
     def observe_loss(self, loss: float) -> bool:
-        """Take note of a training loss; tell whether it is the best."""
+        """Record a training loss; tell whether it is the best."""
         self.n_without = self.n_without + 1 if loss > self.best - self.tol else 0
         return self._is_best(loss)
 
     def observe_score(self, score: float) -> bool:
-        """Take note of a validation score, which may be nan; tell whether it is the best."""
+        """Record a validation score, which may be nan; tell whether it is the best."""
         self.n_without = self.n_without + 1 if score < self.best_score + self.tol else 0
         return self._is_best(-score)
 
@@ -173,7 +173,7 @@ class Patience:
 
     @property
     def is_over(self) -> bool:
-        """Whether there were too many."""
+        """Whether more than ``n_epochs`` epochs in a row brought no improvement."""
         return self.n_without > self.n_epochs
 
     def _is_best(self, value: Any) -> bool:

@@ -39,7 +39,7 @@ class Samples:
         return int(self.X.shape[0])
 
     def take(self, rows: npt.NDArray[Any]) -> Self:
-        """Give some of them."""
+        """Select samples by their row numbers."""
         X = self.X.tocsr() if hasattr(self.X, "tocsr") else self.X
         taken = X[rows]
         weights = None if self.weights is None else self.weights[rows]
