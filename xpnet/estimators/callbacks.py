@@ -29,10 +29,15 @@ class Task:
         }
         self._root = self._epoch = estimator._init_callback_context(max_subtasks=n_epochs)
         self._root.call_on_fit_task_begin(**self._told)
-        self._begin_epoch()
+        # Most fits have no callbacks, and an epoch may be shorter than a call of a hook.
+        self._is_heard = bool(getattr(estimator, "_skl_callbacks", ()))
+        if self._is_heard:
+            self._begin_epoch()
 
     def end_epoch(self, *, is_last: bool) -> bool:
         """End an epoch's task, and begin the next; tell whether a callback asks to stop."""
+        if not self._is_heard:
+            return False
         stops = bool(self._epoch.call_on_fit_task_end(**self._told))
         if not is_last and not stops:
             self._begin_epoch()
