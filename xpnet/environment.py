@@ -65,8 +65,10 @@ def _blas() -> str:
 
 
 def _blas_threads() -> str:
-    from threadpoolctl import threadpool_info  # comes with scikit-learn
-
+    try:
+        from threadpoolctl import threadpool_info  # comes with scikit-learn
+    except ImportError:  # show_config is there to find out what is missing
+        return "threads unknown (threadpoolctl is not installed)"
     counts = [
         f"threads: {pool['num_threads']}"
         for pool in threadpool_info()
