@@ -15,11 +15,9 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import numpy as np
-
 from xpnet.kernels.reference import Array, ReferenceOps
 from xpnet.nn.batch import Batch
-from xpnet.nn.checks import check_fraction, check_positive
+from xpnet.nn.checks import check_fraction, check_number, check_positive, is_integer
 from xpnet.nn.registry import Configurable
 from xpnet.random import Purpose
 
@@ -144,9 +142,7 @@ class ImageAugmentation(Augmentation, abstract=True):
 def check_image_shape(image_shape: Any, n_features: int) -> tuple[int, ...]:
     """Return the shape as a tuple, or raise a ValueError that says what it must be."""
     shape = tuple(image_shape) if isinstance(image_shape, (tuple, list)) else ()
-    are_lengths = all(
-        isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n > 0 for n in shape
-    )
+    are_lengths = all(is_integer(n) and n > 0 for n in shape)
     if len(shape) not in (2, 3) or not are_lengths or math.prod(shape) != n_features:
         raise ValueError(
             "image_shape must be (height, width) or (height, width, channels) with "
@@ -204,7 +200,7 @@ class Shift(_OpAugmentation, ImageAugmentation):
 
     def __init__(self, pixels: int = 2, fill: float = 0.0) -> None:
         self.pixels = _check_pixels("pixels", pixels)
-        self.fill = _check_number("fill", fill)
+        self.fill = check_number("fill", fill)
 
 
 class RandomCrop(_OpAugmentation, ImageAugmentation):
@@ -237,7 +233,7 @@ class RandomCrop(_OpAugmentation, ImageAugmentation):
 
     def __init__(self, padding: int = 4, fill: float = 0.0) -> None:
         self.padding = _check_pixels("padding", padding)
-        self.fill = _check_number("fill", fill)
+        self.fill = check_number("fill", fill)
 
 
 class Rotate(_OpAugmentation, ImageAugmentation):
@@ -267,7 +263,7 @@ class Rotate(_OpAugmentation, ImageAugmentation):
         self.degrees = check_positive("degrees", degrees, zero=True)
         if self.degrees > 180:
             raise ValueError(f"degrees must lie in [0, 180], got {degrees!r}")
-        self.fill = _check_number("fill", fill)
+        self.fill = check_number("fill", fill)
 
 
 class BrightnessContrast(_OpAugmentation, ImageAugmentation):
@@ -329,18 +325,6 @@ class GaussianNoise(_OpAugmentation):
 
 
 def _check_pixels(name: str, value: Any) -> int:
-    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not is_integer or not 0 <= value <= _MOST_PIXELS:
+    if not is_integer(value) or not 0 <= value <= _MOST_PIXELS:
         raise ValueError(f"{name} must be an integer in [0, {_MOST_PIXELS}], got {value!r}")
     return int(value)
-
-
-def _check_number(name: str, value: Any) -> float:
-    is_number = isinstance(value, (int, float, np.integer, np.floating))
-    try:
-        number = float(value) if is_number and not isinstance(value, bool) else math.nan
-    except OverflowError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
-    return number

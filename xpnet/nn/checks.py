@@ -1,4 +1,4 @@
-"""Checks of arguments: numbers, counts and fractions."""
+"""Checks of arguments: numbers, counts, fractions and flags."""
 
 from __future__ import annotations
 
@@ -8,21 +8,60 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["check_count", "check_fraction", "check_normal", "check_positive"]
+__all__ = [
+    "check_count",
+    "check_flag",
+    "check_fraction",
+    "check_normal",
+    "check_number",
+    "check_positive",
+    "is_integer",
+    "is_number",
+]
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether ``value`` is a real number, Python's or NumPy's; booleans are none."""
+    is_real = isinstance(value, (int, float, np.integer, np.floating))
+    return is_real and not isinstance(value, bool)
+
+
+def is_integer(value: Any) -> bool:
+    """Tell whether ``value`` is an integer, Python's or NumPy's; booleans are none."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def check_flag(name: str, value: bool) -> bool:
+    """Return ``value`` if it is a boolean, or raise a ValueError naming the argument and it."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {value!r}")
+    return value
+
+
+def check_number(name: str, value: float) -> float:
+    """Return ``value`` as a float if it is finite, or raise a ValueError naming the argument."""
+    number = _to_float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    return number
 
 
 def check_positive(name: str, value: float, *, zero: bool = False) -> float:
     """Return ``value`` as a float, or raise a ValueError naming the argument and what came."""
-    bound = "non-negative" if zero else "positive"
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise ValueError(f"{name} must be a {bound} number, got {value!r}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
+    number = _to_float(value)
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
-        raise ValueError(f"{name} must be a {bound} finite number, got {value!r}")
+        bound = "non-negative" if zero else "positive"
+        kind = f"{bound} finite number" if is_number(value) else f"{bound} number"
+        raise ValueError(f"{name} must be a {kind}, got {value!r}")
     return number
+
+
+def _to_float(value: float) -> float:
+    """Convert a number, or give nan; an integer too large for a float becomes infinite."""
+    try:
+        return float(value) if is_number(value) else math.nan
+    except OverflowError:
+        return math.inf
 
 
 def check_normal(name: str, value: float, dtype: npt.DTypeLike) -> None:
@@ -43,10 +82,11 @@ def check_normal(name: str, value: float, dtype: npt.DTypeLike) -> None:
     )
 
 
-def check_count(name: str, value: Any) -> int:
+def check_count(name: str, value: Any, *, zero: bool = False) -> int:
     """Return ``value`` as an int, or raise a ValueError naming the argument and what came."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    if not is_integer(value) or value < (0 if zero else 1):
+        kind = "an integer of at least 0" if zero else "a positive integer"
+        raise ValueError(f"{name} must be {kind}, got {value!r}")
     return int(value)
 
 

@@ -18,14 +18,13 @@ count that twice, for a variance of ``4 / fan_in``: give it to LeCun's or Xavier
 
 from __future__ import annotations
 
-import contextlib
 import math
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.nn.checks import check_positive
+from xpnet.nn.checks import check_number, check_positive, is_number
 from xpnet.nn.interfaces import Activation, Initializer
 from xpnet.random import WeightStream
 
@@ -43,8 +42,6 @@ __all__ = [
     "XavierUniform",
     "Zeros",
 ]
-
-_NUMBERS = (int, float, np.integer, np.floating)
 
 
 class Zeros(Initializer):
@@ -81,12 +78,7 @@ class Constant(Initializer):
     name = "constant"
 
     def __init__(self, value: float) -> None:
-        self.value = math.nan
-        if isinstance(value, _NUMBERS) and not isinstance(value, bool):
-            with contextlib.suppress(OverflowError):  # of an integer
-                self.value = float(value)
-        if not math.isfinite(self.value):
-            raise ValueError(f"value must be a finite number, got {value!r}")
+        self.value = check_number("value", value)
 
     def draw(self, stream: WeightStream, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
         """Return the value everywhere; nothing is drawn."""
@@ -136,7 +128,7 @@ class _WithGain(Initializer, abstract=True):
     """Draws weight matrices, times a gain that may be the activation's."""
 
     def __init__(self, gain: float | str = 1.0) -> None:
-        if gain != "activation" and (isinstance(gain, bool) or not isinstance(gain, _NUMBERS)):
+        if gain != "activation" and not is_number(gain):
             raise ValueError(f'gain must be a positive number or "activation", got {gain!r}')
         self.gain = gain if isinstance(gain, str) else check_positive("gain", gain)
 

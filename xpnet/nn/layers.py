@@ -7,7 +7,7 @@ from typing import Any
 import numpy.typing as npt
 
 from xpnet.kernels.reference import Array
-from xpnet.nn.checks import check_count, check_positive
+from xpnet.nn.checks import check_count, check_flag, check_positive
 from xpnet.nn.interfaces import Activation, Cache, Initializer, Layer
 
 __all__ = ["Dense"]
@@ -77,12 +77,10 @@ class Dense(Layer):
         bias_init: Any = "zeros",
         max_norm: float | None = None,
     ) -> None:
-        if not isinstance(bias, bool):
-            raise ValueError(f"bias must be true or false, got {bias!r}")
         self.units = check_count("units", units)
         self.activation = activation
         self.init = init
-        self.bias = bias
+        self.bias = check_flag("bias", bias)
         self.bias_init = bias_init
         self.max_norm = None if max_norm is None else check_positive("max_norm", max_norm)
         is_auto = isinstance(init, str) and init == "auto"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy.typing as npt
 
 from xpnet.kernels.reference import Array
-from xpnet.nn.checks import check_fraction, check_normal, check_positive
+from xpnet.nn.checks import check_flag, check_fraction, check_normal, check_positive
 from xpnet.nn.interfaces import Cache, Layer
 
 __all__ = ["BatchNorm", "LayerNorm"]
@@ -80,9 +80,7 @@ class BatchNorm(Layer):
     def __init__(self, momentum: float = 0.1, *, eps: float = 1e-5, unbiased: bool = True) -> None:
         self.momentum = check_fraction("momentum", momentum, "(0, 1]")
         self.eps = check_positive("eps", eps)
-        if not isinstance(unbiased, bool):
-            raise ValueError(f"unbiased must be true or false, got {unbiased!r}")
-        self.unbiased = unbiased
+        self.unbiased = check_flag("unbiased", unbiased)
 
     def build(self, n_in: int) -> int:
         """Declare scale, shift and running statistics."""

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array, ReferenceOps
-from xpnet.nn.checks import check_fraction, check_normal, check_positive
+from xpnet.nn.checks import check_flag, check_fraction, check_normal, check_positive
 from xpnet.nn.registry import Configurable
 
 __all__ = ["Adam", "AdamW", "GradientDescent", "Momentum", "Nesterov", "Optimizer", "RMSprop"]
@@ -165,7 +165,7 @@ class Momentum(_Rule):
         weight_decay: float = 0.0,
     ) -> None:
         self._set(learning_rate, weight_decay)
-        self.averaged = _check_flag("averaged", averaged)
+        self.averaged = check_flag("averaged", averaged)
         self.beta = check_fraction("beta", beta, "[0, 1)" if averaged else "[0, 1]")
 
     def init_state(self, device: Device, params: Array) -> dict[str, Array]:
@@ -336,7 +336,7 @@ class Adam(_Rule):
         self.beta1 = check_fraction("beta1", beta1)
         self.beta2 = check_fraction("beta2", beta2)
         self.eps = check_positive("eps", eps)
-        self.epsilon_hat = _check_flag("epsilon_hat", epsilon_hat)
+        self.epsilon_hat = check_flag("epsilon_hat", epsilon_hat)
 
     def init_state(self, device: Device, params: Array) -> dict[str, Array]:
         """Make the state: moments ``m`` and ``v``, the step count and what follows from it."""
@@ -436,12 +436,6 @@ class AdamW(Adam):
             epsilon_hat=epsilon_hat,
             weight_decay=weight_decay,
         )
-
-
-def _check_flag(name: str, value: bool) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, got {value!r}")
-    return value
 
 
 def _scalar(device: Device, params: Array, name: str, value: float) -> Array:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from xpnet.nn.checks import check_count, check_fraction, check_positive
 from xpnet.nn.registry import Configurable
 
@@ -281,14 +279,14 @@ class ReduceOnPlateau(Schedule):
     ) -> None:
         self.monitor: str = check_monitor(monitor)
         self.gamma = check_fraction("gamma", gamma, "(0, 1)")
-        self.patience = _check_whole("patience", patience)
+        self.patience = check_count("patience", patience, zero=True)
         self.threshold = check_positive("threshold", threshold, zero=True)
-        self.cooldown = _check_whole("cooldown", cooldown)
+        self.cooldown = check_count("cooldown", cooldown, zero=True)
         self.min_factor = check_fraction("min_factor", min_factor, "[0, 1]")
         self.per, self.warmup = _check_course("epoch", warmup)
         self._factor = 1.0
-        self._is_accuracy = monitor.endswith("accuracy")
-        self._best = -math.inf if self._is_accuracy else math.inf
+        self._sign = 1.0 if monitor.endswith("accuracy") else -1.0
+        self._best = -math.inf  # of what is watched, times the sign
         self._n_bad = self._n_left = 0
 
     def factor(self, t: int, n: int) -> float:
@@ -298,7 +296,9 @@ class ReduceOnPlateau(Schedule):
 
     def observe(self, value: float) -> None:
         """Compare a number with the best so far, and reduce the rate where it is time."""
-        if self._is_better(value):
+        value *= self._sign
+        margin = self.threshold * abs(self._best) if math.isfinite(self._best) else 0.0
+        if value > self._best + margin:  # which nan is not, and anything else is at first
             self._best, self._n_bad = value, 0
         else:
             self._n_bad += 1
@@ -308,13 +308,6 @@ class ReduceOnPlateau(Schedule):
         if self._n_bad > self.patience:
             self._factor = max(self._factor * self.gamma, self.min_factor)
             self._n_left, self._n_bad = self.cooldown, 0
-
-    def _is_better(self, value: float) -> bool:
-        """Compare; what is not a number is not better, and anything else than nothing so far."""
-        margin = self.threshold * abs(self._best) if math.isfinite(self._best) else 0.0
-        if self._is_accuracy:
-            return value > self._best + margin
-        return value < self._best - margin
 
 
 def check_monitor(monitor: str) -> str:
@@ -328,11 +321,4 @@ def check_monitor(monitor: str) -> str:
 def _check_course(per: str, warmup: int) -> tuple[str, int]:
     if per not in ("epoch", "step"):
         raise ValueError(f"per must be 'epoch' or 'step', got {per!r}")
-    return per, _check_whole("warmup", warmup)
-
-
-def _check_whole(name: str, value: int) -> int:
-    is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not is_whole or value < 0:
-        raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
-    return int(value)
+    return per, check_count("warmup", warmup, zero=True)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xpnet.nn.augmentation import Augmentation, check_image_shape
-from xpnet.nn.checks import check_count, check_fraction
+from xpnet.nn.checks import check_count, check_flag, check_fraction
 from xpnet.nn.losses import Loss
 from xpnet.nn.network import Network
 from xpnet.nn.optimizers import Optimizer
@@ -89,8 +89,6 @@ def check_options(
         raise ValueError(f"shuffle must be true, false or a function, got {shuffle!r}")
     if capture is not None and not isinstance(capture, bool):
         raise ValueError(f"capture must be true, false or None, got {capture!r}")
-    if not isinstance(train_accuracy, bool):
-        raise ValueError(f"train_accuracy must be true or false, got {train_accuracy!r}")
     if early_stopping is not None and not isinstance(early_stopping, EarlyStopping):
         raise ValueError(f"early_stopping must be an EarlyStopping, got {early_stopping!r}")
     if network.rng == "numpy-legacy":
@@ -114,7 +112,7 @@ def check_options(
         if image_shape is None
         else check_image_shape(image_shape, network.n_features),
         early_stopping=early_stopping,
-        train_accuracy=train_accuracy,
+        train_accuracy=check_flag("train_accuracy", train_accuracy),
         capture=capture,
         report_every=check_count("report_every", report_every),
         on_report=on_report,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from xpnet.nn.checks import check_count, check_positive
+from xpnet.nn.checks import check_count, check_flag, check_positive
 from xpnet.nn.network import Network
 from xpnet.nn.regularization import MovingAverage
 from xpnet.nn.schedules import check_monitor
@@ -50,8 +50,7 @@ class EarlyStopping:
         check_monitor(self.monitor)
         check_count("patience", self.patience)
         check_positive("min_delta", self.min_delta, zero=True)
-        if not isinstance(self.restore_best, bool):
-            raise ValueError(f"restore_best must be true or false, got {self.restore_best!r}")
+        check_flag("restore_best", self.restore_best)
 
 
 class Best:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array
-from xpnet.nn.checks import check_positive
+from xpnet.nn.checks import check_positive, is_integer
 from xpnet.nn.losses import Loss
 
 __all__ = ["sample_weights"]
@@ -103,8 +103,7 @@ def _of_classes(
     if isinstance(class_weight, Mapping):
         weights = np.ones(n_classes)
         for key, value in class_weight.items():
-            is_whole = isinstance(key, (int, np.integer)) and not isinstance(key, bool)
-            if not is_whole or not 0 <= key < n_classes:
+            if not is_integer(key) or not 0 <= key < n_classes:
                 raise ValueError(
                     f"class_weight must have classes 0 to {n_classes - 1} for keys, got {key!r}"
                 )
