@@ -6,14 +6,25 @@ that one set of settings serves many runs and a checkpoint holds everything that
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from xpnet.device import Device
 from xpnet.kernels.reference import Array, ReferenceOps
 from xpnet.nn.checks import check_flag, check_fraction, check_normal, check_positive
 from xpnet.nn.registry import Configurable
 
-__all__ = ["Adam", "AdamW", "GradientDescent", "Momentum", "Nesterov", "Optimizer", "RMSprop"]
+__all__ = [
+    "Adam",
+    "AdamW",
+    "GradientDescent",
+    "Momentum",
+    "Nesterov",
+    "Optimizer",
+    "RMSprop",
+    "State",
+]
+
+State: TypeAlias = dict[str, Array]
 
 
 class Optimizer(Configurable):
@@ -27,7 +38,7 @@ class Optimizer(Configurable):
 
     learning_rate: float
 
-    def init_state(self, device: Device, params: Array) -> dict[str, Array]:
+    def init_state(self, device: Device, params: Array) -> State:
         """Make the state that the rule carries from step to step.
 
         Parameters
@@ -44,12 +55,7 @@ class Optimizer(Configurable):
         raise NotImplementedError(f"{type(self).__name__} must define init_state(device, params)")
 
     def update(
-        self,
-        ops: ReferenceOps,
-        params: Array,
-        grads: Array,
-        state: dict[str, Array],
-        n_decay: int = 0,
+        self, ops: ReferenceOps, params: Array, grads: Array, state: State, n_decay: int = 0
     ) -> None:
         """Take one step, in place.
 
@@ -75,7 +81,7 @@ class _Rule(Optimizer, abstract=True):
         self.learning_rate = check_positive("learning_rate", learning_rate)
         self.weight_decay = check_positive("weight_decay", weight_decay, zero=True)
 
-    def init_state(self, device: Device, params: Array) -> dict[str, Array]:
+    def init_state(self, device: Device, params: Array) -> State:
         """Make the state: the learning rate, the weight decay if any, and the rule's own."""
         state = {"learning_rate": _scalar(device, params, "learning_rate", self.learning_rate)}
         if self.weight_decay:
@@ -108,12 +114,7 @@ class GradientDescent(_Rule):
         self._set(learning_rate, weight_decay)
 
     def update(
-        self,
-        ops: ReferenceOps,
-        params: Array,
-        grads: Array,
-        state: dict[str, Array],
-        n_decay: int = 0,
+        self, ops: ReferenceOps, params: Array, grads: Array, state: State, n_decay: int = 0
     ) -> None:
         """Take one step."""
         rate, decay = state["learning_rate"], state.get("weight_decay")
@@ -168,17 +169,12 @@ class Momentum(_Rule):
         self.averaged = check_flag("averaged", averaged)
         self.beta = check_fraction("beta", beta, "[0, 1)" if averaged else "[0, 1]")
 
-    def init_state(self, device: Device, params: Array) -> dict[str, Array]:
+    def init_state(self, device: Device, params: Array) -> State:
         """Make the state: the velocity, 0 at first."""
         return super().init_state(device, params) | {"velocity": device.xp.zeros_like(params)}
 
     def update(
-        self,
-        ops: ReferenceOps,
-        params: Array,
-        grads: Array,
-        state: dict[str, Array],
-        n_decay: int = 0,
+        self, ops: ReferenceOps, params: Array, grads: Array, state: State, n_decay: int = 0
     ) -> None:
         """Take one step."""
         weight = 1 - self.beta if self.averaged else 1.0
@@ -261,18 +257,13 @@ class RMSprop(_Rule):
         self.beta = check_fraction("beta", beta)
         self.eps = check_positive("eps", eps)
 
-    def init_state(self, device: Device, params: Array) -> dict[str, Array]:
+    def init_state(self, device: Device, params: Array) -> State:
         """Make the state: the running mean of squares, 0 at first."""
         check_normal("eps", self.eps, params.dtype)
         return super().init_state(device, params) | {"s": device.xp.zeros_like(params)}
 
     def update(
-        self,
-        ops: ReferenceOps,
-        params: Array,
-        grads: Array,
-        state: dict[str, Array],
-        n_decay: int = 0,
+        self, ops: ReferenceOps, params: Array, grads: Array, state: State, n_decay: int = 0
     ) -> None:
         """Take one step."""
         rate, decay = state["learning_rate"], state.get("weight_decay")
@@ -338,7 +329,7 @@ class Adam(_Rule):
         self.eps = check_positive("eps", eps)
         self.epsilon_hat = check_flag("epsilon_hat", epsilon_hat)
 
-    def init_state(self, device: Device, params: Array) -> dict[str, Array]:
+    def init_state(self, device: Device, params: Array) -> State:
         """Make the state: moments ``m`` and ``v``, the step count and what follows from it."""
         xp = device.xp
         return super().init_state(device, params) | {
@@ -351,38 +342,15 @@ class Adam(_Rule):
         }
 
     def update(
-        self,
-        ops: ReferenceOps,
-        params: Array,
-        grads: Array,
-        state: dict[str, Array],
-        n_decay: int = 0,
+        self, ops: ReferenceOps, params: Array, grads: Array, state: State, n_decay: int = 0
     ) -> None:
         """Take one step."""
-        ops.adam_tick(
-            state["step"],
-            state["bias1"],
-            state["bias2"],
-            state["eps"],
-            self.beta1,
-            self.beta2,
-            self.eps,
-            self.epsilon_hat,
-        )
-        ops.adam_update(
-            params,
-            grads,
-            state["m"],
-            state["v"],
-            state["learning_rate"],
-            state["bias1"],
-            state["bias2"],
-            state["eps"],
-            self.beta1,
-            self.beta2,
-            state.get("weight_decay"),
-            n_decay,
-        )
+        rate, decay = state["learning_rate"], state.get("weight_decay")
+        bias1, bias2, eps = state["bias1"], state["bias2"], state["eps"]
+        beta1, beta2 = self.beta1, self.beta2
+        ops.adam_tick(state["step"], bias1, bias2, eps, beta1, beta2, self.eps, self.epsilon_hat)
+        m, v = state["m"], state["v"]
+        ops.adam_update(params, grads, m, v, rate, bias1, bias2, eps, beta1, beta2, decay, n_decay)
 
 
 class AdamW(Adam):

@@ -14,7 +14,7 @@ from xpnet.nn.dropout import Dropout
 from xpnet.nn.losses import Loss
 from xpnet.nn.network import Network
 from xpnet.nn.normalization import BatchNorm
-from xpnet.nn.optimizers import Optimizer
+from xpnet.nn.optimizers import Optimizer, State
 from xpnet.nn.regularization import Regularizer
 from xpnet.nn.step import TrainingStep
 from xpnet.training.arguments import is_true
@@ -27,18 +27,8 @@ __all__ = ["minimize"]
 class _NoUpdate(Optimizer, abstract=True):
     """Leaves the parameters to somebody else."""
 
-    def init_state(self, device: Any, params: Array) -> dict[str, Array]:
-        """Make none."""
-        del device, params
-        return {}
-
     def update(
-        self,
-        ops: ReferenceOps,
-        params: Array,
-        grads: Array,
-        state: dict[str, Array],
-        n_decay: int = 0,
+        self, ops: ReferenceOps, params: Array, grads: Array, state: State, n_decay: int = 0
     ) -> None:
         """Do nothing."""
         del ops, params, grads, state, n_decay
