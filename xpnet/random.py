@@ -45,26 +45,15 @@ class WeightStream(Protocol):
         """Draw from the uniform distribution on [-1, 1)."""
 
 
-class _GeneratorStream:
-    def __init__(self, seed: int) -> None:
-        self._generator = np.random.Generator(np.random.PCG64(seed))
-
-    def normal(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-        return self._generator.standard_normal(shape)
-
-    def uniform(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-        return self._generator.uniform(-1.0, 1.0, shape)
-
-
 class RandomStateStream:
-    """Draws from a ``RandomState`` that others draw from too, arrays in C order.
+    """Draws from a generator of NumPy's, which others may draw from too, arrays in C order.
 
     Parameters
     ----------
-    state : numpy.random.RandomState
+    state : numpy.random.RandomState or numpy.random.Generator
     """
 
-    def __init__(self, state: np.random.RandomState) -> None:
+    def __init__(self, state: np.random.RandomState | np.random.Generator) -> None:
         self._state = state
 
     def normal(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
@@ -84,20 +73,11 @@ class _LegacyStream(RandomStateStream):
     notebook gives it.
     """
 
-    def __init__(self, seed: int) -> None:
-        super().__init__(np.random.RandomState(seed))
-
     def normal(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
         return super().normal(shape[::-1]).T
 
     def uniform(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
         return super().uniform(shape[::-1]).T
-
-
-_STREAMS: dict[str, type[_GeneratorStream] | type[_LegacyStream]] = {
-    "numpy": _GeneratorStream,
-    "numpy-legacy": _LegacyStream,
-}
 
 
 def weight_stream(seed: int, rng: str = "numpy") -> WeightStream:
@@ -119,10 +99,11 @@ def weight_stream(seed: int, rng: str = "numpy") -> WeightStream:
     ValueError
         If ``rng`` is neither, or the seed is out of range.
     """
-    if rng not in _STREAMS:
-        raise ValueError(f"rng must be one of {', '.join(map(repr, _STREAMS))}, got {rng!r}")
-    check_seed(seed, bits=32 if rng == "numpy-legacy" else 64)
-    return _STREAMS[rng](seed)
+    if rng == "numpy":
+        return RandomStateStream(np.random.Generator(np.random.PCG64(check_seed(seed))))
+    if rng == "numpy-legacy":
+        return _LegacyStream(np.random.RandomState(check_seed(seed, bits=32)))
+    raise ValueError(f"rng must be one of 'numpy', 'numpy-legacy', got {rng!r}")
 
 
 def shuffle(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
