@@ -15,8 +15,8 @@ from xpnet.nn.batch import Batch
 from xpnet.nn.checks import check_positive
 from xpnet.nn.interfaces import Activation, Layer
 from xpnet.nn.layers import Dense
-from xpnet.nn.losses import Loss
-from xpnet.nn.network import Network, check_samples
+from xpnet.nn.losses import Loss, resolve_with_labels
+from xpnet.nn.network import Network, load_batch, missing_gradient
 from xpnet.random import check_seed
 
 __all__ = ["Diagnosis", "LayerDiagnosis", "diagnose"]
@@ -186,23 +186,17 @@ def diagnose(
         raise TypeError(f"network must be a Network, got {network!r}")
     if not check_positive("saturated_below", saturated_below) < 1:
         raise ValueError(f"saturated_below must lie in (0, 1), got {saturated_below!r}")
-    if loss is None and y is not None:
-        raise ValueError("y was given without a loss: pass loss=... as well")
-    if loss is not None and y is None:
-        raise ValueError("a loss needs labels: pass y as well")
+    chosen = resolve_with_labels(loss, y)
     check_seed(seed)
     device = network.device
-    X = device.asarray(X, network.dtype, name="X")
-    check_samples(X, network.n_features)
+    X = load_batch(network, X)
     measure = _Measurement(network, X, saturated_below, seed)
     with device.activate():
-        if not len(X) or not bool(device.xp.isfinite(X).all()):
-            raise ValueError("X must hold at least one sample and be finite")
         buffers = (network.parameters, network.gradients, network.statistics)
         kept = [buffer.copy() for buffer in buffers]
         try:
             output = measure.forward()
-            measure.backward(_upstream(network, output, y, loss, seed))
+            measure.backward(_upstream(network, output, y, chosen, seed))
             found = device.to_host(measure.numbers)
         finally:
             for buffer, values in zip(buffers, kept, strict=True):
@@ -214,19 +208,18 @@ def diagnose(
     return Diagnosis(records[0], tuple(records[1:]), len(X), float(saturated_below))
 
 
-def _upstream(network: Network, output: Array, y: Any, loss: Any, seed: int) -> Array:
+def _upstream(network: Network, output: Array, y: Any, loss: Loss | None, seed: int) -> Array:
     """Give the gradient with respect to the output."""
     device, dtype = network.device, network.dtype
     if loss is None:
         drawn = np.random.default_rng(seed).standard_normal(output.shape)
         return device.asarray(drawn, dtype)
-    chosen = Loss.resolve(loss)
-    labels = chosen.labels(device, y, network.n_outputs, dtype)
+    labels = loss.labels(device, y, network.n_outputs, dtype)
     if len(labels) != len(output):
         raise ValueError(f"X and y must have one length, got {len(output)} and {len(labels)}")
     losses, mean = device.xp.empty(len(output), dtype=dtype), device.xp.empty(1, dtype=dtype)
     dlogits = device.xp.empty_like(output)
-    chosen.forward(device.ops, output, labels, losses, mean, dlogits)
+    loss.forward(device.ops, output, labels, losses, mean, dlogits)
     return dlogits
 
 
@@ -275,10 +268,7 @@ class _Measurement:
             layer = network.layers[number]
             dX = layer.backward(dA, self.caches[number])
             if dX is None:
-                raise TypeError(
-                    f"{type(layer).__name__}.backward returned None although cache.input_gradient "
-                    "asks for dX"
-                )
+                raise missing_gradient(layer)
             dA = dX.astype(network.dtype, copy=False)
         self._write(0, 2, dA)
 

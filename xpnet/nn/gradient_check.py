@@ -14,8 +14,8 @@ from xpnet.kernels.reference import Array
 from xpnet.nn.batch import Batch
 from xpnet.nn.checks import check_count, check_positive
 from xpnet.nn.interfaces import Layer
-from xpnet.nn.losses import Loss
-from xpnet.nn.network import Network, check_samples
+from xpnet.nn.losses import Loss, resolve_with_labels
+from xpnet.nn.network import Network, load_batch
 from xpnet.nn.regularization import Regularizer
 from xpnet.random import check_seed
 
@@ -151,10 +151,7 @@ def gradient_check(
     rng = np.random.default_rng(check_seed(seed))
     check_positive("tolerance", tolerance)
     check_count("max_elements", max_elements)
-    if loss is None and y is not None:
-        raise ValueError("y was given without a loss: pass loss=... as well")
-    if loss is not None and y is None:
-        raise ValueError("a loss needs labels: pass y as well")
+    chosen = resolve_with_labels(loss, y)
     if loss is None and sample_weight is not None:
         raise ValueError("sample_weight was given without a loss: pass loss=... as well")
     regularizer = Regularizer(l1=l1, l2=l2)
@@ -177,21 +174,10 @@ def gradient_check(
     if X is None:
         shape = (check_count("batch_size", batch_size), network.n_features)
         X = rng.standard_normal(shape)
-    X = network.device.asarray(X, np.float64, name="X")
-    check_samples(X, network.n_features)
+    X = load_batch(network, X)
     with network.device.activate():
-        if not bool(network.device.xp.isfinite(X).all()) or not len(X):
-            raise ValueError("X must hold at least one sample and be finite")
-        objective = _Objective(
-            network,
-            X,
-            y,
-            None if loss is None else Loss.resolve(loss),
-            rng,
-            Batch.of(network.device, len(X), np.float64, seed=seed),
-            regularizer,
-            sample_weight,
-        )
+        batch = Batch.of(network.device, len(X), np.float64, seed=seed)
+        objective = _Objective(network, X, y, chosen, rng, batch, regularizer, sample_weight)
         analytic = objective.gradients()
         return _compare(objective, analytic, rng, tolerance, max_elements)
 

@@ -66,9 +66,6 @@ class Layer(Configurable):
     A layer belongs to one network.
     """
 
-    def __init__(self) -> None:  # so that subclasses without arguments need none
-        pass
-
     if TYPE_CHECKING:  # parameters become attributes that no type checker can foresee
 
         def __getattr__(self, name: str) -> Any: ...
@@ -113,13 +110,7 @@ class Layer(Configurable):
             If the name is no identifier or is taken, by an attribute or by another parameter or
             its gradient, or a length is not positive.
         """
-        taken = self._taken_names()
-        for attribute in (name, f"d{name}"):
-            if not str(name).isidentifier() or attribute in taken or hasattr(self, attribute):
-                raise ValueError(
-                    f"parameter {name!r} of {type(self).__name__} needs a name of its own: "
-                    f"{attribute!r} is not an identifier or already taken"
-                )
+        self._check_free(f"parameter {name!r}", name, f"d{name}")
         lengths = _lengths(f"shape of parameter {name!r}", shape)
         self._parameters[name] = (lengths, Initializer.resolve(init), decay)
 
@@ -142,18 +133,20 @@ class Layer(Configurable):
         ValueError
             If the name is no identifier or is taken, or a length is not positive.
         """
-        is_taken = name in self._taken_names() or hasattr(self, name)
-        if not str(name).isidentifier() or is_taken:
-            raise ValueError(
-                f"statistic {name!r} of {type(self).__name__} needs a name of its own: it is not "
-                "an identifier or already taken"
-            )
+        self._check_free(f"statistic {name!r}", name)
         self._statistics[name] = (_lengths(f"shape of statistic {name!r}", shape), float(value))
 
-    def _taken_names(self) -> set[str]:
-        """Give the names that parameters, their gradients and statistics will have."""
+    def _check_free(self, what: str, *attributes: str) -> None:
+        """Raise a ValueError where an array cannot become an attribute under its name."""
         gradients = {f"d{name}" for name in self._parameters}
-        return {*self._parameters, *gradients, *self._statistics}
+        taken = {*self._parameters, *gradients, *self._statistics}
+        for attribute in attributes:
+            is_identifier = str(attribute).isidentifier()
+            if not is_identifier or attribute in taken or hasattr(self, attribute):
+                raise ValueError(
+                    f"{what} of {type(self).__name__} needs a name of its own: {attribute!r} is "
+                    "not an identifier or already taken"
+                )
 
     def build(self, n_in: int) -> int:
         """Declare the parameters for ``n_in`` input features and return the number of outputs.

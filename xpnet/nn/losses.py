@@ -7,6 +7,7 @@ derivative is simply ``prediction - label``.
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -126,6 +127,15 @@ class Loss(Configurable):
         return right.all(axis=-1) if right.ndim == 2 else right
 
 
+def resolve_with_labels(loss: str | dict[str, Any] | Loss | None, y: Any) -> Loss | None:
+    """Return the loss as an object; raise a ValueError where it or the labels come alone."""
+    if loss is None and y is not None:
+        raise ValueError("y was given without a loss: pass loss=... as well")
+    if loss is not None and y is None:
+        raise ValueError("a loss needs labels: pass y as well")
+    return None if loss is None else Loss.resolve(loss)
+
+
 class _OpLoss(Loss, abstract=True):
     """A loss that is an operation of the device.
 
@@ -151,7 +161,19 @@ class _OpLoss(Loss, abstract=True):
         ops.mean(losses, weights, out=mean)
 
 
-class SigmoidCrossEntropy(_OpLoss):
+class _CrossEntropy(_OpLoss, abstract=True):
+    """A cross-entropy whose labels may be smoothed and whose probabilities may be clipped."""
+
+    constants = ("label_smoothing", "clip")
+
+    def __init__(self, label_smoothing: float = 0.0, clip: float = 0.0) -> None:
+        self.label_smoothing = check_fraction("label_smoothing", label_smoothing)
+        self.clip = check_positive("clip", clip, zero=True)
+        if self.clip >= 0.5 or 0 < self.clip < 2.0**-126:  # logarithms are of normal numbers
+            raise ValueError(f"clip must be 0 or lie in [2^-126, 0.5), got {clip!r}")
+
+
+class SigmoidCrossEntropy(_CrossEntropy):
     """Binary cross-entropy on logits, for two classes or for several independent labels.
 
     With ``A = sigmoid(Z)`` the loss of a sample is ``-sum_j [Y_j log A_j + (1 - Y_j) log(1 -
@@ -183,23 +205,13 @@ class SigmoidCrossEntropy(_OpLoss):
     """
 
     name = op = "sigmoid_cross_entropy"
-    constants = ("label_smoothing", "clip")
-
-    def __init__(self, label_smoothing: float = 0.0, clip: float = 0.0) -> None:
-        self.label_smoothing = check_fraction("label_smoothing", label_smoothing)
-        self.clip = _check_clip(clip)
 
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
     ) -> Array:
         """Check labels in [0, 1] and shape them (n_samples, n_outputs), in the network's dtype."""
         labels = _in_columns(device, y, n_outputs, dtype, name)
-        with device.activate():
-            if not bool(((labels >= 0) & (labels <= 1)).all()):
-                raise ValueError(
-                    f"{name} must hold 0, 1 or probabilities between them, got values from "
-                    f"{float(labels.min())} to {float(labels.max())}"
-                )
+        _check_range(device, labels, name, "0, 1 or probabilities between them", 0, 1)
         return labels
 
     def probabilities(self, ops: ReferenceOps, logits: Array) -> Array:
@@ -216,7 +228,7 @@ class SigmoidCrossEntropy(_OpLoss):
         return super().correct(ops, logits, (labels > 0.5).astype(labels.dtype))
 
 
-class SoftmaxCrossEntropy(_OpLoss):
+class SoftmaxCrossEntropy(_CrossEntropy):
     """Cross-entropy of the softmax of the logits, for one class out of several.
 
     With ``P = softmax(Z)`` and ``y`` the sample's class, the loss is ``-log P_y = log sum_k
@@ -253,11 +265,6 @@ class SoftmaxCrossEntropy(_OpLoss):
     """
 
     name = op = "softmax_cross_entropy"
-    constants = ("label_smoothing", "clip")
-
-    def __init__(self, label_smoothing: float = 0.0, clip: float = 0.0) -> None:
-        self.label_smoothing = check_fraction("label_smoothing", label_smoothing)
-        self.clip = _check_clip(clip)
 
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
@@ -269,12 +276,9 @@ class SoftmaxCrossEntropy(_OpLoss):
             raise TypeError(f"{name} must hold integer class indices, got dtype {labels.dtype}")
         if labels.ndim != 1:
             raise ValueError(f"{name} must have shape (n_samples,), got {labels.shape}")
+        last = n_outputs - 1
+        _check_range(device, labels, name, f"classes 0 to {last}, one for each output", 0, last)
         with device.activate():
-            if labels.size and not bool(((labels >= 0) & (labels < n_outputs)).all()):
-                raise ValueError(
-                    f"{name} must hold classes 0 to {n_outputs - 1}, one for each output, got "
-                    f"values from {int(labels.min())} to {int(labels.max())}"
-                )
             return labels.astype(np.int64, copy=False)
 
     def probabilities(self, ops: ReferenceOps, logits: Array) -> Array:
@@ -353,12 +357,7 @@ class PoissonDeviance(_OfNumbers):
     ) -> Array:
         """Check numbers >= 0 and shape them (n_samples, n_outputs), in the network's dtype."""
         counts = super().labels(device, y, n_outputs, dtype, name=name)
-        with device.activate():
-            if not bool((counts >= 0).all()):
-                raise ValueError(
-                    f"{name} must hold counts or other numbers >= 0, got values from "
-                    f"{float(counts.min())} to {float(counts.max())}"
-                )
+        _check_range(device, counts, name, "counts or other numbers >= 0", 0, math.inf)
         return counts
 
     def decide(self, ops: ReferenceOps, logits: Array) -> Array:
@@ -403,11 +402,16 @@ def determination(
     return xp.where(is_constant, of_constant, R2)
 
 
-def _check_clip(clip: float) -> float:
-    number = check_positive("clip", clip, zero=True)
-    if number >= 0.5 or 0 < number < 2.0**-126:  # logarithms are those of normal numbers
-        raise ValueError(f"clip must be 0 or lie in [2^-126, 0.5), got {clip!r}")
-    return number
+def _check_range(
+    device: Device, labels: Array, name: str, expected: str, low: float, high: float
+) -> None:
+    """Raise a ValueError unless all labels lie in [low, high], which nan does not."""
+    with device.activate():
+        if not bool(((labels >= low) & (labels <= high)).all()):
+            raise ValueError(
+                f"{name} must hold {expected}, got values from {labels.min().item()} to "
+                f"{labels.max().item()}"
+            )
 
 
 def _in_columns(device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, name: str) -> Array:

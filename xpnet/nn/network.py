@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,11 @@ from xpnet.nn.interfaces import Cache, Layer
 from xpnet.nn.sparse import SparseSamples, is_sparse
 from xpnet.random import WeightStream, check_seed, weight_stream
 
-__all__ = ["Network", "check_divisor", "check_samples"]
+__all__ = ["Network", "check_divisor", "check_samples", "load_batch", "missing_gradient"]
 
 _ALIGNMENT = 16  # elements: every parameter starts on a 64-byte boundary of a float32 buffer
 LINE = 256  # elements: what decays, and the whole, is as many rows of so many
+_Shapes: TypeAlias = dict[str, tuple[int, ...]]  # by the arrays' full names
 
 
 class Network:
@@ -108,35 +109,48 @@ class Network:
                 attached.append(layer)
                 self._widths.append(n_out)
             self.n_outputs = self._widths[-1]
-            self._spans, self.n_decayed, size = self._lay_out()
-            self._statistic_spans = self._lay_out_statistics()
+            sizes = self._lay_out()
             with self.device.activate():
-                self._bind(self._first_values(size, stream or of_seed, values))
-                self._bind_statistics(values)
+                self._bind(*self._first_values(*sizes, stream or of_seed, values))
                 self._check_layers()
         except BaseException:
             for layer in attached:
                 layer._detach()
             raise
 
+    def _lay_out(self) -> tuple[int, int]:
+        """Place every array, and return the sizes of the buffers of parameters and statistics."""
+        self._spans: dict[str, slice] = {}
+        decaying: _Shapes = {}
+        others: _Shapes = {}
+        for key, layer, name, shape in self._entries("parameters"):
+            (decaying if layer._parameters[name][2] else others)[key] = shape
+        self.n_decayed = _round_up(_place(self._spans, decaying, 0), LINE)
+        size = _round_up(_place(self._spans, others, self.n_decayed), LINE)
+        statistics = {key: shape for key, _, _, shape in self._entries("statistics")}
+        return size, _place(self._spans, statistics, 0)
+
     def _first_values(
-        self, size: int, stream: WeightStream, values: Mapping[str, Any] | None
-    ) -> npt.NDArray[Any]:
-        """Lay the given values, or else fresh draws, out in one host array."""
-        shapes = {key: layer._parameters[name][0] for key, layer, name, _ in self._entries()}
-        shapes |= {
-            key: layer._statistics[name][0] for key, layer, name in self._statistic_entries()
-        }
+        self,
+        size: int,
+        n_statistics: int,
+        stream: WeightStream,
+        values: Mapping[str, Any] | None,
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Lay the given values, or else fresh draws and constants, out in two host arrays."""
+        entries = [*self._entries("parameters"), *self._entries("statistics")]
+        shapes = {key: shape for key, _, _, shape in entries}
         if values is not None:
             found = {name: np.shape(array) for name, array in values.items()}
             if found != shapes:
                 raise ValueError(f"values must have the shapes {shapes}, got {found}")
-        flat = np.zeros(size, dtype=self.dtype)
-        for key, layer, name, span in self._entries():
+        parameters, statistics = np.zeros(size, self.dtype), np.zeros(n_statistics, self.dtype)
+        for key, layer, name, shape in entries:
+            is_parameter = name in layer._parameters
             if values is not None:
                 first = host_array(values[key], self.dtype, name=key)
-            else:
-                shape, init, _ = layer._parameters[name]
+            elif is_parameter:
+                init = layer._parameters[name][1]
                 first = host_array(init.draw(stream, shape), self.dtype, name=f"draw of {init!r}")
                 if first.shape != shape:
                     raise ValueError(
@@ -144,32 +158,24 @@ class Network:
                     )
                 if not np.isfinite(first).all():
                     raise ValueError(f"initializer {init!r} must draw finite {self.dtype} numbers")
-            flat[span] = first.reshape(-1)
-        return flat
+            else:
+                first = np.full(shape, layer._statistics[name][1])
+            flat = parameters if is_parameter else statistics
+            flat[self._spans[key]] = first.reshape(-1)
+        return parameters, statistics
 
-    def _bind(self, flat: npt.NDArray[Any]) -> None:
+    def _bind(self, parameters: npt.NDArray[Any], statistics: npt.NDArray[Any]) -> None:
         """Make the flat buffers and give the layers their views."""
-        self.parameters = self.device.asarray(flat, self.dtype, name="parameters")
+        self.parameters = self.device.asarray(parameters, self.dtype, name="parameters")
         self.gradients = self.device.xp.zeros_like(self.parameters)
-        for _, layer, name, span in self._entries():
-            shape = layer._parameters[name][0]
-            setattr(layer, name, self.parameters[span].reshape(shape))
-            setattr(layer, f"d{name}", self.gradients[span].reshape(shape))
-
-    def _bind_statistics(self, values: Mapping[str, Any] | None) -> None:
-        """Make the statistics' flat buffer and give the layers their views."""
-        flat = np.zeros(
-            max((s.stop for s in self._statistic_spans.values()), default=0), self.dtype
-        )
-        for key, layer, name in self._statistic_entries():
-            first: Any = layer._statistics[name][1]
-            if values is not None:
-                first = host_array(values[key], self.dtype, name=key).reshape(-1)
-            flat[self._statistic_spans[key]] = first
-        self.statistics = self.device.asarray(flat, self.dtype, name="statistics")
-        for key, layer, name in self._statistic_entries():
-            view = self.statistics[self._statistic_spans[key]]
-            setattr(layer, name, view.reshape(layer._statistics[name][0]))
+        self.statistics = self.device.asarray(statistics, self.dtype, name="statistics")
+        for kind, prefix, buffer in (
+            ("parameters", "", self.parameters),
+            ("parameters", "d", self.gradients),
+            ("statistics", "", self.statistics),
+        ):
+            for key, layer, name, shape in self._entries(kind):
+                setattr(layer, f"{prefix}{name}", buffer[self._spans[key]].reshape(shape))
 
     def _check_layers(self) -> None:
         """Send two samples through, and hold each layer to the shape and dtype that it promised."""
@@ -192,47 +198,16 @@ class Network:
             f"device={self.device.name!r}, dtype={self.dtype.name!r})"
         )
 
-    def _lay_out(self) -> tuple[dict[tuple[int, str], slice], int, int]:
-        """Give each parameter its place: those that decay first, each aligned."""
-        spans: dict[tuple[int, str], slice] = {}
-        start = n_decayed = 0
-        for decay in (True, False):
-            for number, layer in enumerate(self.layers):
-                for name, (shape, _, decays) in layer._parameters.items():
-                    if decays is decay:
-                        stop = start + int(np.prod(shape))
-                        spans[number, name] = slice(start, stop)
-                        start = -(-stop // _ALIGNMENT) * _ALIGNMENT
-            start = -(-start // LINE) * LINE
-            if decay:
-                n_decayed = start
-        return spans, n_decayed, start
-
-    def _lay_out_statistics(self) -> dict[str, slice]:
-        """Give each statistic its place."""
-        spans: dict[str, slice] = {}
-        start = 0
-        for key, layer, name in self._statistic_entries():
-            spans[key] = slice(start, start + int(np.prod(layer._statistics[name][0])))
-            start = -(-spans[key].stop // _ALIGNMENT) * _ALIGNMENT
-        return spans
-
-    def _entries(self) -> Iterator[tuple[str, Layer, str, slice]]:
-        """Go through the parameters in layer order: full name, layer, name there, place."""
+    def _entries(self, kind: str) -> Iterator[tuple[str, Layer, str, tuple[int, ...]]]:
+        """Go through "parameters" or "statistics": full name, layer, name there, shape."""
         for number, layer in enumerate(self.layers):
-            for name in layer._parameters:
-                yield f"layers.{number}.{name}", layer, name, self._spans[number, name]
-
-    def _statistic_entries(self) -> Iterator[tuple[str, Layer, str]]:
-        """Go through the statistics in layer order: full name, layer, name there."""
-        for number, layer in enumerate(self.layers):
-            for name in layer._statistics:
-                yield f"layers.{number}.{name}", layer, name
+            for name, (shape, *_) in getattr(layer, f"_{kind}").items():
+                yield f"layers.{number}.{name}", layer, name, shape
 
     @property
     def n_parameters(self) -> int:
         """Number of parameters, padding not counted."""
-        return sum(span.stop - span.start for span in self._spans.values())
+        return sum(math.prod(shape) for *_, shape in self._entries("parameters"))
 
     def named_parameters(self) -> dict[str, Array]:
         """Give every parameter under its name, ``layers.<i>.<name>``, as a view.
@@ -241,15 +216,16 @@ class Network:
         -------
         dict of str to device array
         """
-        return {key: getattr(layer, name) for key, layer, name, _ in self._entries()}
+        return {key: getattr(layer, name) for key, layer, name, _ in self._entries("parameters")}
 
     def named_gradients(self) -> dict[str, Array]:
         """Give every parameter's gradient under the parameter's name, as a view."""
-        return {key: getattr(layer, f"d{name}") for key, layer, name, _ in self._entries()}
+        entries = self._entries("parameters")
+        return {key: getattr(layer, f"d{name}") for key, layer, name, _ in entries}
 
     def named_statistics(self) -> dict[str, Array]:
         """Give what layers learn without gradients, by names like those of parameters, as views."""
-        return {key: getattr(layer, name) for key, layer, name in self._statistic_entries()}
+        return {key: getattr(layer, name) for key, layer, name, _ in self._entries("statistics")}
 
     def get_config(self) -> dict[str, Any]:
         """Give what rebuilds the network but for its parameters' values: plain tables."""
@@ -374,10 +350,7 @@ class Network:
             if not cache.input_gradient:  # the layers before it have nothing to learn
                 return None
             if gradient is None:
-                raise TypeError(
-                    f"{type(layer).__name__}.backward returned None although cache.input_gradient "
-                    "asks for dX"
-                )
+                raise missing_gradient(layer)
             # A mask of float64, say, must not widen what follows.
             gradient = gradient.astype(self.dtype, copy=False)
         return gradient
@@ -454,6 +427,19 @@ class Network:
             return output if on_gpu else self.device.to_host(output)
 
 
+def _place(spans: dict[str, slice], shapes: _Shapes, start: int) -> int:
+    """Give arrays their places in a flat buffer, each aligned, and return where they end."""
+    for key, shape in shapes.items():
+        start = _round_up(start, _ALIGNMENT)
+        spans[key] = slice(start, start + math.prod(shape))
+        start = spans[key].stop
+    return start
+
+
+def _round_up(number: int, unit: int) -> int:
+    return -(-number // unit) * unit
+
+
 def _restore(
     layers: list[Layer],
     config: dict[str, Any],
@@ -468,6 +454,24 @@ def _check_dtype(dtype: Any) -> np.dtype[Any]:
         if isinstance(dtype, (str, type, np.dtype)) and dtype == known:
             return known
     raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+
+
+def load_batch(network: Network, X: Any) -> Array:
+    """Bring one batch to a network's device, or raise a ValueError: it must be finite."""
+    device = network.device
+    X = device.asarray(X, network.dtype, name="X")
+    check_samples(X, network.n_features)
+    with device.activate():
+        if not len(X) or not bool(device.xp.isfinite(X).all()):
+            raise ValueError("X must hold at least one sample and be finite")
+    return X
+
+
+def missing_gradient(layer: Layer) -> TypeError:
+    """Give the error of a layer that returns no gradient of its input where it is asked to."""
+    return TypeError(
+        f"{type(layer).__name__}.backward returned None although cache.input_gradient asks for dX"
+    )
 
 
 def check_divisor(divide_by: Any, X: Any, dtype: npt.DTypeLike, *, name: str = "X") -> float | None:
