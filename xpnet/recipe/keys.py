@@ -170,7 +170,7 @@ KEYS = (
     ),
     Key(
         "data.sample_weight",
-        Text('"none" or string', ".+"),
+        Text("string", ".+", word="none"),
         "none",
         "samples",
         "How much each training sample counts, in the column of a `.csv` file, which is then no "

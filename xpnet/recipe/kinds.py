@@ -1,7 +1,8 @@
 """The kinds of values that keys have (number, choice, component, ...), each with its check.
 
 A check returns the value with everything filled in, or raises a :class:`RecipeError` that gives
-the key's path, what came, what was expected, and the nearest valid name.
+the key's path, what came, what was expected, and the nearest valid name. Some kinds have a word
+beside their values, as ``"none"``: TOML has no null.
 """
 
 from __future__ import annotations
@@ -99,10 +100,16 @@ class Boolean:
 
 @dataclass(frozen=True)
 class Text:
-    """Any string, or one of a certain form."""
+    """Any string, or one of a certain form, or a certain word, which has that form too."""
 
-    name: str = "string"
+    form: str = "string"
     pattern: str = ".*"
+    word: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The form in words."""
+        return f"{_or(self.word)}{self.form}"
 
     def check(self, path: str, value: Any) -> str:
         """Return the value."""
@@ -158,13 +165,15 @@ class ClassWeight:
     """Weights of classes: a list of numbers, or a word."""
 
     name: str = '"none", "balanced" or list of numbers'
+    word: str = "none"
 
     def check(self, path: str, value: Any) -> Any:
         """Return the word, or the numbers as floats."""
-        if value in ("none", "balanced") and isinstance(value, str):
+        words = (self.word, "balanced")
+        if isinstance(value, str) and value in words:
             return value
         if not isinstance(value, list) or not value:
-            raise wrong(path, self.name, value, near=nearest(value, ("none", "balanced")))
+            raise wrong(path, self.name, value, near=nearest(value, words))
         return [Number(0).check(f"{path}.{number}", one) for number, one in enumerate(value)]
 
 
@@ -205,28 +214,19 @@ class Component:
         found = {option.name: option for option in options(known[name])}
         for key in given:
             if key not in found:
-                raise unknown(f"{path}.{key}", given[key], _paths(path, found))
+                known_here = tuple(f"{path}.{word}" for word in ("type", *found))
+                raise unknown(f"{path}.{key}", given[key], known_here)
         for key, option in found.items():
             if key not in given and option.is_required:
                 raise RecipeError(f"{path}.{key} is missing: {option.meaning or 'it is required'}")
-        checked = {
-            key: _NESTED[key].check(f"{path}.{key}", option) if key in _NESTED else option
-            for key, option in given.items()
-        }
+        checked = _check_nested(path, given)
         try:
             made = known[name](**checked)
         except (TypeError, ValueError, OverflowError) as error:
             # Constructors name the argument first: "units must be ..."
             is_named = str(error).partition(" ")[0] in found
             raise RecipeError(f"{path}{'.' if is_named else ': '}{error}") from error
-        config = made.get_config()
-        config.update(
-            {
-                key: _NESTED[key].check(f"{path}.{key}", option)
-                for key, option in config.items()
-                if key in _NESTED
-            }
-        )
+        config = _check_nested(path, made.get_config())
         for key, option in list(config.items()):
             if option is None and key in found and found[key].default is None:
                 del config[key]  # as TOML has no word for it
@@ -267,12 +267,15 @@ _NESTED: dict[str, Kind] = {
 }
 
 
+def _check_nested(path: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _NESTED[key].check(f"{path}.{key}", option) if key in _NESTED else option
+        for key, option in given.items()
+    }
+
+
 def _or(word: str | None) -> str:
     return "" if word is None else f'"{word}" or '
-
-
-def _paths(path: str, names: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(f"{path}.{name}" for name in ("type", *names))
 
 
 def _bound(value: float) -> str:

@@ -11,6 +11,7 @@ from xpnet.nn.augmentation import Augmentation
 from xpnet.nn.interfaces import Activation, Initializer, Layer
 from xpnet.nn.losses import Loss
 from xpnet.nn.optimizers import Optimizer
+from xpnet.nn.registry import is_own
 from xpnet.nn.schedules import Schedule
 from xpnet.recipe.keys import KEYS, TABLES, Key
 from xpnet.recipe.signatures import REQUIRED, options, plain
@@ -70,9 +71,7 @@ def reference_page() -> str:
         lines += ["| type | option | type of option | default | unit | meaning |"]
         lines += ["|---|---|---|---|---|---|"]
         for name, component in kind.known().items():
-            if component.__module__.partition(".")[0] != "xpnet":
-                continue
-            if kind is Layer and issubclass(component, Activation):
+            if not is_own(component) or (kind is Layer and issubclass(component, Activation)):
                 continue
             summary = inspect.cleandoc(component.__doc__ or "").partition("\n")[0]
             lines.append(f"| `{name}` | | | | | {_cell(summary)} |")

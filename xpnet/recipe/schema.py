@@ -6,16 +6,12 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from xpnet.nn.augmentation import Augmentation
 from xpnet.nn.interfaces import Layer
 from xpnet.nn.losses import Loss
-from xpnet.nn.optimizers import Optimizer
-from xpnet.nn.registry import Configurable
-from xpnet.nn.schedules import Schedule
 from xpnet.recipe.changes import set_value
 from xpnet.recipe.errors import RecipeError, missing, nearest, shown, unknown, wrong
 from xpnet.recipe.keys import KEYS, TABLES
-from xpnet.recipe.kinds import Choice
+from xpnet.recipe.kinds import Choice, Component, Components
 from xpnet.recipe.signatures import options
 from xpnet.spaces import KINDS, Space
 
@@ -69,7 +65,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
             raise missing(key.path, key.kind.name, key.meaning)
         value = said = flat.get(key.path, key.default_for(name))
         if key.path == "network.layers":
-            value = _with_init(value, resolved["network"]["init"])
+            value = layers_with_init(value, resolved["network"]["init"])
         table, _, last = key.path.rpartition(".")
         within = resolved.setdefault(table, {}) if table else resolved
         within[last] = key.kind.check(key.path, value)
@@ -170,21 +166,26 @@ def _scales(path: str, table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _options() -> Iterator[str]:
-    """Give the paths of the components' options, such as ``optimizer.learning_rate``."""
-    kinds: dict[str, type[Configurable]] = {
-        "network.layers.N": Layer,
-        "loss": Loss,
-        "optimizer": Optimizer,
-        "schedule": Schedule,
-        "training.augmentation.N": Augmentation,
-    }
-    for path, kind in kinds.items():
-        for component in kind.known().values():
-            yield from (f"{path}.{option.name}" for option in options(component))
+    """Give the paths of the components' options, such as ``optimizer.learning_rate``.
+
+    The last come first: of options of one name, :func:`unknown` takes the last, and ``eps`` is
+    sooner the optimizer's than a layer's.
+    """
+    for key in reversed(KEYS):
+        if isinstance(key.kind, (Component, Components)):
+            path = f"{key.path}.N" if isinstance(key.kind, Components) else key.path
+            for component in key.kind.kind.known().values():
+                yield from (f"{path}.{option.name}" for option in options(component))
 
 
-def _with_init(layers: Any, init: Any) -> Any:
-    """Give the layers that have weights, and do not say how they are drawn, the network's way."""
+def layers_with_init(layers: Any, init: Any) -> Any:
+    """Give the layers that have weights, and do not say how they are drawn, the network's way.
+
+    Parameters
+    ----------
+    layers, init : object
+        ``network.layers`` and ``network.init``; what is no list is given back.
+    """
     if not isinstance(layers, list):
         return layers
     known = Layer.known()
@@ -193,7 +194,7 @@ def _with_init(layers: Any, init: Any) -> Any:
         {**layer, "init": init}
         if isinstance(layer, dict)
         and "init" not in layer
-        and layer.get("type") in tuple(known)
+        and layer.get("type") in tuple(known)  # the type may be unhashable
         and "init" in {option.name for option in options(known[layer["type"]])}
         else layer
         for layer in given
@@ -208,23 +209,6 @@ def _without_networks_init(given: Any, checked: Any) -> Any:
     if isinstance(checked, str) or (isinstance(given, dict) and "init" in given):
         return checked
     return {key: option for key, option in checked.items() if key != "init"}
-
-
-def layers_with_init(network: Mapping[str, Any]) -> list[Any]:
-    """Give a checked recipe's layers, those that do not say it drawn as ``network.init`` says.
-
-    Parameters
-    ----------
-    network : mapping
-        The table ``[network]`` that :func:`resolve` gave.
-
-    Returns
-    -------
-    list
-        As :class:`xpnet.nn.Network` takes them.
-    """
-    layers: list[Any] = _with_init(network["layers"], network["init"])
-    return layers
 
 
 def _flatten(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -4,34 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from xpnet.nn.augmentation import Augmentation
 from xpnet.nn.interfaces import Layer
 from xpnet.nn.losses import Loss
 from xpnet.nn.optimizers import Optimizer
-from xpnet.nn.registry import Configurable
 from xpnet.nn.schedules import Schedule
 from xpnet.recipe.errors import RecipeError
+from xpnet.recipe.keys import KEYS, TABLES, Key
+from xpnet.recipe.kinds import Component, Components
 from xpnet.recipe.schema import layers_with_init
 from xpnet.spaces import Space
 from xpnet.training import EarlyStopping
 
 __all__ = ["DataSettings", "NetworkSettings", "Settings", "TrainingSettings"]
 
-_Component = TypeVar("_Component", bound=Configurable)
-
-# Words of TOML, which has no null, that stand for None.
-_NONE = {
-    "data.sample_weight": "none",
-    "data.divide_by": "auto",
-    "training.batch_size": "full",
-    "training.seed": "auto",
-    "training.class_weight": "none",
-    "training.clip_value": "none",
-    "training.clip_norm": "none",
-    "training.average": "none",
-}
 _OF_PREPROCESSING = ("divide_by", "normalise", "standardise_target")
 
 
@@ -113,6 +101,7 @@ class Settings:
 
     Attributes
     ----------
+    description : str
     seed : int
     rng, dtype, device, precision : str
     loss : Loss
@@ -127,6 +116,7 @@ class Settings:
         None where the recipe has no table ``[search]``.
     """
 
+    description: str
     seed: int
     rng: str
     dtype: str
@@ -155,44 +145,35 @@ class Settings:
         RecipeError
             If a component's class is not known in this process.
         """
-        layers = layers_with_init(values["network"])
-        training = _table("training", values)
-        augmentation = training.pop("augmentation")
-        stopping = values["early_stopping"]
+        network = values["network"]
+        layers = layers_with_init(network["layers"], network["init"])
+        values = {**values, "network": {"layers": layers}}
+        tables: dict[str, dict[str, Any]] = {table: {} for table in ("", *TABLES)}
+        for key in KEYS:
+            table, _, name = key.path.rpartition(".")
+            given = values[table] if table else values
+            if name in given:
+                tables[table][name] = _object(key, given[name])
+        stopping = tables["early_stopping"]
         return cls(
-            seed=values["seed"],
-            rng=values["rng"],
-            dtype=values["dtype"],
-            device=values["device"],
-            precision=values["precision"],
-            loss=_component(Loss, "loss", values["loss"]),
-            optimizer=_component(Optimizer, "optimizer", values["optimizer"]),
-            schedule=_component(Schedule, "schedule", values["schedule"]),
-            data=DataSettings(**_table("data", values)),
-            network=NetworkSettings(_components(Layer, "network.layers", layers)),
-            training=TrainingSettings(
-                augmentation=_components(Augmentation, "training.augmentation", augmentation),
-                **training,
-            ),
-            early_stopping=None if stopping["patience"] == "never" else EarlyStopping(**stopping),
+            **tables[""],
+            data=DataSettings(**tables["data"]),
+            network=NetworkSettings(**tables["network"]),
+            training=TrainingSettings(**tables["training"]),
+            early_stopping=None if stopping["patience"] is None else EarlyStopping(**stopping),
             search=Space.from_tables(values["search"]) if "search" in values else None,
         )
 
 
-def _table(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the keys of a table, None for the words that stand for it."""
-    return {
-        key: None if isinstance(value, str) and value == _NONE.get(f"{name}.{key}") else value
-        for key, value in values[name].items()
-    }
-
-
-def _components(kind: type[_Component], path: str, specs: list[Any]) -> tuple[_Component, ...]:
-    return tuple(_component(kind, path, spec) for spec in specs)
-
-
-def _component(kind: type[_Component], path: str, spec: Any) -> _Component:
+def _object(key: Key, value: Any) -> Any:
+    """Make the components that a value names; the word of a kind stands for None."""
+    if isinstance(value, str) and value == getattr(key.kind, "word", None):
+        return None
     try:
-        return kind.resolve(spec)
+        if isinstance(key.kind, Component):
+            return key.kind.kind.resolve(value)
+        if isinstance(key.kind, Components):
+            return tuple(key.kind.kind.resolve(member) for member in value)
     except (TypeError, ValueError) as error:  # its class may have been defined elsewhere
-        raise RecipeError(f"{path}: {error}") from error
+        raise RecipeError(f"{key.path}: {error}") from error
+    return value
