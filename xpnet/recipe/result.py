@@ -184,22 +184,14 @@ class Result:
         dataset, title, names = self.dataset, self.recipe.name, self.dataset.class_names
         shape, y = dataset.image_shape, dataset.y_test
         predicted = functools.cache(lambda: self.model.predict(dataset.X_test))
+        pictures = {"curves.png": lambda: draw_curves(self.history, title=title)}
         if dataset.task == "regression":
-            return {
-                "curves.png": lambda: draw_curves(self.history, title=title),
-                "predictions.png": lambda: draw_predictions(y, predicted(), title=title),
-            }
-        if shape is None:
-            return {"curves.png": lambda: draw_curves(self.history, title=title)}
-        return {
-            "curves.png": lambda: draw_curves(self.history, title=title),
-            "mistakes.png": lambda: draw_mistakes(
-                dataset.X_test,
-                y,
-                predicted(),
-                class_names=names,
-                image_shape=shape,
-                title=title,
-            ),
-            "confusion.png": lambda: draw_confusion(y, predicted(), class_names=names, title=title),
-        }
+            pictures["predictions.png"] = lambda: draw_predictions(y, predicted(), title=title)
+        elif shape is not None:
+            pictures["mistakes.png"] = lambda: draw_mistakes(
+                dataset.X_test, y, predicted(), class_names=names, image_shape=shape, title=title
+            )
+            pictures["confusion.png"] = lambda: draw_confusion(
+                y, predicted(), class_names=names, title=title
+            )
+        return pictures

@@ -45,37 +45,10 @@ def train(
     *,
     train_accuracy: bool,
 ) -> Trained:
-    """Preprocess the parts of the data, and train.
+    """Preprocess the parts of the data, and train the network in place.
 
-    Parameters
-    ----------
-    name : str
-        The recipe's.
-    settings : Settings
-    network : Network
-        Trained in place.
-    dataset : Dataset
-    parts : sequence of str
-        ``"train"`` and those of ``"validation"`` and ``"test"`` that are wanted.
-    on_report : callable or None
-        See :func:`xpnet.training.fit`.
-    train_accuracy : bool
-        See :func:`xpnet.training.fit`.
-
-    Returns
-    -------
-    Trained
-
-    Raises
-    ------
-    RecipeError
-        If an augmentation does not fit the data, or a number is out of the dtype's range.
-    DataError
-        If the data cannot be preprocessed.
-    ValueError
-        If names or shapes in the data set do not fit it.
-    DivergenceError
-        See :func:`xpnet.training.fit`.
+    ``name`` is the recipe's; ``parts`` are ``"train"`` and those of ``"validation"`` and ``"test"``
+    that are wanted. :meth:`xpnet.recipe.Recipe.run` says what is raised.
     """
     _check_augmentation(name, settings.training.augmentation, dataset)
     preprocessing, X, divide_by = _preprocess(settings.data, dataset, network.dtype, parts)

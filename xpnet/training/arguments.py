@@ -68,15 +68,7 @@ def check_options(
     report_every: int,
     on_report: OnReport | None,
 ) -> Options:
-    """Check arguments of ``fit`` and resolve names.
-
-    Parameters
-    ----------
-    network : Network
-    has_validation : bool
-        Whether there are validation data to watch.
-    loss, optimizer, schedule, epochs, batch_size, shuffle, seed, penalty, average, augmentation
-        As for :func:`xpnet.training.fit`, and so are the others.
+    """Check arguments of :func:`xpnet.training.fit` and resolve names.
 
     Raises
     ------

@@ -43,8 +43,7 @@ def save_network(network: Network, path: str | os.PathLike[str]) -> None:
     -----
     Each parameter, and each statistic, is a tensor under its name, ``layers.<i>.<name>``, so that
     other programs can read the file. Nothing is pickled. The header carries a SHA-256 of all the
-    rest, which tells a
-    file that was damaged or edited; it is no signature.
+    rest, which tells a file that was damaged or edited; it is no signature.
     """
     write_whole(path, pack_network(network))
 
@@ -81,22 +80,7 @@ def pack_network(
 ) -> bytes:
     """Give the file of a network and what belongs to it; see :func:`save_network`.
 
-    Parameters
-    ----------
-    network : Network
-    model : mapping, optional
-        Plain data for the header.
-    tensors : mapping of str to array, optional
-        More tensors; their names do not begin with ``layers.``.
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    TypeError
-        See :func:`save_network`.
+    ``model`` is plain data for the header; the names of ``tensors`` do not begin with ``layers.``.
     """
     from safetensors.numpy import save  # which the mathematics does without
 

@@ -114,13 +114,10 @@ class GraphExecution(EagerExecution):
             self.close()
             self.has_captured = False
             return super().take(number, order)
-        given: dict[str, Any] = {}
-        if step.gathers:
-            given["indices"] = order[self._starts[number] : self._starts[number + n]]
-        if self._rates.by_step is not None:
-            given["rates"] = self._rates.by_step[number : number + n]
+        by_step, starts = self._rates.by_step, self._starts
+        indices = order[starts[number] : starts[number + n]] if step.gathers else None
         self.has_captured = True
-        return n, captured(**given)
+        return n, captured(indices, None if by_step is None else by_step[number : number + n])
 
     def close(self) -> None:
         """Let go of the graphs; from now on steps are taken one by one."""
@@ -139,26 +136,11 @@ class GraphExecution(EagerExecution):
 def make_execution(
     steps: list[TrainingStep], rates: Rates, capture: bool | None, parts: list[Any]
 ) -> EagerExecution:
-    """Choose how steps are taken.
+    """Choose how steps, which consist of ``parts``, are taken: as graphs where ``capture`` is true.
 
-    Parameters
-    ----------
-    steps : list of TrainingStep
-    rates : Rates
-    capture : bool or None
-        Whether as graphs; None for where a GPU has fused kernels, all parts are xpnet's own and
-        nothing comes from the host.
-    parts : list
-        What a step consists of.
-
-    Returns
-    -------
-    EagerExecution
-
-    Raises
-    ------
-    ValueError
-        If graphs are asked for on a device that has none, or of steps that no graph can hold.
+    Where it is None, as graphs if a GPU has fused kernels, all parts are xpnet's own and nothing
+    comes from the host. Raises a ValueError if graphs are asked for on a device that has none, or
+    of steps that no graph can hold.
     """
     if capture and steps[0].from_host:
         raise ValueError(

@@ -104,27 +104,15 @@ class History:
         A number that is not finite, which JSON cannot say, is None. What is no accuracy is not
         called so: ``validation_accuracy`` is then ``validation_R2``.
         """
+        own = asdict(self)
+        score = own.pop("score_name")
+        own["reports"] = [
+            {key.replace("accuracy", score): value for key, value in report.items()}
+            for report in own["reports"]
+        ]
+        cost = [list(pair) for pair in self.cost]
         plain: dict[str, Any] = finite_or_none(
-            {
-                "cost": [list(pair) for pair in self.cost],
-                "reports": [
-                    {
-                        key.replace("accuracy", self.score_name): value
-                        for key, value in asdict(report).items()
-                    }
-                    for report in self.reports
-                ],
-                "n_steps": self.n_steps,
-                "n_samples": self.n_samples,
-                "seconds": self.seconds,
-                "samples_per_second": self.samples_per_second,
-                "interrupted": self.interrupted,
-                "stopped_early": self.stopped_early,
-                "best_epoch": self.best_epoch,
-                "device": self.device,
-                "precision": self.precision,
-                "captured": self.captured,
-            }
+            {"cost": cost, **own, "samples_per_second": self.samples_per_second}
         )
         return plain
 

@@ -235,18 +235,7 @@ def _divided(regularizer: Regularizer, penalty: str, data: TrainingData) -> Regu
 
 
 class _Run:
-    """One call of ``fit``, with the device active: what it binds once, and its epochs.
-
-    Parameters
-    ----------
-    network : Network
-    options : Options
-    data : TrainingData
-    regularizer : Regularizer
-    state : TrainingState or None
-        To go on from; None begins.
-    interruption : Interruption
-    """
+    """One call of ``fit``, with the device active: what it binds once, and its epochs."""
 
     def __init__(
         self,
