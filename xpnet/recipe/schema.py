@@ -71,6 +71,14 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
         within[last] = key.kind.check(key.path, value)
         if key.path == "network.layers":
             within[last] = list(map(_without_networks_init, said, within[last]))
+    _check_combinations(resolved, flat)
+    if search is not None:
+        resolved["search"] = _search(search, resolved)
+    return resolved
+
+
+def _check_combinations(resolved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise a RecipeError where keys that are right by themselves do not go together."""
     if resolved["rng"] == "numpy-legacy":
         seeds = {"seed": resolved["seed"], "training.seed": resolved["training"]["seed"]}
         for path, seed in seeds.items():
@@ -78,7 +86,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
                 raise wrong(path, 'below 2**32 with rng = "numpy-legacy"', seed)
     if resolved["early_stopping"]["patience"] == "never":
         for key in KEYS:
-            said = flat.get(key.path, key.default)
+            said = given.get(key.path, key.default)
             if key.path.startswith("early_stopping.") and said != key.default:
                 raise RecipeError(
                     f"{key.path} (got {shown(said)}) says nothing without early_stopping.patience"
@@ -90,9 +98,6 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
         if not loss.has_negatives:
             expected = f"false with {loss.name}, which is for numbers >= 0"
             raise wrong("data.standardise_target", expected, True)
-    if search is not None:
-        resolved["search"] = _search(search, resolved)
-    return resolved
 
 
 def _search(search: Any, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
