@@ -18,19 +18,8 @@ class Rates:
     """Sets an optimizer's learning rate as a schedule says, without waiting for the device.
 
     A schedule by the epoch writes one number an epoch. One by the step sends the rates of a whole
-    epoch to the device, and a step takes the next of them.
-
-    Parameters
-    ----------
-    schedule : Schedule
-    learning_rate : float
-        The optimizer's, which factors multiply.
-    state : dict of str to device array
-        The optimizer's.
-    n_epochs, n_steps : int
-        Epochs, and steps in each.
-    network : Network
-        With its device active.
+    epoch to the device, and a step takes the next of them. The factors multiply ``learning_rate``;
+    ``state`` is the optimizer's, and its device must be active. Each epoch has ``n_steps`` steps.
 
     Attributes
     ----------

@@ -46,13 +46,7 @@ class DivergenceError(ArithmeticError):
 class LossRecorder:
     """Keeps the losses of the steps on the device until a report reads them all at once.
 
-    Parameters
-    ----------
-    network : Network
-    state : dict
-        The optimizer's.
-    n_steps : int
-        Most steps between two reports.
+    ``state`` is the optimizer's, ``n_steps`` the largest number of steps between two reports.
     """
 
     def __init__(self, network: Network, state: dict[str, Array], n_steps: int) -> None:

@@ -54,15 +54,9 @@ class EarlyStopping:
 
 
 class Best:
-    """The best epoch so far, and its parameters.
+    """The best epoch so far, and its parameters; the network's device must be active.
 
-    Parameters
-    ----------
-    settings : EarlyStopping
-    network : Network
-        With its device active.
-    averaged : MovingAverage or None
-        What is evaluated in place of the network's parameters.
+    Where parameters are ``averaged``, the average is what is evaluated and kept.
 
     Attributes
     ----------
