@@ -27,6 +27,7 @@ class Configurable:
 
     name: ClassVar[str]
     _registry: ClassVar[dict[str, type[Any]]]
+    _read_signature: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls, *, abstract: bool = False) -> None:
         super().__init_subclass__()
@@ -85,7 +86,7 @@ class Configurable:
                 f"{', '.join(known)} (one of your own must be defined or imported first)"
             )
         try:
-            inspect.signature(found).bind(**arguments)
+            found._signature().bind(**arguments)
         except TypeError as error:
             raise ValueError(f"{kind} {spec['type']!r}: {error}") from error
         instance: Self = found(**arguments)
@@ -111,10 +112,17 @@ class Configurable:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self._arguments().items())
         return f"{type(self).__name__}({arguments})"
 
+    @classmethod
+    def _signature(cls) -> inspect.Signature:
+        """Give the constructor's signature, which takes Python longer to read than most to run."""
+        if "_read_signature" not in cls.__dict__:
+            cls._read_signature = inspect.signature(cls)
+        return cls._read_signature
+
     def _arguments(self) -> dict[str, Any]:
         """Read the constructor's arguments back from the attributes of the same names."""
         found = {}
-        for parameter in inspect.signature(type(self)).parameters.values():
+        for parameter in self._signature().parameters.values():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise TypeError(
                     f"{type(self).__name__}.__init__ must name every argument, got {parameter}"
