@@ -1,5 +1,4 @@
-// What the loops, which host_source.py writes when the extension is built, and the module that calls
-// them agree on.
+// The interface between the loops that host_source.py writes and the module that calls them.
 
 #pragma once
 

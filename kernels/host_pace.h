@@ -1,4 +1,4 @@
-// Whether sharing pays: decided by what jobs took, shared and alone.
+// Decides whether jobs are shared among threads, by the time they took shared and alone.
 //
 // Threads do not always help. Two processors may be two halves of one core, another program may keep
 // one of them busy, or jobs may be so short that handing them out costs more than it gains. So the

@@ -1,4 +1,4 @@
-// What the loops that host_source.py writes stand on: operands, sizes of tiles, random words.
+// Parts of the loops that host_source.py writes: operands, sizes of tiles, random words.
 //
 // It is compiled anew for each instruction set: nothing in here may be a function that the linker
 // could share between them.

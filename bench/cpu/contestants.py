@@ -1,4 +1,4 @@
-"""Who takes part: the same training, as each library's users would write it.
+"""The contestants: the same training, as each library's users would write it.
 
 A library is imported by the contestant that uses it, in a process of its own.
 """

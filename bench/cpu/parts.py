@@ -1,4 +1,4 @@
-"""What is measured: the parts of a page, in their order."""
+"""The parts of the benchmark, in the order of the page."""
 
 from __future__ import annotations
 

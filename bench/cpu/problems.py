@@ -1,4 +1,4 @@
-"""What is trained: networks, batch sizes, data."""
+"""The problems that are trained: networks, batch sizes, data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contestants taking turns, each in a process of its own."""
+"""Runs the contestants alternately, each in its own process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Points in the plane: what a network makes of it, and pictures of that."""
+"""Networks on points in the plane, and pictures of their decision regions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scikit-learn face: estimators with scikit-learn's parameters over xpnet's networks."""
+"""Estimators for scikit-learn: its parameters, on xpnet's networks."""
 
 from __future__ import annotations
 

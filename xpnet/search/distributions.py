@@ -1,4 +1,4 @@
-"""The scales as distributions of SciPy's, for scikit-learn's searches."""
+"""The scales as SciPy distributions, for scikit-learn's searches."""
 
 from __future__ import annotations
 

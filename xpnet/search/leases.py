@@ -1,4 +1,4 @@
-"""Who is at work on which trial, so that what a dead process leaves is taken up, once.
+"""Leases on trials: if a worker dies, another one restarts its trial, once.
 
 A trial that waits becomes a running one for a single process: that much Optuna's storages see to.
 They do not tell whether that process is alive; the journal, which needs no server, has no heartbeat

@@ -1,4 +1,4 @@
-"""Hyper-parameters as a study of Optuna's has them.
+"""Converts hyper-parameters to and from the parameters of an Optuna study.
 
 Optuna knows uniform and log-uniform numbers, integers and choices. A scale of 1 - x is a
 log-uniform number under the name ``1 - NAME``, so that whatever opens the study draws it on its

@@ -1,4 +1,4 @@
-"""From coarse to fine: the part of a space in which a study's best trials lie."""
+"""Narrows a search space to the part that holds a study's best trials."""
 
 from __future__ import annotations
 

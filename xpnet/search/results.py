@@ -1,4 +1,4 @@
-"""What a study has found: trials as rows and files, importance, best of n trials."""
+"""The results of a study: tables and files of trials, importance, best of n trials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a study's trials in several processes, so that none is lost and none counts twice."""
+"""Runs a study's trials in several processes; none is lost and none counts twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a trial is, by its number alone wherever that can be; and when one is cut short.
+"""Samplers and pruners: the hyper-parameters of a trial, and when a trial is stopped early.
 
 Random, quasi-random and grid points follow from the study's seed and the trial's number: however
 many workers there are, and whichever of them dies, trial 17 is where it is.

@@ -1,4 +1,4 @@
-"""A study of Optuna's that holds all that its trials come from: recipe, scales, seed, sampler."""
+"""An Optuna study together with its recipe, scales, seed and sampler."""
 
 from __future__ import annotations
 

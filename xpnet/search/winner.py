@@ -1,4 +1,4 @@
-"""The network that a search was for: trained on all but the test samples, and tested once."""
+"""Trains the best trial's network on all but the test samples, and tests it once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that runs trials: settings in, validation results out. It knows of no study."""
+"""A worker process that runs trials: it receives settings and sends validation results."""
 
 from __future__ import annotations
 
