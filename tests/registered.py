@@ -130,13 +130,16 @@ def augmentations(**options: Any) -> list[nn.Augmentation]:
 
 
 def labels_for(loss: nn.Loss, rng: np.random.Generator, n: int, n_outputs: int) -> list[Any]:
-    """Draw labels in every form that a loss takes: classes, numbers, and 0 and 1 for each output.
+    """Draw labels in every form that a loss takes: classes, 0 and 1 for each output, and numbers.
 
     The list is empty where the loss is not for so many outputs.
     """
-    forms = [rng.random((n, n_outputs)), rng.integers(0, 2, (n, n_outputs))]
-    if loss.has_classes and n_outputs > 1:
-        forms.insert(0, rng.integers(0, n_outputs, n))
+    shape = n, n_outputs
+    forms: list[Any] = [rng.integers(0, 2, shape)]
+    if loss.has_classes:
+        forms = [*([rng.integers(0, n_outputs, n)] * (n_outputs > 1)), *forms, rng.random(shape)]
+    else:
+        forms = [3 * rng.standard_normal(shape), rng.poisson(3, shape), *forms]
     return [y for y in forms if _takes(loss, y, n_outputs)]
 
 

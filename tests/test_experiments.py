@@ -465,6 +465,14 @@ def of_folder(folder):
     return [line for line in listed.splitlines() if "--run" in line and str(folder) in line]
 
 
+def test_two_commands_do_not_work_in_one_folder(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        status, _, err = said(command("circles", "--short", "--kept", str(tmp_path)))
+    assert (status, err) == (2, f"--kept: another command is at work in {tmp_path}\n")
+
+
 def test_other_recipes_are_another_run(tmp_path):
     run = running.runs_of(circles.EXPERIMENT, tmp_path, is_short=True)[0]
     running.run_here(run)

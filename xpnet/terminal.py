@@ -259,9 +259,8 @@ class _Bar:
         from rich.live import Live
         from rich.progress import BarColumn, Progress, TextColumn
 
-        console = Console()
-        self._columns = console.width
         self._title = title
+        self._columns = Console().width  # rich's own console may have been made under other COLUMNS
         count = "{task.completed:.0f}" + ("" if total is None else "/{task.total:.0f}")
         self._progress = Progress(
             BarColumn(bar_width=max(5, min(40, self._columns - 40))),
@@ -270,7 +269,7 @@ class _Bar:
             auto_refresh=False,
         )
         self._task = self._progress.add_task("", total=total, left="")
-        self._live = Live(self._rendered(""), console=console, auto_refresh=False)
+        self._live = Live(self._rendered(""), console=self._progress.console, auto_refresh=False)
 
     def _rendered(self, text: str) -> Any:
         from rich.console import Group

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bench.environment import RESULTS, ROOT, cannot_write
 from bench.experiments.catalogue import EXPERIMENTS
@@ -42,8 +45,12 @@ def main() -> int:
     failed: dict[Run, str] = {}
     status = 0
     try:
-        for name in [] if arguments.page else arguments.names or EXPERIMENTS:
-            failed |= _carry_out(EXPERIMENTS[name], kept, arguments.again, arguments.short)
+        with contextlib.nullcontext() if arguments.page else _lock(kept):
+            for name in [] if arguments.page else arguments.names or EXPERIMENTS:
+                failed |= _carry_out(EXPERIMENTS[name], kept, arguments.again, arguments.short)
+    except BlockingIOError:
+        sys.stderr.write(f"--kept: another command is at work in {kept}\n")
+        return 2
     except KeyboardInterrupt:
         sys.stderr.write("stopped; the same command goes on from here\n")
         status = 130
@@ -61,6 +68,16 @@ def end_on_signals() -> None:
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def _lock(kept: Path) -> Iterator[None]:
+    """Keep other commands away from a folder, where the system can: POSIX has locks of files."""
+    with (kept / ".lock").open("w") as file:
+        if importlib.util.find_spec("fcntl"):
+            fcntl: Any = importlib.import_module("fcntl")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
 
 
 def _one_run(name: str, key: str, kept: Path, *, is_short: bool) -> int:

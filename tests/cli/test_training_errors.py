@@ -258,6 +258,20 @@ def test_a_missing_core_package_is_refused_before_the_work(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_core_package_that_is_damaged(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sklearn"]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "sklearn").mkdir()
+    (tmp_path / "sklearn" / "__init__.py").write_text("raise ImportError('no libgomp.so:\\n lost')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert xpnet.cli.train(["digits-logistic"]) == 2
+    assert capsys.readouterr().err == (
+        "train.py: xpnet needs scikit-learn, which cannot be imported (no libgomp.so: lost); type: "
+        "pip install --force-reinstall scikit-learn\n"
+    )
+
+
 def test_another_import_that_fails_is_no_mistake_of_the_user(monkeypatch):
     monkeypatch.setattr(xpnet.cli.training, "load_recipe", lambda *_, **__: __import__("nowhere"))
     with pytest.raises(ModuleNotFoundError, match="nowhere"):

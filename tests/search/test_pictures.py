@@ -381,13 +381,15 @@ def test_the_view_of_few_and_of_many():
         (Uniform(0, 0.5), "0 0.1 0.2 0.3 0.4 0.5"),
         (Integer(1, 3), "1 2 3"),
         (LogInteger(10, 300), "10 20 50 100 200"),
+        (Uniform(0.5, 0.50009), "0.5 0.50002 0.50004 0.50006 0.50008"),
+        (Uniform(1000.1, 1000.9), "1000.2 1000.4 1000.6 1000.8"),
     ],
 )
 def test_ticks(scale, labels):
     found = ticks(scale, 6)
     assert [label for _, label in found] == labels.split()
     places = [scale.position(type(scale.low)(label)) for _, label in found]
-    assert [place for place, _ in found] == pytest.approx(places)
+    assert [place for place, _ in found] == pytest.approx(places, abs=1e-9)
 
 
 def test_parallel():

@@ -116,10 +116,10 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
         if ctrl_c.was_pressed:  # an import that is cut short may call it an ImportError
             return _report_error(parser, "interrupted", INTERRUPTED)
         return _report_error(parser, str(error), WRONG_INPUT)
-    except ImportError:
-        if not ctrl_c.was_pressed:
-            raise
-        return _report_error(parser, "interrupted", INTERRUPTED)
+    except ImportError as error:
+        if ctrl_c.was_pressed:
+            return _report_error(parser, "interrupted", INTERRUPTED)
+        return _report_error(parser, _explain(error), WRONG_INPUT)
     except MemoryError as error:
         return _report_error(parser, f"out of memory: {error or 'no more to be had'}", WRONG_INPUT)
     except FailedError as error:
@@ -140,6 +140,18 @@ def _check_core() -> None:
             f"xpnet needs {', '.join(missing)}, not installed here; type: pip install "
             f"{' '.join(missing)}"
         )
+
+
+def _explain(error: ImportError) -> str:
+    """Say which core package is damaged; raise the error again if none is."""
+    for module, package in _CORE.items():
+        try:
+            importlib.import_module(module)
+        except ImportError as why:
+            reason = " ".join(str(why).split())
+            typed = f"pip install --force-reinstall {package}"
+            return f"xpnet needs {package}, which cannot be imported ({reason}); type: {typed}"
+    raise error
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -19,7 +19,7 @@ __all__ = [
     "check_labels",
     "check_targets",
     "check_weights",
-    "is_number",
+    "is_real_number",
     "listed",
     "texts",
     "unknown_name",
@@ -32,7 +32,7 @@ class ContentError(Exception):
     """What is wrong with arrays, said without the name of the file that holds them."""
 
 
-def is_number(value: object) -> bool:
+def is_real_number(value: object) -> bool:
     """Tell whether an argument is a number, Python's or NumPy's, and no truth value."""
     return isinstance(value, Real) and not isinstance(value, bool)
 

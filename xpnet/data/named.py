@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.data.checks import is_number
+from xpnet.data.checks import is_real_number
 from xpnet.data.dataset import Contents, DataError, Dataset, Part
 from xpnet.data.readers import SUFFIXES, read_file, read_idx
 from xpnet.data.splits import check_task, make_dataset
@@ -108,7 +108,7 @@ def load_dataset(
     is_whole = isinstance(n_samples, (int, np.integer)) and not isinstance(n_samples, bool)
     if not is_whole or n_samples < 10:
         raise ValueError(f"n_samples must be an integer of at least 10, got {n_samples!r}")
-    if noise is not None and not (is_number(noise) and 0 <= noise < math.inf):
+    if noise is not None and not (is_real_number(noise) and 0 <= noise < math.inf):
         raise ValueError(f"noise must be a finite number of at least 0, got {noise!r}")
     check_seed(seed, bits=32)
     _check_arguments(name, data_dir, target, task, sample_weight)

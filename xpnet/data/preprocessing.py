@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.data.checks import is_number
+from xpnet.data.checks import is_real_number
 from xpnet.data.dataset import DataError
 
 __all__ = ["NORMALISATIONS", "Preprocessing"]
@@ -76,7 +76,7 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         try:
-            divide_by = float(self.divide_by) if is_number(self.divide_by) else math.nan
+            divide_by = float(self.divide_by) if is_real_number(self.divide_by) else math.nan
         except OverflowError:
             divide_by = math.inf
         if not 0 < divide_by < math.inf:

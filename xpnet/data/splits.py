@@ -15,7 +15,7 @@ from xpnet.data.checks import (
     check_labels,
     check_targets,
     check_weights,
-    is_number,
+    is_real_number,
     listed,
 )
 from xpnet.data.dataset import TASKS, Contents, DataError, Dataset, Part
@@ -73,9 +73,9 @@ def make_dataset(
     Whether samples are finite is not looked at: memory-mapped ones would have to be read. It is
     when they are preprocessed.
     """
-    if not is_number(test_fraction) or not 0 < test_fraction < 1:
+    if not is_real_number(test_fraction) or not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must lie in (0, 1), got {test_fraction!r}")
-    if not is_number(validation_fraction) or not 0 <= validation_fraction < 1:
+    if not is_real_number(validation_fraction) or not 0 <= validation_fraction < 1:
         raise ValueError(f"validation_fraction must lie in [0, 1), got {validation_fraction!r}")
     check_seed(seed, bits=32)
     check_task(task)
@@ -194,7 +194,7 @@ def _count_classes(
         if len(unknown):
             raise DataError(
                 f"{name}: {key} labels hold {str(unknown[0])!r}, which is none of the "
-                f"{len(known)} classes {listed(repr(str(label)) for label in known)}"
+                f"{len(known)} classes {listed(repr(str(label)[:38]) for label in known)}"
             )
         labels[key] = order[np.searchsorted(known, y, sorter=order)].astype(np.int64)
     return class_names or tuple(str(label) for label in known), labels

@@ -285,8 +285,8 @@ class ReduceOnPlateau(Schedule):
         self.min_factor = check_fraction("min_factor", min_factor, "[0, 1]")
         self.per, self.warmup = _check_course("epoch", warmup)
         self._factor = 1.0
-        self._sign = 1.0 if monitor.endswith("accuracy") else -1.0
-        self._best = -math.inf  # of what is watched, times the sign
+        self._is_accuracy = monitor.endswith("accuracy")
+        self._best = -math.inf if self._is_accuracy else math.inf
         self._n_bad = self._n_left = 0
 
     def factor(self, t: int, n: int) -> float:
@@ -296,9 +296,9 @@ class ReduceOnPlateau(Schedule):
 
     def observe(self, value: float) -> None:
         """Compare a number with the best so far, and reduce the rate where it is time."""
-        value *= self._sign
         margin = self.threshold * abs(self._best) if math.isfinite(self._best) else 0.0
-        if value > self._best + margin:  # which nan is not, and anything else is at first
+        gain = value - self._best if self._is_accuracy else self._best - value
+        if gain > margin:  # which nan is not, and anything else is at first
             self._best, self._n_bad = value, 0
         else:
             self._n_bad += 1

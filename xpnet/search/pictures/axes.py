@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,6 @@ from typing import Any
 
 from xpnet.report.figures import HUGE, SMALL, set_log_axis
 from xpnet.report.text import clean, text_width
-from xpnet.search.parameters import format_setting
 from xpnet.search.study import Study
 from xpnet.spaces import Fixed, LogInteger, LogUniform, OneMinusLogUniform, Range, Scale, Uniform
 
@@ -67,12 +67,25 @@ def have_room(figure: Any, marks: Sequence[tuple[float, str]], inches: float) ->
 
 
 def _tick(scale: Scale, setting: Any) -> tuple[float, str]:
-    label = clean(format_setting(setting)) or '""'
     if isinstance(scale, Range):
-        short = f"{setting:g}"
-        label = short if scale.whole and float(short) == setting else label
-        label = re.sub(r"e([-+])0*", lambda found: f"e{found[1].strip('+')}", label)  # 1e-05
+        label = re.sub(r"e([-+])0*", lambda e: f"e{e[1].strip('+')}", _digits(scale, setting))
+    else:
+        label = clean(setting if isinstance(setting, str) else json.dumps(setting)) or '""'
     return scale.position(setting), label
+
+
+def _digits(scale: Range, value: float) -> str:
+    """Write a value with as many digits as its place on the scale needs."""
+    if scale.whole:
+        return f"{value:g}" if float(f"{value:g}") == value else str(value)
+    span = scale.transform(scale.high) - scale.transform(scale.low)
+    for digits in range(1, 17):
+        label = f"{value:.{digits}g}"
+        if isinstance(scale, OneMinusLogUniform) and float(label) >= 1:
+            continue
+        if abs(scale.transform(float(label)) - scale.transform(value)) <= 0.004 * span:
+            return label
+    return repr(value)
 
 
 def _round_values(scale: Range, most: int) -> list[Any]:
