@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["BY_HAND", "RESULTS", "ROOT", "THREADS", "cannot_write", "restart_without", "said"]
+__all__ = ["BY_HAND", "RESULTS", "ROOT", "THREADS", "cannot_write", "output_of", "restart_without"]
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -35,7 +35,7 @@ def cannot_write(option: str, folder: Path) -> str | None:
     return None
 
 
-def said(*command: str) -> str:
+def output_of(*command: str) -> str:
     """Give what a program prints, or say that it is not installed or why it failed."""
     program = shutil.which(command[0])
     if program is None:

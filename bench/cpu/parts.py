@@ -35,7 +35,7 @@ from bench.cpu.turns import (
     take_epochs,
     take_turns,
 )
-from bench.environment import ROOT, said
+from bench.environment import ROOT, output_of
 
 __all__ = ["PARTS", "Settings", "describe_processor"]
 
@@ -69,6 +69,7 @@ def machine(settings: Settings) -> list[Row]:
 
     n_threads = settings.n_threads
     described = describe_processor(n_threads)
+    commit = output_of("git", "describe", "--always", "--dirty")
     facts = {
         "processor": described["processor"],
         "processors used": f"{n_threads} of {os.cpu_count()}",
@@ -78,7 +79,7 @@ def machine(settings: Settings) -> list[Row]:
         "system": f"{platform.system()} {platform.machine()}",
         "handing over": _cache_line_latency(n_threads),
         "load before": f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown",
-        "xpnet": f"{xpnet.__version__}, commit {said('git', 'describe', '--always', '--dirty')}",
+        "xpnet": f"{xpnet.__version__}, commit {commit}",
         "host kernels": host.problem() or host.description(),
         "BLAS": versions()["blas"],
         "Python": platform.python_version(),

@@ -51,7 +51,7 @@ def page(all_done: Sequence[Done], *, is_short: bool) -> str:
                 (
                     f"[{done.experiment.title}](#{_anchor(done.experiment.title)})",
                     done.experiment.claimed,
-                    _came_out(done),
+                    _summarize(done),
                     f"`python -m bench.experiments {done.experiment.name}`",
                 )
                 for done in all_done
@@ -86,7 +86,7 @@ def _machines(all_done: Sequence[Done]) -> list[str]:
     ]
 
 
-def _came_out(done: Done) -> str:
+def _summarize(done: Done) -> str:
     return done.section.came_out if done.section else f"not there: {done.missing}"
 
 
@@ -97,7 +97,7 @@ def _of(done: Done) -> list[str]:
         f"## {experiment.title}",
         "",
         f"- **Claimed:** {experiment.claimed} ({experiment.source}).",
-        f"- **Came out:** {_came_out(done)}.",
+        f"- **Came out:** {_summarize(done)}.",
         f"- **To repeat:** `python -m bench.experiments {experiment.name} --again`"
         + (f", {max(done.minutes, 0.1):.1f} minutes" if done.kept else "")
         + f"; the settings are in [{module}](../../experiments/{module}).",

@@ -280,7 +280,7 @@ def _section(results: Results) -> Section:
     for one in compared:
         lines += ["", *_table(one), "", _matches(one)]
     lines += ["", _on_noise(compared), "", "![Best of n trials](search.png)"]
-    return Section(_came_out(compared), lines, {"search.png": _draw(compared)})
+    return Section(_summarize(compared), lines, {"search.png": _draw(compared)})
 
 
 def _set_up(compared: Sequence[_Comparison]) -> list[str]:
@@ -412,7 +412,7 @@ def _on_noise(compared: Sequence[_Comparison]) -> str:
     )
 
 
-def _came_out(compared: Sequence[_Comparison]) -> str:
+def _summarize(compared: Sequence[_Comparison]) -> str:
     said = []
     for one in compared:
         at = one.random.mean_at(one.best)

@@ -16,7 +16,7 @@ import numpy as np
 
 import xpnet
 from bench import test_ops
-from bench.environment import said
+from bench.environment import output_of
 from bench.gpu import timing
 from bench.gpu.outcome import Failed, Incomplete, Row, Settings
 from xpnet import nn
@@ -48,7 +48,7 @@ def environment(settings: Settings) -> list[Row]:
         "CUDA runtime": runtime.runtimeGetVersion(),
         "cuBLAS": cublas.version(device.xp),
         **versions(),
-        "commit": said("git", "describe", "--always", "--dirty"),
+        "commit": output_of("git", "describe", "--always", "--dirty"),
         "kernels on the CPU": xpnet.device("cpu").kernels,
         "processors": os.cpu_count(),
     }
@@ -99,7 +99,7 @@ def _product_rate(what: str, n: int, taken: timing.Timed) -> Row:
 
 def _clocks(bus_id: str) -> list[Row]:
     query = f"--query-gpu={','.join(_CLOCKS)}"
-    line = said("nvidia-smi", f"--id={bus_id}", query, "--format=csv,noheader").splitlines()[0]
+    line = output_of("nvidia-smi", f"--id={bus_id}", query, "--format=csv,noheader").splitlines()[0]
     values = line.split(", ")
     if len(values) != len(_CLOCKS):
         return [{"what": "clocks, temperature, power", "value": line}]
