@@ -19,18 +19,12 @@ from xpnet.nn.registry import Configurable, is_own
 __all__ = [
     "EXAMPLES",
     "KINDS",
-    "activations",
-    "augmentations",
-    "initializers",
     "labels_for",
-    "layers",
-    "losses",
     "losses_by_outputs",
     "make",
-    "optimizers",
+    "one_of_each",
     "own",
     "required",
-    "schedules",
     "variants",
 ]
 
@@ -94,39 +88,9 @@ def variants(part: Part) -> list[Part]:
     return found
 
 
-def layers(**options: Any) -> list[nn.Layer]:
-    """Make one of each layer but the activations."""
-    return [make(cls, **options) for cls in own(nn.Layer)]
-
-
-def activations(**options: Any) -> list[nn.Activation]:
-    """Make one of each activation."""
-    return [make(cls, **options) for cls in own(nn.Activation)]
-
-
-def initializers(**options: Any) -> list[nn.Initializer]:
-    """Make one of each initializer."""
-    return [make(cls, **options) for cls in own(nn.Initializer)]
-
-
-def losses(**options: Any) -> list[nn.Loss]:
-    """Make one of each loss."""
-    return [make(cls, **options) for cls in own(nn.Loss)]
-
-
-def optimizers(**options: Any) -> list[nn.Optimizer]:
-    """Make one of each optimizer."""
-    return [make(cls, **options) for cls in own(nn.Optimizer)]
-
-
-def schedules(**options: Any) -> list[nn.Schedule]:
-    """Make one of each schedule."""
-    return [make(cls, **options) for cls in own(nn.Schedule)]
-
-
-def augmentations(**options: Any) -> list[nn.Augmentation]:
-    """Make one of each augmentation."""
-    return [make(cls, **options) for cls in own(nn.Augmentation)]
+def one_of_each(kind: type[Part], **options: Any) -> list[Part]:
+    """Make one of each of xpnet's own classes of a kind; see :func:`own` and :func:`make`."""
+    return [make(cls, **options) for cls in own(kind)]
 
 
 def labels_for(loss: nn.Loss, rng: np.random.Generator, n: int, n_outputs: int) -> list[Any]:
@@ -146,9 +110,9 @@ def labels_for(loss: nn.Loss, rng: np.random.Generator, n: int, n_outputs: int) 
 def losses_by_outputs(*numbers: int, **options: Any) -> list[tuple[nn.Loss, int]]:
     """Make one of each loss for each of these numbers of outputs that it can have."""
     rng = np.random.default_rng(0)
-    found = [(loss, n) for loss in losses(**options) for n in numbers]
+    found = [(loss, n) for loss in one_of_each(nn.Loss, **options) for n in numbers]
     found = [(loss, n) for loss, n in found if labels_for(loss, rng, 2, n)]
-    left_out = {loss.name for loss in losses()} - {loss.name for loss, _ in found}
+    left_out = {loss.name for loss in one_of_each(nn.Loss)} - {loss.name for loss, _ in found}
     assert not left_out, f"no labels for {left_out}: add their form to labels_for in {__file__}"
     return found
 

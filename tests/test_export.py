@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.onnx_runs import DTYPES, close, network, run, samples, variable
-from tests.registered import activations, layers, variants
+from tests.registered import one_of_each, variants
 from xpnet import nn
 from xpnet.data import Preprocessing
 from xpnet.export import onnx_model
@@ -18,7 +18,7 @@ from xpnet.export import onnx_model
 host = pytest.mark.host
 
 ACTIVATIONS = [
-    *(activation for made in activations() for activation in (made, *variants(made))),
+    *(activation for made in one_of_each(nn.Activation) for activation in (made, *variants(made))),
     *(nn.LeakyReLU(0.0), nn.LeakyReLU(2.5), nn.ELU(2.5)),
 ]
 
@@ -51,7 +51,7 @@ def followed(layer):
 
 
 STACKS = {
-    **{repr(layer): followed(layer) for layer in layers()},
+    **{repr(layer): followed(layer) for layer in one_of_each(nn.Layer)},
     "dense": lambda: [nn.Dense(5, "tanh"), nn.Dense(3)],
     "no bias": lambda: [nn.Dense(5, "relu", bias=False), nn.Dense(3, bias=False)],
     "batch norm": lambda: [nn.Dense(5, bias=False), nn.BatchNorm(eps=1e-3), "relu", nn.Dense(3)],

@@ -16,7 +16,7 @@ import pytest
 import xpnet
 from tests.kernels.cases import ROWS, case
 from tests.kernels.teams import team_of
-from tests.registered import optimizers
+from tests.registered import one_of_each
 from xpnet import nn, training
 from xpnet.kernels import host
 
@@ -47,7 +47,7 @@ def rarely_active(n, n_features, n_classes):
 
 
 RULES = {
-    **{rule.name: rule for rule in optimizers()},
+    **{rule.name: rule for rule in one_of_each(nn.Optimizer)},
     "adam": nn.Adam(0.01),
     "adamw": nn.AdamW(0.01),
     "momentum": nn.Momentum(0.05),

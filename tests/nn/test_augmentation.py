@@ -13,7 +13,7 @@ import pytest
 
 import xpnet
 from tests.conftest import traced_peak
-from tests.registered import augmentations, variants
+from tests.registered import one_of_each, variants
 from xpnet import nn, training
 from xpnet.kernels import host
 from xpnet.nn.augmentation import Augmentation
@@ -22,7 +22,7 @@ from xpnet.random import Purpose
 
 SHAPE = (6, 7)
 N, D, BATCH = 40, 42, 8
-ALL = augmentations()
+ALL = one_of_each(nn.Augmentation)
 OPTIONS = [(augmentation, other) for augmentation in ALL for other in variants(augmentation)]
 
 

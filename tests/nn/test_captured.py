@@ -9,7 +9,7 @@ import pytest
 
 import xpnet
 from tests.nn.test_step import PARTS, N, make_improved_step, make_step, make_step_with
-from tests.registered import optimizers
+from tests.registered import one_of_each
 from xpnet import nn
 from xpnet.graph import CaptureError, Recorder
 
@@ -77,7 +77,11 @@ def test_graphs_have_the_bits_of_steps(device, make, n_in_graph):
         assert_same_bits(device, expected, found)
 
 
-@pytest.mark.parametrize("optimizer", [*optimizers(), *optimizers(weight_decay=0.1)], ids=repr)
+@pytest.mark.parametrize(
+    "optimizer",
+    [*one_of_each(nn.Optimizer), *one_of_each(nn.Optimizer, weight_decay=0.1)],
+    ids=repr,
+)
 def test_every_optimizer(device, optimizer):
     def make(device, batch_size):
         return make_improved_step(device, batch_size, optimizer)

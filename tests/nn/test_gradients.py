@@ -10,18 +10,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.registered import (
-    activations,
-    labels_for,
-    layers,
-    losses,
-    losses_by_outputs,
-    variants,
-)
+from tests.registered import labels_for, losses_by_outputs, one_of_each, variants
 from xpnet import gradient_check, nn
 from xpnet.nn.interfaces import Activation
 
-ACTIVATIONS = [activation.name for activation in activations()]
+ACTIVATIONS = [activation.name for activation in one_of_each(nn.Activation)]
 SHAPES = [(1, 1), (1, 4), (7, 3), (5, 13)]
 # A gradient check is thousands of small losses, of which a GPU, and what stands in for one, do few
 # in a second.
@@ -30,7 +23,7 @@ FEWER = 3 if os.environ.get("XPNET_DEVICE", "cpu").startswith("cuda") else 1
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
-    "activation", [b for a in activations() for b in (a, *variants(a))], ids=repr
+    "activation", [b for a in one_of_each(nn.Activation) for b in (a, *variants(a))], ids=repr
 )
 def test_activation(dev, activation, shape):
     X = np.random.default_rng(0).standard_normal(shape) * 2
@@ -40,7 +33,9 @@ def test_activation(dev, activation, shape):
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (5, 13)])
-@pytest.mark.parametrize("layer", [b for a in layers() for b in (a, *variants(a))], ids=repr)
+@pytest.mark.parametrize(
+    "layer", [b for a in one_of_each(nn.Layer) for b in (a, *variants(a))], ids=repr
+)
 def test_layer(dev, layer, shape):
     X = np.random.default_rng(0).standard_normal(shape)
     result = gradient_check(layer, X, seed=3, device=dev)
@@ -112,14 +107,14 @@ def test_random_networks(dev, data):
 
 # The tools for improving networks, each and together.
 
-LOSSES = losses(label_smoothing=0.2)
-TOOLS = [layer.get_config() for layer in layers()]
+LOSSES = one_of_each(nn.Loss, label_smoothing=0.2)
+TOOLS = [layer.get_config() for layer in one_of_each(nn.Layer)]
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("loss", LOSSES, ids=repr)
-@pytest.mark.parametrize("layer", layers(), ids=repr)
+@pytest.mark.parametrize("layer", one_of_each(nn.Layer), ids=repr)
 def test_tools(dev, layer, loss, weighted):
     rng = np.random.default_rng(8)
     network = nn.Network([nn.Dense(6, "tanh"), layer.clone(), nn.Dense(3)], 4, seed=5, device=dev)

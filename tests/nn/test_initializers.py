@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.registered import activations, initializers, variants
+from tests.registered import one_of_each, variants
 from xpnet import nn
 from xpnet.nn.interfaces import Initializer
 from xpnet.random import weight_stream
@@ -87,12 +87,14 @@ def test_a_draw_of_another_shape_is_refused():
         nn.Network([nn.Dense(3, init=Wrong())], 4, device="cpu")
 
 
-WITH_GAIN = [init.name for init in initializers() if hasattr(init, "gain")]
-ACTIVATIONS = [a for made in activations() for a in (made, *variants(made)) if a.gain is not None]
+WITH_GAIN = [init.name for init in one_of_each(nn.Initializer) if hasattr(init, "gain")]
+ACTIVATIONS = [
+    a for made in one_of_each(nn.Activation) for a in (made, *variants(made)) if a.gain is not None
+]
 
 
 @pytest.mark.parametrize("rng", ["numpy", "numpy-legacy"])
-@pytest.mark.parametrize("initializer", initializers(), ids=repr)
+@pytest.mark.parametrize("initializer", one_of_each(nn.Initializer), ids=repr)
 def test_a_draw(initializer, rng):
     """It has the shape and the dtype that it must have, and follows from the stream."""
     first, same, other = (

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.registered import KINDS, activations, labels_for, layers, make, own, required, variants
+from tests.registered import KINDS, labels_for, make, one_of_each, own, required, variants
 from xpnet import nn
 from xpnet.nn.registry import Configurable
 
@@ -72,7 +72,7 @@ def test_an_unknown_argument_is_refused(kind, part):
         kind.resolve({**part.get_config(), "colour": "red"})
 
 
-@pytest.mark.parametrize("layer", [*layers(), *activations()], ids=repr)
+@pytest.mark.parametrize("layer", [*one_of_each(nn.Layer), *one_of_each(nn.Activation)], ids=repr)
 def test_a_network_is_rebuilt_and_copied(dev, layer):
     made = [nn.Dense(6), layer.clone(), nn.Dense(3)]
     network = nn.Network(made, 4, device=dev, dtype="float64", seed=2)
@@ -90,7 +90,7 @@ def test_a_network_is_rebuilt_and_copied(dev, layer):
     assert network.copy(dtype="float32").predict(X).dtype == np.float32
 
 
-@pytest.mark.parametrize("layer", [*layers(), *activations()], ids=repr)
+@pytest.mark.parametrize("layer", [*one_of_each(nn.Layer), *one_of_each(nn.Activation)], ids=repr)
 def test_a_prediction_disturbs_no_training(dev, layer):
     made = [nn.Dense(6), layer.clone(), nn.Dense(3)]
     network = nn.Network(made, 4, device=dev, dtype="float64", seed=2)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.registered import make, optimizers, schedules
+from tests.registered import make, one_of_each
 from xpnet import nn, training
 
 SCHEDULERS = torch.optim.lr_scheduler
@@ -122,9 +122,12 @@ def test_pytorchs_reduction_on_a_plateau(monitor, threshold, cooldown, patience)
 
 # Each schedule, by epochs and where it can by steps, and each optimizer.
 RUNS = [
-    *((schedule, nn.Adam(0.1)) for schedule in schedules()),
-    *((schedule, nn.Momentum(0.1)) for schedule in schedules(per="step", warmup=7)),
-    *((nn.CosineDecay(per="step", warmup=7), rule) for rule in optimizers(learning_rate=0.1)),
+    *((schedule, nn.Adam(0.1)) for schedule in one_of_each(nn.Schedule)),
+    *((schedule, nn.Momentum(0.1)) for schedule in one_of_each(nn.Schedule, per="step", warmup=7)),
+    *(
+        (nn.CosineDecay(per="step", warmup=7), rule)
+        for rule in one_of_each(nn.Optimizer, learning_rate=0.1)
+    ),
 ]
 
 
@@ -184,7 +187,7 @@ def test_a_plateau_reduces_the_rate_of_a_run(dev):
         np.testing.assert_allclose(reported, [0.1, 0.1, 0.1, 0.05, 0.05, 0.025])
 
 
-@given(st.sampled_from(schedules()), st.integers(0, 20), st.integers(1, 60))
+@given(st.sampled_from(one_of_each(nn.Schedule)), st.integers(0, 20), st.integers(1, 60))
 def test_factors_rise_in_equal_steps_during_the_warm_up(schedule, warmup, n):
     """Then the schedule begins, and has its factors for what is left."""
     found = factors(make(type(schedule), warmup=warmup), n)

@@ -10,14 +10,7 @@ import pytest
 
 import xpnet
 from tests.conftest import traced_peak
-from tests.registered import (
-    activations,
-    augmentations,
-    labels_for,
-    layers,
-    losses,
-    optimizers,
-)
+from tests.registered import labels_for, one_of_each
 from xpnet import nn
 from xpnet.kernels import host
 from xpnet.kernels.reference import NumpyOps
@@ -94,7 +87,12 @@ def make_improved_step(device, batch_size, optimizer=None):
     )
 
 
-PARTS = [*layers(), *activations(), *losses(), *augmentations()]
+PARTS = [
+    *one_of_each(nn.Layer),
+    *one_of_each(nn.Activation),
+    *one_of_each(nn.Loss),
+    *one_of_each(nn.Augmentation),
+]
 
 
 def make_step_with(part, device, batch_size):
@@ -252,7 +250,11 @@ def test_a_fused_step_on_cuda_asks_for_no_memory(part, batch_size):
 
 
 @pytest.mark.accelerator
-@pytest.mark.parametrize("optimizer", [*optimizers(), *optimizers(weight_decay=0.1)], ids=repr)
+@pytest.mark.parametrize(
+    "optimizer",
+    [*one_of_each(nn.Optimizer), *one_of_each(nn.Optimizer, weight_decay=0.1)],
+    ids=repr,
+)
 @pytest.mark.parametrize("batch_size", [32, None])
 def test_an_improved_step_on_cuda_asks_for_no_memory(batch_size, optimizer):
     make = functools.partial(make_improved_step, optimizer=optimizer)

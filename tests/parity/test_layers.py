@@ -6,14 +6,7 @@ import numpy as np
 import pytest
 
 from tests.parity.comparison import assert_close, host_reference
-from tests.registered import (
-    activations,
-    augmentations,
-    labels_for,
-    layers,
-    losses_by_outputs,
-    variants,
-)
+from tests.registered import labels_for, losses_by_outputs, one_of_each, variants
 from xpnet import nn
 from xpnet.nn.batch import Batch
 
@@ -38,7 +31,7 @@ def passes(device, made, X, upstream, dtype):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("batch_size", [1, 7, 130])
-@pytest.mark.parametrize("activation", activations(), ids=repr)
+@pytest.mark.parametrize("activation", one_of_each(nn.Activation), ids=repr)
 def test_dense(dev, activation, batch_size, bias, dtype):
     rng = np.random.default_rng(1)
     X, upstream = rng.standard_normal((batch_size, 11)), rng.standard_normal((batch_size, 6))
@@ -54,7 +47,7 @@ def test_dense(dev, activation, batch_size, bias, dtype):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(
-    "activation", [b for a in activations() for b in (a, *variants(a))], ids=repr
+    "activation", [b for a in one_of_each(nn.Activation) for b in (a, *variants(a))], ids=repr
 )
 def test_an_activation_as_a_layer(dev, activation, dtype):
     rng = np.random.default_rng(2)
@@ -66,7 +59,7 @@ def test_an_activation_as_a_layer(dev, activation, dtype):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("batch_size", [1, 7, 130])
-@pytest.mark.parametrize("layer", layers(), ids=repr)
+@pytest.mark.parametrize("layer", one_of_each(nn.Layer), ids=repr)
 def test_a_layer_between_others(dev, layer, batch_size, dtype):
     rng = np.random.default_rng(3)
     X, upstream = rng.standard_normal((batch_size, 11)), rng.standard_normal((batch_size, 6))
@@ -121,7 +114,7 @@ def test_a_loss(dev, loss, n_outputs, n_samples, dtype):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("shape", [(6, 7), (7, 2, 3)])
-@pytest.mark.parametrize("augmentation", augmentations(), ids=repr)
+@pytest.mark.parametrize("augmentation", one_of_each(nn.Augmentation), ids=repr)
 def test_an_augmentation(dev, augmentation, shape, dtype):
     """With the same draws: those of the seed, the place in the list and the step."""
     X = np.random.default_rng(7).standard_normal((30, 42)).astype(dtype)

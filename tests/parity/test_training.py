@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.parity.comparison import assert_close, error, host_reference
-from tests.registered import labels_for, losses, optimizers
+from tests.registered import labels_for, one_of_each
 from xpnet import nn
 from xpnet.kernels import philox
 from xpnet.random import Purpose, shuffle
@@ -53,8 +53,8 @@ def test_a_shuffle_has_the_same_bits(dev, n):
 # One step.
 
 OPTIMIZERS = [
-    *optimizers(learning_rate=0.1),
-    *optimizers(learning_rate=0.1, weight_decay=0.2),
+    *one_of_each(nn.Optimizer, learning_rate=0.1),
+    *one_of_each(nn.Optimizer, learning_rate=0.1, weight_decay=0.2),
     nn.Momentum(0.1, averaged=True),
     nn.Momentum(0.1, averaged=True, weight_decay=0.2),
     nn.Nesterov(0.1, averaged=True),
@@ -102,7 +102,7 @@ def test_one_step(dev, optimizer, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("loss", losses(label_smoothing=0.2), ids=repr)
+@pytest.mark.parametrize("loss", one_of_each(nn.Loss, label_smoothing=0.2), ids=repr)
 def test_one_step_of_a_loss(dev, loss, dtype):
     expected = one_step(host_reference(), nn.Momentum(0.1), "float64", loss)
     for name, found in one_step(dev, nn.Momentum(0.1), dtype, loss).items():

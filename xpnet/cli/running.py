@@ -112,14 +112,11 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
             status: int = options.work(options, ctrl_c)
             ctrl_c.check()
             return status
-    except (DataError, DeviceUnavailableError, RecipeError, UsageError) as error:
+    except (DataError, DeviceUnavailableError, ImportError, RecipeError, UsageError) as error:
         if ctrl_c.was_pressed:  # an import that is cut short may call it an ImportError
             return _report_error(parser, "interrupted", INTERRUPTED)
-        return _report_error(parser, str(error), WRONG_INPUT)
-    except ImportError as error:
-        if ctrl_c.was_pressed:
-            return _report_error(parser, "interrupted", INTERRUPTED)
-        return _report_error(parser, _explain(error), WRONG_INPUT)
+        message = _explain(error) if isinstance(error, ImportError) else str(error)
+        return _report_error(parser, message, WRONG_INPUT)
     except MemoryError as error:
         return _report_error(parser, f"out of memory: {error or 'no more to be had'}", WRONG_INPUT)
     except FailedError as error:

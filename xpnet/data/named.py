@@ -196,7 +196,7 @@ def _check_arguments(
     task: str,
     sample_weight: str | None,
 ) -> None:
-    """Refuse a folder that is none, and what does not go with the data set."""
+    """Check that the folder exists and that the arguments suit the data set."""
     if data_dir is not None:
         try:
             why = "" if Path(data_dir).is_dir() else "is no folder"

@@ -184,12 +184,12 @@ def _options() -> Iterator[str]:
 
 
 def layers_with_init(layers: Any, init: Any) -> Any:
-    """Give the layers that have weights, and do not say how they are drawn, the network's way.
+    """Add ``network.init`` to the layers that have weights and no ``init`` of their own.
 
     Parameters
     ----------
     layers, init : object
-        ``network.layers`` and ``network.init``; what is no list is given back.
+        ``network.layers`` and ``network.init``. What is not a list is returned unchanged.
     """
     if not isinstance(layers, list):
         return layers
