@@ -13,7 +13,7 @@ help:
 	@echo "make train   train the three classifiers on handwritten digits"
 	@echo "make test    run the tests, except the slow ones"
 	@echo "make test-all   run all tests"
-	@echo "make check   formatting, lint, types and make test"
+	@echo "make check   formatting, lint, spelling, types and make test"
 	@echo "make fix     repair formatting and what lint can"
 	@echo "make docs    write the generated pages: keys of a recipe, modules"
 	@echo "make bench   time training on the CPU, beside scikit-learn, PyTorch and JAX"
@@ -43,6 +43,7 @@ check: lint test
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell *.md *.py docs xpnet kernels bench
 	$(BIN)/mypy
 
 fix: $(VENV)/.test
