@@ -98,7 +98,7 @@ def test_a_real_ctrl_c_to_a_real_process(tmp_path, dev):
         process.send_signal(signal.SIGINT)
         printed, errors = process.communicate(timeout=60)
         assert process.returncode == 130, (seed, errors)
-        assert errors == "train.py: interrupted in digits-deep, which is kept as it is\n"
+        assert errors == "train.py: interrupted in digits-deep; its result so far is saved\n"
         assert [row["recipe"] for row in table(printed)] == ["digits-deep"]
         assert {entry.name for entry in out.iterdir()} == FILES | pictures()
         history = json.loads((out / "history.json").read_text())
@@ -169,7 +169,7 @@ def test_ctrl_c_keeps_what_was_reached(monkeypatch, capsys, tmp_path):
     status = xpnet.cli.train(["digits-logistic", "digits-deep", "--out", str(tmp_path / "out")])
     printed = capsys.readouterr()
     assert status == 130
-    assert "interrupted in digits-logistic, which is kept" in printed.err
+    assert "interrupted in digits-logistic; its result so far is saved" in printed.err
     assert [row["recipe"] for row in table(printed.out)] == ["digits-logistic"]
     history = json.loads((tmp_path / "out" / "digits-logistic" / "history.json").read_text())
     assert history["interrupted"]
@@ -189,7 +189,7 @@ def test_a_second_ctrl_c_gives_up(monkeypatch, capsys, tmp_path):
             folder.mkdir()
         assert xpnet.cli.train(["digits-logistic", "--out", str(tmp_path / "out")]) == 130
         assert capsys.readouterr().err == (
-            "train.py: interrupted twice in digits-logistic, of which nothing is kept\n"
+            "train.py: interrupted twice in digits-logistic; nothing was saved\n"
         )
         assert list(tmp_path.rglob("*")) == expected
 
@@ -206,6 +206,6 @@ def test_a_second_ctrl_c_that_comes_too_late(monkeypatch, capsys, tmp_path):
     out = tmp_path / "out"
     assert xpnet.cli.train(["digits-logistic", "--out", str(out), "--quiet"]) == 130
     assert capsys.readouterr().err == (
-        f"train.py: interrupted twice in digits-logistic, which is kept in {out}\n"
+        f"train.py: interrupted twice in digits-logistic; saved in {out}\n"
     )
     assert load_model(out).network.n_features == 64

@@ -67,15 +67,13 @@ def test_predict_into_a_file(trained, tmp_path):
         cwd=trained,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == (
-        f"60 labels in {out}; 60 of them equal the data's own (accuracy 1.0000)\n"
-    )
+    assert done.stdout == (f"wrote 60 labels to {out}; 60 correct (accuracy 1.0000)\n")
     assert len(out.read_text("utf-8").splitlines()) == 61
     (tmp_path / "more.csv").write_text("y,x,note\n5,0,none\n")  # columns are found by name
     done = run(
         "predict", trained / "run", tmp_path / "more.csv", "--out", out, command=xpnet.cli.main
     )
-    assert done.stdout == f"1 label in {out}\n"
+    assert done.stdout == f"wrote 1 label to {out}\n"
     assert out.read_text("utf-8").splitlines()[1].startswith("café,")
 
 
@@ -107,7 +105,7 @@ def test_predict_named_data(tmp_path):
         "predict", "run", "digits", "--out", "labels.csv", command=xpnet.cli.main, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("1797 labels in labels.csv; 17")
+    assert done.stdout.startswith("wrote 1797 labels to labels.csv; 17")
     assert done.stdout.endswith(", training samples included)\n")
 
 
@@ -115,8 +113,21 @@ def test_predict_named_data(tmp_path):
     ("arguments", "said"),
     [
         (["predict"], "the following arguments are required: MODEL, DATA"),
-        (["predict", "none", "points.csv"], "cannot read the model none: there is no such file"),
-        (["predict", ".", "points.csv"], "model .: there is no such file, nor a folder that"),
+        (["predict", "none", "points.csv"], "cannot read the model none: no such file, and no fol"),
+        (["predict", ".", "points.csv"], "model .: no such file, and no folder with a model.safe"),
+        (
+            ["predict", "points.csv", "run"],
+            "the model comes first, then the data; type: xpnet predict run points.csv",
+        ),
+        (
+            ["predict", "digits", "run/model.safetensors"],
+            "type: xpnet predict run/model.safetensors digits",
+        ),
+        (
+            ["predict", "run", "run/recipe.toml"],
+            "run/recipe.toml is a recipe, not data; type: xpnet predict run DATA, with a .npz, .c",
+        ),
+        (["predict", "run", "digits-deep"], "digits-deep is a recipe, not data; type: xpnet pred"),
         (["predict", "points.csv", "points.csv"], "points.csv is not a whole safetensors file"),
         (["predict", "run", "none.csv"], "none.csv"),
         (["predict", "run", "few.csv"], "y"),
@@ -168,15 +179,16 @@ def test_labels_are_compared_by_name_or_by_number(trained, tmp_path, capsys):
             2
         ]
 
-    right = "3 of them equal the data's own (accuracy 1.0000)\n"
+    right = "3 correct (accuracy 1.0000)\n"
+    foreign = "not compared: none of the data's labels is a class of the model\n"
     assert score(y=names) == right
     assert score(y=[0, 1, 2]) == right
     assert score(y=[0, 1, 2], class_names=names) == right
     assert score(y=[2, 0, 1], class_names=names[[1, 2, 0]]) == right
     assert score(y=[0, 1, 2], class_names=["coffee", "snow", "leaves"]) == right
-    assert score(y=["tea", "milk", "tea"]).startswith("1 of them equal")
-    assert score(y=["a", "b", "c"]) == "none of the data's own labels is a class of the model\n"
-    assert score(y=[0, 1, 3]) == "none of the data's own labels is a class of the model\n"
+    assert score(y=["tea", "milk", "tea"]).startswith("1 correct")
+    assert score(y=["a", "b", "c"]) == foreign
+    assert score(y=[0, 1, 3]) == foreign
 
 
 def test_a_target_of_any_characters(tmp_path, capsys, monkeypatch):
@@ -236,9 +248,9 @@ def test_numbers_of_ones_own(tmp_path, capsys, monkeypatch):
     found = np.array(lines[1:], dtype=float)
     R2 = 1 - ((found - price) ** 2).mean() / price.var()
     assert R2 > 0.9
-    assert said == f"300 predictions in prices.csv; R2 {R2:.4f} beside the data's own\n"
+    assert said == f"wrote 300 predictions to prices.csv; R2 {R2:.4f}\n"
     Path("one.csv").write_text("age,area\n10,100\n")
-    assert predicted(capsys, "run", "one.csv", "--out", "a") == "1 prediction in a\n"
+    assert predicted(capsys, "run", "one.csv", "--out", "a") == "wrote 1 prediction to a\n"
     assert abs(float(Path("a").read_text().split()[1]) - 280_000) < 50_000
     Path("sales.csv").write_text("area,trust,price,age\n1,1,1,1\n1,-1,1,1\n")
     assert xpnet.cli.train(["diabetes-shallow", *arguments[:-2]]) == 2
@@ -260,7 +272,10 @@ def test_several_numbers(tmp_path, capsys, monkeypatch):
     np.testing.assert_allclose(found, load_model("run").predict(X), rtol=1e-8)
     np.savez("one.npz", X=X, y=X[:, 0])
     said = predicted(capsys, "run", "one.npz", "--out", "a")
-    assert said == "60 predictions in a; the data's own numbers are not as many as the model's\n"
+    assert said == (
+        "wrote 60 predictions to a; not compared: the data have another number of targets than the "
+        "model\n"
+    )
     for data, error in (
         ("digits", "digits holds classes to be predicted, not numbers: it goes with a loss for cl"),
         ("wide.npz", r"wide.npz does not fit the model: X must have shape \(n_samples, 3\), got"),

@@ -113,9 +113,9 @@ def test_a_search_from_beginning_to_end(run, tmp_path, monkeypatch):
     history = json.loads((winner / "history.json").read_text(encoding="utf-8"))
     assert history["samples"] == {"train": 1437, "validation": 0, "test": 360}
     assert re.findall(r"test.*accuracy.*", done.out) == [
-        f"test accuracy {history['test_accuracy']:.4f}, of 360 samples that no choice was made by"
+        f"test accuracy {history['test_accuracy']:.4f}, on 360 samples that the search did not use"
     ]
-    assert f"trial {best.number}, trained again on 1,437 samples: test accuracy" in done.out
+    assert f"trial {best.number}, retrained on 1,437 samples: test accuracy" in done.out
     assert load_model(winner / "model.safetensors").network.n_features == 64
 
     # The same command, and that without --trials, neither train nor test again.
@@ -149,7 +149,7 @@ def test_a_search_from_beginning_to_end(run, tmp_path, monkeypatch):
     assert replayed.status == 0, replayed.out
     assert replayed.out.endswith("\nthe same to the bit\n")
     value = found.trials()[2].value
-    assert f"trial 2: validation_accuracy {value!r} then, {value!r} now\n" in replayed.out
+    assert f"trial 2: validation_accuracy was {value!r}, is now {value!r}\n" in replayed.out
     assert f"{RATE} = {found.settings_of(found.trials()[2])[RATE]!r}\n" in replayed.out
     study = opened()
     facts = study.trials()[2].user_attrs["worker"]
@@ -158,7 +158,7 @@ def test_a_search_from_beginning_to_end(run, tmp_path, monkeypatch):
     assert forged.status == 1
     assert forged.errors == ""
     assert forged.out.endswith("\nnot the same\n")
-    assert f"trial 4: validation_accuracy {value + 0.125!r} then, {value!r} now\n" in forged.out
+    assert f"trial 4: validation_accuracy was {value + 0.125!r}, is now {value!r}\n" in forged.out
 
 
 def test_a_grid_ends_by_itself_elsewhere(run, tmp_path):
@@ -218,7 +218,7 @@ def test_ctrl_c_and_the_same_command_goes_on(run, monkeypatch):
     monkeypatch.setattr(search, "_show_progress", press)
     done = run(*arguments)
     assert done.status == 130
-    assert done.errors == "train.py search: interrupted; the same command goes on from here\n"
+    assert done.errors == "train.py search: interrupted; type the same command to resume\n"
     n_finished = sum(trial.state.is_finished() for trial in opened().trials())
     assert n_finished >= 1
     assert len(done.table) == n_finished
@@ -226,7 +226,7 @@ def test_ctrl_c_and_the_same_command_goes_on(run, monkeypatch):
     done = run(*arguments)
     assert (done.status, done.errors) == (0, "")
     assert [trial.state.name for trial in opened().trials()] == ["COMPLETE"] * 2
-    assert "trained again on" in done.out
+    assert "retrained on" in done.out
 
 
 def test_ctrl_c_before_the_first_trial(run, monkeypatch):
@@ -252,8 +252,8 @@ def test_refining_a_study_that_is_filled(run, monkeypatch):
     done = run(*SEARCH, "--refine", "--trials", 1, "--no-winner")
     assert (done.status, done.errors) == (0, "")
     lines = done.out.splitlines()
-    assert lines[0] == "small-random.refined: around the best of 40 trials"
-    assert lines[2].split() == ["hyper-parameter", "was", "is"]
+    assert lines[0] == "small-random.refined: scales around the best of 40 trials"
+    assert lines[2].split() == ["hyper-parameter", "before", "now"]
     assert re.match(
         rf"{re.escape(RATE)} +log_uniform 0.001, 0.1 +log_uniform 0.0\d+, 0.1$", lines[4]
     )
@@ -268,7 +268,7 @@ def test_refining_a_study_that_is_filled(run, monkeypatch):
     # It is gone on with, not made anew.
     again = run(*SEARCH, "--refine", "--no-winner")
     assert again.status == 0
-    assert again.out.startswith("small-random.refined is there: going on with it\n")
+    assert again.out.startswith("resuming small-random.refined\n")
     assert len(opened("small-random.refined").trials()) == 1
     # And refined in its turn.
     refined = opened("small-random.refined")
@@ -366,11 +366,11 @@ def test_where_no_trial_has_ended_there_is_none_either(run):
         (["--set", "training.epochs=0"], "training.epochs must be"),
         (["--set", "data.validation_fraction=0"], "there must be validation samples to choose by"),
         (["--set", "search.seed=1"], "search.seed must be"),
-        (["--storage", ""], "--storage must name one, got an empty string"),
+        (["--storage", ""], "--storage must not be an empty string"),
         (["--storage", "nonsense://x"], "storage 'nonsense://x' cannot be opened: "),
         (["--storage", "small.toml"], "storage 'small.toml' is no journal of Optuna's"),
-        (["--study", ""], "--study must name one, got an empty string"),
-        (["--out", "", "--trials", "1"], "--out must name one, got an empty string"),
+        (["--study", ""], "--study must not be an empty string"),
+        (["--out", "", "--trials", "1"], "--out must not be an empty string"),
         (["--out", "small.toml", "--trials", "1"], "--out: cannot write small.toml: Not a dir"),
         (["--out", "small.toml/x", "--trials", "1"], "--out: cannot write small.toml/x: Not a dir"),
         (["--out", "no\0name", "--trials", "1"], "--out: cannot write no"),
@@ -378,7 +378,11 @@ def test_where_no_trial_has_ended_there_is_none_either(run):
         (["--device", "gpu", "--trials", "1", "--workers", "1"], "a worker cannot begin: device"),
         (["--refine"], "there is no study 'small-random' in "),
         (["--no-such"], "unrecognized arguments: --no-such; see train.py search --help"),
-        ([], "yet: --trials or --minutes begin it"),
+        (
+            ["--samplerseed", "1"],
+            "unrecognized arguments: --samplerseed 1; did you mean --sampler-seed? See train.py se",
+        ),
+        ([], "yet; add --trials or --minutes to create it"),
     ],
 )
 def test_wrong_input_is_said_in_a_line(run, arguments, said):
@@ -401,6 +405,7 @@ def test_what_is_wrong_leaves_no_study_behind(run):
     [
         ("none.toml", None, "cannot read the recipe none.toml: No such file"),
         ("none", None, "there is no recipe named 'none'"),
+        ("a.npz", None, "a.npz is a data file, not a recipe; for N classes type: python train.py "),
         ("plain.toml", RECIPE.partition("[search]")[0], "search is missing: a table [search] must"),
         ("half.toml", RECIPE.replace("= [4, 64]", "= [4"), "half.toml is not TOML: "),
         ("odd.toml", RECIPE.replace("[4, 64]", "[64, 4]"), "low must be less than high"),
@@ -431,7 +436,7 @@ def test_another_recipe_or_sampler_under_one_name(run):
 def test_time_that_is_too_short(run):
     done = run(*SEARCH, "--minutes", "1e-9")
     assert is_one_line_of_status_2(done)
-    assert "no trials yet: the time was up before one had begun" in done.errors
+    assert "no trials yet: the time was up before the first one began" in done.errors
 
 
 def test_what_is_asked_for_is_done(run, no_trials):
@@ -470,7 +475,7 @@ def test_refining_says_how_and_begins_nothing_without_an_end(run):
     filled(40)
     done = run(*SEARCH, "--refine")
     assert (done.status, done.errors) == (0, "")
-    assert done.out.splitlines()[-1] == "--trials or --minutes search there"
+    assert done.out.splitlines()[-1] == "to search there, add --trials or --minutes"
     assert studies(opened().storage) == ["small-random"]
 
 
@@ -483,7 +488,7 @@ def test_a_replay_is_from_the_study_alone_and_nothing_else(run, monkeypatch):
     assert seen[0].recipe.values["training"]["epochs"] != 77
     done = run(*SEARCH, "--replay", 1, "--trials", 9)
     assert is_one_line_of_status_2(done)
-    assert "--replay runs one trial again, and nothing else: --trials" in done.errors
+    assert "--replay cannot be combined with --trials" in done.errors
 
 
 @pytest.mark.parametrize("package", ["optuna", "sqlalchemy"])

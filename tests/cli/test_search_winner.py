@@ -49,7 +49,7 @@ def test_ctrl_c_while_the_winner_is_trained(run, monkeypatch):
         done = run(*SEARCH)
     assert done.status == 130
     assert done.errors == (
-        "train.py search: interrupted; the same command trains the best one again\n"
+        "train.py search: interrupted; type the same command to retrain the winner\n"
     )
     assert not Path("runs/search/small-random/trial-11").exists()
     assert run(*SEARCH).status == 0
@@ -142,7 +142,7 @@ def test_a_winner_under_numbers(run):
     add(found, {"seed": 3}, -0.5)
     done = run("search", "numbers.toml", "--quiet")
     assert (done.status, done.errors) == (0, "")
-    score = re.search(r"test R2 (-?\d+\.\d{4}), of", done.out)
+    score = re.search(r"test R2 (-?\d+\.\d{4}), on", done.out)
     assert score is not None
     again = run("search", "numbers.toml")
     assert again.out.endswith(f"tested before: test_R2 {score[1]}\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shlex
 import time
 import warnings
 from pathlib import Path
@@ -23,6 +24,8 @@ from tests.cli.commands import (
     run_process,
     table,
 )
+from tests.conftest import ROOT
+from xpnet.cli import _EPILOG, prediction, search, training
 from xpnet.data import DataError
 from xpnet.recipe import Recipe, Result, load_recipe, recipe_names
 from xpnet.training import load_model
@@ -167,6 +170,65 @@ def test_help():
     assert "--data-dir DIR" in done.stdout
 
 
+def test_the_help_names_commands_examples_variables_and_pages():
+    shown = run("--help", command=xpnet.cli.main, COLUMNS="80").stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    assert all(f"\n    {name} " in shown for name in ("train", "predict", "search"))
+    source = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("[kx]*/**/*.py"))
+    read = set(re.findall("XPNET_[A-Z_]*[A-Z]", source))
+    assert set(re.findall(r"^  (XPNET_\w+) ", shown, re.MULTILINE)) == read
+    pages = (ROOT / "docs").glob("*.md")
+    titles = {page.read_text(encoding="utf-8").splitlines()[0][2:] for page in pages}
+    named = re.findall('"([A-Z].*?)"', " ".join(shown.split("To read on")[1].split()))
+    assert len(named) == 4
+    assert titles.issuperset(named)
+
+
+@pytest.mark.parametrize("example", re.findall("^  (xpnet .+?)  ", _EPILOG, re.MULTILINE))
+def test_the_examples_of_the_help_are_understood(monkeypatch, example):
+    """Everything up to the work is done."""
+    seen = []
+    for module in (prediction, search, training):
+        monkeypatch.setattr(module, "work", lambda options, ctrl_c: seen.append(options) or 0)
+    assert xpnet.cli.main(shlex.split(example)[1:]) == 0
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["trian"],
+            "unknown command 'trian'; did you mean 'train'? Commands: train, predict, sear",
+        ),
+        (["dance"], "unknown command 'dance'; commands: train, predict, search"),
+        (["digits-deep"], "'digits-deep' is a recipe, not a command; to train it, type: xpnet tra"),
+        (["mine.toml"], "type: xpnet train mine.toml"),
+        (["train", "--trget=y"], "unrecognized arguments: --trget=y; did you mean --target? See x"),
+    ],
+)
+def test_an_unknown_word_gets_the_nearest_one(words, said):
+    done = run(*words, command=xpnet.cli.main)
+    is_one_line_of_status_2(done)
+    assert said in done.stderr
+
+
+def test_a_data_file_in_place_of_a_recipe_gets_commands_that_work(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{k % 3},{k % 5},{k % 3}\n" for k in range(60))
+    Path("my data.csv").write_text(f"a,b,the kind\n{rows}")
+    said = run("train", "my data.csv", "--target", "the kind", command=xpnet.cli.main).stderr
+    assert said.startswith("xpnet: my data.csv is a data file, not a recipe; for N classes type: ")
+    found = re.findall(r"xpnet train (.+?)(?:;|$)", said)
+    assert len(found) == 2
+    for number, command in enumerate(found):
+        words = shlex.split(command.replace("units=N", "units=3").strip())
+        words += ["--quiet", "--out", f"run{number}", "--set", "training.epochs=1"]
+        done = run("train", *words, command=xpnet.cli.main)
+        assert done.returncode == 0, done.stderr
+    assert "--target COLUMN" in run("train", "a.csv", command=xpnet.cli.main).stderr
+
+
 def test_the_list():
     done = run("--list")
     assert done.returncode == 0
@@ -208,10 +270,11 @@ def test_both_commands_are_the_same(tmp_path):
         done = run_process(*arguments, command=command, cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (0, listed, "")
     is_one_line_of_status_2(run_process("nope", cwd=tmp_path))
-    for arguments in ([], ["dance"]):
-        is_one_line_of_status_2(run(*arguments, command=xpnet.cli.main))
+    is_one_line_of_status_2(run(command=xpnet.cli.main))
     done = run("train", "--colour", command=xpnet.cli.main)
     assert done.stderr == "xpnet: unrecognized arguments: --colour; see xpnet train --help\n"
+    done = run("--version", command=xpnet.cli.main)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"xpnet {xpnet.__version__}\n", "")
 
 
 def test_warnings_that_are_not_of_pictures_pass(monkeypatch, tmp_path):

@@ -1,11 +1,13 @@
-"""The command ``predict``: labels, or predicted numbers, as CSV."""
+"""The command ``predict``: writes predicted labels or numbers as CSV."""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import io
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,43 +15,54 @@ import numpy.typing as npt
 
 from xpnet.cli.running import DONE, CtrlC, UsageError, add_places
 from xpnet.data import Contents, Part, load_contents
-from xpnet.data.named import NAMES
+from xpnet.data.named import NAMES, is_file_name
 from xpnet.files import is_stream, write_whole
 from xpnet.nn.losses import determination
+from xpnet.recipe import recipe_names
 from xpnet.terminal import print_lines
 from xpnet.training import Model, load_model
 
 __all__ = ["DESCRIPTION", "add_arguments", "work"]
 
 DESCRIPTION = (
-    "Label samples with a trained model, or predict their numbers: one line of CSV for each."
+    "Label samples with a trained model, or predict a number for each. The output is CSV, one line "
+    "for each sample: its label and the label's probability, or the predicted numbers."
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        "model", metavar="MODEL", help="model.safetensors of a run, or the run's folder"
+        "model", metavar="MODEL", help="folder of a training run, or the model.safetensors in it"
     )
     parser.add_argument(
         "data",
         metavar="DATA",
-        help="a file of the kinds that training reads, or digits, cats, fashion-mnist or diabetes; "
-        "of either the test part where it has one, of an idx file those that it holds itself",
+        help="data file (.npz, .csv, .h5 or idx), or one of digits, cats, fashion-mnist and "
+        "diabetes; if it has a test part, only that is used",
     )
-    parser.add_argument("--target", metavar="COLUMN", help="the labels' column of a .csv file")
-    parser.add_argument(
-        "--out", metavar="FILE", help="write them there; by default they are printed"
+    add_places(parser.add_argument_group("device and data"))
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--out",
+        metavar="FILE",
+        help="write the predictions to this file and, if the data have labels, print how many are "
+        "right (default: print the predictions)",
     )
-    add_places(parser)
+    output.add_argument(
+        "--target",
+        metavar="COLUMN",
+        help="column of a .csv file that holds the true labels or numbers, to compare with",
+    )
 
 
 def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
-    """Label the samples, or predict their numbers; give the exit status."""
+    """Label the samples, or predict their numbers; return the exit status."""
     del ctrl_c  # nothing is lost if it is noticed at the end
+    _check_order(options)
     model = _load_model(options)
     is_table = options.data.lower().endswith(".csv")
-    # Beside the images of an idx file a test part may lie, but it is the file that was named.
+    # An idx file may have a test part next to it, but the user has named this file.
     is_idx = options.data.lower().removesuffix(".gz").endswith("ubyte")
     contents = load_contents(
         options.data,
@@ -68,16 +81,16 @@ def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(_predictions(model, predicted))
     if options.out is None:
-        print_lines(text.getvalue().split("\n")[:-1])  # labels may hold other ends of lines
+        print_lines(text.getvalue().split("\n")[:-1])  # labels may contain other line separators
         return DONE
     try:
         write_whole(options.out, text.getvalue().encode())
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"--out: cannot write {options.out}: {reason}") from error
-    if is_stream(options.out):  # which may be standard output: nothing but the labels goes there
+    if is_stream(options.out):  # it may be standard output, where only the predictions belong
         return DONE
-    # Of a named set without a test part, recipes take most samples for training.
+    # Recipes train on most samples of a named data set that has no test part.
     caveat = (
         ", training samples included" if options.data in NAMES and len(contents.parts) == 1 else ""
     )
@@ -86,12 +99,30 @@ def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
         classes = predicted.argmax(axis=1)
         noun, score = "label", _score(contents, part, classes, model.class_names, caveat)
     plural = "" if len(predicted) == 1 else "s"
-    print_lines([f"{len(predicted)} {noun}{plural} in {options.out}{score}"])
+    print_lines([f"wrote {len(predicted)} {noun}{plural} to {options.out}{score}"])
     return DONE
 
 
+def _check_order(options: argparse.Namespace) -> None:
+    """Raise a UsageError if the arguments are the wrong way round, or DATA is a recipe."""
+    model, data = options.model, options.data
+    is_data = model in NAMES or is_file_name(model)
+    if is_data and not _is_model(model) and _is_model(data):
+        swapped = f"{options.prog} {shlex.quote(data)} {shlex.quote(model)}"
+        raise UsageError(f"the model comes first, then the data; type: {swapped}")
+    if data.lower().endswith(".toml") or data in set(recipe_names()).difference(NAMES):
+        raise UsageError(
+            f"{data} is a recipe, not data; type: {options.prog} {shlex.quote(model)} DATA, with a "
+            ".npz, .csv, .h5 or idx file, or digits, cats, fashion-mnist or diabetes"
+        )
+
+
+def _is_model(path: str) -> bool:
+    return path.endswith(".safetensors") or Path(path, "model.safetensors").is_file()
+
+
 def _predictions(model: Model, predicted: npt.NDArray[Any]) -> Iterator[tuple[str, ...]]:
-    """Give the lines of the table: classes of probabilities, or numbers as they are."""
+    """Yield the lines of the table: labels with their probabilities, or numbers."""
     if model.loss.has_classes:
         yield "label", "probability"
         for k, p in zip(predicted.argmax(axis=1), predicted.max(axis=1), strict=True):
@@ -110,20 +141,20 @@ def _load_model(options: argparse.Namespace) -> Model:
     except OSError as error:
         reason = error.strerror or error
         if isinstance(error, FileNotFoundError):
-            reason = "there is no such file, nor a folder that holds a model.safetensors"
+            reason = "no such file, and no folder with a model.safetensors"
         raise UsageError(f"cannot read the model {options.model}: {reason}") from error
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
 def _score_of_numbers(part: Part, predicted: npt.NDArray[Any], caveat: str) -> str:
-    """Compare with the numbers that the data have, if they have as many."""
+    """Compare with the true numbers, if the data have as many."""
     if part.y is None:
         return ""
     if part.y.shape != predicted.shape:
-        return "; the data's own numbers are not as many as the model's"
+        return "; not compared: the data have another number of targets than the model"
     R2 = determination(np, *(y.reshape(len(y), -1) for y in (predicted, part.y))).mean()
-    return f"; R2 {R2:.4f} beside the data's own{caveat}"
+    return f"; R2 {R2:.4f}{caveat}"
 
 
 def _score(
@@ -133,9 +164,9 @@ def _score(
     class_names: tuple[str, ...],
     caveat: str,
 ) -> str:
-    """Compare with the labels, where the data have some that mean something to the model.
+    """Compare with the true labels, if the data have labels that the model knows.
 
-    They may be the names of its classes, or, where none of them is one, the classes' numbers.
+    Labels may be names of the model's classes or, if none of them is such a name, their numbers.
     """
     if (y := part.y) is None:
         return ""
@@ -146,6 +177,6 @@ def _score(
     elif is_number and y.min() >= 0 and y.max() < len(class_names):
         is_right = y == predicted
     else:
-        return "; none of the data's own labels is a class of the model"
+        return "; not compared: none of the data's labels is a class of the model"
     n_right = int(is_right.sum())
-    return f"; {n_right} of them equal the data's own (accuracy {n_right / len(y):.4f}{caveat})"
+    return f"; {n_right} correct (accuracy {n_right / len(y):.4f}{caveat})"

@@ -1,4 +1,4 @@
-"""Runs a command: parser, Ctrl-C, exit status, errors in one line."""
+"""Runs a command: parses its arguments, handles Ctrl-C, reports errors in one line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import importlib.util
 import logging
+import re
+import shlex
 import signal
 import sys
 import threading
@@ -14,8 +16,10 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from xpnet.data import DataError
+from xpnet.data.readers import SUFFIXES
 from xpnet.device import DeviceUnavailableError
 from xpnet.recipe import RecipeError
+from xpnet.recipe.errors import nearest
 from xpnet.terminal import OutputError, print_lines
 
 __all__ = [
@@ -29,13 +33,14 @@ __all__ = [
     "UsageError",
     "add_places",
     "announced_downloads",
+    "refuse_data_file",
     "require",
     "run",
     "say",
 ]
 
 DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
-# Installed with xpnet, but perhaps not beside a checkout: their modules, and what pip calls them.
+# The core dependencies, which a bare checkout may lack: modules, and the packages' names for pip.
 _CORE = {
     "rich": "rich",
     "safetensors": "safetensors",
@@ -53,10 +58,11 @@ class FailedError(Exception):
 
 
 class CtrlC:
-    """Notes that Ctrl-C was pressed, and raises KeyboardInterrupt as Python does by itself.
+    """Remembers that Ctrl-C was pressed, and raises KeyboardInterrupt as Python does.
 
-    Which somebody may catch who should not: an import, a callback of a C library. Where Python has
-    nobody to raise it to, as in a weak reference's callback, it would print it; it is noted anyway.
+    Code that should not catch the exception sometimes does: an import, a callback of a C library.
+    In a weak reference's callback Python cannot raise it and would only print it. The attribute
+    ``was_pressed`` is set in every case.
     """
 
     was_pressed = False
@@ -76,7 +82,7 @@ class CtrlC:
             sys.unraisablehook = self._report
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if it was raised before and got lost."""
+        """Raise KeyboardInterrupt if Ctrl-C was pressed and the exception got lost."""
         if self.was_pressed:
             raise KeyboardInterrupt
 
@@ -90,20 +96,23 @@ class CtrlC:
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as everything else here does."""
+    """A parser that raises its errors, for :func:`run` to report in one line."""
 
     def print_help(self, file: Any = None) -> None:
-        """Print the help, or fail."""
+        """Print the help; raise OutputError if it cannot be written."""
         del file
-        print_lines(self.format_help().splitlines())  # argparse itself keeps silent if it cannot
+        print_lines(self.format_help().splitlines())  # argparse would ignore the failure
 
     def error(self, message: str) -> NoReturn:
-        """Raise what :func:`run` says in one line."""
+        """Raise a UsageError."""
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
 def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
-    """Parse, work, and turn what can go wrong into one line and an exit status."""
+    """Parse the arguments, do the work, and return the exit status.
+
+    An expected error is reported in one line on standard error.
+    """
     ctrl_c = CtrlC()
     try:
         options = _parse(parser, arguments)
@@ -113,24 +122,25 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
             ctrl_c.check()
             return status
     except (DataError, DeviceUnavailableError, ImportError, RecipeError, UsageError) as error:
-        if ctrl_c.was_pressed:  # an import that is cut short may call it an ImportError
+        if ctrl_c.was_pressed:  # an interrupted import may raise ImportError
             return _report_error(parser, "interrupted", INTERRUPTED)
         message = _explain(error) if isinstance(error, ImportError) else str(error)
         return _report_error(parser, message, WRONG_INPUT)
     except MemoryError as error:
-        return _report_error(parser, f"out of memory: {error or 'no more to be had'}", WRONG_INPUT)
+        message = str(error) or "the system has none left"
+        return _report_error(parser, f"out of memory: {message}", WRONG_INPUT)
     except FailedError as error:
         return _report_error(parser, str(error), FAILED)
     except KeyboardInterrupt as error:
         return _report_error(parser, str(error) or "interrupted", INTERRUPTED)
     except OutputError as error:
-        if isinstance(error.__cause__, BrokenPipeError):  # whoever read it has seen enough
+        if isinstance(error.__cause__, BrokenPipeError):  # the reader has stopped reading
             return INTERRUPTED
         return _report_error(parser, str(error), WRONG_INPUT)
 
 
 def _check_core() -> None:
-    """Refuse to begin without a package that the work needs sooner or later."""
+    """Raise a UsageError if a package is missing that the work needs sooner or later."""
     missing = [p for module, p in _CORE.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise UsageError(
@@ -140,7 +150,7 @@ def _check_core() -> None:
 
 
 def _explain(error: ImportError) -> str:
-    """Say which core package is damaged; raise the error again if none is."""
+    """Name the core package that is damaged; raise the error again if none is."""
     for module, package in _CORE.items():
         try:
             importlib.import_module(module)
@@ -153,8 +163,12 @@ def _explain(error: ImportError) -> str:
 
 def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
     options, unknown = parser.parse_known_args(arguments)
-    if unknown:  # of which the main parser would say "see xpnet --help"
-        raise UsageError(f"unrecognized arguments: {' '.join(unknown)}; see {options.prog} --help")
+    if unknown:  # the main parser's own message would refer to "xpnet --help"
+        near = nearest(unknown[0].partition("=")[0], re.findall("--[a-z-]+", options.usage))
+        see = f"did you mean {near}? See" if near else "see"
+        raise UsageError(
+            f"unrecognized arguments: {' '.join(unknown)}; {see} {options.prog} --help"
+        )
     return options
 
 
@@ -164,15 +178,15 @@ def _report_error(parser: argparse.ArgumentParser, message: str, status: int) ->
 
 
 def say(prog: str, message: str) -> None:
-    """Write one line to standard error, if there is one."""
+    """Write one line to standard error, if it is open."""
     if sys.stderr is not None:
         line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
-        with contextlib.suppress(OSError):  # the exit status still tells
+        with contextlib.suppress(OSError):  # the exit status still shows the failure
             sys.stderr.write(f"{prog}: {line}\n")
 
 
 def require(what: str, *packages: str) -> None:
-    """Refuse what could not be brought to its end, before it is begun."""
+    """Raise a UsageError if a package that ``what`` needs cannot be imported."""
     for package in packages:
         try:
             importlib.import_module(package)
@@ -184,19 +198,41 @@ def require(what: str, *packages: str) -> None:
 
 
 def add_places(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Add the options that say where to compute and where data files are."""
+    """Add the options for the device and the folder of data files."""
     parser.add_argument(
         "--device",
-        help="cpu, cuda, cuda:N or auto; by default what XPNET_DEVICE says, else the recipe",
+        help="cpu, cuda, cuda:N or auto (default: XPNET_DEVICE, or else the recipe's device)",
     )
     parser.add_argument(
-        "--data-dir", metavar="DIR", help="where data files are; also XPNET_DATA_DIR"
+        "--data-dir",
+        metavar="DIR",
+        help="folder to look for data files in first, before XPNET_DATA_DIR",
     )
+
+
+def refuse_data_file(name: str, options: argparse.Namespace) -> None:
+    """Raise a UsageError that says how to train on a file, if that is what the user gave."""
+    if not name.lower().removesuffix(".gz").endswith(SUFFIXES):
+        return
+    program = options.prog.replace("train.py", "python train.py")
+    is_search = program.endswith("search")
+    data = f"--set {shlex.quote(f'data.dataset={name}')}"
+    if name.lower().endswith(".csv"):
+        column = "COLUMN" if is_search else shlex.quote(options.target or "COLUMN")
+        data += f" --set data.target={column}" if is_search else f" --target {column}"
+    recipe, last = ("digits-deep --trials 40", 3) if is_search else ("digits-shallow", 1)
+    message = (
+        f"{name} is a data file, not a recipe; for N classes type: {program} {recipe} {data} "
+        f"--set data.normalise=standardise --set network.layers.{last}.units=N"
+    )
+    if not is_search:
+        message += f"; to predict a number: {program} diabetes-shallow {data}"
+    raise UsageError(message)
 
 
 @contextlib.contextmanager
 def announced_downloads() -> Iterator[None]:
-    """Print a line for each file that is fetched."""
+    """Print a line for each file that is downloaded."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

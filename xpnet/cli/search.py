@@ -1,4 +1,4 @@
-"""The command that searches for hyper-parameters."""
+"""The command ``search``: searches for hyper-parameters and tests the best."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from xpnet.cli.running import (
     UsageError,
     add_places,
     announced_downloads,
+    refuse_data_file,
     require,
     say,
 )
@@ -38,10 +39,11 @@ if TYPE_CHECKING:
 __all__ = ["DESCRIPTION", "add_arguments", "work"]
 
 DESCRIPTION = (
-    "Search for hyper-parameters by a recipe's table [search]: trials in several processes, which "
-    "can be interrupted and gone on with, then the best ones, what matters most, and the winner "
-    "trained on training and validation samples and tested once. Without --trials and --minutes: "
-    "what has been found so far; of a grid, the rest of it."
+    "Search for the best hyper-parameters, on the scales in a recipe's table [search]. Trials run "
+    "in several processes. You can stop a search and resume it by the same command. At the end it "
+    "prints the best trials and the hyper-parameters that mattered most, retrains the winner on "
+    "training and validation samples, and tests it once. Without --trials and --minutes it only "
+    "reports what has been found so far; a grid it searches to its end."
 )
 _FOLDER = Path("runs") / "search"
 _SHOWN = 10  # trials in the table
@@ -52,31 +54,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recipe",
         metavar="RECIPE",
-        help="name of a shipped recipe, or a .toml file, with a table [search]",
+        help="name of a recipe that comes with xpnet, or a .toml file; it must have a table "
+        "[search]",
     )
-    ends = parser.add_argument_group("how long")
+    ends = parser.add_argument_group("length of the search")
     ends.add_argument(
-        "--trials", type=_count, metavar="N", help="so many trials in all, those there included"
+        "--trials",
+        type=_count,
+        metavar="N",
+        help="stop at N trials, counting those that the study already has",
     )
     ends.add_argument(
-        "--minutes", type=_positive, metavar="M", help="begin no trial after so many minutes"
+        "--minutes", type=_positive, metavar="M", help="start no new trial after M minutes"
     )
-    how = parser.add_argument_group("how", "of a study that is there it need not be repeated")
+    how = parser.add_argument_group(
+        "method", "an existing study keeps its own; you need not repeat these to resume it"
+    )
     how.add_argument(
-        "--sampler", metavar="NAME", help="random (the default), grid, quasi-random or tpe"
+        "--sampler", metavar="NAME", help="random, grid, quasi-random or tpe (default: random)"
     )
     how.add_argument(
         "--pruner",
         metavar="NAME",
-        help="which trials are cut short: none (the default), median, halving or hyperband",
+        help="rule that stops poor trials early: none, median, halving or hyperband (default: "
+        "none)",
     )
     how.add_argument(
         "--objective",
         metavar="NAME",
-        help="validation_accuracy (the default; R2 under a loss for numbers) or validation_cost",
+        help="validation_accuracy, which is R2 in regression, or validation_cost (default: "
+        "validation_accuracy)",
     )
     how.add_argument(
-        "--sampler-seed", type=_whole, metavar="N", help="seed of the points; 0 by default"
+        "--sampler-seed", type=_whole, metavar="N", help="seed of the sampler (default: 0)"
     )
     how.add_argument(
         "--set",
@@ -85,50 +95,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change a value of the recipe, e.g. training.epochs=5; may be repeated",
     )
-    where = parser.add_argument_group("where")
+    where = parser.add_argument_group("study")
     where.add_argument(
         "--storage",
         metavar="URL",
-        help="where the study is: a file, for a journal, or a database, as sqlite:///study.db; by "
-        f"default {_FOLDER}/RECIPE.journal. Machines that give the same one work together",
+        help="where the study is kept: a journal file, or a database such as sqlite:///study.db; "
+        f"machines with the same storage share the work (default: {_FOLDER}/RECIPE.journal)",
     )
     where.add_argument(
-        "--study", metavar="NAME", help="what it is called there; by default RECIPE-SAMPLER"
+        "--study", metavar="NAME", help="name of the study (default: RECIPE-SAMPLER)"
     )
     where.add_argument(
+        "--refine",
+        action="store_true",
+        help="narrow the scales around the best trials of the study, show how, and search there in "
+        "a new study, STUDY.refined",
+    )
+    where.add_argument(
+        "--replay",
+        type=_whole,
+        metavar="N",
+        help="run trial N again, with only what the study has stored, and compare the results",
+    )
+    places = parser.add_argument_group("processes, device and data")
+    places.add_argument(
         "--workers",
         type=_count,
         metavar="N",
-        help="processes, among which processors are divided; by default one on each GPU, or as "
-        "many as there are processors, but no more than eight",
+        help="number of processes (default: one for each GPU; without a GPU, one for each "
+        "processor, at most eight)",
     )
-    add_places(where)
-    where.add_argument(
+    places.add_argument(
         "--lease",
         type=_positive,
         metavar="SECONDS",
-        help="another process's trial is taken up after so long without a sign of life; 60 by "
-        "default",
+        help="restart the trial of a process that has shown no sign of life for this long "
+        "(default: 60)",
     )
-    where.add_argument(
+    add_places(places)
+    output = parser.add_argument_group("output")
+    output.add_argument(
         "--out",
         metavar="DIR",
-        help=f"folder for table, pictures and winner; by default {_FOLDER}/STUDY",
+        help=f"folder for the table, pictures and the winner (default: {_FOLDER}/STUDY)",
     )
-    other = parser.add_argument_group("what else")
-    other.add_argument(
-        "--refine",
-        action="store_true",
-        help="narrow the scales around the best trials of the study, say how, and search there, in "
-        "a study of its own, STUDY.refined",
+    output.add_argument(
+        "--no-winner", action="store_true", help="do not retrain and test the winner"
     )
-    other.add_argument(
-        "--replay", type=_whole, metavar="N", help="run trial N again, from the study alone"
-    )
-    other.add_argument(
-        "--no-winner", action="store_true", help="do not train and test the best one in the end"
-    )
-    other.add_argument("--quiet", action="store_true", help="no progress, only the results")
+    output.add_argument("--quiet", action="store_true", help="show no progress, only the results")
 
 
 def _count(text: str) -> int:
@@ -154,7 +168,7 @@ def _positive(text: str) -> float:
 
 
 def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
-    """Search, and report; give the exit status."""
+    """Search and report; return the exit status."""
     require("searching", "optuna", "sqlalchemy")
     from optuna.exceptions import StorageInternalError
 
@@ -173,18 +187,19 @@ def _work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
 
     for name in ("storage", "study", "out"):
         if getattr(options, name) == "":
-            raise UsageError(f"--{name} must name one, got an empty string")
+            raise UsageError(f"--{name} must not be an empty string")
+    refuse_data_file(options.recipe, options)
     recipe = load_recipe(options.recipe, changes=options.set)
     _ = recipe.space
     if options.replay is not None:
         others = ("trials", "minutes", "refine")
         besides = [f"--{name}" for name in others if getattr(options, name)]
         if besides:
-            raise UsageError(f"--replay runs one trial again, and nothing else: {besides[0]}")
+            raise UsageError(f"--replay cannot be combined with {besides[0]}")
         return _replay(_open(options, recipe, may_begin=False), options)
     with contextlib.nullcontext() if options.quiet else announced_downloads():
-        dataset = recipe.load_data(options.data_dir)  # which workers would each fetch
-    recipe.check_validation(dataset)  # a study is begun with what can be run
+        dataset = recipe.load_data(options.data_dir)  # or each worker would download them
+    recipe.check_validation(dataset)  # before a study is created
     asks_for_more = options.trials is not None or options.minutes is not None
     begins = asks_for_more or options.sampler == "grid"
     study = _open(options, recipe, may_begin=begins and not options.refine)
@@ -211,29 +226,29 @@ def _work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
     if not is_whole and not study.trials():
         raise KeyboardInterrupt
     if not study.trials():
-        why = "--trials or --minutes must be given"
+        why = "give --trials or --minutes"
         if asks_for_more:
-            why = "the time was up before one had begun"
+            why = "the time was up before the first one began"
         raise UsageError(f"the study {study.name!r} has no trials yet: {why}")
     _report(study, folder, options)
     if not is_whole:
-        raise KeyboardInterrupt("interrupted; the same command goes on from here")
+        raise KeyboardInterrupt("interrupted; type the same command to resume")
     if study.ranked() and not options.no_winner:
         return _train_winner(study, folder, options)
     return DONE
 
 
 def _check_writable(folder: Path) -> None:
-    """Refuse a folder that what is found cannot be written into, before it is looked for."""
+    """Raise a UsageError before the search if its results could not be written."""
     try:
-        check_folder(folder / "trial")  # one that is not there, within it
+        check_folder(folder / "trial")  # a new folder within it
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"--out: cannot write {folder}: {reason}") from error
 
 
 def _open(options: argparse.Namespace, recipe: Recipe, *, may_begin: bool) -> Study:
-    """Open the study that is meant, or begin it if it is not there and may be begun."""
+    """Open the study, or create it if it does not exist and ``may_begin`` is True."""
     from xpnet.search.study import (
         Settings,
         mask_passwords,
@@ -254,7 +269,7 @@ def _open(options: argparse.Namespace, recipe: Recipe, *, may_begin: bool) -> St
     place = str(options.storage or _FOLDER / f"{recipe.name}.journal")
     name = options.study or f"{recipe.name}-{options.sampler or 'random'}"
     is_of_another = options.refine or options.replay is not None
-    how = "" if is_of_another else ": --trials or --minutes begin it"
+    how = "" if is_of_another else "; add --trials or --minutes to create it"
     missing = UsageError(f"there is no study {name!r} in {mask_passwords(place)} yet{how}")
     if not may_begin and "://" not in place and not Path(place).exists():
         raise missing
@@ -263,30 +278,30 @@ def _open(options: argparse.Namespace, recipe: Recipe, *, may_begin: bool) -> St
     if not is_there and not may_begin:
         raise missing
     if options.replay is not None:
-        return open_study(storage, name)  # which says itself what its recipe was
+        return open_study(storage, name)  # with the recipe that it has stored
     first = None if options.sampler == "grid" else own_settings(recipe)
     if first is None and options.sampler != "grid" and not is_there:
-        print_lines(["the recipe's own settings lie outside its [search], and are no trial"])
+        print_lines(["the recipe's own settings lie outside its [search]; they are not tried"])
     origin = "" if first is None else "recipe"
     return open_study(storage, name, recipe, first=first, origin=origin, **settings)
 
 
 def _refine(study: Study, *, begins: bool) -> Study | None:
-    """Open the study that refines another, or begin it if told so; say how it is narrower."""
+    """Open the study that refines another, or create it if ``begins``; print its scales."""
     from xpnet.search.refinement import refine
     from xpnet.search.study import open_study, studies
 
     name = f"{study.name}.refined"
     if name in studies(study.storage):
-        print_lines([f"{name} is there: going on with it"])
+        print_lines([f"resuming {name}"])
         return open_study(study.storage, name)
     recipe, best, narrowings = refine(study)
-    print_lines([f"{name}: around the best of {len(study.complete())} trials"])
+    print_lines([f"{name}: scales around the best of {len(study.complete())} trials"])
     _print_narrowings(narrowings)
     if not begins:
-        print_lines(["", "--trials or --minutes search there"])
+        print_lines(["", "to search there, add --trials or --minutes"])
         return None
-    # Another seed: the same points, brought together, would tell what is known.
+    # Another seed: with the same one the points would be the old ones, squeezed together.
     settings = {**vars(study.settings), "seed": study.settings.seed + 1}
     return open_study(
         study.storage, name, recipe, first=best, origin=study.name, refines=study.name, **settings
@@ -302,7 +317,7 @@ def _print_narrowings(narrowings: Sequence[Narrowing]) -> None:
         )
         for narrowing in narrowings
     ]
-    print_table(("hyper-parameter", "was", "is"), rows, optional=())
+    print_table(("hyper-parameter", "before", "now"), rows, optional=())
     print_lines(["", *(f"{n.name}: {n.why}" for n in narrowings)])
 
 
@@ -320,7 +335,7 @@ def _scale_text(arguments: Mapping[str, Any]) -> str:
 def _show_progress(
     study: Study, options: argparse.Namespace
 ) -> Iterator[Callable[[State], object] | None]:
-    """Show progress, with the best so far, to be called with every state."""
+    """Show progress and the best trial so far; yield a function to call with each state."""
     if options.quiet:
         yield None
         return
@@ -362,7 +377,7 @@ def _total(study: Study, options: argparse.Namespace) -> int | None:
 
 
 def _report(study: Study, folder: Path, options: argparse.Namespace) -> None:
-    """Print the best trials and what matters, and write the rest into the folder."""
+    """Print the best trials and what mattered most; write tables and pictures to the folder."""
     from xpnet.search.parameters import format_setting, short_names
     from xpnet.search.pictures import study_pictures
     from xpnet.search.results import importances, result_files, summary_lines
@@ -390,7 +405,7 @@ def _report(study: Study, folder: Path, options: argparse.Namespace) -> None:
         for name, draw in study_pictures(study).items():
             try:
                 files[name] = draw()
-            except Exception as error:  # whatever it is, it is not worth the search
+            except Exception as error:  # a missing picture must not lose the search
                 say(options.prog, f"no {name}: {error!r}")
     else:
         say(options.prog, f"no pictures: {problem}")
@@ -405,7 +420,7 @@ def _report(study: Study, folder: Path, options: argparse.Namespace) -> None:
 
 
 def _train_winner(study: Study, folder: Path, options: argparse.Namespace) -> int:
-    """Train the best trial's network on all but the test samples, and test it, once."""
+    """Train the best trial's network on all samples except the test samples; test it once."""
     from xpnet.search.winner import plan, read_score
 
     best = study.ranked()[0]
@@ -421,33 +436,33 @@ def _train_winner(study: Study, folder: Path, options: argparse.Namespace) -> in
         raise UsageError(f"--out: cannot write {place}: {error.strerror or error}") from error
     planned = plan(study, best, options.data_dir)
     notes = planned.notes or ["on training and validation samples"]
-    title = f"trial {best.number}, trained again: {'; '.join(notes)}"
+    title = f"retraining trial {best.number}: {'; '.join(notes)}"
     with Interruption() as interruption:
         try:
             result, problem = _train(planned, title, options)
         except DivergenceError as error:
-            raise FailedError(f"trial {best.number}, trained again: {error}") from error
+            raise FailedError(f"retraining trial {best.number}: {error}") from error
         if interruption.is_requested():
-            raise KeyboardInterrupt("interrupted; the same command trains the best one again")
+            raise KeyboardInterrupt("interrupted; type the same command to retrain the winner")
         try:
             result.save(place, on_problem=lambda line: say(options.prog, line))
         except FileExistsError:  # another command may have done the same
             known = read_score(study, best, place)
             if known is None:
-                raise UsageError(f"--out: {place} is there, without a training's results") from None
+                raise UsageError(f"--out: {place} exists, but holds no results") from None
             return _print_score(best, *known)
         except OSError as error:
             raise UsageError(f"--out: cannot write {place}: {error.strerror or error}") from error
-    if problem is not None:  # now that there is nothing to lose
+    if problem is not None:  # the results are saved by now
         raise problem
     score = result.history.score_name
     print_lines(
         [
             f"  wrote {place}",
             "",
-            f"trial {best.number}, trained again on {len(planned.dataset.X_train):,} samples: "
-            f"test {score} {result.test_accuracy:.4f}, of {len(planned.dataset.X_test):,} samples "
-            "that no choice was made by",
+            f"trial {best.number}, retrained on {len(planned.dataset.X_train):,} samples: test "
+            f"{score} {result.test_accuracy:.4f}, on {len(planned.dataset.X_test):,} samples that "
+            "the search did not use",
         ]
     )
     return DONE
@@ -471,7 +486,7 @@ def _train(
 
 
 def _replay(study: Study, options: argparse.Namespace) -> int:
-    """Run a trial again, and say whether the same comes out."""
+    """Run a trial again and print whether the result is the same."""
     from xpnet.search.running import replay
 
     found = replay(study, options.replay, device=options.device, data_dir=options.data_dir)
@@ -480,14 +495,14 @@ def _replay(study: Study, options: argparse.Namespace) -> int:
     print_lines(
         [
             *(f"{name} = {json.dumps(value)}" for name, value in settings.items()),
-            f"trial {found.number}: {objective} {found.recorded!r} then, {found.found!r} now",
+            f"trial {found.number}: {objective} was {found.recorded!r}, is now {found.found!r}",
         ]
     )
     if found.recorded == found.found:
         print_lines(["the same to the bit"])
         return DONE
     differing = [
-        f"{key} {found.then.get(key)} then, {found.now.get(key)} now"
+        f"{key} was {found.then.get(key)}, is now {found.now.get(key)}"
         for key in found.now
         if found.then.get(key) != found.now.get(key)
     ]

@@ -1,4 +1,4 @@
-"""The command ``train``: trains recipes, saves them and prints a table."""
+"""The command ``train``: trains recipes, saves the results and prints a table."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from xpnet.cli.running import (
     UsageError,
     add_places,
     announced_downloads,
+    refuse_data_file,
     say,
 )
 from xpnet.data import Dataset
@@ -29,7 +30,11 @@ from xpnet.training import DivergenceError, Interruption
 
 __all__ = ["DESCRIPTION", "add_arguments", "work"]
 
-DESCRIPTION = "Train xpnet's classifiers by recipe: progress, then one table."
+DESCRIPTION = (
+    "Train the network of each recipe. Show the progress, save the model, the history and plots in "
+    "a new folder, and print a table of the results. For data of your own, start from a recipe "
+    "that comes with xpnet: change it by --set, or write it to a file by --show and edit that."
+)
 _DEFAULT = ("digits-logistic", "digits-shallow", "digits-deep")
 
 
@@ -39,35 +44,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "recipes",
         nargs="*",
         metavar="RECIPE",
-        help="names of shipped recipes, or .toml files, run one after another; by default "
-        f"{', '.join(_DEFAULT)}",
+        help="name of a recipe that comes with xpnet, or a .toml file; several are trained one "
+        f"after another (default: {', '.join(_DEFAULT)})",
     )
-    parser.add_argument("--list", action="store_true", help="list the recipes and stop")
-    parser.add_argument(
-        "--show", action="store_true", help="print the recipes with every value filled in and stop"
+    shown = parser.add_argument_group("show recipes")
+    shown.add_argument(
+        "--list", action="store_true", help="list the recipes that come with xpnet and exit"
     )
-    parser.add_argument(
+    shown.add_argument(
+        "--show", action="store_true", help="print the recipes with all defaults filled in and exit"
+    )
+    changed = parser.add_argument_group("change recipes")
+    changed.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help="change a value of the recipes, e.g. training.epochs=5; may be repeated",
     )
-    parser.add_argument("--dtype", metavar="DTYPE", help="float32 or float64")
-    parser.add_argument("--seed", metavar="N", help="seed of weights and order")
-    parser.add_argument("--target", metavar="COLUMN", help="the labels' column of a .csv file")
-    add_places(parser)
-    parser.add_argument(
+    changed.add_argument("--dtype", metavar="DTYPE", help="float32 or float64")
+    changed.add_argument(
+        "--seed", metavar="N", help="seed of the weights and of the order of the samples"
+    )
+    changed.add_argument(
+        "--target",
+        metavar="COLUMN",
+        help="column of a .csv file that holds the labels or the numbers to predict",
+    )
+    add_places(parser.add_argument_group("device and data"))
+    output = parser.add_argument_group("output")
+    output.add_argument(
         "--out",
         metavar="DIR",
-        help="a new folder for what the run leaves (of several recipes: DIR/RECIPE); by default "
-        "runs/RECIPE-TIME",
+        help="new folder for the results; with several recipes DIR/RECIPE (default: "
+        "runs/RECIPE-TIME)",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress, only the table")
+    output.add_argument("--quiet", action="store_true", help="show no progress, only the table")
 
 
 def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
-    """Train by recipe, one after another; give the exit status."""
+    """Train the recipes one after another; return the exit status."""
     changes = [
         *options.set,
         *(
@@ -85,9 +101,10 @@ def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
         width = max(map(len, names))
         print_lines(f"{n:<{width}}  {load_recipe(n).values['description']}" for n in names)
         return DONE
-    recipes = [
-        load_recipe(name, changes=changes) for name in dict.fromkeys(options.recipes or _DEFAULT)
-    ]
+    names = list(dict.fromkeys(options.recipes or _DEFAULT))
+    for given in names:
+        refuse_data_file(given, options)
+    recipes = [load_recipe(given, changes=changes) for given in names]
     if options.show:
         for recipe in recipes:
             name = [f"# {recipe.name}"] if len(recipes) > 1 else []
@@ -95,7 +112,7 @@ def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
         return DONE
     with contextlib.nullcontext() if options.quiet else announced_downloads():
         datasets = _load(recipes, options.data_dir)
-    networks = [  # whatever does not fit is refused before any runs
+    networks = [  # all before any is trained, so that errors come first
         _build(recipe, dataset, options.device)
         for recipe, dataset in zip(recipes, datasets, strict=True)
     ]
@@ -107,7 +124,7 @@ def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
             recipes, datasets, networks, folders, strict=True
         ):
             if not _train_one(recipe, dataset, network, folder, options, results):
-                raise KeyboardInterrupt(f"interrupted in {recipe.name}, which is kept as it is")
+                raise KeyboardInterrupt(f"interrupted in {recipe.name}; its result so far is saved")
     finally:
         if results:
             _print_results(results)
@@ -115,12 +132,12 @@ def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
 
 
 def _quoted(value: str) -> str:
-    """Write a string of TOML, which is one of JSON but for DEL."""
+    """Write a TOML string, which differs from a JSON string only in DEL."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _ascii_toml(text: str) -> str:
-    """Escape what is not ASCII, which stands in strings alone: UTF-8 may not be what is printed."""
+    """Escape characters outside ASCII: they occur only in strings; output may not be UTF-8."""
     return re.sub(
         r"[^\x00-\x7f]",
         lambda found: (
@@ -135,7 +152,7 @@ def _build(recipe: Recipe, dataset: Dataset, device: str | None) -> Network:
         return recipe.build(dataset, device)
     except RecipeError:
         raise
-    except ValueError as error:  # of the device's name
+    except ValueError as error:  # an invalid device name
         raise UsageError(str(error)) from error
 
 
@@ -147,7 +164,7 @@ def _train_one(
     options: argparse.Namespace,
     results: list[Result],
 ) -> bool:
-    """Train and save one recipe; tell whether to go on, which Ctrl-C denies."""
+    """Train and save one recipe; return False if Ctrl-C was pressed."""
     with Interruption() as interruption:
         try:
             if options.quiet:
@@ -165,13 +182,13 @@ def _train_one(
             raise FailedError(f"{recipe.name}: {error}") from error
         except KeyboardInterrupt:
             is_kept = (folder / "model.safetensors").exists()
-            kept = f"which is kept in {folder}" if is_kept else "of which nothing is kept"
-            raise KeyboardInterrupt(f"interrupted twice in {recipe.name}, {kept}") from None
+            kept = f"saved in {folder}" if is_kept else "nothing was saved"
+            raise KeyboardInterrupt(f"interrupted twice in {recipe.name}; {kept}") from None
         if options.quiet:
             for line in lacking:
                 say(options.prog, f"{recipe.name}: {line}")
         else:
-            if progress.problem is not None:  # now that there is nothing to lose
+            if progress.problem is not None:  # the results are saved by now
                 raise progress.problem
             problem = plotting_problem()
             lacking += [f"no pictures: {problem}"] if problem else []
@@ -180,9 +197,9 @@ def _train_one(
 
 
 def _save(result: Result, folder: Path, *, may_rename: bool) -> tuple[Path, list[str]]:
-    """Save a result, under the next free name if somebody has taken this one meanwhile.
+    """Save a result, under the next free name if this one has been taken meanwhile.
 
-    Give the folder, and what is lacking in it and why.
+    Return the folder, and a line for each file that could not be made.
     """
     lacking: list[str] = []
     try:
@@ -197,7 +214,7 @@ def _save(result: Result, folder: Path, *, may_rename: bool) -> tuple[Path, list
 
 
 def _load(recipes: Sequence[Recipe], data_dir: str | None) -> list[Dataset]:
-    """Load every recipe's data, the same data once."""
+    """Load each recipe's data; recipes with the same data share them."""
     loaded: dict[str, Dataset] = {}
     keys = []
     for recipe in recipes:
@@ -209,7 +226,7 @@ def _load(recipes: Sequence[Recipe], data_dir: str | None) -> list[Dataset]:
 
 
 def _folders(out: str | None, recipes: Sequence[Recipe]) -> list[Path]:
-    """Name a folder for each recipe, each of them writable."""
+    """Choose a writable folder for each recipe."""
     if out == "":
         raise UsageError("--out must name a folder, got an empty string")
     stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -231,7 +248,7 @@ def _folders(out: str | None, recipes: Sequence[Recipe]) -> list[Path]:
 
 
 def _free(wanted: Path, taken: Sequence[Path]) -> Path:
-    """Give the name itself, or with a number that makes it a new one."""
+    """Return the path, with a number added if it is taken."""
     number, folder = 1, wanted
     while folder in taken or folder.exists():
         number += 1
@@ -240,11 +257,11 @@ def _free(wanted: Path, taken: Sequence[Path]) -> Path:
 
 
 def _print_results(results: Sequence[Result]) -> None:
-    """Print a table for each kind of score, as accuracies do not compare with others."""
+    """Print one table for each kind of score: accuracies do not compare with R2."""
     for score_name in dict.fromkeys(result.history.score_name for result in results):
         of_kind = [result for result in results if result.history.score_name == score_name]
         rows = [_row(result) for result in of_kind]
-        if score_name != "accuracy":  # then there is no majority either
+        if score_name != "accuracy":  # no classes, hence no majority
             named = {"train": f"{score_name} train", "test": f"{score_name} test"}
             rows = [{named.get(k, k): row[k] for k in row if k != "majority"} for row in rows]
         optional = ("samples/s", "parameters", "device", "seconds", "majority", "cost")
