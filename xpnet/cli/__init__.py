@@ -25,10 +25,10 @@ _COMMANDS = {  # of xpnet: by name, the line about it in the help, and its modul
 _DESCRIPTION = "Train neural networks that classify or predict numbers, described by recipes."
 _EPILOG = """\
 examples:
-  xpnet train --list                         show the recipes that come with xpnet
-  xpnet train digits-shallow --out run       train one and save everything in run/
+  xpnet train --list                         list the recipes of xpnet
+  xpnet train digits-shallow --out run       train one, save the results in run/
   xpnet predict run digits --out labels.csv  label samples with that model
-  xpnet search digits-deep --trials 40       try 40 settings of hyper-parameters
+  xpnet search digits-deep --trials 40       try 40 settings of a network
 
 environment variables:
   XPNET_DEVICE     cpu, cuda, cuda:N or auto (default: the recipe's device)
@@ -40,8 +40,8 @@ environment variables:
   XPNET_DATA_DIR   folder to look for data files in, after --data-dir
 
 Type "xpnet COMMAND --help" for the options of a command. To read on, see the
-pages "Keys of a recipe", "Data", "Searching for hyper-parameters" and "On a GPU,
-and without one" of the documentation.
+pages "Keys of a recipe", "Data", "Searching for hyper-parameters" and "On a
+GPU, and without one" of the documentation.
 """
 
 
