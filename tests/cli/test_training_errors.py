@@ -93,7 +93,7 @@ def test_cuda_without_a_gpu():
         (
             ["diabetes-shallow", "--set", "loss=softmax_cross_entropy"],
             {},
-            "data.standardise_target must be false with a loss for classes, got True",
+            "data.standardise_target must be false with a classification loss, got True",
         ),
         (
             ["diabetes-shallow", "--set", "network.layers.1.units=2"],

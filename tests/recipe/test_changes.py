@@ -23,10 +23,10 @@ pytestmark = pytest.mark.host
         ("training.epoch=3", "did you mean training.epochs?"),
         (
             "network.layers.2.units=3",
-            "network.layers.2 is not a key of a recipe: members are counted from 0 to 1",
+            "network.layers.2 is not a key of a recipe: the list's indices are 0 to 1",
         ),
-        ("network.layers.x=3", "members are counted from 0 to 1"),
-        ("network.layers.0.units.x=3", "network.layers.0.units holds no keys"),
+        ("network.layers.x=3", "the list's indices are 0 to 1"),
+        ("network.layers.0.units.x=3", "network.layers.0.units is not a table or a list"),
         ("optimizer.type=adan", "did you mean 'adam'?"),
         (
             "data.dataset=p\udcff.npz",

@@ -40,7 +40,9 @@ def test_changes_are_no_string():
 
 
 def test_recipes_that_cannot_be_read(tmp_path):
-    with pytest.raises(RecipeError, match="no recipe named 'dogs'; known: cats-deep, cats-log"):
+    with pytest.raises(
+        RecipeError, match="no recipe named 'dogs'; valid recipes: cats-deep, cats-log"
+    ):
         load_recipe("dogs")
     with pytest.raises(RecipeError, match=r"cannot read the recipe .*none\.toml: No such file"):
         load_recipe(tmp_path / "none.toml")

@@ -107,7 +107,7 @@ def test_a_network_built_before(dev):
     result = recipe.run(dataset, network=network)
     assert result.network is network
     assert result.history.cost == recipe.run(dataset, dev).history.cost
-    with pytest.raises(ValueError, match="device must be left out with a network, got"):
+    with pytest.raises(ValueError, match="device must be None if a network is given, got"):
         recipe.run(dataset, dev, network=network)
 
 
@@ -285,7 +285,7 @@ def test_another_data_set_than_the_recipes(dev, tmp_path):
     ]
     assert [history["dataset"] for history in histories] == ["my own", "digits"]
     assert histories[0]["samples"] == {"train": 60, "validation": 0, "test": 60}
-    comment = "# The data were not those of [data] but 'my own'.\n"
+    comment = "# Trained on 'my own', not on the data set in [data].\n"
     assert (tmp_path / "mine" / "recipe.toml").read_text().startswith(comment)
     assert not (tmp_path / "its" / "recipe.toml").read_text().startswith("#")
     assert load_recipe(tmp_path / "mine" / "recipe.toml").values["data"]["dataset"] == "digits"

@@ -199,7 +199,7 @@ def test_numbers_out_of_range_are_refused_before_the_training(dev, part):
     dataset = dataclasses.replace(dataset, **{part: y})
     reports: list[Report] = []
     recipe = parse_recipe("small", NUMBERS)
-    said = r"numbers to be predicted must be finite in float32, got inf for 1e\+300"
+    said = r"regression targets must be finite in float32, got inf for 1e\+300"
     with pytest.raises(DataError, match=f"diabetes, {part[2:]} samples: {said}"):
         recipe.run(dataset, dev, on_report=reports.append)
     assert not reports

@@ -135,7 +135,7 @@ def test_options_that_toml_has_no_word_for():
     recipe = parse_recipe("good", GOOD, changes=changes)
     assert parse_recipe("again", recipe.to_toml()).values == recipe.values
     CappedForThisTest.__init__.__defaults__ = (None, object())
-    with pytest.raises(RecipeError, match=r"init\.bottom must be something that TOML can s"):
+    with pytest.raises(RecipeError, match=r"init\.bottom must be a value that TOML can hold"):
         parse_recipe("good", GOOD, changes=changes)
 
 
@@ -159,7 +159,7 @@ def test_options_that_toml_has_no_word_for():
             '"training.epochs" = 3\n[data]',
             '"training.epochs" (got 3) is not a key of a recipe; did you mean training.epochs?',
         ),
-        ("[data]", "xyz = 1\n[data]", "xyz (got 1) is not a key of a recipe; known here: descr"),
+        ("[data]", "xyz = 1\n[data]", "xyz (got 1) is not a key of a recipe; valid keys: descr"),
         (
             "units = 4",
             "unit = 4",
@@ -240,7 +240,7 @@ def test_options_that_toml_has_no_word_for():
         (
             '"adam", learning_rate = 0.01',
             '"adam", momentun = 1',
-            "optimizer.momentun (got 1) is not a key of a recipe; known here: optimizer.type,",
+            "optimizer.momentun (got 1) is not a key of a recipe; valid keys: optimizer.type,",
         ),
         ("n_samples = 60", '"laye\\nrs" = 3', "data.laye\\nrs (got 3) is not"),
         (
@@ -322,7 +322,7 @@ def test_options_that_toml_has_no_word_for():
         (
             "[network]",
             '[early_stopping]\nmonitor = "cost"\n[network]',
-            "early_stopping.monitor (got 'cost') says nothing without early_stopping.patience",
+            "early_stopping.monitor (got 'cost') has no effect without early_stopping.patience",
         ),
         ("units = 2", "units = 0", "network.layers.1.units must be a positive integer, got 0"),
         (
@@ -360,7 +360,7 @@ def test_options_that_toml_has_no_word_for():
         (
             "n_samples = 60",
             "standardise_target = true",
-            "data.standardise_target must be false with a loss for classes, got True",
+            "data.standardise_target must be false with a classification loss, got True",
         ),
         # keys of other data sets
         (
@@ -438,5 +438,5 @@ def test_a_list_of_augmentations_may_be_empty():
     recipe = parse_recipe("good", GOOD, changes=["training.augmentation=[]"])
     assert recipe == parse_recipe("good", GOOD)
     changes = ["training.augmentation=[]", "training.augmentation.0=flip"]
-    with pytest.raises(RecipeError, match=r"0 is not a key of a recipe: the list has no members"):
+    with pytest.raises(RecipeError, match=r"0 is not a key of a recipe: the list is empty"):
         parse_recipe("good", GOOD, changes=changes)

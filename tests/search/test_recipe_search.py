@@ -165,7 +165,7 @@ def test_what_is_written_out_says_the_same_again(text):
 REFUSED = [
     # what is no table of scales
     ("search = 3", "is not TOML"),
-    ("[search]", "search must name a key of the recipe and its scale, as optimizer.learning_rate"),
+    ("[search]", "search must name a key of the recipe and its scale, such as optimizer.learn"),
     ("[search]\nseed = 3", "search.seed must be a table with one of uniform, log_uniform, one_min"),
     ("[search]\ntraining.epochs = [1, 2]", "search.training.epochs must be a table with one of"),
     ("[[search]]\nseed = { fixed = 1 }", "search must be a table [search], got [{'seed'"),
@@ -181,11 +181,11 @@ REFUSED = [
     ),
     (
         '[search]\noptimizer.beta1 = { fixed = 0.5 }\n"optimizer.beta1" = { fixed = 0.6 }',
-        "search.optimizer.beta1 is said twice",
+        "search.optimizer.beta1 is given twice",
     ),
     (
         '[search]\nnetwork.layers.0.units = { fixed = 5 }\n"network.layers".0.units = { fixed = 6}',
-        "search.network.layers.0.units is said twice",
+        "search.network.layers.0.units is given twice",
     ),
     (
         "[search.optimizer]\nchoice = ['adam', 'rmsprop']\nlearning_rate = { fixed = 0.1 }",
@@ -202,8 +202,8 @@ REFUSED = [
     ("[search]\noptimizer.beta = { fixed = 0.1 }", "search.optimizer.beta, at 0.1: optimizer.beta"),
     (
         "[search]\nnetwork.layers.3.units = { integer = [1, 2] }",
-        "search.network.layers.3.units, at 1: network.layers.3 is not a key of a recipe: members "
-        "are counted from 0 to 2",
+        "search.network.layers.3.units, at 1: network.layers.3 is not a key of a recipe: the "
+        "list's indices are 0 to 2",
     ),
     (
         "[search]\nnetwork.layers.1.units = { integer = [1, 2] }",
@@ -257,8 +257,8 @@ REFUSED = [
     *(
         (
             f"[search]\n{path} = {{ choice = {options} }}",
-            f"search.{path} cannot be: all trials have the same data; of [data] there may be "
-            "data.divide_by, data.normalise",
+            f"search.{path} is not allowed: all trials use the same data; from [data] you can "
+            "search data.divide_by and data.normalise",
         )
         for path, options in {
             "data.dataset": "['moons', 'circles']",
@@ -272,7 +272,7 @@ REFUSED = [
     *(
         (
             f"[search]\n{path} = {{ choice = {options} }}",
-            f"search.{path} cannot be: it is the same for all trials",
+            f"search.{path} is not allowed: it is the same for all trials",
         )
         for path, options in {
             "description": "['a', 'b']",
@@ -309,7 +309,7 @@ REFUSED = [
     (
         "[search]\nnetwork.layers.0.units = { fixed = 3 }\n"
         '"network.layers.0" = { choice = { a = { type = "dense", units = 2 }, b = "relu" } }',
-        "search.network.layers.0 must stand before search.network.layers.0.units, which it would",
+        "search.network.layers.0 must come before search.network.layers.0.units, which it would",
     ),
     (
         '[search]\noptimizer = { choice = ["adam", "adam"] }',
@@ -337,7 +337,7 @@ def test_a_wrong_search_by_a_change():
         "search=3": "search must be a table [search], got 3",
         "search.optimizer.learning_rate=3": "search.optimizer.learning_rate must be a table with",
         "search.optimizer.learning_rate.fixed=0": "search.optimizer.learning_rate, at 0: optimize",
-        "search.device.choice=['cpu', 'cuda']": "search.device cannot be: it is the same for all",
+        "search.device.choice=['cpu', 'cuda']": "search.device is not allowed: it is the same fo",
     }.items():
         with pytest.raises(RecipeError, match=re.escape(said)):
             searched("", change)
@@ -385,7 +385,7 @@ def test_whatever_is_searched_makes_recipes():
 
 
 def test_a_recipe_without_a_search():
-    with pytest.raises(RecipeError, match=r"good: search is missing: a table \[search\] must say"):
+    with pytest.raises(RecipeError, match=r"good: search is missing: add a table \[search\] with"):
         _ = searched("").space
 
 
@@ -529,9 +529,11 @@ def test_validation_is_what_a_run_says():
 
 def test_validation_needs_samples():
     recipe = searched("", "data.validation_fraction=0.0")
-    with pytest.raises(RecipeError, match=r"good: there must be validation samples to choose by, "):
+    with pytest.raises(
+        RecipeError, match=r"good: the data set has no validation samples; set, for "
+    ):
         recipe.validate(recipe.load_data(), "cpu")
-    with pytest.raises(RecipeError, match=r"data\.validation_fraction = 0\.1; got none"):
+    with pytest.raises(RecipeError, match=r"for example, data\.validation_fraction = 0\.1"):
         searched("").validate(load_dataset("digits"), "cpu")
 
 

@@ -378,7 +378,7 @@ def test_replaying_what_has_no_result(tmp_path):
 
 def test_validation_data_are_needed(tmp_path):
     found = study(tmp_path, of=recipe("data.validation_fraction=0"))
-    with pytest.raises(SearchError, match=r"there must be validation samples to choose by"):
+    with pytest.raises(SearchError, match=r"the data set has no validation samples; set, for"):
         run_trials(found, n_trials=1, n_workers=1)
 
 
@@ -431,7 +431,7 @@ def test_a_fingerprint_is_of_what_trials_see():
 
 def test_a_recipe_without_a_search(tmp_path):
     text = RECIPE.partition("[search]")[0]
-    with pytest.raises(RecipeError, match=r"search is missing: a table \[search\] must say"):
+    with pytest.raises(RecipeError, match=r"search is missing: add a table \[search\] with"):
         study(tmp_path, of=recipe(text=text))
 
 

@@ -141,7 +141,8 @@ def test_a_file_with_a_validation_part_of_its_own_is_joined(files, tmp_path):
     assert made.history.n_samples == 750 * 2
     made.save(tmp_path / "winner")
     text = (tmp_path / "winner" / "recipe.toml").read_text(encoding="utf-8")
-    assert text.startswith("# The data were not those of [data] but ")
+    assert text.startswith("# Trained on ")
+    assert text.splitlines()[0].endswith(", not on the data set in [data].")
     assert "training and validation samples" in text.splitlines()[0]
 
 

@@ -1,4 +1,4 @@
-"""Recipes: whole experiments as TOML files, and how one is run."""
+"""Recipes: whole experiments as TOML files, read, checked and run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes one key or option of a recipe by its path, as ``--set`` does."""
+"""Changes one key or option of a recipe by its path, for ``--set``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["apply_change", "set_value"]
 
 
 def apply_change(tables: dict[str, Any], change: str) -> None:
-    """Carry out one ``key=value``."""
+    """Apply one change ``key=value`` in place."""
     path, equals, text = change.partition("=")
     words = path.strip().split(".")
     if not equals or not all(words):
@@ -33,14 +33,14 @@ def set_value(tables: dict[str, Any], path: str, value: Any) -> None:
     tables : dict
         Changed in place.
     path : str
-        As ``network.layers.0.units``; members of a list are counted from 0.
+        Such as ``network.layers.0.units``; lists are indexed from 0.
     value : object
-        As TOML gives it.
+        Value as TOML gives it.
 
     Raises
     ------
     RecipeError
-        If there is no such place.
+        If the tables have no such key.
     """
     words = path.split(".")
     if words[0] == "search":
@@ -51,16 +51,16 @@ def set_value(tables: dict[str, Any], path: str, value: Any) -> None:
         slot = _slot(within, word, so_far)
         if isinstance(within, dict):
             within.setdefault(word, {})
-        if isinstance(within[slot], str):  # a component that was given by its name alone
+        if isinstance(within[slot], str):  # a component given by its name
             within[slot] = {"type": within[slot]}
         within = within[slot]
         if not isinstance(within, (dict, list)):
-            raise RecipeError(f"{path} is not a key of a recipe: {so_far} holds no keys")
+            raise RecipeError(f"{path} is not a key of a recipe: {so_far} is not a table or a list")
     within[_slot(within, words[-1], path)] = value
 
 
 def _as_named(words: list[str], search: Any) -> list[str]:
-    """Join the words that are one name in a table ``[search]``, as in a recipe written out."""
+    """Join the words that form one key of a table ``[search]``, as in a saved recipe."""
     for n in range(len(words), 1, -1):
         name = ".".join(words[:n])
         if isinstance(search, dict) and name in search:
@@ -69,12 +69,12 @@ def _as_named(words: list[str], search: Any) -> list[str]:
 
 
 def _slot(within: dict[str, Any] | list[Any], word: str, path: str) -> Any:
-    """Give the key of a table, or the position in a list, that a word means."""
+    """Return the key of a table, or the index in a list, that a word names."""
     if isinstance(within, dict):
         return word
     if not re.fullmatch("[0-9]{1,9}", word) or int(word) >= len(within):
-        counted = f"members are counted from 0 to {len(within) - 1}"
+        indices = f"the list's indices are 0 to {len(within) - 1}"
         raise RecipeError(
-            f"{path} is not a key of a recipe: {counted if within else 'the list has no members'}"
+            f"{path} is not a key of a recipe: {indices if within else 'the list is empty'}"
         )
     return int(word)

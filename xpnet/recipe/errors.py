@@ -11,17 +11,17 @@ __all__ = ["RecipeError", "missing", "nearest", "shown", "unknown", "wrong"]
 
 
 class RecipeError(ValueError):
-    """A recipe does not exist or says something that cannot be; the message says what."""
+    """A recipe does not exist or is invalid; the message says why."""
 
 
 def wrong(path: str, expected: str, came: Any, *, near: str | None = None) -> RecipeError:
-    """Give the error of a value that is not what was expected."""
+    """Return the error for a value that is not what was expected."""
     hint = f"; did you mean {near!r}?" if near else ""
     return RecipeError(f"{path} must be {_with_article(expected)}, got {shown(came)}{hint}")
 
 
 def missing(path: str, expected: str, meaning: str) -> RecipeError:
-    """Give the error of a key that must be there."""
+    """Return the error for a required key that is missing."""
     return RecipeError(f"{path} is missing: it must be {_with_article(expected)}. {meaning}")
 
 
@@ -39,10 +39,11 @@ def _with_article(noun: str) -> str:
 def unknown(
     path: str, came: Any, known: tuple[str, ...], by_choice: Mapping[str, str] | None = None
 ) -> RecipeError:
-    """Name the nearest key: in the same table, or by its last word in any, or by its path.
+    """Return the error for an unknown key, with the nearest key or the valid ones.
 
-    Or else the one that ``by_choice`` gives for the nearest of the values that keys have; before
-    all others the one that has just this value.
+    A key that has ``path``'s last word as one of its values, as ``by_choice`` tells, comes first.
+    Then the nearest key in the same table, the nearest by the last word in any table, the nearest
+    by the whole path, and the key whose values contain the nearest word.
     """
     table, _, word = path.rpartition(".")
     siblings = _by_last_word(key for key in known if key.rpartition(".")[0] == table)
@@ -56,7 +57,7 @@ def unknown(
         near = nearest(path, known)
     if near is None and by_choice is not None:
         near = by_choice.get(nearest(word, by_choice) or "")
-    hint = f"did you mean {near}?" if near else f"known here: {', '.join(siblings.values())}"
+    hint = f"did you mean {near}?" if near else f"valid keys: {', '.join(siblings.values())}"
     where = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in path)
     return RecipeError(f"{where} (got {shown(came)}) is not a key of a recipe; {hint}")
 
@@ -66,11 +67,14 @@ def _by_last_word(keys: Iterable[str]) -> dict[str, str]:
 
 
 def nearest(word: Any, known: Iterable[str]) -> str | None:
-    """Find the name that was probably meant."""
-    found = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.7)
-    return found[0] if found else None
+    """Return the name that was probably meant: a similar one, or the only one that continues it."""
+    names = list(known)
+    found = difflib.get_close_matches(str(word), names, n=1, cutoff=0.7)
+    if not found and len(str(word)) > 2:
+        found = [name for name in names if name.startswith(str(word))]
+    return found[0] if len(found) == 1 else None
 
 
 def shown(value: Any) -> str:
-    """Write a value as it came, shortened, in one line."""
+    """Return the ``repr`` of a value, shortened, in one line."""
     return reprlib.repr(value).replace("\n", "\\n")

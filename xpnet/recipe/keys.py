@@ -1,4 +1,4 @@
-"""The table of a recipe's keys, each with its kind, default, unit and meaning."""
+"""The table of all keys of a recipe: kind, default, unit and meaning of each."""
 
 from __future__ import annotations
 
@@ -37,16 +37,18 @@ class Key:
     Attributes
     ----------
     path : str
-        With the table that it is in: ``"training.epochs"``.
+        Table and name of the key, such as ``"training.epochs"``.
     kind : Kind
+        Values that the key accepts.
     default : object
-        What it is where a recipe does not say; ``REQUIRED`` where it must. A dictionary has a
+        Value if the recipe does not give one; ``REQUIRED`` if it must. A dictionary holds one
         default for each data set.
     unit : str
-        ``"-"`` where it has none.
+        ``"-"`` if the value has no unit.
     meaning : str
+        What the key does, for the reference page.
     only : tuple of str
-        Data sets, or endings of files, that know the key; all where empty.
+        Data sets, or file name endings, that the key applies to; all if empty.
     """
 
     path: str
@@ -58,21 +60,21 @@ class Key:
 
     @property
     def is_required(self) -> bool:
-        """Whether a recipe must say it."""
+        """Whether a recipe must give the key."""
         return self.default is REQUIRED
 
     def default_for(self, dataset: str) -> Any:
-        """Give the default that holds for a data set."""
+        """Return the default for a data set."""
         return self.default[dataset] if isinstance(self.default, dict) else self.default
 
     def applies_to(self, dataset: str) -> bool:
-        """Tell whether a recipe with this data set may say it."""
+        """Return whether a recipe with this data set may give the key."""
         return not self.only or dataset in self.only or dataset.lower().endswith(self.only)
 
 
 @dataclass(frozen=True)
 class _DataSet:
-    """A data set that is known by name, or a file."""
+    """The name of a data set, or a file."""
 
     name: str = "name of a data set or a file"
 
@@ -85,87 +87,90 @@ class _DataSet:
         return text
 
 
-_BITS = 63  # what a TOML integer holds
+_BITS = 63  # of a TOML integer, without its sign
 
 KEYS = (
-    Key("description", Text("string of one line"), "", "-", "One line for `--list`."),
+    Key(
+        "description", Text("string of one line"), "", "-", "Description in one line, for `--list`."
+    ),
     Key(
         "seed",
         Number(0, 2**_BITS - 1, whole=True),
         0,
         "-",
-        "Of the weights and of the order in which samples are visited. With "
-        '`rng = "numpy-legacy"` below 2^32.',
+        "Seed of the weights and of the order of the samples. It must be below 2^32 with `rng = "
+        '"numpy-legacy"`.',
     ),
     Key(
         "rng",
         Choice(("numpy", "numpy-legacy")),
         "numpy",
         "-",
-        "What weights are drawn from: NumPy's PCG64; or `RandomState` with weights drawn "
-        "feature-major, as the course notebooks do.",
+        "Random generator of the weights: `numpy` is NumPy's PCG64; `numpy-legacy` is "
+        "`RandomState`, with weights drawn feature-major, as in the notebooks of the course (Andrew "
+        "Ng's Deep Learning Specialization on Coursera).",
     ),
     Key(
         "dtype",
         Choice(("float32", "float64")),
         "float32",
         "-",
-        "Of parameters, activations and gradients.",
+        "Data type of parameters, activations and gradients.",
     ),
     Key(
         "device",
         Text('"cpu", "cuda", "cuda:N" or "auto"', r"cpu|cuda|cuda:\d{1,4}|auto"),
         "cpu",
         "-",
-        "Where to train. `--device` and the environment variable `XPNET_DEVICE` come first.",
+        "Device to train on. `--device` and the environment variable `XPNET_DEVICE` override it.",
     ),
     Key(
         "precision",
         Choice(PRECISIONS),
         "float32",
         "-",
-        "What products of float32 matrices are computed in: `tf32` rounds their elements to 10 "
-        "bits of mantissa and takes the tensor cores of a GPU, from Ampere on. The environment "
-        "variable `XPNET_PRECISION` comes first.",
+        "Precision of products of float32 matrices. `tf32` rounds their elements to 10 bits of "
+        "mantissa and uses the tensor cores of a GPU (Ampere or later). The environment variable "
+        "`XPNET_PRECISION` overrides it.",
     ),
     Key(
         "loss",
         Component(Loss),
         REQUIRED,
-        "nats; squares of the numbers to be predicted",
-        "What is minimised: its mean over the training samples. It decides what the data's labels "
-        "are: with `mean_squared_error` and `poisson_deviance` numbers to be predicted, with the "
-        "others classes.",
+        "nats; squares of the regression target",
+        "Loss function. Training minimises its mean over the training samples. The labels are "
+        "regression targets with `mean_squared_error` and `poisson_deviance`, and classes with the "
+        "other losses.",
     ),
     Key(
         "optimizer",
         Component(Optimizer),
         REQUIRED,
         "-",
-        "The update rule.",
+        "Rule that updates the parameters in each step.",
     ),
     Key(
         "schedule",
         Component(Schedule),
         "constant",
         "-",
-        "How the learning rate changes: a factor on the optimizer's.",
+        "How the learning rate changes during training: a factor on the optimizer's rate.",
     ),
     Key(
         "data.dataset",
         _DataSet(),
         REQUIRED,
         "-",
-        f"{', '.join(f'`{name}`' for name in NAMES)}; or a file of your own, `.npz`, `.csv`, "
-        "`.h5` or idx.",
+        f"Data set to train on: {', '.join(f'`{name}`' for name in NAMES)}, or a file of your own "
+        "(`.npz`, `.csv`, `.h5` or idx).",
     ),
     Key(
         "data.target",
         Text("string", ".+"),
         REQUIRED,
         "-",
-        "The column that holds the labels, or the numbers to be predicted. On the command line "
-        "also `--target`.",
+        "Column that holds the labels or regression targets. On the command line, `--target` sets "
+        "it too.",
         only=(".csv",),
     ),
     Key(
@@ -173,9 +178,9 @@ KEYS = (
         Text("string", ".+", word="none"),
         "none",
         "samples",
-        "How much each training sample counts, in the column of a `.csv` file, which is then no "
-        "feature, or else in the array of this name. Costs and scores of validation and testing, "
-        "and those after training, count all samples the same.",
+        "Column of a `.csv` file, or array of another file, that holds the weights of the training "
+        "samples. The column is then not a feature. Weights apply only during training: all "
+        "validation and test scores, and those computed after training, weight samples equally.",
         only=WEIGHTED,
     ),
     Key(
@@ -183,7 +188,7 @@ KEYS = (
         Number(10, 10**9, whole=True),
         400,
         "samples",
-        "How many points are drawn.",
+        "Number of points to draw.",
         only=tuple(GENERATED),
     ),
     Key(
@@ -199,193 +204,196 @@ KEYS = (
         Number(0, open_low=True, word="auto"),
         "auto",
         "features",
-        "Features are divided by this; `auto` is 255 for 8-bit features with values above 1, "
-        "else 1.",
+        "Number that all features are divided by. `auto` means 255 for 8-bit features with values "
+        "above 1, and 1 otherwise.",
     ),
     Key(
         "data.normalise",
         Choice(NORMALISATIONS),
         "none",
         "-",
-        "What is done after the division. `standardise`: each feature loses its mean and is "
-        "divided by its standard deviation; `min-max`: each feature is mapped linearly, so that "
-        "the training samples span [0, 1]; both as the training samples say. `per-image`: each "
-        "sample loses the mean of its own features and is divided by their standard deviation.",
+        "Normalisation after the division. `standardise` subtracts each feature's mean and divides "
+        "by its standard deviation. `min-max` maps each feature linearly to [0, 1]. Both use the "
+        "statistics of the training samples. `per-image` subtracts the mean of each sample's own "
+        "features and divides by their standard deviation.",
     ),
     Key(
         "data.standardise_target",
         Boolean(),
         False,
         "-",
-        "Whether each number to be predicted loses its mean over the training samples and is "
-        "divided by its standard deviation. Costs are then in units of its variance; predictions "
-        "are scaled back. Only with a loss for numbers.",
+        "Whether to standardise each regression target with its mean and standard deviation over "
+        "the training samples. Costs are then in units of its variance; predictions are scaled "
+        "back. Only with a regression loss.",
     ),
     Key(
         "data.test_fraction",
         Number(0, 1, open_low=True, open_high=True),
         0.2,
         "fraction",
-        "Share of the samples held out for testing, stratified by their classes if they have any, "
-        "where the data have no test part.",
+        "Fraction of the samples held out for testing if the data have no test part. In "
+        "classification the split is stratified by class.",
     ),
     Key(
         "data.validation_fraction",
         Number(0, 1, open_high=True),
         0.0,
         "fraction",
-        "Share of the training samples held out for validation in the same way, where the data "
-        "have no validation part.",
+        "Fraction of the training samples held out for validation if the data have no validation "
+        "part, split in the same way.",
     ),
     Key(
         "data.seed",
         Number(0, 2**32 - 1, whole=True),
         0,
         "-",
-        "Of the points drawn and of the split.",
+        "Seed of the points drawn and of the split into parts.",
     ),
     Key(
         "network.init",
         Initialization,
         "auto",
         "-",
-        "How weights are drawn in layers that do not say; `auto` takes what suits the layer's "
-        "activation.",
+        "Initialisation of the weights in layers without an `init` of their own. `auto` chooses "
+        "one that suits the layer's activation.",
     ),
     Key(
         "network.layers",
         Components(Layer),
         REQUIRED,
         "-",
-        "From the features to the logits. The last has as many outputs as there are classes, or "
-        "one for two classes under `sigmoid_cross_entropy`; or one for each number to be "
-        "predicted.",
+        "Layers from the features to the logits. The last layer must have one output for each "
+        "class, a single output with `sigmoid_cross_entropy` (two classes), or one output for each "
+        "regression target.",
     ),
     Key(
         "training.epochs",
         Number(1, 10**9, whole=True),
         REQUIRED,
         "epochs",
-        "Passes over the training samples.",
+        "Number of passes over the training samples.",
     ),
     Key(
         "training.batch_size",
         Number(1, 10**9, whole=True, word="full"),
         "full",
         "samples",
-        "Samples in a minibatch; `full` takes all of them at once.",
+        "Number of samples in a minibatch. `full` uses all training samples in each step.",
     ),
     Key(
         "training.shuffle",
         Boolean(),
         True,
         "-",
-        "Whether each epoch visits the samples in a new random order.",
+        "Whether to shuffle the samples in each epoch.",
     ),
     Key(
         "training.augmentation",
         Components(Augmentation, may_be_empty=True),
         [],
         "-",
-        "What is done to the samples of every step at random, one after another; what is evaluated "
-        "is the data as they are.",
+        "Random changes to the samples of each training step, applied in this order. Evaluation "
+        "uses the original samples.",
     ),
     Key(
         "training.seed",
         Number(0, 2**_BITS - 1, whole=True, word="auto"),
         "auto",
         "-",
-        "Of the order in which samples are visited and of what layers draw; `auto` takes the "
-        "recipe's `seed`.",
+        "Seed of the order of the samples and of the layers' random numbers, such as dropout's. "
+        "`auto` uses the recipe's `seed`.",
     ),
     Key(
         "training.class_weight",
         ClassWeight(),
         "none",
         "samples",
-        "How much a sample of each class counts: a list with a number for each; or `balanced`, "
-        "such that all classes count the same.",
+        "Weight of the samples of each class: a list with one number for each class, or `balanced` "
+        "for weights that give all classes the same total.",
     ),
     Key(
         "training.l1",
         Number(0),
         0.0,
         "cost per unit of weight",
-        "Coefficient of a penalty in the cost, the sum of the weights' magnitudes.",
+        "Coefficient of the L1 penalty in the cost: the sum of the weights' absolute values.",
     ),
     Key(
         "training.l2",
         Number(0),
         0.0,
         "cost per squared unit of weight",
-        "Coefficient of a penalty in the cost, half the sum of the squares of the weights.",
+        "Coefficient of the L2 penalty in the cost: half the sum of the squared weights.",
     ),
     Key(
         "training.penalty",
         Choice(("mean", "sum", "batch")),
         "mean",
         "-",
-        "What the penalties are added to: the mean of the losses, or their sum over the training "
-        "samples, which is then divided by their number: the course's `lambda` is `l2` with `sum`; "
-        "or that over the batch, divided by its number: scikit-learn's `alpha` is `l2` with "
-        "`batch`.",
+        "Scale of the penalties. `mean` adds them to the mean loss. `sum` adds them to the summed "
+        "loss of all training samples, so they are divided by the number of training samples: the "
+        "course's `lambda` is `l2` with `sum`. `batch` adds them to the summed loss of the batch, "
+        "so they are divided by the batch's size: scikit-learn's `alpha` is `l2` with `batch`.",
     ),
     Key(
         "training.clip_value",
         Number(0, open_low=True, word="none"),
         "none",
         "cost per unit of parameter",
-        "Largest that an element of the gradient may be; larger ones are brought down to it.",
+        "Largest absolute value of a gradient's element. Larger elements are clipped to it.",
     ),
     Key(
         "training.clip_norm",
         Number(0, open_low=True, word="none"),
         "none",
         "cost per unit of parameter",
-        "Longest that the whole gradient may be; a longer one is brought down to it.",
+        "Largest norm of the gradient of all parameters together. A longer gradient is scaled down "
+        "to it.",
     ),
     Key(
         "training.average",
         Number(0, 1, open_high=True, word="none"),
         "none",
         "-",
-        "Decay of a moving average of the parameters, which is then what is evaluated and kept.",
+        "Decay rate of a moving average of the parameters. The averaged parameters are then "
+        "evaluated and kept.",
     ),
     Key(
         "training.report_every",
         Number(1, 10**9, whole=True),
         1,
         "epochs",
-        "Between reports of cost and accuracy, or R2; the first and the last epoch are always "
-        "reported.",
+        "Number of epochs between reports of cost and accuracy (R2 in regression). The first and "
+        "the last epoch are always reported.",
     ),
     Key(
         "early_stopping.patience",
         Number(1, 10**9, whole=True, word="never"),
         "never",
         "epochs",
-        "Training stops when what is watched has not improved for so many; noticed at reports.",
+        "Training stops when the monitored quantity has not improved for this many epochs. It is "
+        "checked at reports.",
     ),
     Key(
         "early_stopping.monitor",
         Choice(MONITORS),
         "validation_cost",
         "-",
-        "What is watched: a number of the reports. Under a loss for numbers accuracy is R2.",
+        "Quantity to monitor. In regression, accuracy means R2.",
     ),
     Key(
         "early_stopping.min_delta",
         Number(0),
         0.0,
-        "as what is watched",
-        "By how much it must be better than the best so far.",
+        "as the monitored quantity",
+        "Smallest change that counts as an improvement on the best value so far.",
     ),
     Key(
         "early_stopping.restore_best",
         Boolean(),
         True,
         "-",
-        "Whether the parameters of the best reported epoch are kept, or the last ones.",
+        "Whether to keep the parameters of the best reported epoch instead of the last ones.",
     ),
 )
 

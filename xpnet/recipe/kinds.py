@@ -1,8 +1,8 @@
 """The kinds of values that keys have (number, choice, component, ...), each with its check.
 
-A check returns the value with everything filled in, or raises a :class:`RecipeError` that gives
-the key's path, what came, what was expected, and the nearest valid name. Some kinds have a word
-beside their values, as ``"none"``: TOML has no null.
+A check returns the value with all defaults filled in, or raises a :class:`RecipeError` with the
+key's path, the value given, what was expected, and the nearest valid name. Some kinds also accept
+a word such as ``"none"``, because TOML has no null.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class Kind(Protocol):
 
     @property
     def name(self) -> str:
-        """As the reference page calls them."""
+        """Name of the kind on the reference page."""
 
     def check(self, path: str, value: Any) -> Any:
-        """Return the value with everything filled in, or raise a RecipeError."""
+        """Return the value with all defaults filled in, or raise a RecipeError."""
 
 
 @dataclass(frozen=True)
 class Number:
-    """A finite number, or a whole one, between bounds; or a certain word."""
+    """A finite number or an integer within bounds, or a certain word."""
 
     low: float
     high: float = math.inf
@@ -100,7 +100,7 @@ class Boolean:
 
 @dataclass(frozen=True)
 class Text:
-    """Any string, or one of a certain form, or a certain word, which has that form too."""
+    """A string that matches a pattern, or a certain word, which must match it too."""
 
     form: str = "string"
     pattern: str = ".*"
@@ -120,7 +120,7 @@ class Text:
 
 
 def _check_characters(path: str, text: str) -> None:
-    """Refuse what stands for bytes that were no text: a saved recipe could not say it."""
+    """Raise a RecipeError for characters that UTF-8 cannot encode: a recipe file is UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -128,7 +128,7 @@ def _check_characters(path: str, text: str) -> None:
 
 
 def _check_is_toml(path: str, value: Any) -> None:
-    """Refuse an option that a saved recipe could not say."""
+    """Raise a RecipeError for an option that cannot be written as TOML."""
     if isinstance(value, str):
         _check_characters(path, value)
     elif isinstance(value, (list, tuple)):
@@ -138,7 +138,7 @@ def _check_is_toml(path: str, value: Any) -> None:
         for key, member in value.items():
             _check_is_toml(f"{path}.{key}", member)
     elif not isinstance(value, (bool, int, float)):
-        raise wrong(path, "something that TOML can say", value)
+        raise wrong(path, "a value that TOML can hold", value)
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class ClassWeight:
 class Component:
     """A layer, loss, optimizer, ...: its name, or a table with its ``type`` and options.
 
-    Or a certain word.
+    It may also be a certain word.
     """
 
     kind: type[Configurable]
@@ -193,7 +193,7 @@ class Component:
         return f"{_or(self.word)}{self.kind.__name__.lower()}"
 
     def check(self, path: str, value: Any) -> Any:
-        """Return a table with all options; the name alone where there are none; or the word."""
+        """Return a table with all options, only the name if there are none, or the word."""
         if isinstance(value, str) and value == self.word:
             return value
         table = {"type": value} if isinstance(value, str) else value
@@ -229,7 +229,7 @@ class Component:
         config = _check_nested(path, made.get_config())
         for key, option in list(config.items()):
             if option is None and key in found and found[key].default is None:
-                del config[key]  # as TOML has no word for it
+                del config[key]  # TOML has no null
             else:
                 _check_is_toml(f"{path}.{key}", option)
         return config if len(config) > 1 else name
@@ -237,14 +237,14 @@ class Component:
 
 @dataclass(frozen=True)
 class Components:
-    """A list of them, in order; of at least one unless it may be empty."""
+    """A list of components, with at least one unless ``may_be_empty`` is True."""
 
     kind: type[Configurable]
     may_be_empty: bool = False
 
     @property
     def name(self) -> str:
-        """The kind's plural."""
+        """The plural of the components' kind."""
         return f"list of {self.kind.__name__.lower()}s"
 
     def check(self, path: str, value: Any) -> list[Any]:

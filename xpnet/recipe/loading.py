@@ -17,7 +17,7 @@ __all__ = ["load_recipe", "parse_recipe", "recipe_names"]
 
 
 def recipe_names() -> list[str]:
-    """List the recipes that come with xpnet."""
+    """Return the names of the recipes that come with xpnet."""
     folder = resources.files("xpnet") / "recipes"
     return sorted(
         entry.name.removesuffix(".toml")
@@ -34,8 +34,8 @@ def load_recipe(name: str | os.PathLike[str], *, changes: Sequence[str] = ()) ->
     name : str or path
         One of :func:`recipe_names`, or a path that ends in ``.toml``.
     changes : sequence of str
-        ``"training.epochs=5"``: keys and values to change, in this order. A value is read as
-        TOML, and as a string where it is not TOML.
+        Changes such as ``"training.epochs=5"``, applied in this order. A value is read as TOML, or
+        as a string if it is not valid TOML.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def load_recipe(name: str | os.PathLike[str], *, changes: Sequence[str] = ()) ->
     Raises
     ------
     RecipeError
-        If there is none of that name, it cannot be read, or it says something that cannot be.
+        If there is no recipe of that name, it cannot be read, or it is invalid.
     TypeError
         If ``changes`` is a string.
     """
@@ -60,9 +60,9 @@ def load_recipe(name: str | os.PathLike[str], *, changes: Sequence[str] = ()) ->
         return parse_recipe(Path(name).stem, text, changes=changes, source=name)
     if name not in recipe_names():
         near = nearest(name, tuple(recipe_names()))
-        hint = f"did you mean {near!r}? " if near else ""
+        valid = f"did you mean {near!r}? Valid" if near else "valid"
         raise RecipeError(
-            f"there is no recipe named {name!r}; {hint}known: {', '.join(recipe_names())}, and "
+            f"there is no recipe named {name!r}; {valid} recipes: {', '.join(recipe_names())}, and "
             "files that end in .toml"
         )
     text = (resources.files("xpnet") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from xpnet.spaces import KINDS
 
 __all__ = ["reference_page"]
 
-# Units of components' options, where they have one.
+# Units of components' options; the others have none.
 _UNITS = {
     "units": "outputs",
     "std": "weights",
@@ -38,18 +38,18 @@ _UNITS = {
 
 
 def reference_page() -> str:
-    """Write the reference of all keys, in Markdown."""
+    """Return the reference page of all keys, in Markdown."""
     lines = [
         "# Keys of a recipe",
         "",
-        "A recipe is a TOML file. `python train.py --show NAME` prints a shipped one with every",
-        "value filled in; `--set KEY=VALUE` changes one. Members of a list are counted from 0:",
-        "`--set network.layers.0.units=32`.",
+        "A recipe is a TOML file that describes a data set, a network and its training.",
+        "`xpnet train --show NAME` prints a recipe with all defaults filled in. `--set KEY=VALUE`",
+        "changes a value; lists are indexed from 0: `--set network.layers.0.units=32`.",
         "",
         "`make docs` writes this page from `xpnet/recipe/keys.py` and the components' docstrings.",
     ]
     for table in ("", *TABLES):
-        lines += ["", f"## [{table}]" if table else "## At the top", ""]
+        lines += ["", f"## [{table}]" if table else "## Top level", ""]
         lines += ["| key | type | default | unit | meaning |", "|---|---|---|---|---|"]
         lines += [
             f"| `{key.path}` | {_cell(key.kind.name)} | {_cell(_default(key.default))} | "
@@ -62,9 +62,9 @@ def reference_page() -> str:
         "",
         "## Layers, activations, initializers, losses, optimizers, schedules, augmentations",
         "",
-        'Each is given by name, `"adam"`, or as a table with its options,',
-        '`{ type = "adam", learning_rate = 0.01 }`. Those that you define in Python are known by',
-        "their names as soon as they are defined.",
+        'Give each by its name, `"adam"`, or as a table with options,',
+        '`{ type = "adam", learning_rate = 0.01 }`. A class that you define in Python is available',
+        "under its name as soon as it is defined.",
     ]
     for kind in (Layer, Activation, Initializer, Loss, Optimizer, Schedule, Augmentation):
         lines += ["", f"### {kind.__name__}", ""]
@@ -81,18 +81,18 @@ def reference_page() -> str:
                 for option in options(component)
             ]
         if kind is Layer:
-            lines += ["", "Every activation is also a layer of its own."]
+            lines += ["", "Every activation can also be used as a layer."]
     return "\n".join(lines) + "\n"
 
 
 def _search_page() -> list[str]:
-    """Write the section on the table that is not one of keys and values."""
+    """Return the section on the table ``[search]``, whose keys are those of other tables."""
     lines = [
         "",
         "## [search]",
         "",
-        "Hyper-parameters that `python train.py search RECIPE` looks for: keys of this page, and",
-        "options of components, each with its scale. See [Searching](search.md).",
+        "Hyper-parameters that `xpnet search RECIPE` varies: any key of this page, or option of a",
+        "component, with its scale. See [Searching for hyper-parameters](search.md).",
         "",
         "```toml",
         "[search]",
@@ -100,7 +100,7 @@ def _search_page() -> list[str]:
         "network.layers.0.units = { log_integer = [16, 256], points = 2 }",
         "```",
         "",
-        "| scale | what it is |",
+        "| scale | meaning |",
         "|---|---|",
     ]
     for word, scale in KINDS.items():
@@ -110,10 +110,10 @@ def _search_page() -> list[str]:
         lines.append(f"| `{form}` | {_cell(summary)} |")
     return [
         *lines,
-        "| `points = 3` | Of a range: how many points a grid has, the middles of as many equal "
+        "| `points = 3` | Added to a range: number of points in a grid, at the middles of equal "
         "parts of the scale. |",
-        "| `when = { KEY = VALUE }` | The hyper-parameter exists only where another one, which "
-        "stands before it, has this value, or one of a list. |",
+        "| `when = { KEY = VALUE }` | Conditional hyper-parameter: it exists only if an earlier "
+        "one has this value, or one of a list. |",
     ]
 
 
@@ -125,7 +125,7 @@ def _default(value: Any) -> str:
     if value is REQUIRED:
         return "required"
     if value is None:
-        return "left out"  # as TOML has no word for it
+        return "left out"  # TOML has no null
     if value == []:
         return "[]"
     if isinstance(value, dict):
@@ -140,7 +140,7 @@ def _only(key: Key) -> str:
 
 
 def _type(text: str) -> str:
-    """Translate what Python calls a type into TOML's words."""
+    """Replace Python's names of types by TOML's."""
     words = {"int": "integer", "float": "number", "bool": "boolean"}
     component = re.fullmatch(r"str, dict or (\w+)", text)
     if component:

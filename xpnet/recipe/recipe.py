@@ -34,25 +34,25 @@ class Recipe:
     ----------
     name : str
     values : dict
-        Every key that applies, filled in; see the reference of keys in ``docs/recipes.md``. They
-        are not to be changed: see :meth:`changed`.
+        All keys that apply, with defaults filled in; ``docs/recipes.md`` describes them. Do not
+        change them in place: use :meth:`changed`.
     """
 
     name: str
     values: dict[str, Any]
 
     def __getstate__(self) -> dict[str, Any]:
-        # Without settings: classes of components, of a notebook for instance, may not be picklable.
+        # Without settings: their classes, for instance those of a notebook, may not be picklable.
         return {"name": self.name, "values": self.values}
 
     @functools.cached_property
     def settings(self) -> Settings:
-        """The values as objects, made once.
+        """The values as objects, made at the first use.
 
         Raises
         ------
         RecipeError
-            If a component's class is not known in this process.
+            If a component's class is not defined in this process.
         """
         try:
             return Settings.from_values(self.values)
@@ -60,7 +60,7 @@ class Recipe:
             raise RecipeError(f"{self.name}: {error}") from error
 
     def to_toml(self) -> str:
-        """Write the recipe out; :func:`load_recipe` reads it back."""
+        """Return the recipe as TOML, which :func:`load_recipe` reads."""
         import tomli_w
 
         return tomli_w.dumps(self.values)
@@ -85,17 +85,17 @@ class Recipe:
         return load_dataset(**self.settings.data.source, task=self._task(), data_dir=data_dir)
 
     def _task(self) -> str:
-        """Give what the loss is for."""
+        """Return the task that the loss is for."""
         return "classification" if self.settings.loss.has_classes else "regression"
 
     def build(self, dataset: Dataset, device: str | Device | None = None) -> Network:
-        """Make the untrained network.
+        """Build the untrained network.
 
         Parameters
         ----------
         dataset : Dataset
         device : str, Device or None
-            None takes what ``XPNET_DEVICE`` says, else what the recipe says.
+            None uses ``XPNET_DEVICE`` if it is set, and otherwise the recipe's device.
 
         Returns
         -------
@@ -104,8 +104,8 @@ class Recipe:
         Raises
         ------
         RecipeError
-            If the loss does not fit the data set, or the layers do not fit each other, the number
-            of classes or of numbers to be predicted, or into memory.
+            If the loss does not fit the data set, if the layers do not fit each other or the
+            number of classes or regression targets, or if the network does not fit into memory.
         ValueError, DeviceUnavailableError
             See :func:`xpnet.device`.
         """
@@ -157,36 +157,36 @@ class Recipe:
     def _device(self, device: str | Device | None) -> Device:
         if device is None and not os.environ.get("XPNET_DEVICE"):
             device = self.settings.device
-        precision = None  # that of a device that was made before
+        precision = None  # a given Device keeps its own
         if not isinstance(device, Device) and not os.environ.get("XPNET_PRECISION"):
             precision = self.settings.precision
         return make_device(device, precision=precision)
 
     @property
     def space(self) -> Space:
-        """The hyper-parameters to be looked for, as the table ``[search]`` says.
+        """The hyper-parameters to search for, from the table ``[search]``.
 
         Raises
         ------
         RecipeError
-            If the recipe has none.
+            If the recipe has no such table.
         """
         if self.settings.search is None:
             raise RecipeError(
-                f"{self.name}: search is missing: a table [search] must say which keys of the "
-                "recipe are looked for, and on which scales"
+                f"{self.name}: search is missing: add a table [search] with the keys of the recipe "
+                "to search for and their scales"
             )
         return self.settings.search
 
     def changed(self, values: Mapping[str, Any], *, search: bool = False) -> Recipe:
-        """Give the recipe with other values.
+        """Return the recipe with other values.
 
         Parameters
         ----------
         values : mapping
-            By the keys' paths, as ``optimizer.learning_rate``; in this order.
+            New values by paths of keys, such as ``optimizer.learning_rate``; applied in order.
         search : bool
-            Whether the table ``[search]``, if there is one, stays.
+            Whether to keep the table ``[search]``; default: False.
 
         Returns
         -------
@@ -195,7 +195,7 @@ class Recipe:
         Raises
         ------
         RecipeError
-            If there is no such key, or it cannot have that value.
+            If there is no such key, or its value is invalid.
         """
         tables = copy.deepcopy(self.values)
         if not search:
@@ -220,21 +220,21 @@ class Recipe:
         Parameters
         ----------
         dataset : Dataset, optional
-            By default :meth:`load_data` loads it. A data set of your own is trained on whatever
-            the recipe's table ``[data]`` says, except for ``divide_by``, ``normalise`` and
-            ``standardise_target``.
+            Data set to train on; default: the one that :meth:`load_data` loads. With a data set of
+            your own, only ``divide_by``, ``normalise`` and ``standardise_target`` of the recipe's
+            table ``[data]`` apply.
         device : str, Device or None
             See :meth:`build`.
         network : Network, optional
-            What :meth:`build` gave for this data set, in place of ``device``; trained in place. By
-            default it is built now.
+            Result of :meth:`build` for this data set, instead of ``device``. It is trained in
+            place. By default the network is built here.
         on_report : callable, optional
-            See :func:`xpnet.training.fit`; :class:`xpnet.terminal.Progress` is one.
+            See :func:`xpnet.training.fit`; for instance a :class:`xpnet.terminal.Progress`.
 
         Returns
         -------
         Result
-            After Ctrl-C that of the training so far; a second Ctrl-C raises KeyboardInterrupt.
+            After Ctrl-C, the result so far; a second Ctrl-C raises KeyboardInterrupt.
 
         Raises
         ------
@@ -242,15 +242,15 @@ class Recipe:
             See :meth:`build`; or if an augmentation does not fit the data, or a number is out of
             the dtype's range.
         DataError
-            If the data cannot be had or preprocessed.
+            If the data cannot be loaded or preprocessed.
         ValueError
-            If names or shapes in a data set of your own do not fit it, or both ``device`` and
-            ``network`` are given.
+            If names or shapes in a data set of your own do not match its data, or if both
+            ``device`` and ``network`` are given.
         DivergenceError
             See :func:`xpnet.training.fit`.
         """
         if network is not None and device is not None:
-            raise ValueError(f"device must be left out with a network, got {device!r}")
+            raise ValueError(f"device must be None if a network is given, got {device!r}")
         dataset = self.load_data() if dataset is None else dataset
         network = self.build(dataset, device) if network is None else network
         with Interruption():
@@ -279,9 +279,9 @@ class Recipe:
         *,
         on_report: OnReport | None = None,
     ) -> Validation:
-        """Train the recipe's network and evaluate it on the validation samples alone.
+        """Train the recipe's network and evaluate it on the validation samples only.
 
-        The test samples take no part, so that networks can be chosen by what this gives.
+        The test samples are not used, so the result can be used to choose a network.
 
         Parameters
         ----------
@@ -295,7 +295,7 @@ class Recipe:
         Raises
         ------
         RecipeError
-            See :meth:`run`; or if there are no validation samples.
+            See :meth:`run`; or if the data set has no validation samples.
         DataError, ValueError, DivergenceError
             See :meth:`run`.
         """
@@ -313,19 +313,19 @@ class Recipe:
         """Raise a RecipeError if a data set has no validation samples."""
         if dataset.X_validation is None:
             raise RecipeError(
-                f"{self.name}: there must be validation samples to choose by, as with "
-                "data.validation_fraction = 0.1; got none"
+                f"{self.name}: the data set has no validation samples; set, for example, "
+                "data.validation_fraction = 0.1"
             )
 
     def _watches_train(self) -> bool:
-        """Tell whether anything in the training depends on the accuracy on training samples."""
+        """Return whether the schedule or early stopping monitors the training accuracy."""
         stopping = self.settings.early_stopping
         monitors = [self.settings.schedule.monitor]
         monitors += [] if stopping is None else [stopping.monitor]
         return "train_accuracy" in monitors
 
     def _as_run(self, network: Network, preprocessing: Preprocessing) -> Recipe:
-        """Fill in what the data set and the machine decided."""
+        """Return the recipe with the values that the data set and the machine decided."""
         data = {**self.values["data"], "divide_by": preprocessing.divide_by}
         device = {"device": network.device.name, "precision": network.device.precision}
         return Recipe(self.name, {**self.values, **device, "data": data})

@@ -1,4 +1,4 @@
-"""The classes ``Result`` and ``Validation``: what a run gives, and the files it writes."""
+"""The classes ``Result`` and ``Validation``: the results of a run, and its files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["Result", "Validation"]
 
 @dataclass(frozen=True)
 class Validation:
-    """What :meth:`Recipe.validate` gives.
+    """The result of :meth:`Recipe.validate`.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Validation:
     cost : float
         Mean loss on the validation samples after training.
     accuracy : float
-        A fraction. Under a loss for numbers it is that loss's score, the coefficient of
+        Fraction of the validation samples classified correctly; in regression the coefficient of
         determination R2.
     """
 
@@ -54,20 +54,20 @@ class Validation:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run of a recipe gave.
+    """The result of a recipe's run.
 
     Attributes
     ----------
     recipe : Recipe
-        As it was run: on which device, features divided by what.
+        The recipe as it was run, with the actual device and ``divide_by``.
     dataset : Dataset
     model : Model
     history : History
     train_cost, test_cost : float
-        Mean losses, after training; weights of samples do not count.
+        Mean losses after training, without sample weights.
     train_accuracy, test_accuracy : float
-        Fractions, after training. Under a loss for numbers they are that loss's score, the
-        coefficient of determination R2.
+        Fractions of samples classified correctly after training; in regression the coefficient of
+        determination R2.
     """
 
     recipe: Recipe
@@ -85,10 +85,10 @@ class Result:
         return self.model.network
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything worth keeping as plain data, ready for JSON.
+        """Return the settings, scores and history as plain data, ready for JSON.
 
-        A number that is not finite, which JSON cannot say, is None. What is no accuracy is not
-        called so: ``test_accuracy`` is then ``test_R2``.
+        Numbers that are not finite become None, because JSON cannot hold them. In regression the
+        keys are named after the score: ``test_R2`` instead of ``test_accuracy``.
         """
         dataset, score = self.dataset, self.history.score_name
         majority = {"majority_accuracy": dataset.majority_accuracy} if dataset.n_classes else {}
@@ -123,36 +123,36 @@ class Result:
         *,
         on_problem: Callable[[str], object] | None = None,
     ) -> list[str]:
-        """Write everything into a new folder, whole or not at all.
+        """Save the result in a new folder, completely or not at all.
 
-        ``history.json``; ``model.safetensors``, see :func:`xpnet.training.load_model`;
-        ``recipe.toml``, all values filled in, with a comment where the data were not those that it
-        names; and where matplotlib is installed ``curves.png`` and, of the test data,
-        ``mistakes.png`` and ``confusion.png`` if they are images of classes, ``predictions.png`` in
-        regression.
+        The files are ``history.json``, ``model.safetensors`` (read it with
+        :func:`xpnet.training.load_model`) and ``recipe.toml``, with all values filled in and a
+        comment if the data were not those that it names. If matplotlib is installed there is also
+        ``curves.png``. For the test data, ``mistakes.png`` and ``confusion.png`` are added if they
+        are images with classes, and ``predictions.png`` in regression.
 
         Parameters
         ----------
         folder : path
-            Must not exist, or be empty. Folders above it are made.
+            A path that does not exist, or an empty folder. Parent folders are created.
         on_problem : callable, optional
-            Called with a line for each picture that cannot be drawn: all the rest is written
-            nevertheless. By default it is a warning.
+            Called with one line for each picture that cannot be drawn. The other files are still
+            written. By default the line is a warning.
 
         Returns
         -------
         list of str
-            The names of the files.
+            Names of the files.
 
         Raises
         ------
         OSError
-            If the folder cannot be written. Nothing is left behind.
+            If the folder cannot be written. Then nothing is left behind.
 
         Warns
         -----
         RuntimeWarning
-            For each picture that cannot be drawn, without ``on_problem``.
+            For each picture that cannot be drawn, if ``on_problem`` is None.
         """
         files = {
             "history.json": (json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n").encode(),
@@ -163,7 +163,7 @@ class Result:
             for name, draw in self._pictures().items():
                 try:
                     files[name] = draw()
-                except Exception as error:  # whatever it is, it is not worth the training
+                except Exception as error:  # a missing picture must not lose the training
                     problem = " ".join(f"no {name}: {error!r}".split())
                     if on_problem is None:
                         warnings.warn(problem, RuntimeWarning, stacklevel=2)
@@ -176,11 +176,11 @@ class Result:
         named, trained_on = self.recipe.values["data"]["dataset"], self.dataset.name
         comment = ""
         if trained_on != named:
-            comment = f"# The data were not those of [data] but {trained_on!a}.\n"
+            comment = f"# Trained on {trained_on!a}, not on the data set in [data].\n"
         return comment + self.recipe.to_toml()
 
     def _pictures(self) -> dict[str, Callable[[], bytes]]:
-        """Give what there is to be drawn, each under the name of its file."""
+        """Return the functions that draw the pictures, by file name."""
         dataset, title, names = self.dataset, self.recipe.name, self.dataset.class_names
         shape, y = dataset.image_shape, dataset.y_test
         predicted = functools.cache(lambda: self.model.predict(dataset.X_test))

@@ -18,7 +18,7 @@ from xpnet.spaces import KINDS, Space
 __all__ = ["layers_with_init", "resolve"]
 
 _BY_PATH = {key.path: key for key in KEYS}
-# A value that is taken for a key, as in ``standardise = true``, leads to its key.
+# For values that are mistaken for keys, as in ``standardise = true``: the key of each.
 _BY_CHOICE = {c: key.path for key in KEYS if isinstance(key.kind, Choice) for c in key.kind.choices}
 
 
@@ -28,19 +28,19 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     given : mapping
-        As TOML gives it.
+        Tables as TOML gives them.
 
     Returns
     -------
     dict
-        All keys that apply to the recipe's data set, in the order of :data:`KEYS`; and what it
-        says under ``search``, paths of keys and their scales.
+        All keys that apply to the recipe's data set, in the order of :data:`KEYS`; under
+        ``search``, if the recipe has that table, paths of keys and their scales.
 
     Raises
     ------
     RecipeError
-        If a key is not known, missing, or has an impossible value. The message gives the key's
-        path, what came and what was expected, and the nearest valid name.
+        If a key is unknown, missing, or has an invalid value. The message gives the key's path,
+        the value given, what was expected, and the nearest valid name.
     """
     search = given.get("search")
     given = {key: value for key, value in given.items() if key != "search"}
@@ -78,7 +78,7 @@ def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_combinations(resolved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raise a RecipeError where keys that are right by themselves do not go together."""
+    """Raise a RecipeError if keys that are valid by themselves contradict each other."""
     if resolved["rng"] == "numpy-legacy":
         seeds = {"seed": resolved["seed"], "training.seed": resolved["training"]["seed"]}
         for path, seed in seeds.items():
@@ -89,38 +89,39 @@ def _check_combinations(resolved: Mapping[str, Any], given: Mapping[str, Any]) -
             said = given.get(key.path, key.default)
             if key.path.startswith("early_stopping.") and said != key.default:
                 raise RecipeError(
-                    f"{key.path} (got {shown(said)}) says nothing without early_stopping.patience"
+                    f"{key.path} (got {shown(said)}) has no effect without early_stopping.patience"
                 )
     if resolved["data"]["standardise_target"]:
         loss = Loss.resolve(resolved["loss"])
         if loss.has_classes:
-            raise wrong("data.standardise_target", "false with a loss for classes", True)
+            raise wrong("data.standardise_target", "false with a classification loss", True)
         if not loss.has_negatives:
             expected = f"false with {loss.name}, which is for numbers >= 0"
             raise wrong("data.standardise_target", expected, True)
 
 
 def _search(search: Any, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Give the table ``[search]`` with paths as its keys, having tried what the scales end in.
+    """Return the table ``[search]`` with paths as its keys, after checking its scales.
 
-    Each in the recipe with every default filled in, as a trial does it, and wherever it exists.
+    The ends of each scale are tried in the recipe with all defaults filled in, as in a trial, and
+    under each condition that lets the hyper-parameter exist.
     """
     if not isinstance(search, dict):
         raise wrong("search", "a table [search]", search)
     tables = _scales("", search)
     if not tables:
         raise RecipeError(
-            "search must name a key of the recipe and its scale, as "
+            "search must name a key of the recipe and its scale, such as "
             "optimizer.learning_rate = { log_uniform = [1e-4, 0.1] }, got an empty table"
         )
     for path in tables:
         if path.partition(".")[0] == "data" and path not in _SEARCHED_DATA:
             raise RecipeError(
-                f"search.{path} cannot be: all trials have the same data; of [data] there may be "
-                f"{', '.join(_SEARCHED_DATA)}"
+                f"search.{path} is not allowed: all trials use the same data; from [data] you can "
+                f"search {' and '.join(_SEARCHED_DATA)}"
             )
         if path in ("description", "device", "precision", "search"):
-            raise RecipeError(f"search.{path} cannot be: it is the same for all trials")
+            raise RecipeError(f"search.{path} is not allowed: it is the same for all trials")
     try:
         space = Space.from_tables(tables)
     except ValueError as error:
@@ -130,7 +131,7 @@ def _search(search: Any, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]
         for other in earlier:
             if other.startswith(f"{path}."):
                 raise RecipeError(
-                    f"search.{path} must stand before search.{other}, which it would undo"
+                    f"search.{path} must come before search.{other}, which it would overwrite"
                 )
         within = [other for other in earlier if path.startswith(f"{other}.")]
         for before in space.all_before(path, within):
@@ -153,7 +154,7 @@ _SEARCHED_DATA = ("data.divide_by", "data.normalise")
 
 
 def _scales(path: str, table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Find the scales, which TOML may have put into tables of tables."""
+    """Return the scales by path; TOML may have nested them in tables of tables."""
     found: dict[str, dict[str, Any]] = {}
     for key, value in table.items():
         name = f"{path}.{key}" if path else key
@@ -165,16 +166,16 @@ def _scales(path: str, table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         inner = {name: value} if is_scale else _scales(name, value)
         for other, scale in inner.items():
             if other in found:
-                raise RecipeError(f"search.{other} is said twice")
+                raise RecipeError(f"search.{other} is given twice")
             found[other] = scale
     return found
 
 
 def _options() -> Iterator[str]:
-    """Give the paths of the components' options, such as ``optimizer.learning_rate``.
+    """Yield the paths of the components' options, such as ``optimizer.learning_rate``.
 
-    The last come first: of options of one name, :func:`unknown` takes the last, and ``eps`` is
-    sooner the optimizer's than a layer's.
+    They come in reverse order of the keys: if several have one name, :func:`unknown` takes the
+    last, and ``eps`` more often means the optimizer's than a layer's.
     """
     for key in reversed(KEYS):
         if isinstance(key.kind, (Component, Components)):
@@ -189,7 +190,8 @@ def layers_with_init(layers: Any, init: Any) -> Any:
     Parameters
     ----------
     layers, init : object
-        ``network.layers`` and ``network.init``. What is not a list is returned unchanged.
+        ``network.layers`` and ``network.init``. If ``layers`` is not a list, it is returned
+        unchanged.
     """
     if not isinstance(layers, list):
         return layers
@@ -207,9 +209,9 @@ def layers_with_init(layers: Any, init: Any) -> Any:
 
 
 def _without_networks_init(given: Any, checked: Any) -> Any:
-    """Leave a layer's ``init`` out where the recipe does, so that ``network.init`` is what counts.
+    """Leave out a layer's ``init`` if the recipe does, so that ``network.init`` applies.
 
-    Otherwise to change it in a recipe that was written out would change nothing.
+    Otherwise changing ``network.init`` in a saved recipe would have no effect.
     """
     if isinstance(checked, str) or (isinstance(given, dict) and "init" in given):
         return checked
@@ -218,7 +220,7 @@ def _without_networks_init(given: Any, checked: Any) -> Any:
 
 def _flatten(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in given.items():
-        if "." in key:  # quoted, hence not the path that it looks like
+        if "." in key:  # in quotes, so it is a name, not a path
             raise unknown(f'"{key}"', value, (*_BY_PATH, *TABLES))
         if key not in TABLES:
             yield key, value

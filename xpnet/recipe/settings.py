@@ -31,13 +31,13 @@ class DataSettings:
     ----------
     dataset : str
     divide_by : float or None
-        None where the data decide.
+        None if the data decide.
     normalise : str
     standardise_target : bool
     test_fraction, validation_fraction : float
     seed : int
     target, sample_weight, n_samples, noise
-        None where the data set does not know the key, or nothing is weighted.
+        None if the key does not apply to the data set, or if there are no weights.
     """
 
     dataset: str
@@ -54,7 +54,7 @@ class DataSettings:
 
     @property
     def source(self) -> dict[str, Any]:
-        """The arguments of :func:`xpnet.data.load_dataset` that the table gives."""
+        """Arguments for :func:`xpnet.data.load_dataset`."""
         return {
             key: value
             for key, value in vars(self).items()
@@ -69,8 +69,8 @@ class NetworkSettings:
     Attributes
     ----------
     layers : tuple of Layer
-        Those that do not say how their weights are drawn have ``network.init``. They belong to no
-        network: each network has clones.
+        Layers without an ``init`` of their own have ``network.init``. Each network is built from
+        clones of them.
     """
 
     layers: tuple[Layer, ...]
@@ -78,7 +78,7 @@ class NetworkSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The table ``[training]``: arguments of :func:`xpnet.training.fit`, under their names."""
+    """The table ``[training]``: arguments of :func:`xpnet.training.fit` with the same names."""
 
     epochs: int
     batch_size: int | None
@@ -111,9 +111,9 @@ class Settings:
     network : NetworkSettings
     training : TrainingSettings
     early_stopping : EarlyStopping or None
-        None where training is never stopped early.
+        None if training never stops early.
     search : Space or None
-        None where the recipe has no table ``[search]``.
+        None if the recipe has no table ``[search]``.
     """
 
     description: str
@@ -133,17 +133,17 @@ class Settings:
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
-        """Make the objects.
+        """Make the settings from a recipe's values.
 
         Parameters
         ----------
         values : mapping
-            As :func:`xpnet.recipe.schema.resolve` gives them.
+            Result of :func:`xpnet.recipe.schema.resolve`.
 
         Raises
         ------
         RecipeError
-            If a component's class is not known in this process.
+            If a component's class is not defined in this process.
         """
         network = values["network"]
         layers = layers_with_init(network["layers"], network["init"])
@@ -166,7 +166,7 @@ class Settings:
 
 
 def _object(key: Key, value: Any) -> Any:
-    """Make the components that a value names; the word of a kind stands for None."""
+    """Make the components that a value describes; a kind's word becomes None."""
     if isinstance(value, str) and value == getattr(key.kind, "word", None):
         return None
     try:
@@ -174,6 +174,6 @@ def _object(key: Key, value: Any) -> Any:
             return key.kind.kind.resolve(value)
         if isinstance(key.kind, Components):
             return tuple(key.kind.kind.resolve(member) for member in value)
-    except (TypeError, ValueError) as error:  # its class may have been defined elsewhere
+    except (TypeError, ValueError) as error:  # its class may not be defined in this process
         raise RecipeError(f"{key.path}: {error}") from error
     return value

@@ -11,7 +11,7 @@ from xpnet.nn.registry import Configurable
 
 __all__ = ["REQUIRED", "Option", "options", "plain"]
 
-REQUIRED = object()  # the default of what has none
+REQUIRED = object()  # the default of a required key or option
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Option:
 
     @property
     def is_required(self) -> bool:
-        """Whether there is no default."""
+        """Whether the option has no default."""
         return self.default is REQUIRED
 
 
-_options: dict[Any, tuple[Option, ...]] = {}  # read once: a search tries many recipes
+_options: dict[Any, tuple[Option, ...]] = {}  # cached: a search checks many recipes
 
 
 def options(component: type[Configurable]) -> tuple[Option, ...]:
-    """List what a layer, loss, optimizer, ... can be given, from signature and docstring."""
+    """Return the options of a layer, loss, optimizer, ..., from its signature and docstring."""
     if component not in _options:
         _options[component] = _read_options(component)
     return _options[component]
@@ -68,5 +68,5 @@ def _described(docstring: str) -> dict[str, tuple[str, str]]:
 
 
 def plain(text: str) -> str:
-    """Write reStructuredText's roles and literals in single backquotes."""
+    """Replace reStructuredText's roles and literals by text in single backquotes."""
     return re.sub(r":\w+:`~?[\w.]*?(\w+)`", r"`\1`", text).replace("``", "`")

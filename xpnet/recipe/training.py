@@ -21,7 +21,7 @@ __all__ = ["Trained", "train"]
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, with the samples and labels as it saw them."""
+    """A trained model, with the preprocessed samples and labels."""
 
     model: Model
     history: History
@@ -30,7 +30,7 @@ class Trained:
     divide_by: float | None
 
     def evaluate(self, part: str) -> tuple[float, float]:
-        """Give mean loss and accuracy, or what else the loss scores by."""
+        """Return the mean loss and the accuracy, or R2 in regression."""
         network, loss = self.model.network, self.model.loss
         return evaluate(network, loss, self.X[part], self.y[part], divide_by=self.divide_by)
 
@@ -47,8 +47,8 @@ def train(
 ) -> Trained:
     """Preprocess the parts of the data, and train the network in place.
 
-    ``name`` is the recipe's; ``parts`` are ``"train"`` and those of ``"validation"`` and ``"test"``
-    that are wanted. :meth:`xpnet.recipe.Recipe.run` says what is raised.
+    ``name`` is the recipe's name; ``parts`` are ``"train"`` and optionally ``"validation"`` and
+    ``"test"``. For the exceptions see :meth:`xpnet.recipe.Recipe.run`.
     """
     _check_augmentation(name, settings.training.augmentation, dataset)
     preprocessing, X, divide_by = _preprocess(settings.data, dataset, network.dtype, parts)
@@ -56,8 +56,8 @@ def train(
     validation = None
     if "validation" in parts:
         validation = (X["validation"], y["validation"])
-    # Before the training, which is lost if these do not fit each other.
-    loss = settings.loss.clone()  # as all that a run is given: another run has its own
+    # Before the training, which would be lost if these did not fit each other.
+    loss = settings.loss.clone()  # each run has its own objects
     model = Model(
         network,
         loss,
@@ -94,7 +94,7 @@ def train(
             **training,
         )
     except (TypeError, ValueError) as error:
-        if n_reports:  # then it is not the settings
+        if n_reports:  # then the settings are not the cause
             raise
         raise RecipeError(f"{name}: {error}") from error
     return Trained(model, history, X, y, divide_by)
@@ -113,9 +113,9 @@ def _check_augmentation(name: str, augmentations: Sequence[Augmentation], datase
 def _preprocess(
     data: DataSettings, dataset: Dataset, dtype: npt.DTypeLike, parts: Sequence[str]
 ) -> tuple[Preprocessing, dict[str, npt.NDArray[Any]], float | None]:
-    """Preprocess the parts, such that what cannot be is known before the training.
+    """Preprocess the parts, so that problems are found before the training.
 
-    Bytes that are only to be divided stay as they are, and the divisor comes along.
+    Bytes that only need to be divided stay bytes; the divisor is returned with them.
     """
     raw = {part: getattr(dataset, f"X_{part}") for part in parts}
     part = "train"
@@ -141,9 +141,9 @@ def _preprocess(
 def _labels(
     data: DataSettings, dataset: Dataset, dtype: npt.DTypeLike, parts: Sequence[str]
 ) -> tuple[Preprocessing | None, dict[str, npt.NDArray[Any]]]:
-    """Give the labels of the parts: numbers in the network's dtype, standardised if asked.
+    """Return the labels of the parts, so that problems are found before the training.
 
-    Here, such that those that cannot be are known before the training.
+    Regression targets are in the network's dtype, and standardised if the recipe says so.
     """
     y = {part: getattr(dataset, f"y_{part}") for part in parts}
     if dataset.task == "classification":
@@ -155,16 +155,16 @@ def _labels(
         try:
             targets = Preprocessing.fit(y["train"], normalise="standardise")
         except DataError as error:
-            raise DataError(f"{dataset.name}, numbers to be predicted{said}: {error}") from error
+            raise DataError(f"{dataset.name}, regression targets{said}: {error}") from error
     for part, numbers in y.items():
-        with np.errstate(over="ignore"):  # looked at below
+        with np.errstate(over="ignore"):  # checked below
             scaled = numbers if targets is None else targets(numbers, "float64")
             y[part] = scaled.astype(dtype)
         if not (is_finite := np.isfinite(y[part])).all():
             at = tuple(np.argwhere(~is_finite)[0])
             raise DataError(
-                f"{dataset.name}, {part} samples{said}: numbers to be predicted must be finite "
-                f"in {np.dtype(dtype)}, got {y[part][at]} for {numbers[at]}"
+                f"{dataset.name}, {part} samples{said}: regression targets must be finite in "
+                f"{np.dtype(dtype)}, got {y[part][at]} for {numbers[at]}"
             )
     return targets, y
 
@@ -172,9 +172,10 @@ def _labels(
 def _only_divides(
     preprocessing: Preprocessing, raw: dict[str, npt.NDArray[Any]], dtype: npt.DTypeLike
 ) -> bool:
-    """Tell whether a division of bytes in the network's dtype is all that preprocessing does.
+    """Return whether preprocessing only divides bytes, which the network's dtype can do exactly.
 
-    Divided in float64 and rounded, as preprocessing does it, a byte gives the same number.
+    Then dividing in the network's dtype gives the same numbers as dividing in float64 and rounding,
+    as preprocessing does.
     """
     with np.errstate(all="ignore"):
         is_exact = float(np.asarray(preprocessing.divide_by, dtype)) == preprocessing.divide_by
