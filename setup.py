@@ -1,10 +1,10 @@
 """Builds the host kernels, one optional extension module; everything else is in pyproject.toml.
 
-The loops are written from the catalogue (kernels/host_source.py) and compiled once for each
-instruction set that the compiler knows; the best is chosen when the module is loaded. Where there
-is no compiler, xpnet is installed without them and runs on the reference operations.
+The loops are generated from the catalogue (kernels/host_source.py) and compiled once for each
+instruction set that the compiler knows. The module chooses the best one when it is loaded. Without
+a compiler, xpnet is installed without these kernels and uses the reference operations.
 
-XPNET_MULTIVERSION=0 compiles the loops once, for the compiler's own target.
+XPNET_MULTIVERSION=0 compiles the loops only once, for the compiler's default target.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 ROOT = Path(__file__).resolve().parent
-sys.path.insert(0, str(ROOT))  # a build front end need not have done it
+sys.path.insert(0, str(ROOT))  # a build front end may not have done it
 
 from xpnet.kernels import host_source  # noqa: E402
 
-# The loops hold no branches; what keeps a compiler from vectorising them is that a comparison might
-# trap and a square root set errno. Results are those of IEEE 754 all the same: never -ffast-math.
+# The loops have no branches, but a comparison might trap and a square root might set errno, which
+# keeps a compiler from vectorising. Results still follow IEEE 754: never use -ffast-math.
 GNU_FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
 GNU_FLAGS += ["-ffp-contract=fast", "-fvisibility=hidden", "-g0"]
 VARIANTS = {
@@ -40,13 +40,13 @@ VARIANTS = {
 
 
 class BuildHostKernels(build_ext):
-    """Writes the loops, and compiles them in several variants."""
+    """Generates the loops and compiles them in several variants."""
 
     def build_extension(self, ext: Extension) -> None:
-        """Compile the loops for each instruction set, then the module that holds them."""
+        """Compile the loops for each instruction set, then the module that contains them."""
         try:
             self._build(ext)
-        except OSError as error:  # say, a folder that cannot be written; the module is optional
+        except OSError as error:  # e.g. a folder that is not writable; the module is optional
             raise CompileError(str(error)) from error
 
     def _build(self, ext: Extension) -> None:
@@ -88,11 +88,11 @@ class BuildHostKernels(build_ext):
             ("XPN_DIGEST", f'"{host_source.digest()}"'),
             ("XPN_COMPILER", f'"{self._compiler_name()}"'),
         ]
-        self.force = True  # to link: the loops have just been compiled
+        self.force = True  # link again, because the loops have just been compiled
         super().build_extension(ext)
 
     def _accepts(self, flags: list[str], variant: str) -> bool:
-        """Find out whether the compiler knows an instruction set and can ask for it."""
+        """Return whether the compiler can target an instruction set and test for it at run time."""
         with tempfile.TemporaryDirectory() as folder:
             probe = Path(folder) / "probe.cpp"
             feature = {"avx512": "avx512f"}.get(variant, variant)
@@ -104,7 +104,7 @@ class BuildHostKernels(build_ext):
             command = [*self._command(), *flags, "-c", str(probe), "-o", f"{probe}.o"]
             try:
                 done = subprocess.run(command, capture_output=True, check=False)
-            except OSError:  # no compiler: compiling the loops will say so
+            except OSError:  # no compiler: compiling the loops will report it
                 return False
         return done.returncode == 0
 

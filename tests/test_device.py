@@ -171,8 +171,8 @@ def test_no_cublas_of_our_own(fake_cupy):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"capability": "75"}, "precision=tf32: cuda:0 has compute capability 7.5, and TF32 came"),
-        ({"kernels": "reference"}, "precision=tf32: products of reference kernels are CuPy's own"),
+        ({"capability": "75"}, "=tf32 needs compute capability 8.0 or higher, but cuda:0 has 7.5"),
+        ({"kernels": "reference"}, "precision=tf32 needs fused kernels, but kernels=reference"),
     ],
 )
 def test_a_precision_that_a_gpu_lacks(fake_cupy, arguments, message):
@@ -207,7 +207,7 @@ def test_the_cpu_has_no_tf32(monkeypatch, variable, source):
     precision = None if variable else "tf32"
     for name in ("cpu", "auto"):
         with pytest.raises(
-            xpnet.DeviceUnavailableError, match=f"{source}=tf32: it is a number format of NVIDIA's"
+            xpnet.DeviceUnavailableError, match=f"{source}=tf32 needs an NVIDIA GPU, but the"
         ):
             xpnet.device(name, precision=precision)
     assert xpnet.device("cpu", precision="float32").precision == "float32"
@@ -517,7 +517,7 @@ def test_memory_on_the_cpu():
     cpu = xpnet.device("cpu")
     cpu.free_memory()
     cpu.require_room(2**60, "X", "nothing")
-    with pytest.raises(ValueError, match=r"memory\(\) is about a GPU, but the device is 'cpu'"):
+    with pytest.raises(ValueError, match=r"memory\(\) needs a GPU, but the device is 'cpu'"):
         cpu.memory()
 
 

@@ -22,7 +22,7 @@ def test_show_config(capsys, monkeypatch):
     assert "threads" in lines["BLAS"]
     assert lines["cuda"]
     assert lines["kernels"]
-    assert lines["precision"] == "float32: products as they are"
+    assert lines["precision"] == "float32"
     assert "cuBLAS" not in lines
 
 
@@ -41,7 +41,7 @@ def test_kernels_are_told(capsys, monkeypatch):
         assert told() == f"fused: {host.description()}"
         assert "loops, compiled by" in told()
         monkeypatch.setenv("XPNET_KERNELS", "reference")
-        assert told() == "reference (numpy expressions), as XPNET_KERNELS says"
+        assert told() == "reference (numpy expressions), set by XPNET_KERNELS"
     monkeypatch.delenv("XPNET_KERNELS", raising=False)
     monkeypatch.setattr(host, "problem", lambda: "not built: for a test")
     assert told() == "reference (numpy expressions): the host kernels are not built: for a test"
@@ -89,14 +89,14 @@ def test_threads_are_told(capsys, monkeypatch):
     with threadpoolctl.threadpool_limits(1, user_api="blas"):
         assert threads_told(capsys) == "1: one processor, or the limit of NumPy's BLAS"
         monkeypatch.setenv("XPNET_THREADS", "3")
-        assert threads_told(capsys) == "1, as XPNET_THREADS says and NumPy's BLAS allows"
+        assert threads_told(capsys) == "1: set by XPNET_THREADS, limited by NumPy's BLAS"
         monkeypatch.delenv("XPNET_THREADS")
         monkeypatch.setattr(host, "count_threads", lambda: 4)
         for shares, said in ((True, "two processors share a core"), (False, "do not share")):
             monkeypatch.setattr(host, "shares_core", lambda shares=shares: shares)
             assert said in threads_told(capsys)
     monkeypatch.setenv("XPNET_KERNELS", "reference")
-    assert threads_told(capsys) == "those of NumPy's BLAS"
+    assert threads_told(capsys) == "chosen by NumPy's BLAS"
 
 
 def test_the_reason_why_cuda_is_not_usable(capsys, dev):

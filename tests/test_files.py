@@ -114,7 +114,7 @@ def test_what_comes_meanwhile_is_not_touched(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", come)
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "new", tmp_path / "empty"):
-        with pytest.raises(FileExistsError, match="there is something already"):
+        with pytest.raises(FileExistsError, match="it exists and is not an empty folder"):
             write_folder(folder, FILES)
         assert [entry.name for entry in folder.iterdir()] == ["theirs"]
     assert {entry.name for entry in tmp_path.iterdir()} == {"new", "empty"}
@@ -136,7 +136,7 @@ def test_what_is_there_is_not_touched(tmp_path):
     (tmp_path / "round").symlink_to("round")
     for name in ("file", "folder", "round"):
         for refuse in (check_folder, lambda path: write_folder(path, FILES)):
-            with pytest.raises(FileExistsError, match="there is something already"):
+            with pytest.raises(FileExistsError, match="it exists and is not an empty folder"):
                 refuse(tmp_path / name)
     assert {entry.name for entry in tmp_path.iterdir()} == {"file", "folder", "round"}
     assert read(tmp_path / "folder") == {"file": b"x"}

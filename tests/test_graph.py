@@ -20,7 +20,7 @@ def device():
 
 @pytest.mark.host
 def test_there_are_no_graphs_on_the_cpu():
-    with pytest.raises(ValueError, match="graphs are recorded on a GPU, but the device is 'cpu'"):
+    with pytest.raises(ValueError, match="recording a graph needs a GPU, but the device is 'cpu'"):
         Recorder(xpnet.device("cpu"))
 
 
@@ -63,7 +63,7 @@ FORBIDDEN = {
     "a number read from the device": (lambda device, a: float(a[0]), "(?i)captur"),
     "a device to be activated": (
         lambda device, a: device.to_host(a),
-        "cannot be activated inside of work that is recorded",
+        "cannot be activated while a CUDA graph is recorded",
     ),
     "waiting for itself": (
         lambda device, a: device.xp.cuda.get_current_stream().synchronize(),

@@ -1,6 +1,6 @@
-"""Neural-network classifiers written out from first principles, on NumPy or CuPy.
+"""Neural-network classifiers and regressors from first principles, on NumPy or CuPy.
 
-Importing xpnet imports NumPy and nothing heavier; what needs more is imported where it is used.
+Importing xpnet imports NumPy and nothing heavier. Other packages are imported when they are used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command ``xpnet``, also as ``python -m xpnet``."""
+"""The command ``xpnet``, also run by ``python -m xpnet``."""
 
 import os
 import signal
@@ -6,21 +6,21 @@ import sys
 
 
 def run(command: str = "main", *, is_guarded: bool = False) -> int:
-    """Import and run a function of :mod:`xpnet.cli`, such that Ctrl-C ends it with status 130.
+    """Import and run a function of :mod:`xpnet.cli`; Ctrl-C ends it with status 130.
 
-    From here on: before, Python itself and NumPy, which the package needs, are coming up.
+    While Python and NumPy start up, before this function is called, Ctrl-C has its usual effect.
 
     Parameters
     ----------
     command : {"main", "train"}
+        Name of the function.
     is_guarded : bool
-        Whether the caller has already arranged, as is done here, that Ctrl-C during the imports
-        ends the process there and then.
+        Whether the caller has already made Ctrl-C end the process during the imports.
 
     Returns
     -------
     int
-        The exit status.
+        Exit status.
     """
     is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_default:
@@ -34,7 +34,7 @@ def run(command: str = "main", *, is_guarded: bool = False) -> int:
         try:
             if (stream := getattr(sys, name)) is not None:
                 stream.flush()
-        except OSError:  # known already; Python would say it again and end with another status
+        except OSError:  # already reported; Python would repeat it and change the exit status
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
     return status
 

@@ -1,8 +1,8 @@
-"""The device that a network lives on: its array module, operations, stream and border.
+"""The device that a network lives on: its array module, its operations and its stream.
 
-A :class:`Device` is made once, at the edge of a program, and handed down. The mathematics never
-looks at an array to find out where it is, and no global or context variable holds a choice: two
-devices can live side by side in one process.
+A program makes a :class:`Device` once and passes it down. The mathematics never looks at an array
+to find out where it is, and no global or context variable holds a choice: a process can use two
+devices at the same time.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ logger = logging.getLogger("xpnet")
 
 
 class DeviceUnavailableError(RuntimeError):
-    """A device was asked for by name and cannot be used; the message says why."""
+    """A device was requested by name and cannot be used; the message says why."""
 
 
 class Device:
@@ -56,26 +56,26 @@ class Device:
     name : str
         ``"cpu"`` or ``"cuda:N"``.
     xp : module
-        ``numpy`` or ``cupy``, the module itself.
+        The module ``numpy`` or ``cupy``.
     ops : ReferenceOps
-        The table of operations, picked here once.
+        Operations for arrays of this device.
     index : int, optional
         CUDA device number; None on the CPU.
     kernels : {"fused", "reference"}
-        Which operations ``ops`` holds.
+        Kind of operations in ``ops``.
     precision : {"float32", "tf32"}
-        What products of float32 matrices are computed in.
+        Precision of products of float32 matrices.
 
     Attributes
     ----------
     name, xp, ops, index, kernels, precision
         As given.
     stream : cupy.cuda.Stream or None
-        The one non-blocking stream that all of this device's work is issued on; None on the CPU.
+        Non-blocking stream that all of this device's work is issued on; None on the CPU.
     recorders : weakref.WeakSet
-        Those that record graphs for this device, and whose graphs may be launched.
+        Recorders of CUDA graphs for this device that are not closed.
     lock : threading.RLock
-        Held while ``recorders`` changes and while memory is given back.
+        Held while ``recorders`` changes and while memory is freed.
     """
 
     def __init__(
@@ -104,11 +104,11 @@ class Device:
         return f"Device({self.name!r})"
 
     def __reduce__(self) -> tuple[Any, tuple[str, str, str]]:
-        """Pickle by name: a stream cannot leave its process, nor kernels their machine."""
+        """Pickle by name: a stream belongs to its process, and kernels to their machine."""
         return _restored, (self.name, self.kernels, self.precision)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Device:
-        """Stay the same device: copies of what lives on it live on it too."""
+        """Return the device itself: copied networks and arrays stay on it."""
         del memo
         return self
 
@@ -116,14 +116,14 @@ class Device:
     def activate(self) -> Iterator[None]:
         """Issue the work inside the ``with`` block on this device.
 
-        On CUDA the device and its stream become current. Entering waits, on the GPU, for what the
-        caller's stream has been given so far; leaving makes the caller's stream wait for this
-        one. Neither blocks the host. Nesting is free of effect. Where the GPU's memory runs out
-        inside, a MemoryError says in one line what was needed and what is free.
+        On CUDA the device and its stream become current. On entry this stream waits for the work
+        already issued on the caller's stream; on exit the caller's stream waits for this one.
+        Neither blocks the host. Nested blocks have no further effect. If the GPU runs out of
+        memory inside, a MemoryError says how much was needed and how much is free.
 
-        On the CPU NumPy's floating-point warnings are off inside: a diverging run is detected by
-        its loss, and NumPy on some ARM machines warns of divisions by zero in products that have
-        none. With fused kernels large arrays that are made inside lie in large pages.
+        On the CPU, NumPy's floating-point warnings are off inside the block: divergence is detected
+        by the loss, and on some ARM machines NumPy warns of divisions by zero in products that have
+        none. With fused kernels, large arrays that are created inside use large memory pages.
         """
         if self.index is None:
             pages = host.large_pages() if self.kernels == "fused" else nullcontext()
@@ -139,16 +139,16 @@ class Device:
                 return
             if is_recorded():
                 raise RuntimeError(
-                    f"{self.name} cannot be activated inside of work that is recorded as a graph: "
-                    "that is for what comes from the host, or goes there"
+                    f"{self.name} cannot be activated while a CUDA graph is recorded: copies from "
+                    "and to the host are not allowed there"
                 )
             self.stream.wait_event(caller.record())
             try:
                 with self.stream, self._explained_memory():
                     yield
             finally:
-                # Leaving its "with" makes CuPy return to the stream of the enclosing "with", and
-                # forget one that the caller chose by stream.use().
+                # On leaving "with", CuPy returns to the stream of the enclosing "with" and forgets
+                # one that the caller chose by stream.use().
                 caller.use()
                 caller.wait_event(self.stream.record())
 
@@ -157,7 +157,7 @@ class Device:
         try:
             yield
         except self.xp.cuda.memory.OutOfMemoryError as error:
-            needed = getattr(error, "_size", None)  # by CuPy's name; its message has it as well
+            needed = getattr(error, "_size", None)  # CuPy's name for it; its message has it too
             what = str(error) if needed is None else f"{format_bytes(needed)} more were needed"
             free, total = self.memory()
             has = f"{format_bytes(free)} of {format_bytes(total)} are free"
@@ -167,13 +167,13 @@ class Device:
             raise MemoryError(f"{self.name} is out of memory: {what}, and {has}") from error
 
     def memory(self) -> tuple[int, int]:
-        """Tell how much memory the GPU has.
+        """Return the GPU's free and total memory.
 
         Returns
         -------
         free, total : int
-            Bytes. What is free includes what CuPy's pool holds for later arrays, and is no more
-            than its limit allows, if it has one.
+            Number of bytes. Free memory includes what CuPy's pool holds for later arrays. It does
+            not exceed what the pool's limit, if it has one, allows.
 
         Raises
         ------
@@ -181,7 +181,7 @@ class Device:
             On the CPU.
         """
         if self.index is None:
-            raise ValueError("memory() is about a GPU, but the device is 'cpu'")
+            raise ValueError("memory() needs a GPU, but the device is 'cpu'")
         with self.xp.cuda.Device(self.index):
             free, total = self.xp.cuda.runtime.memGetInfo()
             pool = self._pool()
@@ -193,22 +193,23 @@ class Device:
         return self.xp.get_default_memory_pool()
 
     def require_room(self, n_bytes: int, name: str, advice: str) -> None:
-        """Refuse an array that the GPU has no room for, before any of it is copied.
+        """Raise a MemoryError if the GPU has no room for an array, before copying any of it.
 
         Parameters
         ----------
         n_bytes : int
-            That it takes.
+            Size of the array.
         name : str
-            How the error message calls it.
+            Name of the array in the error message.
         advice : str
-            What the message says to do.
+            What the message tells the user to do.
 
         Raises
         ------
         MemoryError
-            With both sizes. Never on the CPU, where memory is the operating system's concern, nor
-            where CuPy's allocator is another than its own pool and may have more than the GPU.
+            If the array does not fit; the message has both sizes. It is never raised on the CPU,
+            where the operating system manages memory, nor if CuPy uses an allocator other than its
+            own pool, which may have more memory than the GPU.
         """
         if self.index is None or self.xp.cuda.get_allocator() != self._pool().malloc:
             return
@@ -220,25 +221,25 @@ class Device:
             )
 
     def free_memory(self) -> None:
-        """Give memory back to the GPU that no array uses, for other programs to have.
+        """Return unused GPU memory to the system, for other programs.
 
-        CuPy keeps freed memory for its next arrays; operations keep a workspace for products and
-        buffers for sums over columns, and make them anew when they are called again. All of it goes
-        back: after :func:`xpnet.training.fit` what is left is the model. Nothing on the CPU.
+        CuPy keeps freed memory for its next arrays. Operations keep a workspace for products and
+        buffers for sums over columns, and allocate them again when needed. This frees all of it:
+        after :func:`xpnet.training.fit` only the model is left. On the CPU it does nothing.
 
         A graph that was recorded for another device must not hold operations of this one.
 
         Raises
         ------
         RuntimeError
-            If a training step that is captured as a graph uses what is kept, as during ``fit``.
+            If a training step that is captured as a graph uses this memory, as during ``fit``.
         """
         if self.index is None:
             return
-        with self.lock, self.activate():  # no recorder comes meanwhile
+        with self.lock, self.activate():  # no recorder can be added meanwhile
             if len(self.recorders):
                 raise RuntimeError(
-                    f"{self.name}: a captured training step uses the memory that would be freed"
+                    f"{self.name}: memory cannot be freed while a captured training step uses it"
                 )
             self.synchronize()
             for name in self.ops.fused:
@@ -260,21 +261,20 @@ class Device:
         name: str = "array",
         advice: str | None = None,
     ) -> Array:
-        """Bring a user's array over the border.
+        """Convert a user's array to an array of this device.
 
         Parameters
         ----------
         array : array_like or cupy.ndarray
-            On a CUDA device host data are copied there, and an array that is already on the same
-            GPU is used as it is. On the CPU host arrays of the right dtype and layout are not
-            copied.
+            A CUDA device copies host data; it uses an array that is already on the same GPU as it
+            is. The CPU does not copy host arrays of the right dtype and layout.
         dtype : dtype, optional
-            Converted to this; by default the array's own.
+            Data type of the result; default: the array's own.
         name : str
-            How error messages call the argument.
+            Name of the argument in error messages.
         advice : str, optional
-            For what may be large: what an error message says to do where a GPU has no room for it.
-            That is then found out before anything is copied; see :meth:`require_room`.
+            What to tell the user if the GPU has no room for the array. Give it for arrays that may
+            be large: their size is then checked before the copy; see :meth:`require_room`.
 
         Returns
         -------
@@ -283,9 +283,9 @@ class Device:
         Raises
         ------
         TypeError
-            If the array lives on another device, or does not convert to ``dtype``.
+            If the array lives on another device, or cannot be converted to ``dtype``.
         MemoryError
-            If a GPU has no room for it.
+            If the GPU has no room for it.
         """
         on_gpu = hasattr(array, "__cuda_array_interface__")
         if self.index is None:
@@ -302,7 +302,7 @@ class Device:
                     self.require_room(array.nbytes, name, advice)
                 large = array.nbytes > transfer.LARGE
                 return transfer.to_gpu(self.xp, array) if large else self.xp.asarray(array)
-            # CuPy's own arrays as they are: asarray would copy one of another GPU without a word.
+            # Not asarray for CuPy's own arrays: it would silently copy one from another GPU.
             is_cupy = isinstance(array, self.xp.ndarray)
             gpu_array = array if is_cupy else self.xp.asarray(array)
             if gpu_array.device.id != self.index:
@@ -317,10 +317,10 @@ class Device:
             return self.xp.ascontiguousarray(gpu_array, dtype=dtype)
 
     def to_host(self, array: Array) -> npt.NDArray[Any]:
-        """Bring an array of this device to the host, as a NumPy array.
+        """Return an array of this device as a NumPy array.
 
-        On CUDA this waits for the work that produces the array and copies it; on the CPU it
-        returns the array itself.
+        On CUDA this waits for the work that produces the array and copies it. On the CPU it returns
+        the array itself.
         """
         if self.index is None:
             return np.asarray(array)
@@ -332,12 +332,12 @@ _idle_streams: defaultdict[tuple[Any, int], list[Any]] = defaultdict(list)  # by
 
 
 def lease_stream(cupy: Any, index: int, user: object) -> tuple[Any, Callable[[], object]]:
-    """Give a non-blocking stream to an object, which has it to itself as long as it lives.
+    """Lease a non-blocking stream to an object for as long as the object lives.
 
-    Then another object may get it. CuPy keeps memory that was freed on a stream for that stream
-    alone, even when the stream is gone: with a new one for each training, each would take memory
-    anew. As with any stream of CuPy's, an array that another stream still reads must be kept until
-    it has done so.
+    Afterwards another object may get the stream. Streams are reused because CuPy keeps memory that
+    was freed on a stream for that stream only, even after the stream is gone: with a new stream,
+    each training would allocate new memory. As with any CuPy stream, keep an array until every
+    other stream that reads it has done so.
 
     Parameters
     ----------
@@ -345,13 +345,13 @@ def lease_stream(cupy: Any, index: int, user: object) -> tuple[Any, Callable[[],
     index : int
         CUDA device number.
     user : object
-        The one that uses it.
+        Object that uses the stream.
 
     Returns
     -------
     stream : cupy.cuda.Stream
     give_back : callable
-        Returns the stream early.
+        Ends the lease early.
     """
     idle = _idle_streams[cupy, index]
     try:
@@ -367,25 +367,26 @@ def lease_stream(cupy: Any, index: int, user: object) -> tuple[Any, Callable[[],
 def device(
     spec: str | Device | None = None, kernels: str | None = None, precision: str | None = None
 ) -> Device:
-    """Make the device that a program runs on.
+    """Return the device that a program runs on.
 
     Parameters
     ----------
     spec : str, Device or None
-        ``"cpu"``; ``"cuda"`` (the first GPU) or ``"cuda:N"``; ``"auto"``, which takes the first
-        GPU where one is usable and else the CPU, and logs which and why (logger ``xpnet``; the
-        CPU as a warning, which Python shows unless told otherwise). None reads the environment
-        variable ``XPNET_DEVICE``, and means ``"cpu"`` where it is not set. A :class:`Device` is
-        returned as it is, unless ``kernels`` or ``precision`` asks for others than it has.
+        ``"cpu"``, ``"cuda"`` (the first GPU), ``"cuda:N"`` or ``"auto"``. ``"auto"`` chooses the
+        first GPU if it is usable and otherwise the CPU. It logs its choice and the reason (logger
+        ``xpnet``); choosing the CPU is a warning, which Python shows by default. None reads the
+        environment variable ``XPNET_DEVICE``; if that is not set, it means ``"cpu"``. A
+        :class:`Device` is returned unchanged, unless ``kernels`` or ``precision`` differs from its
+        own.
     kernels : {"fused", "reference"} or None
         ``"fused"`` for the compiled operations, ``"reference"`` for plain array expressions. None
-        reads the environment variable ``XPNET_KERNELS``; where it is not set, operations are fused
-        where that is possible. On the CPU that takes kernels that were built at installation.
+        reads the environment variable ``XPNET_KERNELS``; if that is not set, operations are fused
+        if possible. On the CPU, fused operations need the kernels built at installation.
     precision : {"float32", "tf32"} or None
-        What products of float32 matrices are computed in on a GPU: ``"tf32"`` rounds their elements
-        to 10 bits of mantissa, as tensor cores do from compute capability 8.0 on, and sums in
-        float32. None reads the environment variable ``XPNET_PRECISION``, and means ``"float32"``
-        where it is not set. Products of float64 matrices are the same in both.
+        Precision of products of float32 matrices on a GPU. ``"tf32"`` rounds their elements to 10
+        bits of mantissa, as tensor cores do from compute capability 8.0 on, and sums in float32.
+        None reads the environment variable ``XPNET_PRECISION``; if that is not set, it means
+        ``"float32"``. Products of float64 matrices are the same in both.
 
     Returns
     -------
@@ -394,10 +395,10 @@ def device(
     Raises
     ------
     ValueError
-        If ``spec``, ``kernels`` or ``precision`` is none of these.
+        If ``spec``, ``kernels`` or ``precision`` is not one of these values.
     DeviceUnavailableError
-        If CUDA was asked for by name and is not usable, or fused kernels, and there are none, or a
-        precision that the device does not have. There is no silent fall-back.
+        If you requested CUDA by name and it is not usable, fused kernels and there are none, or a
+        precision that the device lacks. There is no silent fall-back.
     """
     if isinstance(spec, Device):
         if kernels in (None, spec.kernels) and precision in (None, spec.precision):
@@ -429,7 +430,7 @@ def device(
 
 
 def _requested(name: str, value: str | None, valid: tuple[str, ...]) -> tuple[str | None, str]:
-    """Read what is wanted, from the argument or its environment variable, and who says so."""
+    """Return the requested value, from the argument or its environment variable, and its source."""
     source = name
     if value is None:
         source = f"XPNET_{name.upper()}"
@@ -444,9 +445,9 @@ def _cpu_device(wanted: tuple[str | None, str], exact: tuple[str | None, str]) -
     kernels, source = wanted
     if exact[0] == "tf32":
         raise DeviceUnavailableError(
-            f"{exact[1]}=tf32: it is a number format of NVIDIA's GPUs, and the device is 'cpu'"
+            f"{exact[1]}=tf32 needs an NVIDIA GPU, but the device is 'cpu'"
         )
-    problem = None if kernels == "reference" else host.problem()  # which loads them
+    problem = None if kernels == "reference" else host.problem()  # this loads the kernels
     if kernels == "fused" and problem is not None:
         raise DeviceUnavailableError(f"{source}=fused: the host kernels are {problem}")
     if kernels == "reference" or problem is not None:
@@ -464,16 +465,16 @@ def _cuda_device(
         capability = compute_capability(cupy, index)
         if capability < _TF32_MIN_CAPABILITY:
             raise DeviceUnavailableError(
-                f"{exact[1]}=tf32: {name} has compute capability {capability[0]}.{capability[1]}, "
-                "and TF32 came with 8.0"
+                f"{exact[1]}=tf32 needs compute capability 8.0 or higher, but {name} has "
+                f"{capability[0]}.{capability[1]}"
             )
         if wanted[0] == "reference":
             raise DeviceUnavailableError(
-                f"{exact[1]}=tf32: products of reference kernels are CuPy's own, in float32"
+                f"{exact[1]}=tf32 needs fused kernels, but {wanted[1]}=reference"
             )
     if wanted[0] == "reference":
         return Device(name, cupy, ReferenceOps(cupy), index=index)
-    from xpnet.kernels import cublas, cuda  # what the CPU has no use for
+    from xpnet.kernels import cublas, cuda  # not needed on the CPU
 
     fused: dict[str, Callable[..., Any]] = {
         **cuda.fused(cupy),
@@ -485,14 +486,14 @@ def _cuda_device(
 
 
 def _restored(name: str, kernels: str, precision: str = "float32") -> Device:
-    """Make the device of a pickle: its kernels are used where they are there too."""
+    """Return a pickled device; without host kernels on this machine, it uses the reference."""
     if name == "cpu" and host.problem() is not None:
         kernels = "reference"
     return device(name, kernels, precision)
 
 
 def format_bytes(n: int) -> str:
-    """Write a number of bytes as people do: 3210000000 is "3.2 GB"."""
+    """Format a number of bytes with a unit: 3210000000 is "3.2 GB"."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n >= size:
             return f"{n / size:.1f} {unit}"
@@ -502,39 +503,39 @@ def format_bytes(n: int) -> str:
 def host_array(
     array: Any, dtype: npt.DTypeLike | None = None, *, name: str = "array"
 ) -> npt.NDArray[Any]:
-    """Make a C-contiguous NumPy array of numbers in native byte order, or refuse.
+    """Convert to a C-contiguous NumPy array of numbers in native byte order.
 
     Parameters
     ----------
     array : array_like
-        On the host.
+        Array on the host.
     dtype : dtype, optional
-        By default the array's own.
+        Data type of the result; default: the array's own.
     name : str
-        How error messages call the argument.
+        Name of the argument in error messages.
 
     Returns
     -------
     numpy.ndarray
-        The array itself where nothing needs to change.
+        The array itself if nothing needs to change.
 
     Raises
     ------
     TypeError
-        If it does not convert: strings, complex numbers, masked or sparse arrays, ragged lists.
+        If it cannot be converted: strings, complex numbers, masked or sparse arrays, ragged lists.
     """
     wanted = "numbers" if dtype is None else f"an array of {np.dtype(dtype)}"
     try:
         raw = np.asarray(array)
         if isinstance(array, np.ma.MaskedArray):
-            reason = "it is a masked array; fill in what is masked first"
+            reason = "it is a masked array; fill in the masked values first"
         elif raw.dtype.kind == "O" and any(isinstance(item, (str, bytes)) for item in raw.flat):
             reason = "it holds strings"
         elif raw.dtype.kind == "O" and hasattr(array, "tocsr"):
-            reason = "it is sparse, which only samples may be that fit, evaluate or predict take"
+            reason = "it is sparse; only the samples of fit, evaluate and predict may be sparse"
         elif raw.dtype.kind in "biuf" or (raw.dtype.kind == "O" and dtype is not None):
             target = raw.dtype.newbyteorder("=") if dtype is None else dtype
-            with np.errstate(all="ignore"):  # what overflows becomes infinite; fit refuses that
+            with np.errstate(all="ignore"):  # overflow gives inf, which fit refuses
                 return np.asarray(raw, dtype=target, order="C")
         else:
             reason = f"its dtype is {raw.dtype}"

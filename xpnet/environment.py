@@ -1,4 +1,4 @@
-"""``show_config``: versions, BLAS, devices and kernels in use."""
+"""``show_config``: prints versions, BLAS, devices and kernels in use."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _PACKAGES = ("numpy", "scikit-learn", "cupy-cuda12x", "cupy-cuda13x", "cupy")
 
 
 def versions() -> dict[str, str]:
-    """Give the versions that a result depends on.
+    """Return the versions that a result depends on.
 
     Returns
     -------
     dict of str to str
-        Python's, xpnet's, and those of the installed packages that compute; NumPy's BLAS.
+        Versions of Python, xpnet and the installed packages that compute, and NumPy's BLAS.
     """
     found = {"python": platform.python_version(), "xpnet": __version__}
     for package in _PACKAGES:
@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
 def show_config() -> None:
     """Print versions, BLAS and its threads, devices, driver, and the kernels and threads in use.
 
-    Where CuPy is installed it is imported, to find out whether a GPU can be used.
+    If CuPy is installed, it is imported to find out whether a GPU can be used.
     """
     rows = [(name, version) for name, version in versions().items() if name != "blas"]
     rows += [
@@ -66,15 +66,15 @@ def _blas() -> str:
 
 def _blas_threads() -> str:
     try:
-        from threadpoolctl import threadpool_info  # comes with scikit-learn
-    except ImportError:  # show_config is there to find out what is missing
+        from threadpoolctl import threadpool_info  # a dependency of scikit-learn
+    except ImportError:  # show_config must work if packages are missing
         return "threads unknown (threadpoolctl is not installed)"
     counts = [
         f"threads: {pool['num_threads']}"
         for pool in threadpool_info()
         if pool["user_api"] == "blas" and pool["internal_api"] != "xpnet"
     ]
-    return ", ".join(counts) or "threads unknown (a BLAS that threadpoolctl does not know)"
+    return ", ".join(counts) or "threads unknown (threadpoolctl does not know this BLAS)"
 
 
 def _cuda() -> str:
@@ -93,12 +93,12 @@ def _cuda() -> str:
 
 
 def _device() -> list[tuple[str, str]]:
-    """Describe the device that a program gets which names none."""
+    """Describe the default device."""
     try:
         device = make_device()
     except (ValueError, DeviceUnavailableError) as error:
         return [("device", f"none: {error}")]
-    precision = "float32: products as they are"
+    precision = "float32"
     if device.precision == "tf32":
         precision = "tf32: products of float32 matrices on tensor cores, 10 bits of mantissa"
     return [
@@ -110,16 +110,16 @@ def _device() -> list[tuple[str, str]]:
 
 
 def _threads(device: Device) -> str:
-    """Tell how many threads work on a step, and why."""
+    """Return the number of threads of a training step, and the reason for it."""
     if device.kernels != "fused" or not host.shared():
-        return "those of NumPy's BLAS"
+        return "chosen by NumPy's BLAS"
     n_threads = host.count_threads()
     if chosen_threads() is not None:
-        return f"{n_threads}, as XPNET_THREADS says and NumPy's BLAS allows"
+        return f"{n_threads}: set by XPNET_THREADS, limited by NumPy's BLAS"
     if n_threads == 1:
         return "1: one processor, or the limit of NumPy's BLAS"
     shared = {
-        None: "whether processors share a core could not be measured",
+        None: "could not measure whether processors share a core",
         True: "two processors share a core",
         False: "processors do not share a core",
     }
@@ -143,4 +143,4 @@ def _kernels(device: Device) -> str:
     problem = host.problem()
     if device.index is None and problem is not None:
         return f"{plain}: the host kernels are {problem}"
-    return f"{plain}, as XPNET_KERNELS says"
+    return f"{plain}, set by XPNET_KERNELS"

@@ -1,4 +1,4 @@
-"""Writes files and folders atomically: whole or not at all."""
+"""Writes files and folders atomically: completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["check_folder", "is_stream", "write_folder", "write_whole"]
 
 
 def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file so that it is never seen half-written.
+    """Write a file so that nobody sees it half-written.
 
-    The data go to a temporary file beside it, which then takes its name; an older file of that
-    name stays whole until then. What is no regular file, as a pipe or a device, is written to.
+    The data go to a temporary file in the same folder, which is then renamed. Until then an older
+    file of that name stays complete. A pipe or a device is written to directly.
 
     Parameters
     ----------
@@ -27,7 +27,8 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
     Raises
     ------
     OSError
-        If the folder is not there or not writable, or the disk is full. Nothing is left behind.
+        If the folder does not exist or is not writable, or if the disk is full. Nothing is left
+        behind.
     """
     if is_stream(path):
         with Path(path).open("wb") as file:
@@ -44,33 +45,32 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def is_stream(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a path is something to be written to, not a file to be replaced."""
-    # /dev/stdout may be a regular file, but one that is being written to.
+    """Return whether a path must be written to directly instead of being replaced."""
+    # /dev/stdout may be a regular file, but the process already writes to it.
     is_handle = str(Path(path).absolute()).startswith(("/dev/std", "/dev/fd/"))
     return is_handle or (Path(path).exists() and not Path(path).is_file())
 
 
 def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> None:
-    """Write a folder so that it is never seen half-written.
+    """Write a folder so that nobody sees it half-written.
 
-    The files go to a temporary folder beside it, which then takes its name. An empty folder that
-    is there already stays the one that it is, with its rights, and perhaps a disk of its own
-    (a mount point): there the temporary folder is inside, and its files are moved up at the end.
-    A process that is killed may leave the temporary folder, and if it is killed while moving
-    files up, some of them.
+    The files go to a temporary folder next to it, which is then renamed. If the folder exists and
+    is empty, it is kept, because it may have permissions of its own or be a mount point: then the
+    temporary folder is inside it, and the files are moved up at the end. A process that is killed
+    may leave the temporary folder and, if it was moving files, some of the files.
 
     Parameters
     ----------
     path : path
-        Must not exist, or be an empty folder. Folders above it are made.
+        A path that does not exist, or an empty folder. Parent folders are created.
     files : mapping of str to bytes
-        What to write under which name.
+        Contents by file name.
 
     Raises
     ------
     OSError
-        If there is something already, or the place is not writable or full. Nothing is left
-        behind but the folders above.
+        If the path exists and is not an empty folder, or if it is not writable, or if the disk is
+        full. Nothing is left behind except the parent folders.
     """
     target = Path(os.path.realpath(path))
     _check_free(target)
@@ -98,7 +98,7 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes]) -> No
 
 
 def check_folder(path: str | os.PathLike[str]) -> None:
-    """Raise the OSError that :func:`write_folder` would, where that can be told beforehand."""
+    """Raise the OSError that :func:`write_folder` would raise, as far as that can be known."""
     target = Path(os.path.realpath(path))
     _check_free(target)
     within = next(folder for folder in (target, *target.parents) if folder.exists())
@@ -110,17 +110,17 @@ def check_folder(path: str | os.PathLike[str]) -> None:
 def _check_free(target: Path) -> None:
     if target.is_dir():
         is_taken = not all(_TEMPORARY.fullmatch(entry.name) for entry in target.iterdir())
-    else:  # a link that is left leads round in circles
+    else:  # is_symlink: a link that leads to itself does not exist()
         is_taken = target.exists() or target.is_symlink()
     if is_taken:
-        raise FileExistsError(errno.EEXIST, "there is something already", str(target))
+        raise FileExistsError(errno.EEXIST, "it exists and is not an empty folder", str(target))
 
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.partial")
 
 
 def _temporary_sibling(target: Path) -> Path:
-    """Name a temporary sibling; not by the target's own name, which may be as long as allowed."""
+    """Return a temporary path in the same folder, not derived from the name, which may be long."""
     return target.with_name(f".{secrets.token_hex(8)}.partial")
 
 

@@ -1,4 +1,4 @@
-"""Records work as a CUDA graph and launches it, on CuPy's streams."""
+"""Records work as a CUDA graph, on a CuPy stream of its own."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ __all__ = ["CaptureError", "Recorder"]
 
 
 class CaptureError(RuntimeError):
-    """Work does something that a graph cannot hold; the message says what."""
+    """The work cannot be recorded as a graph; the message says why."""
 
 
 class Recorder:
-    """Records what is issued to a GPU, on a stream of its own.
+    """Records the work issued to a GPU, on a stream of its own.
 
-    Launched, a graph repeats what was recorded: the same kernels on the same addresses, with the
-    same numbers. So all that changes from one launch to the next must lie in device arrays, and
-    those must outlive the graph. Whatever else is refused:
+    A launched graph repeats what was recorded: the same kernels on the same addresses with the same
+    arguments. Everything that changes between launches must therefore be in device arrays, and
+    these must outlive the graph. The work must not do any of the following:
 
-    - Asking for memory. CuPy's pool would give some, and give it to somebody else once it is freed,
-      while the graph still writes there.
-    - Copies from and to the host, waiting for what is recorded, the default stream: CUDA or CuPy
-      refuse them themselves.
-    - CuPy's own cuBLAS, which CuPy refuses; see :mod:`xpnet.kernels.cublas`.
-    - Activating a device, which would wait for another stream.
+    - Allocate memory. CuPy's pool would give it to another array once it is freed, while the graph
+      still writes there.
+    - Copy from or to the host, wait for recorded work, or use the default stream. CUDA or CuPy
+      raise an error.
+    - Use CuPy's own cuBLAS, which CuPy refuses; see :mod:`xpnet.kernels.cublas`.
+    - Activate a device, which would wait for another stream.
 
-    Recording happens on a stream of its own. So other threads may go on using the device: what they
-    issue meanwhile is no part of the graph.
+    Because recording has its own stream, other threads can use the device meanwhile; their work is
+    not part of the graph.
 
     Parameters
     ----------
@@ -41,12 +41,12 @@ class Recorder:
     Raises
     ------
     ValueError
-        On the CPU.
+        If the device is the CPU.
     """
 
     def __init__(self, device: Device) -> None:
         if device.index is None:
-            raise ValueError("graphs are recorded on a GPU, but the device is 'cpu'")
+            raise ValueError("recording a graph needs a GPU, but the device is 'cpu'")
         self._device = device
         self._stream: Any
         self._stream, self._give_back = lease_stream(device.xp, device.index, self)
@@ -54,7 +54,7 @@ class Recorder:
             device.recorders.add(self)
 
     def close(self) -> None:
-        """Say that no graph recorded here will be launched again, and nothing recorded."""
+        """Return the stream; call this when no graph recorded here will be launched again."""
         with self._device.lock:
             if self._stream is not None:
                 self._device.recorders.discard(self)
@@ -62,23 +62,23 @@ class Recorder:
                 self._give_back()
 
     def record(self, work: Callable[[], object]) -> Any:
-        """Record what ``work`` issues. Nothing of it is done.
+        """Record the work that ``work`` issues, without executing it.
 
         Parameters
         ----------
         work : callable
-            It has been called before, with the device active: that makes whatever is made at first
-            use, kernels and the buffers that operations keep.
+            Call it once before, with the device active: the first call creates kernels and the
+            buffers that operations keep.
 
         Returns
         -------
         cupy.cuda.Graph
-            To be launched on the device's stream, and no longer than this object lives.
+            Launch it on the device's stream, and only while this object lives.
 
         Raises
         ------
         CaptureError
-            If it cannot be recorded. What ``work`` has changed on the host stays changed.
+            If the work cannot be recorded. What ``work`` has changed on the host stays changed.
         RuntimeError
             After :meth:`close`.
         """
@@ -93,7 +93,7 @@ class Recorder:
                     with cuda.using_allocator(_refuse):
                         work()
                 except BaseException:
-                    with contextlib.suppress(Exception):  # what it says is that of the first error
+                    with contextlib.suppress(Exception):  # it would repeat the first error
                         stream.end_capture()
                     raise
                 return stream.end_capture()

@@ -1,7 +1,7 @@
-"""Random streams: seeds, and the generators of weights and of the order of samples.
+"""Random numbers: seeds, and the generators of weights and of the order of samples.
 
-Weights are drawn on the host, so that the device cannot change them, and then moved. Whatever is
-drawn during training comes from Philox (:mod:`xpnet.kernels.philox`), keyed by seed and purpose.
+Weights are drawn on the host and then copied, so that they are the same on every device. Random
+numbers during training come from Philox (:mod:`xpnet.kernels.philox`), keyed by seed and purpose.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class Purpose(IntEnum):
-    """What a draw from Philox is for; draws for different purposes are independent."""
+    """Purpose of a draw from Philox; draws for different purposes are independent."""
 
     SHUFFLE = 1
     SUBSET = 2
@@ -36,7 +36,7 @@ class Purpose(IntEnum):
 
 
 class WeightStream(Protocol):
-    """Draws the initial values of parameters, each call from where the last one stopped."""
+    """Draws the initial values of parameters; each call continues the stream."""
 
     def normal(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
         """Draw from the standard normal distribution."""
@@ -46,11 +46,12 @@ class WeightStream(Protocol):
 
 
 class RandomStateStream:
-    """Draws from a generator of NumPy's, which others may draw from too, arrays in C order.
+    """Draws arrays in C order from a NumPy generator.
 
     Parameters
     ----------
     state : numpy.random.RandomState or numpy.random.Generator
+        Generator to draw from. Other code may draw from it too.
     """
 
     def __init__(self, state: np.random.RandomState | np.random.Generator) -> None:
@@ -66,11 +67,11 @@ class RandomStateStream:
 
 
 class _LegacyStream(RandomStateStream):
-    """The generator of the course notebooks: ``RandomState``, weights feature-major.
+    """The generator of the course's notebooks: ``RandomState``, weights drawn feature-major.
 
-    The notebooks hold a weight matrix as (fan_out, fan_in), the transpose of ours, and a vector
-    as a column. Drawing the reversed shape and transposing gives each weight the number that the
-    notebook gives it.
+    The course is Andrew Ng's Deep Learning Specialization (Coursera). Its notebooks hold a weight
+    matrix as (fan_out, fan_in), the transpose of ours, and a vector as a column. Drawing the
+    reversed shape and transposing gives each weight the same number as in the notebook.
     """
 
     def normal(self, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
@@ -81,14 +82,14 @@ class _LegacyStream(RandomStateStream):
 
 
 def weight_stream(seed: int, rng: str = "numpy") -> WeightStream:
-    """Open the stream that a network's parameters are drawn from.
+    """Return the stream that a network's parameters are drawn from.
 
     Parameters
     ----------
     seed : int
     rng : {"numpy", "numpy-legacy"}
-        NumPy's PCG64 generator; or ``RandomState`` with weights drawn feature-major, as the
-        course notebooks do (the seed then lies below 2**32).
+        ``"numpy"`` is NumPy's PCG64 generator. ``"numpy-legacy"`` is ``RandomState`` with weights
+        drawn feature-major, as in the course's notebooks; the seed must then be below 2**32.
 
     Returns
     -------
@@ -97,7 +98,7 @@ def weight_stream(seed: int, rng: str = "numpy") -> WeightStream:
     Raises
     ------
     ValueError
-        If ``rng`` is neither, or the seed is out of range.
+        If ``rng`` is not one of these names, or the seed is out of range.
     """
     if rng == "numpy":
         return RandomStateStream(np.random.Generator(np.random.PCG64(check_seed(seed))))
@@ -128,15 +129,15 @@ def shuffle(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 
 
 def epoch_order(n: int, seed: int, epoch: int, rng: str = "numpy") -> npt.NDArray[np.int64]:
-    """Draw the order in which an epoch visits the samples, as a network's ``rng`` asks for.
+    """Draw the order in which an epoch visits the samples, with a network's ``rng``.
 
     Parameters
     ----------
     n, seed, epoch : int
-        As for :func:`shuffle`.
+        See :func:`shuffle`.
     rng : {"numpy", "numpy-legacy"}
-        ``"numpy-legacy"`` is the course's: ``RandomState(seed + epoch).permutation(n)``, with a
-        seed below 2**32.
+        ``"numpy"`` is :func:`shuffle`. ``"numpy-legacy"`` is the order of the course's notebooks,
+        ``RandomState(seed + epoch).permutation(n)``, with a seed below 2**32.
 
     Returns
     -------
@@ -149,21 +150,21 @@ def epoch_order(n: int, seed: int, epoch: int, rng: str = "numpy") -> npt.NDArra
 
 
 def subset(n: int, size: int, seed: int) -> npt.NDArray[np.int64]:
-    """Draw some of the samples, each with the same chance.
+    """Draw a random subset of the samples, each with the same probability.
 
     Parameters
     ----------
     n : int
         Number of samples.
     size : int
-        How many are drawn, at most ``n``.
+        Number of samples to draw, at most ``n``.
     seed : int
         The same seed gives the same samples on every device.
 
     Returns
     -------
     int64 array of shape (size,)
-        Indices from ``0 .. n - 1``, ascending, none of them twice.
+        Distinct indices from ``0 .. n - 1``, ascending.
     """
     order: npt.NDArray[np.int64] = philox.permutation(
         np, n, check_seed(seed), purpose=Purpose.SUBSET
@@ -172,7 +173,7 @@ def subset(n: int, size: int, seed: int) -> npt.NDArray[np.int64]:
 
 
 def check_seed(seed: Any, *, bits: int = 64) -> int:
-    """Return the seed as an int, or raise a ValueError that names what came."""
+    """Return the seed as an int, or raise a ValueError."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         raise ValueError(f"seed must be an integer, got {seed!r}")
     if not 0 <= seed < 2**bits:

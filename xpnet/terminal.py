@@ -1,4 +1,4 @@
-"""Progress and tables: a bar on a terminal, plain lines in a pipe, one block in a notebook."""
+"""Shows progress and tables: a bar on a terminal, lines in a pipe, one block in a notebook."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ __all__ = ["OutputError", "Progress", "Tally", "print_lines", "print_table"]
 
 
 class OutputError(Exception):
-    """Standard output cannot be written: a closed pipe, a full disk."""
+    """Standard output cannot be written, for instance a closed pipe or a full disk."""
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Write lines to standard output, if there is one.
+    """Write lines to standard output, if it is open.
+
+    Characters that the stream's encoding lacks are escaped.
 
     Raises
     ------
     OutputError
-        If they cannot be written. What the stream's encoding lacks is escaped.
+        If the lines cannot be written.
     """
-    if sys.stdout is None:  # as under pythonw, or where the shell has closed it
+    if sys.stdout is None:  # under pythonw, or if the shell has closed it
         return
     with _writing():
         sys.stdout.write(_encodable("".join(f"{line}\n" for line in lines)))
@@ -44,7 +46,7 @@ def _writing() -> Iterator[None]:
 
 
 def _encodable(text: str) -> str:
-    """Escape what standard output's encoding lacks."""
+    """Escape the characters that standard output's encoding lacks."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
@@ -52,9 +54,9 @@ def _encodable(text: str) -> str:
 def print_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], optional: Sequence[str]
 ) -> None:
-    """Print a table, its first column aligned to the left and the others to the right.
+    """Print a table, with the first column aligned to the left and the others to the right.
 
-    On a narrow terminal columns among ``optional`` are left out, the first of these names first.
+    If the terminal is too narrow, columns named in ``optional`` are left out, in that order.
     """
     rows = [[_encodable(cell) for cell in row] for row in rows]
     kept = list(header)
@@ -81,7 +83,7 @@ def _aligned(
 
 
 def _width() -> float:
-    """Give the terminal's width in columns; a pipe or a file has room for all."""
+    """Return the terminal's width in columns; infinite for a pipe or a file."""
     return shutil.get_terminal_size().columns if _is_terminal() else float("inf")
 
 
@@ -90,25 +92,25 @@ def _is_terminal() -> bool:
 
 
 class Tally:
-    """Shows the progress of something that is counted.
+    """Shows how many of something have been done.
 
-    Used as ``with Tally("digits", 60, "epoch") as tally: ...``. On a terminal that is a bar of
-    rich's; in a notebook one block of output that is brought up to date; elsewhere a line each
-    time, but no more than about one a second. The last one is always shown.
+    Use it as ``with Tally("digits", 60, "epoch") as tally: ...``. A terminal gets a progress bar, a
+    notebook one block of output that is updated, and anything else at most about one line a second.
+    The last state is always shown.
 
     Parameters
     ----------
     title : str
     total : int or None
-        How many there will be; None where nobody knows.
+        Number to reach; None if unknown.
     noun : str
-        What is counted.
+        What is counted, such as ``"epoch"``.
 
     Attributes
     ----------
     problem : OutputError or None
-        What was in the way of showing something. From then on nothing is shown: no work is lost to
-        a pipe that was closed.
+        First error while writing. Nothing is shown after it, so that a closed pipe does not stop
+        the work.
     """
 
     def __init__(self, title: str, total: int | None, noun: str) -> None:
@@ -130,9 +132,16 @@ class Tally:
             self._display.close()
 
     def show(self, done: int, text: str, left: float | None) -> None:
-        """Show how far it has come, or keep it for later if something has only just been shown.
+        """Show the state, or keep it for later if another was shown only just before.
 
-        Parts of ``text`` are separated by two spaces. ``left`` is in seconds, None if not known.
+        Parameters
+        ----------
+        done : int
+            Number done so far.
+        text : str
+            Details, separated by two spaces.
+        left : float or None
+            Estimate of the time left, in seconds; None if unknown.
         """
         now = time.monotonic()
         if now - self._shown < self._display.interval and done != self._total:
@@ -158,17 +167,18 @@ class Tally:
 
 
 class Progress(Tally):
-    """Shows the progress of a run; to be handed to :func:`xpnet.training.fit` as ``on_report``.
+    """Shows the progress of a training; pass it to :func:`xpnet.training.fit` as ``on_report``.
 
-    Used as ``with Progress("digits", epochs=60) as progress: ...``; see :class:`Tally`.
+    Use it as ``with Progress("digits", epochs=60) as progress: ...``; see :class:`Tally`.
 
     Parameters
     ----------
     title : str
     epochs : int
-        The length of the whole run.
+        Number of epochs of the whole training.
     score_name : str
-        What the reports' accuracies are; see :class:`xpnet.training.History`.
+        Name of the reports' score, ``"accuracy"`` (default) or ``"R2"``; see
+        :class:`xpnet.training.History`.
     """
 
     def __init__(self, title: str, epochs: int, score_name: str = "accuracy") -> None:
@@ -181,7 +191,7 @@ class Progress(Tally):
         return super().__enter__()
 
     def __call__(self, report: Report) -> None:
-        """Show a report, or keep it for later if one has only just been shown."""
+        """Show a report, or keep it for later if another was shown only just before."""
         done = report.epoch + 1
         elapsed = time.monotonic() - self._started
         left = elapsed / done * (self._epochs - done)
@@ -197,7 +207,7 @@ def _describe(report: Report, score_name: str) -> str:
 
 
 def cost_text(value: float) -> str:
-    """Write a cost with the digits that matter."""
+    """Format a cost with the digits that matter."""
     return f"{value:.6f}" if value < 1e4 else f"{value:.3e}"
 
 
@@ -210,7 +220,7 @@ def _clock(seconds: float) -> str:
 class _Lines:
     """A line for each report."""
 
-    interval = 1.0  # seconds between two
+    interval = 1.0  # seconds between two lines
 
     def __init__(self, title: str, total: int | None, noun: str) -> None:
         self._title, self._total, self._noun = title, total, noun
@@ -219,7 +229,7 @@ class _Lines:
         print_lines([self._title])
 
     def close(self) -> None:
-        """Leave what is shown as it is."""
+        """Do nothing: the lines stay."""
 
     def show(self, done: int, text: str, left: float | None) -> None:
         print_lines([self._line(done, text, left)])
@@ -250,7 +260,7 @@ class _Block(_Lines):
 
 
 class _Bar:
-    """A bar of rich's under the title, and under that a line of numbers."""
+    """The title, below it a progress bar made by rich, and below that a line of numbers."""
 
     interval = 0.05
 
@@ -260,7 +270,7 @@ class _Bar:
         from rich.progress import BarColumn, Progress, TextColumn
 
         self._title = title
-        self._columns = Console().width  # rich's own console may have been made under other COLUMNS
+        self._columns = Console().width  # rich's global console may predate a change of COLUMNS
         count = "{task.completed:.0f}" + ("" if total is None else "/{task.total:.0f}")
         self._progress = Progress(
             BarColumn(bar_width=max(5, min(40, self._columns - 40))),
@@ -275,7 +285,7 @@ class _Bar:
         from rich.console import Group
         from rich.text import Text
 
-        # Cropped: an ellipsis is not in every encoding.
+        # Cropped, because some encodings lack the ellipsis.
         return Group(self._progress, Text(text, no_wrap=True, overflow="crop"))
 
     def open(self) -> None:

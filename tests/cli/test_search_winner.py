@@ -82,7 +82,7 @@ def test_another_studys_winner_is_not_taken_for_this_ones(run):
     (place / "history.json").unlink()
     done = run(*SEARCH)
     assert is_one_line_of_status_2(done)
-    assert f"--out: cannot write {place}: there is something already" in done.errors
+    assert f"--out: cannot write {place}: it exists and is not an empty folder" in done.errors
 
 
 def test_an_early_stopped_winner_is_known_again(run):
@@ -123,7 +123,7 @@ def test_a_winner_that_cannot_be_written_is_not_trained(run, monkeypatch):
     monkeypatch.setattr(Recipe, "run", fails_if_called)
     done = run(*SEARCH)
     assert is_one_line_of_status_2(done)
-    assert "trial-11: there is something already" in done.errors
+    assert "trial-11: it exists and is not an empty folder" in done.errors
 
 
 def test_a_winner_under_numbers(run):

@@ -235,8 +235,8 @@ def test_the_list():
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == recipe_names()
     assert lines[0] == (
-        "cats-deep           Cat or not: four layers, weights scaled by 1 / sqrt(fan_in), as the "
-        "course's last week"
+        "cats-deep           Cat or not: four layers, weights scaled by 1 / sqrt(fan_in), as in "
+        "week 4 of the course"
     )
 
 

@@ -146,7 +146,7 @@ def test_a_folder_with_something_in_it(tmp_path):
     (tmp_path / "out" / "precious").write_text("x")
     done = run("digits-logistic", "--out", tmp_path / "out")
     is_one_line_of_status_2(done)
-    assert "there is something already" in done.stderr
+    assert "it exists and is not an empty folder" in done.stderr
     assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["precious"]
 
 

@@ -173,7 +173,7 @@ def test_samples_are_never_dense_as_a_whole(dev):
 @pytest.mark.host
 @pytest.mark.parametrize("dtype", [None, "float64"])
 def test_where_sparse_arrays_are_not_taken_the_error_says_so(dtype):
-    said = r"^labels does not convert to .*: it is sparse, which only samples may be"
+    said = r"^labels does not convert to .*: it is sparse; only the samples of fit,"
     with pytest.raises(TypeError, match=said):
         host_array(sparse(dense()), dtype, name="labels")
 
@@ -259,7 +259,7 @@ def test_no_graph_holds_a_gather_by_the_host():
         step(dev.asarray(np.array(ORDER)))
         recorder = Recorder(dev)
         try:
-            with pytest.raises(CaptureError, match="cannot be activated inside of work"):
+            with pytest.raises(CaptureError, match="cannot be activated while a CUDA graph"):
                 nn.CapturedSteps(step, 2, recorder)
         finally:
             recorder.close()

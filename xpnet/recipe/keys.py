@@ -107,8 +107,8 @@ KEYS = (
         "numpy",
         "-",
         "Random generator of the weights: `numpy` is NumPy's PCG64; `numpy-legacy` is "
-        "`RandomState`, with weights drawn feature-major, as in the notebooks of the course (Andrew "
-        "Ng's Deep Learning Specialization on Coursera).",
+        "`RandomState`, with weights drawn feature-major, as in the notebooks of the course "
+        "(Andrew Ng's Deep Learning Specialization on Coursera).",
     ),
     Key(
         "dtype",
