@@ -44,7 +44,7 @@ BELOW = {
     },
     "cli": {
         *("kernels", "device", "random", "files", "nn", "data", "training"),
-        *("recipe", "report", "search", "terminal"),
+        *("recipe", "report", "search", "terminal", "version"),
     },
     "__main__": {"cli"},
 }
