@@ -273,8 +273,8 @@ def test_several_numbers(tmp_path, capsys, monkeypatch):
     np.savez("one.npz", X=X, y=X[:, 0])
     said = predicted(capsys, "run", "one.npz", "--out", "a")
     assert said == (
-        "wrote 60 predictions to a; not compared: the data have another number of targets than the "
-        "model\n"
+        "wrote 60 predictions to a; not compared: the data and the model have different numbers of "
+        "targets\n"
     )
     for data, error in (
         ("digits", "digits holds classes to be predicted, not numbers: it goes with a loss for cl"),

@@ -193,6 +193,11 @@ def test_options_that_toml_has_no_word_for():
             "loss must be the name of a known loss or a table",
         ),
         ('loss = "softmax_cross_entropy"', "loss = {}", "loss.type is missing: one of "),
+        (
+            'loss = "softmax_cross_entropy"',
+            'loss = "softmax"',
+            "got 'softmax'; did you mean 'softmax_cross_entropy'?",
+        ),
         ("layers = [{", "layers = 3 # [{", "network.layers must be a list of layers"),
         (
             'dataset = "moons"',

@@ -148,11 +148,11 @@ def _load_model(options: argparse.Namespace) -> Model:
 
 
 def _score_of_numbers(part: Part, predicted: npt.NDArray[Any], caveat: str) -> str:
-    """Compare with the true numbers, if the data have as many."""
+    """Compare with the regression targets in the data, if they match the model's."""
     if part.y is None:
         return ""
     if part.y.shape != predicted.shape:
-        return "; not compared: the data have another number of targets than the model"
+        return "; not compared: the data and the model have different numbers of targets"
     R2 = determination(np, *(y.reshape(len(y), -1) for y in (predicted, part.y))).mean()
     return f"; R2 {R2:.4f}{caveat}"
 

@@ -257,7 +257,7 @@ def _free(wanted: Path, taken: Sequence[Path]) -> Path:
 
 
 def _print_results(results: Sequence[Result]) -> None:
-    """Print one table for each kind of score: accuracies do not compare with R2."""
+    """Print one table for each kind of score: accuracy and R2 are not comparable."""
     for score_name in dict.fromkeys(result.history.score_name for result in results):
         of_kind = [result for result in results if result.history.score_name == score_name]
         rows = [_row(result) for result in of_kind]
