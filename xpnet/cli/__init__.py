@@ -40,8 +40,8 @@ environment variables:
   XPNET_DATA_DIR   folder to look for data files in, after --data-dir
 
 Type "xpnet COMMAND --help" for the options of a command. To read on, see the
-pages "Keys of a recipe", "Data", "Searching for hyper-parameters" and "On a
-GPU, and without one" of the documentation.
+pages "Keys of a recipe", "Data", "Searching for hyper-parameters" and "Using a
+GPU" of the documentation.
 """
 
 
