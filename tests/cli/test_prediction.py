@@ -135,7 +135,7 @@ def test_predict_named_data(tmp_path):
             ["predict", "run", "wide.npz"],
             "wide.npz does not fit the model: X must have shape (n_sam",
         ),
-        (["predict", "run", "moons"], "moons are drawn anew each time, not stored: a file is ne"),
+        (["predict", "run", "moons"], "moons is generated, not stored: give a data file"),
         (["predict", "run", "huge.npz"], "got inf for 1e+300 in feature 0"),
         (
             ["predict", "run", "points.csv", "--out", "no/labels.csv"],
@@ -143,7 +143,7 @@ def test_predict_named_data(tmp_path):
         ),
         (["predict", "run", "points.csv", "--device", "gpu"], "device must be 'cpu'"),
         (["predict", "run", "points.csv", "--target", "none"], "none"),
-        (["predict", "run", "wide.npz", "--target", "y"], "the target 'y' is only for .csv files"),
+        (["predict", "run", "wide.npz", "--target", "y"], "target is only for .csv files"),
     ],
 )
 def test_predict_refuses_in_one_line(trained, arguments, said):
@@ -254,7 +254,7 @@ def test_numbers_of_ones_own(tmp_path, capsys, monkeypatch):
     assert abs(float(Path("a").read_text().split()[1]) - 280_000) < 50_000
     Path("sales.csv").write_text("area,trust,price,age\n1,1,1,1\n1,-1,1,1\n")
     assert xpnet.cli.train(["diabetes-shallow", *arguments[:-2]]) == 2
-    error = "line 3, column trust: a weight of at least 0 expected, got '-1'\n"
+    error = "line 3, column trust: expected a weight of at least 0, got '-1'\n"
     assert capsys.readouterr().err.endswith(error)
 
 
@@ -277,9 +277,9 @@ def test_several_numbers(tmp_path, capsys, monkeypatch):
         "targets\n"
     )
     for data, error in (
-        ("digits", "digits holds classes to be predicted, not numbers: it goes with a loss for cl"),
+        ("digits", "digits is a classification data set, got taumbers: it goes with a loss for cl"),
         ("wide.npz", r"wide.npz does not fit the model: X must have shape \(n_samples, 3\), got"),
-        ("text.npz", "text.npz: y must hold numbers to be predicted, got dtype <U1"),
+        ("text.npz", "text.npz: y must hold numeric regression targets, got dtype <U1"),
     ):
         np.savez("wide.npz", X=X[:, :2])
         np.savez("text.npz", X=X, y=["a"] * 60)

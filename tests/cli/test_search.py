@@ -257,7 +257,7 @@ def test_refining_a_study_that_is_filled(run, monkeypatch):
     assert re.match(
         rf"{re.escape(RATE)} +log_uniform 0.001, 0.1 +log_uniform 0.0\d+, 0.1$", lines[4]
     )
-    assert any(line.startswith(f"{RATE}: the best 8 lie in 0.0") for line in lines)
+    assert any(line.startswith(f"{RATE}: the best 8 trials are in 0.0") for line in lines)
     assert "* the best of small-random: validation_accuracy 0.9531" in lines
     refined = opened("small-random.refined")
     assert refined.refines == refined.origin == "small-random"
@@ -291,7 +291,7 @@ def test_refining_takes_trials(run):
     filled(9)
     done = run(*SEARCH, "--refine")
     assert is_one_line_of_status_2(done)
-    assert "refining takes 10 complete trials at least" in done.errors
+    assert "refining needs at least 10 complete trials, got" in done.errors
     assert studies(open_storage("runs/search/small.journal")) == ["small-random"]
 
 
@@ -307,8 +307,8 @@ def test_what_is_said_of_trials(run, no_trials):
     assert len(done.table) == 10, "the best ten"
     lines = done.out.splitlines()
     assert "16 trials: 13 complete, 1 fail, 1 pruned, 1 running, 1 of them diverged" in lines
-    assert "the last one that failed: OSError: gone" in lines
-    decides = next(line for line in lines if line.startswith("what decides (look for the first"))
+    assert "last failure: OSError: gone" in lines
+    decides = next(line for line in lines if line.startswith("importance: "))
     shares = [int(share) for share in re.findall(r"(\d+)%", decides)]
     assert shares == sorted(shares, reverse=True)
     assert 98 <= sum(shares) <= 102
@@ -324,7 +324,7 @@ def test_where_no_trial_has_ended_there_is_none_either(run):
     done = run(*SEARCH)
     assert (done.status, done.errors) == (0, "")
     assert done.out.splitlines()[1] == "1 trial: 1 running"
-    assert "no trial has come to its end" in done.out
+    assert "no trial is complete yet" in done.out
     assert not Path("runs/search/small-random/best.toml").exists()
 
 
@@ -347,19 +347,19 @@ def test_where_no_trial_has_ended_there_is_none_either(run):
         (["--replay", "0"], "there is no study 'small-random' in "),
         (
             ["--sampler", "sobol", "--trials", "1"],
-            "sampler must be one of random, grid, quasi-random, tpe, got",
+            "unknown sampler 'sobol'; valid samplers: random, grid, quasi",
         ),
         (
             ["--sampler", "", "--trials", "1"],
-            "sampler must be one of random, grid, quasi-random, tpe, got ''",
+            "unknown sampler ''; valid samplers: random, grid, quasi-random, t",
         ),
         (
             ["--pruner", "asha", "--trials", "1"],
-            "pruner must be one of none, median, halving, hyperband, got",
+            "unknown pruner 'asha'; valid pruners: none, median, halving",
         ),
         (
             ["--objective", "test_accuracy", "--trials", "1"],
-            "objective must be one of validation_accuracy, valid",
+            "unknown objective 'test_accuracy'; valid objectives: val",
         ),
         (["--set", "training.epochs"], "a change must read KEY=VALUE, got 'training.epochs'"),
         (["--set", "training.epoch=3"], "training.epoch"),
@@ -367,15 +367,15 @@ def test_where_no_trial_has_ended_there_is_none_either(run):
         (["--set", "data.validation_fraction=0"], "the data set has no validation samples; "),
         (["--set", "search.seed=1"], "search.seed must be"),
         (["--storage", ""], "--storage must not be an empty string"),
-        (["--storage", "nonsense://x"], "storage 'nonsense://x' cannot be opened: "),
-        (["--storage", "small.toml"], "storage 'small.toml' is no journal of Optuna's"),
+        (["--storage", "nonsense://x"], "cannot open the storage 'nonsense://x': "),
+        (["--storage", "small.toml"], "must be an Optuna journal, got another file: 'small.toml'"),
         (["--study", ""], "--study must not be an empty string"),
         (["--out", "", "--trials", "1"], "--out must not be an empty string"),
         (["--out", "small.toml", "--trials", "1"], "--out: cannot write small.toml: Not a dir"),
         (["--out", "small.toml/x", "--trials", "1"], "--out: cannot write small.toml/x: Not a dir"),
         (["--out", "no\0name", "--trials", "1"], "--out: cannot write no"),
         (["--data-dir"], "argument --data-dir: expected one argument"),
-        (["--device", "gpu", "--trials", "1", "--workers", "1"], "a worker cannot begin: device"),
+        (["--device", "gpu", "--trials", "1", "--workers", "1"], "a worker cannot start: device"),
         (["--refine"], "there is no study 'small-random' in "),
         (["--no-such"], "unrecognized arguments: --no-such; see train.py search --help"),
         (
@@ -426,7 +426,7 @@ def test_another_recipe_or_sampler_under_one_name(run):
     filled()
     done = run(*SEARCH, "--set", "training.epochs=3")
     assert is_one_line_of_status_2(done)
-    assert "was begun with another recipe: training.epochs was 2, not 3" in done.errors
+    assert "was created with another recipe: training.epochs was 2, not 3" in done.errors
     done = run(*SEARCH, "--study", "small-random", "--sampler", "grid", "--trials", 1)
     assert is_one_line_of_status_2(done)
     assert "has sampler random, got grid" in done.errors

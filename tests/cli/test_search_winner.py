@@ -77,7 +77,7 @@ def test_another_studys_winner_is_not_taken_for_this_ones(run):
     assert is_one_line_of_status_2(done)
     place = Path("runs/search/small-random/trial-11")
     assert done.errors.startswith(
-        f"train.py search: {place} is there, and it is another study's, as network.layers differs"
+        f"train.py search: {place} holds the network of another study, with another network.layers"
     )
     (place / "history.json").unlink()
     done = run(*SEARCH)

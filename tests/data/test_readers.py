@@ -111,12 +111,12 @@ def test_a_single_channel_is_no_axis(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        ({"Z": X}, "holds no features: expected them as X, data, features, X_train"),
+        ({"Z": X}, "holds no features: expected an array X, data, features, X_train"),
         ({"y": Y}, "holds no features"),
-        ({"X": X, "data": X}, "holds the same thing twice, as X, data"),
-        ({"X": X, "y": Y, "y_test": Y}, "holds y_test, but no features that these labels"),
-        ({"X": X[:0]}, "X must hold a sample and a feature at least, got (0, 2)"),
-        ({"X": X[:, :0]}, "X must hold a sample and a feature at least, got (6, 0)"),
+        ({"X": X, "data": X}, "must hold only one of the arrays X, data"),
+        ({"X": X, "y": Y, "y_test": Y}, "holds the labels y_test, but no features for them"),
+        ({"X": X[:0]}, "X must hold at least one sample and one feature, got shape (0, 2)"),
+        ({"X": X[:, :0]}, "X must hold at least one sample and one feature, got shape (6, 0)"),
         ({"X": X[:, 0]}, "X must have shape (n_samples, n_features), or (n_samples, height"),
         ({"X": X.reshape(1, 1, 1, 6, 2)}, "X must have shape"),
         ({"X": X.reshape(2, 1, 3, 2)}, "with 1, 3 or 4 channels, got (2, 1, 3, 2)"),
@@ -138,7 +138,7 @@ def test_a_single_channel_is_no_axis(tmp_path):
             "as there are 2 class names, got 0 to 2",
         ),
         ({"X": X, "y": Y - 1, "classes": np.array([b"a", b"b"])}, "labels out of range"),
-        ({"X": X, "classes": np.array([b"a", b"a"])}, "must hold names that differ"),
+        ({"X": X, "classes": np.array([b"a", b"a"])}, "must hold distinct names"),
         ({"X": X, "classes": Y / 2}, "classes must be a list of strings, got dtype float64"),
         ({"X": X, "y": np.array([b"\xff"] * 6)}, "must hold UTF-8 text, got another encoding"),
     ],
@@ -186,7 +186,7 @@ def test_strings_of_varying_length_in_a_column(tmp_path):
 
 def test_strings_that_are_no_text(tmp_path):
     beyond = np.array([0x110000] * 6, dtype="<u4").view("<U1")  # after the last code point
-    assert "y must hold strings of Unicode" in refusal(write_npz(tmp_path, X=X, y=beyond))
+    assert "y must hold valid Unicode strings" in refusal(write_npz(tmp_path, X=X, y=beyond))
     half = np.array(["\ud800"] * 6)  # of a pair
     assert "'utf-8' codec can't encode" in refusal(write_npz(tmp_path, X=X, y=half))
 
@@ -201,7 +201,7 @@ def test_a_checksum_that_is_wrong(tmp_path):
 
 def test_what_npz_files_must_not_be(tmp_path):
     path = write_npz(tmp_path, X=np.array([[{"an": "object"}]], dtype=object))
-    assert "X.npy holds Python objects, which are not read" in refusal(path)
+    assert "X.npy must hold numbers or strings, got Python objects" in refusal(path)
 
     def write_member(content, **options):
         with zipfile.ZipFile(path, "w", **options) as archive:
@@ -240,14 +240,14 @@ def test_what_h5_files_must_not_be(tmp_path):
         lambda file: file.__setitem__("X", h5py.Empty("f4"))
     )
     # Nothing is stored of this dataset, which would fill the memory of most machines.
-    assert "is damaged: X claims 8,000,000,000,000 bytes, which the 0 stored cannot hold" in said(
+    assert "is damaged: X claims 8,000,000,000,000 bytes, too many for the 0 stored bytes" in said(
         lambda file: file.create_dataset("X", (10**9, 1000), "f8")
     )
     chunks = {"shape": (1, 2), "maxshape": (None, 2), "chunks": (10**8, 2)}
-    assert "a chunk of X claims 800,000,000 bytes, which the" in said(
+    assert "a chunk of X claims 800,000,000 bytes, too many for the" in said(
         lambda file: file.create_dataset("X", dtype="f4", **chunks)
     )
-    assert "X must be packed with none but deflate, shuffle, fletcher32, lzf" in said(
+    assert "X must use no filters other than deflate, shuffle, fletcher32, lzf" in said(
         lambda file: file.create_dataset("X", data=X.astype("i4"), scaleoffset=0)
     )
     assert "X must hold numbers or strings, got dtype" in said(
@@ -294,12 +294,12 @@ H5 = pytest.param("a.h5", marks=pytest.mark.needs("h5py"))
 @pytest.mark.parametrize("name", ["a.npz", "a.csv", H5, "a-idx3-ubyte", "a-idx3-ubyte.gz"])
 def test_files_that_are_not_there_or_empty(tmp_path, name):
     path = tmp_path / name
-    assert refusal(path) == "there is no such file"
+    assert refusal(path) == "no such file"
     path.touch()
     assert "is empty" in refusal(path)
     path.unlink()
     path.mkdir()
-    assert refusal(path) == "is no file of data"
+    assert refusal(path) == "is not a regular file"
 
 
 def test_a_name_that_says_nothing(tmp_path):
@@ -333,6 +333,6 @@ def test_names_of_numbers_that_are_no_characters(tmp_path):
     names = np.array(["cat", "dog"], dtype="<U3")
     names.view(np.uint32)[...] = 0x11111111
     np.savez(tmp_path / "a.npz", X=X, y=np.zeros(len(X), int), class_names=names)
-    with pytest.raises(DataError, match="class_names must hold names that differ") as caught:
+    with pytest.raises(DataError, match="class_names must hold distinct names") as caught:
         read_file(tmp_path / "a.npz")
     str(caught.value).encode()

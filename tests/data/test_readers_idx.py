@@ -88,18 +88,18 @@ def test_wrong_idx(tmp_path):
     path = tmp_path / "images-idx3-ubyte"
     for content, said in (
         (b"", "is empty"),
-        (b"\0\0\x08", "is no idx file: expected two zero bytes"),
-        (b"\x93NUMPY", "is no idx file"),
-        (b"\0\0\x0a\x01\0\0\0\1\0", "is no idx file"),
-        (b"\0\0\x08\x00", "is no idx file"),
-        (b"\0\0\x08\x03\0\0\0\1", "is cut short: expected 3 lengths after its start"),
+        (b"\0\0\x08", "is not an idx file: expected two zero bytes"),
+        (b"\x93NUMPY", "is not an idx file"),
+        (b"\0\0\x0a\x01\0\0\0\1\0", "is not an idx file"),
+        (b"\0\0\x08\x00", "is not an idx file"),
+        (b"\0\0\x08\x03\0\0\0\1", "is truncated: expected 3 lengths after its start"),
     ):
         path.write_bytes(content)
         assert said in refusal(path)
     write_idx(path, IMAGES[:5], shape=IMAGES.shape)
-    assert "is damaged: shape (6, 5, 4) makes 120 bytes, got 100" in refusal(path)
+    assert "is damaged: shape (6, 5, 4) takes 120 bytes, got 100" in refusal(path)
     write_idx(path, IMAGES, shape=(5, 5, 4))
-    assert "is damaged: shape (5, 5, 4) makes 100 bytes, got more" in refusal(path)
+    assert "is damaged: shape (5, 5, 4) takes 100 bytes, got more" in refusal(path)
     write_idx(path, IMAGES, shape=(2**32 - 1, 2**32 - 1, 28))
     assert "is damaged: its header claims" in refusal(path)
     write_idx(path, IMAGES[0, 0])
@@ -112,7 +112,7 @@ def test_wrong_idx(tmp_path):
     labels = write_idx(tmp_path / "labels-idx1-ubyte", Y[:4].astype(np.uint8))
     with pytest.raises(DataError, match=r"labels-idx1-ubyte: the array must hold a label for each"):
         read_file(path)
-    assert "holds labels: give the file of the images" in refusal(labels)
+    assert "holds labels: give the image file" in refusal(labels)
 
 
 @pytest.mark.parametrize(
@@ -130,4 +130,4 @@ def test_wrong_idx(tmp_path):
 def test_damaged_gzip(tmp_path, content, said):
     path = tmp_path / "images-idx3-ubyte.gz"
     path.write_bytes(content)
-    assert said.lower() in refusal(path).lower() or "is no idx file" in refusal(path)
+    assert said.lower() in refusal(path).lower() or "is not an idx file" in refusal(path)

@@ -39,11 +39,11 @@ def test_targets_in_many_forms(tmp_path, write, y, read):
 @pytest.mark.parametrize(
     ("y", "said"),
     [
-        (Y[:5], "y must hold a number, or a row of them, for each of 6 samples, got shape (5,)"),
+        (Y[:5], "y must hold a number, or a row of numbers, for each of 6 samples, got shape (5,)"),
         (Y[None], "for each of 6 samples, got shape (1, 6)"),
         (np.zeros((6, 1, 2)), "for each of 6 samples, got shape (6, 1, 2)"),
-        (Y == 1, "y must hold numbers to be predicted, got dtype bool"),
-        (np.array([b"a", b"b"] * 3), "y must hold numbers to be predicted, got dtype |S1"),
+        (Y == 1, "y must hold numeric regression targets, got dtype bool"),
+        (np.array([b"a", b"b"] * 3), "y must hold numeric regression targets, got dtype |S1"),
         (np.where(Y == 2, np.nan, Y), "y must hold finite numbers, got nan for sample 2"),
         (np.stack([Y, np.where(Y > 1, np.inf, Y)], axis=1), "got inf for sample 2"),
     ],
@@ -95,7 +95,7 @@ def test_weights_in_an_array(tmp_path, write, task):
 def test_wrong_weights(tmp_path, write, weights, said):
     path = write(tmp_path, X=X, y=Y, w=np.array(weights))
     assert said in refusal(path, sample_weight="w")
-    assert "has no array 'v'; its arrays are" in refusal(path, sample_weight="v")
+    assert "unknown array 'v'; valid arrays:" in refusal(path, sample_weight="v")
 
 
 def test_numbers_and_weights_in_columns(tmp_path):
@@ -116,15 +116,19 @@ def test_numbers_and_weights_in_columns(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "options", "said"),
     [
-        ("1,2,x\n", {}, "line 2, column y: a finite number expected, got 'x'"),
-        ("1,2,3\n1,2,\n", {}, "line 3, column y: a finite number expected, got ''"),
-        ("1,2,inf\n", {}, "line 2, column y: a finite number expected, got 'inf'"),
-        ("1,2,3\n1,-2,3\n", {}, "line 3, column w: a weight of at least 0 expected, got '-2'"),
-        ("1,nan,3\n", {}, "line 2, column w: a finite number expected, got 'nan'"),
-        ("1,2,3\n", {"sample_weight": "ww"}, "has no column 'ww'; did you mean 'w'? its columns"),
-        ("1,2,3\n", {"sample_weight": "y"}, "must be in a column of their own, got 'y'"),
-        ("1,2,3\n", {"columns": ["a", "w"]}, "must be in a column of their own, got 'w'"),
-        ("1,2,3\n", {"columns": ["y"]}, "and not the target, got y"),
+        ("1,2,x\n", {}, "line 2, column y: expected a finite number, got 'x'"),
+        ("1,2,3\n1,2,\n", {}, "line 3, column y: expected a finite number, got ''"),
+        ("1,2,inf\n", {}, "line 2, column y: expected a finite number, got 'inf'"),
+        ("1,2,3\n1,-2,3\n", {}, "line 3, column w: expected a weight of at least 0, got '-2'"),
+        ("1,nan,3\n", {}, "line 2, column w: expected a finite number, got 'nan'"),
+        (
+            "1,2,3\n",
+            {"sample_weight": "ww"},
+            "unknown column 'ww'; did you mean 'w'? Valid columns",
+        ),
+        ("1,2,3\n", {"sample_weight": "y"}, "must be neither the target nor a feature, got 'y'"),
+        ("1,2,3\n", {"columns": ["a", "w"]}, "must be neither the target nor a feature, got 'w'"),
+        ("1,2,3\n", {"columns": ["y"]}, "without the target, got y"),
     ],
 )
 def test_wrong_numbers_and_weights_in_columns(tmp_path, rows, options, said):

@@ -23,7 +23,7 @@ from xpnet.data.store import PublishedFile, locate
 pytestmark = pytest.mark.host
 
 CONTENT = bytes(range(256)) * 2000  # more than one chunk
-BY_HAND = "put a.gz into a folder and say so with --data-dir DIR or XPNET_DATA_DIR"
+BY_HAND = "put a.gz into a folder and give it with --data-dir DIR or XPNET_DATA_DIR"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -154,8 +154,8 @@ def test_wrong_checksum(server, cache):
     other = CONTENT[::-1]
     expected, found = (hashlib.sha256(data).hexdigest() for data in (other, CONTENT))
     message = refusal(published(server.url, other))
-    assert f"wrong checksum: sha256 {expected} expected, {found} found" in message
-    assert "(512,000 bytes of 512,000)" in message
+    assert f"wrong checksum: expected sha256 {expected}, got {found}" in message
+    assert "(512,000 of 512,000 bytes)" in message
     assert names(cache) == []
 
 
@@ -172,14 +172,14 @@ def test_an_answer_without_an_end(server, cache):
 
     server.answer = answer
     message = refusal(published(server.url))
-    assert "wrong size: 512,000 bytes expected, more came" in message
+    assert "wrong size: expected 512,000 bytes, got more" in message
     assert ended.wait(20)
     assert names(cache) == []
 
 
 def test_an_answer_that_makes_no_sense(server, cache):
     server.answer = send(b"", 0, 302, [("Location", "http://[::bad")])
-    assert "the server's answer makes no sense" in refusal(published(server.url))
+    assert "the server's answer is malformed" in refusal(published(server.url))
     assert names(cache) == []
     server.answer = send(CONTENT, "many")  # a length that is none; the checksum tells
     assert locate(published(server.url), dataset="letters").read_bytes() == CONTENT
@@ -195,7 +195,7 @@ def test_cut_connection_without_a_length(server, cache):
     server.answer = send(CONTENT[:100_000], None)
     message = refusal(published(server.url))
     assert "wrong checksum" in message
-    assert "(100,000 bytes of 512,000)" in message
+    assert "(100,000 of 512,000 bytes)" in message
     assert names(cache) == []
 
 
@@ -346,7 +346,7 @@ def test_order_of_places(server, cache, tmp_path, monkeypatch):
     ]
     for place in places:
         place.mkdir(parents=True, exist_ok=True)
-        (place / "a.gz").write_bytes(b"not looked into")
+        (place / "a.gz").write_bytes(b"not read")
     monkeypatch.setenv("XPNET_DATA_DIR", str(environment))
     file = published(server.url)
     for place in places:
@@ -370,7 +370,7 @@ def test_the_environment_alone(server, tmp_path, monkeypatch, cache):
 def test_a_folder_that_is_not_there(server, tmp_path, monkeypatch):
     missing = tmp_path / "missing"
     file = published(server.url)
-    said = f"is {str(missing)!r}, which is no folder"
+    said = f"must be an existing folder, got {str(missing)!r}"
     assert f"--data-dir {said}" in refusal(file, data_dir=missing)
     monkeypatch.setenv("XPNET_DATA_DIR", str(missing))
     assert f"XPNET_DATA_DIR {said}" in refusal(file)

@@ -136,7 +136,7 @@ def test_the_target_is_read(tmp_path):
     assert recipe.run(device="cpu").model.feature_names == ("u", "v")
     assert parse_recipe("csv", text, changes=["data.target=u"]).values["data"]["target"] == "u"
     # y is text, and then a feature
-    with pytest.raises(DataError, match="column y: a finite number expected, got 'a'"):
+    with pytest.raises(DataError, match="column y: expected a finite number, got 'a'"):
         parse_recipe("csv", text, changes=["data.target=u"]).load_data()
 
 

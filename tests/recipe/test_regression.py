@@ -155,13 +155,13 @@ def test_early_stopping_watches_r2(dev):
             NUMBERS,
             ["data.dataset=digits"],
             DataError,
-            "digits holds classes to be predicted, not n",
+            "digits is a classification data set, got ta",
         ),
         (
             DIGITS,
             ["data.dataset=diabetes"],
             DataError,
-            "diabetes holds numbers to be predicted, not ",
+            "diabetes is a regression data set, got task ",
         ),
         (
             NUMBERS,
@@ -207,7 +207,7 @@ def test_numbers_out_of_range_are_refused_before_the_training(dev, part):
     if part == "y_train":  # then its deviation is as large
         assert np.isfinite(recipe.run(dataset, dev).train_cost)
         dataset = dataclasses.replace(dataset, y_train=np.full(len(y), 1.5e308))
-        with pytest.raises(DataError, match=r"true: standardising needs features whose sums are"):
+        with pytest.raises(DataError, match=r"true: 'standardise' needs features whose sums are"):
             recipe.run(dataset, dev)
     else:
         said = f"samples, with data.standardise_target = true: {said}"

@@ -119,12 +119,12 @@ def test_images_of_other_proportions(shape):
         ({"shape": (2, 3, 2)}, "with 3 or 4 channels, got"),
         (
             {"images": np.zeros((2, 5))},
-            r"images must be 2 of shape \(2, 3\), got an array \(2, 5\)",
+            r"images must be 2 images of shape \(2, 3\), got an array of shape \(2, 5\)",
         ),
-        ({"images": np.zeros((3, 6))}, "images must be 2 of shape"),
-        ({"images": np.zeros((3, 4))}, "images must be 2 of shape"),
+        ({"images": np.zeros((3, 6))}, "images must be 2 images of shape"),
+        ({"images": np.zeros((3, 4))}, "images must be 2 images of shape"),
         ({"most": 0}, "most must be at least 1, got 0"),
-        ({"names": ("cat",)}, "predicted must hold classes from 0 to 0"),
+        ({"names": ("cat",)}, "predicted must hold classes 0 to 0"),
     ],
 )
 def test_mistakes_that_do_not_fit(options, said):
@@ -212,10 +212,10 @@ def test_no_samples():
 @pytest.mark.parametrize(
     ("true", "predicted", "names", "said"),
     [
-        ([0, 1], [0], "ab", r"of one length, got \(2,\) and \(1,\)"),
-        ([[0]], [[0]], "ab", "of one length"),
-        ([0, 2], [0, 1], "ab", "true must hold classes from 0 to 1, .* got 0 to 2"),
-        ([0, 1], [0, -1], "ab", "predicted must hold classes from 0 to 1, .* got -1 to 0"),
+        ([0, 1], [0], "ab", r"of the same length, got shapes \(2,\) and \(1,\)"),
+        ([[0]], [[0]], "ab", "of the same length"),
+        ([0, 2], [0, 1], "ab", "true must hold classes 0 to 1, .* got 0 to 2"),
+        ([0, 1], [0, -1], "ab", "predicted must hold classes 0 to 1, .* got -1 to 0"),
         ([], [], "", "at least one name"),
     ],
 )

@@ -46,7 +46,7 @@ def test_diagnosis(n_layers):
     said = words(figure)
     assert {"a deep net", "saturated elements", "dead units", "no activation", "0.5"} <= set(said)
     assert said.count("25.0%") == n_layers
-    assert "one pass forward and backward of 500 samples" in said
+    assert "one forward and backward pass over 500 samples" in said
     assert_nothing_cut_off(figure)
     png = draw_diagnosis(signals(variances), title="a deep net")
     assert size(png)[0] == 1440

@@ -47,8 +47,8 @@ def test_predictions_that_cannot_be_drawn():
     (axes,) = figure.axes
     assert np.asarray(axes.collections[0].get_offsets()).tolist() == [[1.0, 1.0]]
     figure = _predictions_figure([np.nan], [1.0], "t")
-    assert "nothing to be drawn" in words(figure)
+    assert "no finite values" in words(figure)
     assert "1 test sample" in words(figure)
     for true, predicted in (([1.0], [1.0, 2.0]), (np.zeros((2, 0)), np.zeros((2, 0)))):
-        with pytest.raises(ValueError, match="true and predicted must have one shape, "):
+        with pytest.raises(ValueError, match="true and predicted must both have shape "):
             draw_predictions(true, predicted, title="t")

@@ -76,7 +76,7 @@ def test_what_optuna_has(scale, distribution):
 
 def test_what_optuna_does_not_have():
     nothing: Any = object()
-    with pytest.raises(ValueError, match=r"a scale must be one of xpnet\.spaces, got <object"):
+    with pytest.raises(ValueError, match=r"scale must be a class of xpnet\.spaces, got <object"):
         Parameter("x", nothing)
 
 

@@ -216,7 +216,7 @@ def test_extreme_values(kind, case):
     if kind != "importances" and case in ("none", "pruned"):
         assert ("there are no trials yet" if case == "none" else "none of 2 trials is") in said
     if kind == "importances" and case not in ("huge", "below 0"):
-        assert ("came to the same" if case in ("the same", "diverged") else "too few") in said
+        assert ("the same result" if case in ("the same", "diverged") else "too few") in said
 
 
 def test_all_fixed():
@@ -277,7 +277,7 @@ def test_importances():
     assert axes.yaxis_inverted()
     assert [text.get_text() for text in axes.texts] == [f"{s:.1%}" for s in shares.values()]
     said = " ".join(words(figure))
-    assert "look for the first ones first (PED-ANOVA, from 40 trials)" in said
+    assert "by PED-ANOVA, from 40 trials" in said
 
 
 def test_slices():
@@ -342,10 +342,11 @@ def test_what_is_far_worse_is_at_the_edge(is_maximised):
         assert high - low < 0.06
         assert all(low < y < high for _, y in found["point"])
     said = words(figure)
-    assert {"pruned, at its last value", "worse than shown, or diverged"} <= set(said)
-    assert "the best, trial 39" in said
+    assert {"pruned, at last value", "worse than shown, or diverged"} <= set(said)
+    assert "best, trial 39" in said
     words_of = "accuracy" if is_maximised else "cost"
-    assert f"validation {words_of}; trials: 38 complete, 2 pruned" in said
+    assert f"validation {words_of} against each hyper-parameter" in " ".join(said)
+    assert "40 trials: 38 complete, 2 pruned" in said
 
 
 def test_costs_on_a_logarithmic_axis():
@@ -455,7 +456,7 @@ def test_best():
     assert steps.get_drawstyle() == "steps-post"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         *curves,
-        "best so far, as it was",
+        "actual best so far",
     ]
     assert axes.get_xlim() == (1, 30)
     assert axes.get_xticks()[0] == 1

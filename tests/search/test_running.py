@@ -244,7 +244,7 @@ class DeadWorker:
 
 @pytest.mark.parametrize(
     ("status", "message"),
-    [(1, "end before they have begun"), (-9, "are killed before.*by signal 9")],
+    [(1, "exit before they are ready"), (-9, "are killed before.*by signal 9")],
 )
 def test_workers_that_die_at_once_end_the_search_in_a_line(tmp_path, monkeypatch, status, message):
     found = study(tmp_path)
@@ -303,7 +303,7 @@ def test_all_trials_failing_ends_the_search(tmp_path, monkeypatch):
         found.optuna.add_trial(failed)
     values = {"network.layers.0.units": -1}
     monkeypatch.setattr(type(found.space), "resolve", lambda self, settings: values)
-    with pytest.raises(SearchError, match=r"all of 5 trials failed.*units must be"):
+    with pytest.raises(SearchError, match=r"all 5 trials failed.*units must be"):
         run_trials(found, n_trials=9, n_workers=1)
     assert found.trials()[4].user_attrs["reason"].startswith("RecipeError: ")
 
@@ -337,15 +337,15 @@ def test_ctrl_c_gives_back_what_runs(tmp_path):
 def test_other_data_are_refused(tmp_path):
     found = study(tmp_path)
     found.optuna.set_user_attr("data", "other")
-    with pytest.raises(SearchError, match="the data are not those of the study"):
+    with pytest.raises(SearchError, match="the data differ from those of the study"):
         run_trials(found, n_trials=1, n_workers=1)
 
 
 def test_a_worker_that_cannot_begin_says_why(tmp_path):
     found = study(tmp_path, of=recipe("data.dataset=cats", "loss=sigmoid_cross_entropy"))
-    with pytest.raises(SearchError, match="a worker cannot begin: "):
+    with pytest.raises(SearchError, match="a worker cannot start: "):
         run_trials(found, n_trials=1, n_workers=1, data_dir=tmp_path / "none")
-    with pytest.raises(SearchError, match="a worker cannot begin: device must"):
+    with pytest.raises(SearchError, match="a worker cannot start: device must"):
         run_trials(study(tmp_path, "other"), n_trials=1, n_workers=1, device="gpu")
 
 
@@ -372,7 +372,7 @@ def test_replaying_what_has_no_result(tmp_path):
     found.optuna.add_trial(create_trial(state=TrialState.FAIL))
     with pytest.raises(SearchError, match="trial 0 has no result: it is fail"):
         replay(found, 0)
-    with pytest.raises(SearchError, match="number must be one of 0 to 0, got 1"):
+    with pytest.raises(SearchError, match="number must be from 0 to 0, got 1"):
         replay(found, 1)
 
 

@@ -161,7 +161,7 @@ def test_weighted_samples_whose_validation_part_is_the_files_stay(files):
     one = trial(found, best_epoch=3, epochs=5)
     planned = plan(found, one)
     assert planned.notes == [
-        "on the training samples alone, as the validation samples have no weights"
+        "on the training samples only, because the validation samples have no weights"
     ]
     assert planned.last_epoch is None
     assert planned.recipe == found.recipe_of(one)
@@ -187,7 +187,7 @@ def test_under_a_constant_schedule_epochs_are_set(schedule):
 def test_under_another_schedule_a_callback_stops_it_and_it_is_noted(schedule):
     found = study(*STOPPING, f"schedule={schedule}")
     planned = plan(found, trial(found, best_epoch=4, epochs=6))
-    assert planned.notes == ["4 of the epochs, which was the trial's best"]
+    assert planned.notes == ["up to epoch 4, the trial's best"]
     assert planned.last_epoch == 4
     assert planned.recipe.values["training"]["epochs"] == 9
     made = planned.run()
@@ -219,7 +219,9 @@ def test_a_schedule_that_watches_validation_stays(monitor):
     found = study(*STOPPING, f"schedule={{type='reduce_on_plateau', monitor='{monitor}'}}")
     one = trial(found, best_epoch=4, epochs=6)
     planned = plan(found, one)
-    assert planned.notes == [f"on the training samples alone, as its schedule watches {monitor}"]
+    assert planned.notes == [
+        f"on the training samples only, because its schedule monitors {monitor}"
+    ]
     assert planned.recipe == found.recipe_of(one)
     assert planned.last_epoch is None
     assert planned.dataset.X_validation is not None
@@ -236,7 +238,7 @@ def test_a_schedule_that_watches_training_has_all_samples():
 
 def test_what_has_diverged_is_refused():
     found = study()
-    with pytest.raises(SearchError, match="trial 0, the best one, has diverged: there is no netw"):
+    with pytest.raises(SearchError, match="the best trial, 0, diverged: there is no network"):
         plan(found, trial(found, diverged="cost is nan"))
 
 

@@ -190,24 +190,24 @@ def test_the_network_alone_can_be_taken_from_it(dev, tmp_path):
         ),
         (lambda described, tensors: described.update(class_names=3), "got 3"),
         (lambda described, tensors: described.update(divide_by="x"), "got 'x'"),
-        (lambda described, tensors: tensors.pop("preprocessing.scale"), "must come together"),
+        (lambda described, tensors: tensors.pop("preprocessing.scale"), "must be given together"),
         (lambda described, tensors: described.pop("normalise"), "'normalise'"),
         (
             lambda described, tensors: described.update(normalise="zscore"),
-            "normalise must be one of 'none', 'standardise', 'min-max', 'per-image', got 'zscore'",
+            "unknown normalisation 'zscore'; valid normalisations: none, standardise, min-max",
         ),
         (lambda described, tensors: described.update(normalise=["none"]), r"got \['none'\]"),
         (
             lambda described, tensors: described.update(normalise="none"),
-            "shift and scale must not be given with 'none'",
+            "normalise='none' takes no shift and scale",
         ),
         (
             lambda described, tensors: described.update(normalise="per-image"),
-            "shift and scale must not be given with 'per-image'",
+            "normalise='per-image' takes no shift and scale",
         ),
         (
             lambda described, tensors: [tensors.pop(f"preprocessing.{s}") for s in STATISTICS],
-            "shift and scale must be given with 'standardise'",
+            "normalise='standardise' needs shift and scale",
         ),
         (
             lambda described, tensors: tensors.update(
@@ -217,7 +217,7 @@ def test_the_network_alone_can_be_taken_from_it(dev, tmp_path):
         ),
         (
             lambda described, tensors: tensors.update({"preprocessing.scale": np.ones(3)}),
-            r"shift and scale must have one shape, \(n_features,\), got \(12,\) and \(3,\)",
+            r"shift and scale must both have shape \(n_features,\), got \(12,\) and \(3,\)",
         ),
         (
             lambda described, tensors: tensors.update(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from numbers import Real
 from typing import Any
 
@@ -25,37 +25,38 @@ __all__ = [
     "unknown_name",
 ]
 
-_LONGEST = 200  # characters of a label: an array gives each label the room of the longest
+_LONGEST = 200  # characters of a label: an array gives every label the size of the longest
 
 
 class ContentError(Exception):
-    """What is wrong with arrays, said without the name of the file that holds them."""
+    """Arrays are not as expected; the message does not name the file that holds them."""
 
 
 def is_real_number(value: object) -> bool:
-    """Tell whether an argument is a number, Python's or NumPy's, and no truth value."""
+    """Return whether a value is a real number of Python or NumPy, and not a boolean."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def listed(names: Iterable[str]) -> str:
-    """Write at most twenty names in a row, each of them shortened."""
+    """Join names with commas: at most twenty, each cut to 40 characters."""
     shown = [name[:40] for name in itertools.islice(names, 21)]
     return ", ".join(shown[:20]) + (", ..." if len(shown) > 20 else "")
 
 
-def unknown_name(what: str, name: str, known: Iterable[str]) -> ContentError:
-    """Say that there is no such column or array, and which ones there are."""
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return ContentError(f"has no {what} {name!r}; {hint}its {what}s are {listed(known)}")
+def unknown_name(
+    what: str, name: object, known: Collection[str], *, plural: str | None = None
+) -> str:
+    """Return the message for an unknown name: the nearest valid name, and all valid names."""
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.65)
+    hint = f"did you mean {near[0]!r}? Valid" if near else "valid"
+    return f"unknown {what} {name!r:.200}; {hint} {plural or f'{what}s'}: {listed(known) or 'none'}"
 
 
 def check_form(name: str, X: npt.NDArray[Any]) -> None:
-    """Refuse features of another dtype or shape than samples have; values are not looked at."""
+    """Check the dtype and the shape of features, without reading their values."""
     if not _holds_numbers(X):
         raise ContentError(
-            f"{name} must hold truth values, integers or floats of up to 64 bits, got dtype "
-            f"{X.dtype}"
+            f"{name} must hold booleans, integers or floats of up to 64 bits, got dtype {X.dtype}"
         )
     if X.ndim not in (2, 3, 4):
         raise ContentError(
@@ -68,11 +69,13 @@ def check_form(name: str, X: npt.NDArray[Any]) -> None:
             f"{X.shape}"
         )
     if 0 in X.shape:
-        raise ContentError(f"{name} must hold a sample and a feature at least, got {X.shape}")
+        raise ContentError(
+            f"{name} must hold at least one sample and one feature, got shape {X.shape}"
+        )
 
 
 def check_features(name: str, X: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Give finite features in native byte order, images with a single channel without its axis."""
+    """Return finite features in native byte order; single-channel images lose the channel axis."""
     check_form(name, X)
     if X.ndim == 4 and X.shape[3] == 1:
         X = X[..., 0]
@@ -90,14 +93,14 @@ def check_features(name: str, X: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def check_labels(
     name: str, y: npt.NDArray[Any], n_samples: int, class_names: tuple[str, ...] | None = None
 ) -> npt.NDArray[Any]:
-    """Give a label for each sample, as int64 or strings; numbers must count the names given."""
+    """Return one label per sample, as int64 or strings; numbers must index ``class_names``."""
     y = _one_each(name, "label", y, n_samples)
     if y.dtype.kind in "OSUT":
         return np.array(texts(name, y))
     if not _holds_numbers(y):
         raise ContentError(f"{name} must hold whole numbers or strings, got dtype {y.dtype}")
     with np.errstate(invalid="ignore"):  # some NaN signal
-        # Beyond 2**53 a float does not tell neighbours apart; beyond 2**63 an int64 has no room.
+        # From 2**53 on, floats skip integers; from 2**63 on, an int64 overflows.
         limit = 2.0**53 if y.dtype.kind == "f" else 2.0**63
         fits = (y == np.floor(y)) & (np.abs(y.astype(np.float64)) < limit)
     if not fits.all():
@@ -113,14 +116,14 @@ def check_labels(
 
 
 def check_targets(name: str, y: npt.NDArray[Any], n_samples: int) -> npt.NDArray[np.float64]:
-    """Give finite numbers to be predicted, (n_samples,) for one of them, else a column for each."""
+    """Return finite regression targets: (n_samples,) for one target, else a column for each."""
     if y.ndim not in (1, 2) or len(y) != n_samples or 0 in y.shape:
         raise ContentError(
-            f"{name} must hold a number, or a row of them, for each of {n_samples:,} samples, got "
-            f"shape {y.shape}"
+            f"{name} must hold a number, or a row of numbers, for each of {n_samples:,} samples, "
+            f"got shape {y.shape}"
         )
     if not _holds_numbers(y) or y.dtype.kind == "b":
-        raise ContentError(f"{name} must hold numbers to be predicted, got dtype {y.dtype}")
+        raise ContentError(f"{name} must hold numeric regression targets, got dtype {y.dtype}")
     targets = np.ascontiguousarray(y[:, 0] if y.shape[1:] == (1,) else y, np.float64)
     if not (finite := np.isfinite(targets)).all():
         first = np.argwhere(~finite)[0]
@@ -131,7 +134,7 @@ def check_targets(name: str, y: npt.NDArray[Any], n_samples: int) -> npt.NDArray
 
 
 def check_weights(name: str, weights: npt.NDArray[Any], n_samples: int) -> npt.NDArray[np.float64]:
-    """Give a finite weight of at least 0 for each sample."""
+    """Return one finite weight of at least 0 per sample."""
     weights = _one_each(name, "weight", weights, n_samples)
     if not _holds_numbers(weights):
         raise ContentError(f"{name} must hold numbers, got dtype {weights.dtype}")
@@ -150,7 +153,7 @@ def _holds_numbers(array: npt.NDArray[Any]) -> bool:
 
 
 def _one_each(name: str, what: str, array: npt.NDArray[Any], n_samples: int) -> npt.NDArray[Any]:
-    """Give a value for each sample as one axis; it may come as a column or a row."""
+    """Return one value per sample, as one axis; accept a column or a row."""
     if array.shape not in ((n_samples,), (n_samples, 1), (1, n_samples)):
         raise ContentError(
             f"{name} must hold a {what} for each of {n_samples:,} samples, got shape {array.shape}"
@@ -159,30 +162,30 @@ def _one_each(name: str, what: str, array: npt.NDArray[Any], n_samples: int) -> 
 
 
 def check_class_names(name: str, array: npt.NDArray[Any]) -> tuple[str, ...]:
-    """Give names that differ."""
+    """Return the class names, all distinct."""
     if array.dtype.kind in "iu" and np.array_equal(array, np.arange(array.size)):
-        array = array.astype(str)  # the classes' own numbers, as scikit-learn's digits have them
+        array = array.astype(str)  # 0, 1, 2, ..., as in scikit-learn's digits
     if array.dtype.kind not in "OSUT" or array.ndim != 1 or not array.size:
         raise ContentError(
             f"{name} must be a list of strings, got dtype {array.dtype} and shape {array.shape}"
         )
     names = tuple(texts(name, array))
     if len(set(names)) < len(names):
-        raise ContentError(f"{name} must hold names that differ, got {listed(names)}")
+        raise ContentError(f"{name} must hold distinct names, got {listed(names)}")
     return names
 
 
 def texts(name: str, array: npt.NDArray[Any]) -> list[str]:
-    """Give strings, stripped; none may be missing."""
+    """Return the strings of an array, stripped; none may be missing or empty."""
     try:
         items = array.tolist()
-    except (SystemError, ValueError) as error:  # of code points beyond the last
-        raise ContentError(f"{name} must hold strings of Unicode, got {error}") from error
+    except (SystemError, ValueError) as error:  # a code point beyond U+10FFFF
+        raise ContentError(f"{name} must hold valid Unicode strings, got {error}") from error
     for number, item in enumerate(items):
         if not isinstance(item, (str, bytes)):
             raise ContentError(f"{name} must hold strings, got {item!r:.40} at {number}")
     texts = [(item.decode("utf-8") if isinstance(item, bytes) else item).strip() for item in items]
-    "".join(texts).encode("utf-8")  # raises where a code point is none
+    "".join(texts).encode("utf-8")  # raises on halves of surrogate pairs
     for number, text in enumerate(texts):
         if not 0 < len(text) <= _LONGEST:
             got = f"{len(text):,} characters" if text else "an empty string"

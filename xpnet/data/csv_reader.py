@@ -27,7 +27,7 @@ def read_csv(
     task: str,
     sample_weight: str | None,
 ) -> Contents:
-    """Read the columns that :func:`xpnet.data.read_file` is asked for."""
+    """Read a .csv file; for the parameters see :func:`xpnet.data.read_file`."""
     with Path(where).open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(_without_nul(file), strict=True)
         filled = ((rows.line_num, row) for row in rows if len(row) > 1 or "".join(row).strip())
@@ -41,19 +41,19 @@ def read_csv(
             weight = None if sample_weight is None else _column(places, sample_weight)
             if not features or len(features) < len(wanted) or label in features:
                 raise ContentError(
-                    "the feature columns must be one or more, each once, and not the target, got "
+                    "features must be one or more distinct columns, without the target, got "
                     f"{listed(wanted) or 'none'}"
                 )
             if weight is not None and (weight in features or weight == label):
                 raise ContentError(
-                    f"the weights must be in a column of their own, got {names[weight]!r}"
+                    f"sample_weight must be neither the target nor a feature, got {names[weight]!r}"
                 )
             text, number = (None, label) if task == "regression" else (label, None)
             numeric = [*features, *(k for k in (number, weight) if k is not None)]
             table, labels = _read_rows(filled, names, numeric, text, weight)
         except csv.Error as error:
             raise ContentError(f"line {rows.line_num}: {error}") from error
-    # As whole arrays: columns of a table are not contiguous.
+    # Columns of a table are not contiguous: copy them.
     X = np.ascontiguousarray(table[:, : len(features)])
     y = None if text is None else _labels(names[text], labels)
     if number is not None:
@@ -65,7 +65,7 @@ def read_csv(
 def _without_nul(lines: Iterable[str]) -> Iterator[str]:
     for number, line in enumerate(lines, start=1):
         if "\0" in line:
-            raise ContentError(f"line {number}: text expected, got a NUL byte")
+            raise ContentError(f"line {number}: expected text, got a NUL byte")
         yield line
 
 
@@ -87,7 +87,7 @@ def _column_names(header: list[str]) -> list[str]:
 def _column(places: dict[str, int], name: str) -> int:
     if name in places:
         return places[name]
-    raise unknown_name("column", name, places)
+    raise ContentError(unknown_name("column", name, places))
 
 
 def _read_rows(
@@ -97,49 +97,49 @@ def _read_rows(
     label: int | None,
     weight: int | None,
 ) -> tuple[npt.NDArray[np.float64], list[str]]:
-    """Read the columns of numbers, in this order, and the labels, which are text.
+    """Read the numeric columns, in this order, and the labels, which are text.
 
-    Block by block, as cells take many times the memory of numbers.
+    Rows are read in blocks, because cells take many times the memory of numbers.
     """
     blocks, labels = [], []
     while block := list(itertools.islice(rows, 1000)):
         for line, row in block:
             if len(row) != len(names):
-                raise ContentError(f"line {line}: {len(names)} cells expected, got {len(row)}")
+                raise ContentError(f"line {line}: expected {len(names)} cells, got {len(row)}")
             if label is not None:
                 labels.append(row[label].strip())
                 if not labels[-1]:
-                    raise ContentError(f"line {line}: a label expected, got an empty cell")
+                    raise ContentError(f"line {line}: expected a label, got an empty cell")
         numbers = np.array([[_number(row[k]) for k in columns] for _, row in block])
         wrong = np.argwhere(~np.isfinite(numbers))
         if len(wrong):
             (line, row), k = block[wrong[0, 0]], columns[wrong[0, 1]]
             raise ContentError(
-                f"line {line}, column {names[k]}: a finite number expected, got {row[k][:40]!r}"
+                f"line {line}, column {names[k]}: expected a finite number, got {row[k][:40]!r}"
             )
         if weight is not None and (negative := numbers[:, columns.index(weight)] < 0).any():
             line, row = block[int(np.argmax(negative))]
             raise ContentError(
-                f"line {line}, column {names[weight]}: a weight of at least 0 expected, got "
+                f"line {line}, column {names[weight]}: expected a weight of at least 0, got "
                 f"{row[weight][:40]!r}"
             )
         blocks.append(numbers)
     if not blocks:
-        raise ContentError("must hold a sample at least, got the names of the columns alone")
+        raise ContentError("must hold at least one sample, got only the line of column names")
     return np.concatenate(blocks), labels
 
 
 def _number(cell: str) -> float:
-    """Give a cell's value, NaN where it is no number."""
+    """Return a cell's value, NaN if it is not a number."""
     try:
-        # To float(), 1_000 is a number, and so are digits of other scripts.
+        # float() also accepts 1_000 and the digits of other scripts.
         return float(cell) if cell.strip().isascii() and "_" not in cell else math.nan
     except ValueError:
         return math.nan
 
 
 def _labels(name: str, labels: list[str]) -> npt.NDArray[Any]:
-    # Only numbers that come out as they went in: 01 and 1 are two labels.
+    # Convert only numbers that print as they were written: 01 and 1 are different labels.
     if all(re.fullmatch("0|-?[1-9][0-9]{0,17}", label) for label in labels):
         return np.array([int(label) for label in labels], dtype=np.int64)
     return np.array(texts(f"column {name}", np.array(labels, dtype=object)))

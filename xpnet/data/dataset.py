@@ -1,4 +1,4 @@
-"""The classes ``Contents``, what a file holds, and ``Dataset``, split for an experiment."""
+"""The classes ``Contents``, which a file holds, and ``Dataset``, split for an experiment."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import numpy.typing as npt
 
 __all__ = ["TASKS", "Contents", "DataError", "Dataset", "Part"]
 
-TASKS = ("classification", "regression")  # labels are classes, or numbers to be predicted
+TASKS = ("classification", "regression")  # labels are classes, or numeric targets
 
 
 class DataError(ValueError):
-    """A data set is missing, damaged or does not fit; the message says what and what to do."""
+    """A data set is missing, damaged or unsuitable; the message says what to do."""
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare to one bool
 class Part:
-    """Samples of one purpose, as a file holds them.
+    """The samples of one part: training, validation or test.
 
     Attributes
     ----------
     X : array (n_samples, ...)
-        Finite numbers; each sample a vector, or an image of shape (height, width) or (height,
+        Finite numbers. Each sample is a vector, or an image of shape (height, width) or (height,
         width, n_channels). At least one sample and one feature.
     y : array (n_samples,) or None
-        Labels: integers or strings; in regression targets: floats, (n_samples,) or (n_samples,
-        n_targets). None where the file holds none.
+        Labels: integers or strings. In regression, targets: floats of shape (n_samples,) or
+        (n_samples, n_targets). None if the file has no labels.
     sample_weight : float64 array (n_samples,) or None
-        How much each sample counts; None where all count the same.
+        Weight of each sample; None if all weights are equal.
     """
 
     X: npt.NDArray[Any]
@@ -40,17 +40,17 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """What a data file holds.
+    """The contents of a data file.
 
     Attributes
     ----------
     parts : dict of str to Part
-        Under ``"train"``, ``"validation"`` and ``"test"``; a file that makes no difference
-        between them holds ``"train"`` alone.
+        Keys are ``"train"``, ``"validation"`` and ``"test"``. A file without parts has only
+        ``"train"``.
     class_names : tuple of str or None
-        Names of the classes 0, 1, ..., where the file gives them.
+        Names of the classes 0, 1, ..., if the file gives them.
     feature_names : tuple of str or None
-        Names of the columns of ``X``, where the file gives them.
+        Names of the columns of ``X``, if the file gives them.
     """
 
     parts: dict[str, Part]
@@ -60,27 +60,27 @@ class Contents:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A problem of classification or regression: samples and labels, split to train and test.
+    """A data set for classification or regression, split into training and test samples.
 
-    Arrays are held as they are: a memory-mapped array stays one.
+    Arrays are not copied: a memory-mapped array stays memory-mapped.
 
     Attributes
     ----------
     name : str
     X_train, X_test : arrays (n_samples, n_features)
-        Features as published, not scaled.
+        Features as published, without scaling.
     y_train, y_test : int64 arrays (n_samples,)
-        Classes, counted from 0. In regression the targets, float64 arrays (n_samples,) or
+        Classes, counted from 0. In regression, targets: float64 arrays of shape (n_samples,) or
         (n_samples, n_targets).
     class_names : tuple of str
         Empty in regression.
     X_validation, y_validation : arrays or None
-        None where nothing is held out for validation.
+        None if nothing is held out for validation.
     image_shape : tuple of int or None
-        ``(height, width)`` or ``(height, width, 3)``, where a sample is an image.
+        ``(height, width)`` or ``(height, width, 3)``, if samples are images.
     feature_names : tuple of str or None
     sample_weight : float64 array (n_samples,) or None
-        How much each training sample counts; None where all count the same.
+        Weight of each training sample; None if all weights are equal.
     """
 
     name: str
@@ -112,16 +112,16 @@ class Dataset:
 
     @property
     def n_targets(self) -> int:
-        """Numbers to be predicted for each sample, 0 in classification."""
+        """Number of regression targets, 0 in classification."""
         if self.class_names:
             return 0
         return 1 if self.y_train.ndim == 1 else int(self.y_train.shape[1])
 
     @property
     def majority_accuracy(self) -> float:
-        """Test accuracy of always guessing the commonest class of the test data, a fraction.
+        """Test accuracy of always predicting the most frequent class of the test data.
 
-        In regression 0, which is R2 of always guessing the mean of the test data.
+        In regression it is 0, the R2 of always predicting the mean of the test data.
         """
         if not self.class_names:
             return 0.0

@@ -1,8 +1,7 @@
-"""Data sets known by name, and ``load_dataset``, which loads them and files."""
+"""Data sets by name, and ``load_dataset``, which loads them and files."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.data.checks import is_real_number
+from xpnet.data.checks import is_real_number, unknown_name
 from xpnet.data.dataset import Contents, DataError, Dataset, Part
 from xpnet.data.readers import SUFFIXES, read_file, read_idx
 from xpnet.data.splits import check_task, make_dataset
@@ -35,62 +34,61 @@ def load_dataset(
     task: str = "classification",
     sample_weight: str | None = None,
 ) -> Dataset:
-    """Load a data set by name, or from a file of one's own.
+    """Load a data set by name or from a file.
 
     ============== ================================================================== =========
     name           samples                                                            test part
     ============== ================================================================== =========
-    digits         1,797 grey images of 8 x 8 pixels, 0 to 16, of handwritten digits; held out
-                   they come with scikit-learn
+    digits         1,797 grey images of 8 x 8 pixels, 0 to 16, of handwritten digits, held out
+                   from scikit-learn
     cats           209 + 50 colour images of 64 x 64 pixels, 0 to 255: cat or not     published
     fashion-mnist  60,000 + 10,000 grey images of 28 x 28 pixels, 0 to 255, of        published
                    articles of clothing in ten classes
-    diabetes       442 patients, ten numbers of each, and a measure of the disease's  held out
-                   progression a year later, 25 to 346: for regression; it comes with
-                   scikit-learn
+    diabetes       442 patients with ten features each; the regression target is the  held out
+                   disease's progression after a year, 25 to 346; from scikit-learn
     moons          points in the plane: two interleaving half circles                 held out
     circles        points in the plane: a circle within another                       held out
     blobs          points in the plane: three normal distributions                    held out
-    flower         points in the plane: petals of two colours in turn                 held out
+    flower         points in the plane: petals of alternating classes                 held out
     ============== ================================================================== =========
 
     Parameters
     ----------
     dataset : str or path
-        A name from the table; or a file ``.npz``, ``.csv``, ``.h5`` or idx, see
+        A name from the table, or the path of an ``.npz``, ``.csv``, ``.h5`` or idx file; see
         :func:`xpnet.data.read_file`.
     data_dir : path, optional
-        Where published files are looked up first; then in the folder that the environment
-        variable ``XPNET_DATA_DIR`` names, in Debian's ``/usr/share/datasets``, and in the cache,
-        into which those that are nowhere else are downloaded. A file of one's own is looked up
-        in ``data_dir``, in the working directory, and in ``XPNET_DATA_DIR``.
+        The first folder to search. Published files are then searched for in the folder given by
+        the environment variable ``XPNET_DATA_DIR``, in Debian's ``/usr/share/datasets`` and in
+        the cache; files that are in none of these are downloaded into the cache. Your own files
+        are searched for in ``data_dir``, in the working directory and in ``XPNET_DATA_DIR``.
     target : str, optional
-        The column of a ``.csv`` file that holds the labels, or the numbers to be predicted.
+        Column of a ``.csv`` file that holds the labels or the regression targets.
     n_samples : int
-        How many points are drawn.
+        Number of points to generate; for ``moons``, ``circles``, ``blobs`` and ``flower`` only.
     noise : float, optional
-        Standard deviation of the noise: on the coordinates (``moons``, by default 0.2;
-        ``circles``, 0.05; ``blobs``, 1), or on angle and radius (``flower``, 0.2).
+        Standard deviation of the noise on the coordinates (default 0.2 for ``moons``, 0.05 for
+        ``circles``, 1 for ``blobs``) or on angle and radius (0.2 for ``flower``).
     test_fraction, validation_fraction : float
-        Shares held out, see :func:`xpnet.data.make_dataset`.
+        Fractions to hold out; see :func:`xpnet.data.make_dataset`.
     seed : int
-        Of the points drawn and of the splits, in [0, 2**32).
+        Seed of the generated points and of the splits, in [0, 2**32).
     task : {"classification", "regression"}
-        Whether labels are classes, or numbers to be predicted. A name is for one of the two.
+        Whether labels are classes or regression targets. Each named data set supports one task.
     sample_weight : str, optional
-        The column of a ``.csv`` file, or the array of an ``.npz`` or ``.h5`` file, that says how
-        much each training sample counts. It is no feature.
+        Column of a ``.csv`` file, or array of an ``.npz`` or ``.h5`` file, with the weight of
+        each training sample. It is not used as a feature.
 
     Returns
     -------
     Dataset
-        Features as published, not scaled.
+        Features as published, without scaling.
 
     Raises
     ------
     DataError
-        If the name is not known, a package or file is missing or cannot be fetched, or a file is
-        not what it should be.
+        If the name is unknown, a package or file is missing or cannot be downloaded, or a file
+        does not have the expected contents.
     ValueError
         If another argument is out of range.
 
@@ -118,8 +116,8 @@ def load_dataset(
     else:
         if name.lower().endswith(".csv") and target is None:
             raise DataError(
-                f"{name}: which column holds the labels? Say --target NAME (in a recipe, "
-                "data.target)"
+                f"{name}: target must name the column of the labels; give --target NAME (in a "
+                "recipe: data.target)"
             )
         contents = load_contents(
             name, data_dir=data_dir, target=target, task=task, sample_weight=sample_weight
@@ -143,7 +141,7 @@ def load_contents(
     task: str = "classification",
     sample_weight: str | None = None,
 ) -> Contents:
-    """Give what a published data set or a file holds, unsplit; see :func:`load_dataset`.
+    """Load a published data set or a file without splitting it; see :func:`load_dataset`.
 
     Parameters
     ----------
@@ -151,7 +149,7 @@ def load_contents(
     data_dir, target, task, sample_weight
         See :func:`load_dataset`.
     columns : tuple of str, optional
-        The feature columns of a ``.csv`` file; by default all but the target and the weights.
+        Feature columns of a ``.csv`` file; by default all except the target and the weights.
 
     Returns
     -------
@@ -167,16 +165,13 @@ def load_contents(
     if dataset in _PUBLISHED:
         return _PUBLISHED[dataset](None if data_dir is None else Path(data_dir))
     if dataset in GENERATED:
-        raise DataError(f"{dataset} are drawn anew each time, not stored: a file is needed here")
+        raise DataError(f"{dataset} is generated, not stored: give a data file instead")
     if re.match("[a-z]+://", dataset):
-        raise DataError(f"{dataset} is an address: download the file, then give its path")
-    # Path.exists raises for a name that is too long or a folder that may not be looked into.
+        raise DataError(f"{dataset} is a URL: download the file, then give its path")
+    # Path.exists raises if the name is too long or the folder cannot be read.
     if not is_file_name(dataset) and not os.path.exists(dataset):  # noqa: PTH110
-        near = difflib.get_close_matches(dataset, NAMES, n=1, cutoff=0.7)
-        hint = f"did you mean {near[0]!r}? " if near else ""
         raise DataError(
-            f"there is no data set named {dataset!r}; {hint}known: {', '.join(NAMES)}, and files "
-            f"{', '.join(SUFFIXES)}"
+            f"{unknown_name('data set', dataset, NAMES)}, or a file ending in {', '.join(SUFFIXES)}"
         )
     folders = [data_dir, "", os.environ.get("XPNET_DATA_DIR")]
     places = [Path(folder, dataset) for folder in folders if folder is not None]
@@ -185,7 +180,7 @@ def load_contents(
 
 
 def is_file_name(dataset: str) -> bool:
-    """Tell whether ``dataset`` is written as a file, existing or not, rather than as a name."""
+    """Return whether ``dataset`` looks like a path, existing or not, rather than a name."""
     return dataset.lower().removesuffix(".gz").endswith(SUFFIXES) or os.sep in dataset
 
 
@@ -196,30 +191,32 @@ def _check_arguments(
     task: str,
     sample_weight: str | None,
 ) -> None:
-    """Check that the folder exists and that the arguments suit the data set."""
+    """Check that the folder exists and that the arguments fit the data set."""
     if data_dir is not None:
         try:
-            why = "" if Path(data_dir).is_dir() else "is no folder"
-        except OSError as error:  # too long a name, or in a folder that may not be looked into
-            why = f"cannot be looked into: {error.strerror}"
-        if why:
-            raise DataError(f"--data-dir is {os.fspath(data_dir)!r}, which {why}")
+            is_folder, why = Path(data_dir).is_dir(), ""
+        except OSError as error:  # the name is too long, or a parent folder cannot be read
+            is_folder, why = False, f": {error.strerror}"
+        if not is_folder:
+            raise DataError(
+                f"--data-dir must be an existing folder, got {os.fspath(data_dir)!r}{why}"
+            )
     check_task(task)
     if target is not None and not dataset.lower().endswith(".csv"):
         raise DataError(
-            f"{dataset} has no columns with names: the target {target!r} is only for .csv files"
+            f"target is only for .csv files, which have named columns; got {target!r} for {dataset}"
         )
     if sample_weight is not None and not dataset.lower().endswith(WEIGHTED):
         raise DataError(
-            f"{dataset} holds no weights: the sample_weight {sample_weight!r} is only for "
-            f"{', '.join(WEIGHTED)} files"
+            f"sample_weight is only for {', '.join(WEIGHTED)} files; got {sample_weight!r} for "
+            f"{dataset}"
         )
     if dataset in NAMES and (dataset in _REGRESSION) != (task == "regression"):
-        held, wanted = ("numbers", "classes") if dataset in _REGRESSION else ("classes", "numbers")
+        held = "regression" if dataset in _REGRESSION else "classification"
         loss = "mean_squared_error" if dataset in _REGRESSION else "softmax_cross_entropy"
         raise DataError(
-            f"{dataset} holds {held} to be predicted, not {wanted}: it goes with a loss for "
-            f"{held}, such as {loss!r}"
+            f"{dataset} is a {held} data set, got task {task!r}: use a loss for {held}, such as "
+            f"{loss!r}"
         )
 
 
@@ -333,11 +330,11 @@ def _flower(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Draw the rose ``r = 4 sin(4 t)``: one class on each half turn, four petals for each.
 
-    Angle and radius carry noise, drawn in this order, class by class, from ``RandomState``, so
-    that 400 points with seed 1 are those of the course.
+    Noise is added to angle and radius, drawn in this order, class by class, from ``RandomState``.
+    With seed 1, 400 points are those of Andrew Ng's Deep Learning Specialization.
     """
     state = np.random.RandomState(seed)
-    half_turn = 3.12  # somewhat less than pi, as the course has it
+    half_turn = 3.12  # slightly less than pi, as in the course
     points, labels = [], []
     for label, n in enumerate((n_samples - n_samples // 2, n_samples // 2)):
         t = np.linspace(label * half_turn, (label + 1) * half_turn, n)
@@ -361,11 +358,11 @@ def _generate(name: str, n_samples: int, noise: float, seed: int) -> Contents:
         else:
             X, y = _flower(n_samples, noise, seed)
     if not np.isfinite(X).all():
-        raise DataError(f"{name}: features must be finite, which noise {noise:g} does not let be")
+        raise DataError(f"{name}: features must be finite, got overflow with noise {noise:g}")
     return Contents({"train": Part(X, y.astype(np.int64))}, feature_names=("x", "y"))
 
 
-# The points drawn at random, and the noise that they have by default.
+# The generated data sets, and the default of their noise.
 GENERATED = {"moons": 0.2, "circles": 0.05, "blobs": 1.0, "flower": 0.2}
 NAMES = (*_PUBLISHED, *GENERATED)
-WEIGHTED = (".csv", ".npz", ".h5", ".hdf5")  # files that may hold weights of samples
+WEIGHTED = (".csv", ".npz", ".h5", ".hdf5")  # files that may contain sample weights

@@ -1,4 +1,4 @@
-"""Preprocessing of features, learned from the training samples and applied to all."""
+"""Preprocessing of features, learned from the training samples and applied to all samples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.data.checks import is_real_number
+from xpnet.data.checks import is_real_number, unknown_name
 from xpnet.data.dataset import DataError
 
 __all__ = ["NORMALISATIONS", "Preprocessing"]
@@ -18,12 +18,12 @@ __all__ = ["NORMALISATIONS", "Preprocessing"]
 NORMALISATIONS = ("none", "standardise", "min-max", "per-image")
 _LEARNT = ("standardise", "min-max")  # from the training samples
 
-_CHUNK = 1 << 22  # numbers that are brought to float64 at a time
+_CHUNK = 1 << 22  # numbers converted to float64 at a time
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare to one bool
 class Preprocessing:
-    """A division of all features and then a normalisation, ``(X / divide_by - shift) / scale``.
+    """Division of all features, then a normalisation: ``(X / divide_by - shift) / scale``.
 
     ============= ================================ ======================================
     normalise     shift                            scale
@@ -35,31 +35,30 @@ class Preprocessing:
                   features, all of them together   own features
     ============= ================================ ======================================
 
-    Means, deviations, minima and maxima of features are those of the training samples, whatever
-    is preprocessed, and those of a sample are its own: one sample gives the same features alone
-    and among others.
+    The statistics of a feature always come from the training samples, those of a sample from that
+    sample: the result for one sample does not depend on the others in ``X``.
 
     Attributes
     ----------
     divide_by : float
-        Positive; 255 brings 8-bit pixels to [0, 1].
+        Positive divisor of all features; 255 maps 8-bit pixels to [0, 1].
     normalise : {"none", "standardise", "min-max", "per-image"}
     shift, scale : float64 arrays (n_features,) or None
-        Of the training samples after the division, under "standardise" and "min-max"; else None.
-        A feature that is constant there has ``scale`` 1.
+        Statistics of the training samples after the division, for "standardise" and "min-max";
+        else None. A feature that is constant in the training samples has ``scale`` 1.
 
     Raises
     ------
     ValueError
-        If one of these is out of its range, or they do not fit each other.
+        If an argument is out of range, or the arguments do not fit each other.
 
     Notes
     -----
-    - Under "min-max" the training samples span [0, 1]. Other samples may lie outside: nothing is
-      clipped.
-    - "per-image" is for images, to which it gives one brightness and one contrast. It needs
-      nothing of an image, though: it is done to samples of any shape, pixels and channels
-      together. A sample whose features are all the same, up to rounding, becomes zeros.
+    - With "min-max" the training samples span [0, 1]. Other samples are not clipped and may lie
+      outside.
+    - "per-image" gives all images the same brightness and contrast, over pixels and channels
+      together. It works on samples of any shape. A sample whose features are all equal, up to
+      rounding, becomes zeros.
 
     References
     ----------
@@ -81,17 +80,16 @@ class Preprocessing:
             divide_by = math.inf
         if not 0 < divide_by < math.inf:
             raise ValueError(f"divide_by must be a finite number > 0, got {self.divide_by!r:.40}")
-        object.__setattr__(self, "divide_by", divide_by)  # of NumPy's scalars too
+        object.__setattr__(self, "divide_by", divide_by)  # NumPy scalars become floats
         if not isinstance(self.normalise, str) or self.normalise not in NORMALISATIONS:
-            known = ", ".join(map(repr, NORMALISATIONS))
-            raise ValueError(f"normalise must be one of {known}, got {self.normalise!r:.40}")
+            raise ValueError(unknown_name("normalisation", self.normalise, NORMALISATIONS))
         if self.shift is None or self.scale is None:
             if self.shift is not self.scale:
-                raise ValueError("shift and scale must come together")
+                raise ValueError("shift and scale must be given together")
             if self.normalise in _LEARNT:
-                raise ValueError(f"shift and scale must be given with {self.normalise!r}")
+                raise ValueError(f"normalise={self.normalise!r} needs shift and scale")
         elif self.normalise not in _LEARNT:
-            raise ValueError(f"shift and scale must not be given with {self.normalise!r}")
+            raise ValueError(f"normalise={self.normalise!r} takes no shift and scale")
         elif not all(
             isinstance(statistic, np.ndarray) and statistic.dtype == np.float64
             for statistic in (self.shift, self.scale)
@@ -101,7 +99,7 @@ class Preprocessing:
             raise ValueError("shift and scale must be finite")
         elif self.shift.ndim != 1 or self.shift.shape != self.scale.shape:
             raise ValueError(
-                "shift and scale must have one shape, (n_features,), got "
+                "shift and scale must both have shape (n_features,), got "
                 f"{self.shift.shape} and {self.scale.shape}"
             )
         elif not (self.scale > 0).all():
@@ -114,11 +112,12 @@ class Preprocessing:
         Parameters
         ----------
         X : array (n_samples, n_features)
-            A memory-mapped array is read chunk by chunk.
+            Training samples. A memory-mapped array is read chunk by chunk.
         divide_by : float
+            Divisor of all features.
         normalise : {"none", "standardise", "min-max", "per-image"}
-            What is done after the division; see the class. Only "standardise" and "min-max" learn
-            from ``X``.
+            Normalisation after the division; see the class. Only "standardise" and "min-max"
+            learn from ``X``.
 
         Returns
         -------
@@ -127,24 +126,24 @@ class Preprocessing:
         Raises
         ------
         ValueError
-            If ``divide_by`` or ``normalise`` is out of its range, ``X`` is not of that shape, or
-            has no samples to learn from.
+            If ``divide_by`` or ``normalise`` is invalid, or ``X`` has another shape or no samples
+            to learn from.
         DataError
-            If a feature's statistics are not finite: because it is not, or is too large for its
-            values to be summed, or its minimum to be subtracted from its maximum.
+            If a feature's statistics are not finite, because its values are not finite or so
+            large that their sum, or maximum minus minimum, overflows.
 
         Notes
         -----
-        The standard deviation is ``sqrt(mean((x - mean)^2))``, in two passes over the data in
-        float64. Before they are squared, a feature's deviations are divided by a power of two near
-        its largest value: squares neither overflow nor vanish.
+        The standard deviation is ``sqrt(mean((x - mean)^2))``, computed in float64 in two passes
+        over the data. Before squaring, a feature's deviations are divided by a power of two near
+        its largest value, so that squares neither overflow nor underflow.
         """
         divide_by = cls(divide_by).divide_by
         _check_samples(X)
         if normalise not in _LEARNT:
             return cls(divide_by, normalise)
         if not len(X):
-            raise ValueError(f"{normalise!r} needs a sample at least to learn from, got none")
+            raise ValueError(f"normalise={normalise!r} needs at least one sample, got none")
         learn = _mean_and_deviation if normalise == "standardise" else _minimum_and_range
         return cls(divide_by, normalise, *learn(X, divide_by))
 
@@ -154,24 +153,26 @@ class Preprocessing:
         Parameters
         ----------
         X : array (n_samples, n_features)
-            Not changed.
+            Samples; left unchanged.
         dtype : {"float32", "float64"}
+            Data type of the result.
 
         Returns
         -------
         array like X, of that dtype
-            ``X`` itself, memory-mapped or not, where there is nothing to do.
+            ``X`` itself, memory-mapped or not, if there is nothing to do.
 
         Raises
         ------
         ValueError
-            If ``X`` or ``dtype`` is not as said.
+            If ``X`` or ``dtype`` is invalid.
         DataError
-            If what comes out is not finite, because ``X`` is not or is out of the dtype's range.
+            If the result is not finite, because ``X`` is not finite or out of the dtype's range.
 
         Notes
         -----
-        Computed in float64 and rounded once, in chunks: beyond the result little memory is used.
+        Chunks of samples are computed in float64 and rounded once, so that little memory is
+        needed besides the result.
         """
         dtype = np.dtype(dtype)
         if dtype.name not in ("float32", "float64"):
@@ -181,7 +182,7 @@ class Preprocessing:
         result = X if is_done else np.empty(X.shape, dtype)
         for rows in _chunks(X):
             if not is_done:
-                with np.errstate(over="ignore", invalid="ignore"):  # looked at below
+                with np.errstate(over="ignore", invalid="ignore"):  # checked below
                     chunk = _scaled(X[rows], self.divide_by)
                     if self.shift is not None and self.scale is not None:
                         chunk -= self.shift
@@ -199,7 +200,7 @@ class Preprocessing:
         return result
 
     def invert(self, X: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Give the numbers that :meth:`__call__` would turn into these, ``X scale + shift``.
+        """Invert :meth:`__call__`: return ``(X scale + shift) divide_by``.
 
         Parameters
         ----------
@@ -212,10 +213,12 @@ class Preprocessing:
         Raises
         ------
         ValueError
-            If the normalisation is not one of those that keep what they learnt.
+            If the normalisation is neither "standardise" nor "min-max".
         """
         if self.shift is None or self.scale is None:
-            raise ValueError(f"{self.normalise!r} cannot be undone: it keeps nothing")
+            raise ValueError(
+                f"only {' and '.join(map(repr, _LEARNT))} can be inverted, got {self.normalise!r}"
+            )
         return (X * self.scale + self.shift) * self.divide_by
 
 
@@ -240,19 +243,19 @@ def _mean_and_deviation(X: npt.NDArray[Any], divide_by: float) -> _Statistics:
     if not is_finite.all():
         at = int(np.argmin(is_finite))
         raise DataError(
-            "standardising needs features whose sums are finite, got values up to "
+            "'standardise' needs features whose sums are finite, got values up to "
             f"{np.max([np.abs(X[rows, at]).max() for rows in _chunks(X)]):g} in feature {at}"
         )
-    # What rounding leaves of a constant feature's deviation is not worth blowing up.
+    # Do not divide by the rounding error that is left as the deviation of a constant feature.
     is_constant = std <= n * np.finfo(np.float64).eps * np.abs(mean)
     return mean, np.where(is_constant, 1.0, std)
 
 
 def _minimum_and_range(X: npt.NDArray[Any], divide_by: float) -> _Statistics:
-    """Give ``shift`` and ``scale`` of "min-max".
+    """Return ``shift`` and ``scale`` of "min-max".
 
-    No care is taken of rounding here: values that were the same are still so after the division,
-    and so is the order of the others. For the same reason no training sample leaves [0, 1].
+    Rounding needs no care here: the division keeps the order of values and maps equal values to
+    equal ones. For the same reason all training samples stay within [0, 1].
     """
     low, high = np.full(X.shape[1], math.inf), np.full(X.shape[1], -math.inf)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -265,18 +268,18 @@ def _minimum_and_range(X: npt.NDArray[Any], divide_by: float) -> _Statistics:
     if not is_finite.all():
         at = int(np.argmin(is_finite))
         raise DataError(
-            "min-max needs features whose maximum minus minimum is finite, got "
+            "'min-max' needs features whose maximum minus minimum is finite, got "
             f"{high[at]:g} and {low[at]:g} in feature {at}"
         )
     return low, np.where(span == 0, 1.0, span)
 
 
 def _normalise_each(X: npt.NDArray[np.float64]) -> None:
-    """Normalise every sample by itself, in place: "per-image".
+    """Normalise each sample separately, in place: "per-image".
 
-    Mean and deviation go with the sample's size, which is brought near 1 first, by a power of two:
-    neither sums nor squares overflow or vanish. Features that are not finite stay so, and leave the
-    sample's others finite.
+    Each sample is first multiplied by a power of two that brings its largest value near 1, so that
+    sums and squares neither overflow nor underflow. Mean and deviation scale likewise. Features
+    that are not finite stay so, and the sample's other features stay finite.
     """
     n = max(1, X.shape[1])
     largest = np.abs(X).max(axis=1, keepdims=True, initial=0.0)
@@ -299,9 +302,9 @@ def _check_samples(X: npt.NDArray[Any], n_features: int | None = None) -> None:
 
 
 def _scaled(X: npt.NDArray[Any], divide_by: float) -> npt.NDArray[np.float64]:
-    """Give a new float64 array, sample after sample whatever the order of ``X`` in memory.
+    """Return a new float64 array in C order, for any memory order of ``X``.
 
-    In another order a sample's features would be summed in another order, too.
+    In another order the features of a sample would be summed in another order.
     """
     scaled: npt.NDArray[np.float64] = np.divide(X, divide_by, dtype=np.float64, order="C")
     return scaled

@@ -1,7 +1,7 @@
 """Reads samples and labels from files: .npz, .h5 and idx here, .csv by ``csv_reader.py``.
 
-Whatever is in a file, a reader gives finite samples or a :class:`DataError` of one line. What a
-header claims is held against the file's size before memory is asked for.
+For any file, a reader returns finite samples or raises a :class:`DataError` of one line. It
+compares the sizes that a header claims with the file's size before it allocates memory.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ __all__ = ["SUFFIXES", "read_file", "read_idx"]
 
 SUFFIXES = (".npz", ".csv", ".h5", ".hdf5", "idx3-ubyte", "idx1-ubyte")
 
-_DEFLATE = 1032  # deflate makes nothing smaller by a greater factor
-_SLACK = 1 << 20  # bytes that any file may unpack to
+_DEFLATE = 1032  # deflate's highest compression factor
+_SLACK = 1 << 20  # bytes that a file of any size may unpack to
 
 
 def read_file(
@@ -58,53 +58,50 @@ def read_file(
     """Read samples, and labels if there are any, from a file.
 
     ``.npz`` and ``.h5``
-        Arrays by their usual names, in upper or lower case: ``X``, ``data``, ``features``,
+        Arrays with the usual names, in upper or lower case: ``X``, ``data``, ``features``,
         ``X_train``, ``train_X`` or ``train_set_x`` with ``y``, ``labels``, ``target``,
-        ``y_train``, ``train_y`` or ``train_set_y``; the same with ``test`` and with
-        ``validation``, ``valid`` or ``val`` in place of ``train``; and ``class_names``,
-        ``classes``, ``list_classes`` or ``target_names``. Other arrays are not looked at.
+        ``y_train``, ``train_y`` or ``train_set_y``; the same with ``test``, ``validation``,
+        ``valid`` or ``val`` in place of ``train``; and ``class_names``, ``classes``,
+        ``list_classes`` or ``target_names``. Other arrays are ignored.
     ``.csv``
-        Comma-separated, UTF-8; the first line names the columns.
+        Comma-separated values in UTF-8; the first line names the columns.
     idx
-        ``NAME-images-idx3-ubyte``, with or without ``.gz``; the labels are
-        ``NAME-labels-idx1-ubyte`` beside it. Beside a ``NAME`` with the word ``train`` in it, a
-        pair of images and labels with ``t10k`` or ``test`` instead is the test part.
+        ``NAME-images-idx3-ubyte``, with or without ``.gz``; the labels are read from
+        ``NAME-labels-idx1-ubyte`` in the same folder. If ``NAME`` contains the word ``train``,
+        the images and labels with ``t10k`` or ``test`` in its place are the test part.
 
     Parameters
     ----------
     path : path
     target : str, optional
-        The column of a ``.csv`` file that holds the labels; without it there are none.
+        Column of a ``.csv`` file that holds the labels; without it, ``y`` is None.
     columns : sequence of str, optional
-        The columns of a ``.csv`` file that hold the features, in this order; by default all but
-        the target and the weights.
+        Feature columns of a ``.csv`` file, in this order; by default all except the target and
+        the weights.
     task : {"classification", "regression"}
-        Whether labels are classes, or numbers to be predicted. Names of classes are not looked at
-        in regression.
+        Whether labels are classes or regression targets. Class names are ignored in regression.
     sample_weight : str, optional
-        The column of a ``.csv`` file, or the array of an ``.npz`` or ``.h5`` file, that says how
-        much each training sample counts.
+        Column of a ``.csv`` file, or array of an ``.npz`` or ``.h5`` file, with the weight of
+        each training sample.
 
     Returns
     -------
     Contents
-        Features in the file's own dtype (truth values as uint8, cells of a ``.csv`` file as
-        float64) and native byte order; images with a single channel as (n, height, width).
-        Labels as int64 or strings; targets and weights as float64.
+        Features in the file's dtype (booleans as uint8, cells of a ``.csv`` file as float64) and
+        native byte order; images with a single channel have shape (n, height, width). Labels are
+        int64 or strings, targets and weights float64.
 
     Raises
     ------
     DataError
-        If the file cannot be read, is damaged, or does not hold finite samples, and labels and
-        weights that fit them; or if h5py, which ``.h5`` files need, is not installed.
+        If the file cannot be read or is damaged, if samples are not finite, if labels or weights
+        do not match them, or if the file is ``.h5`` and h5py is not installed.
     """
     where = os.fsdecode(path)
     name = where.lower()
     with _data_errors(where):
         if not Path(where).is_file():
-            raise ContentError(
-                "is no file of data" if Path(where).exists() else "there is no such file"
-            )
+            raise ContentError("is not a regular file" if Path(where).exists() else "no such file")
         if name.endswith(".npz"):
             return _read_npz(where, task, sample_weight)
         if name.endswith(".csv"):
@@ -113,7 +110,7 @@ def read_file(
             return _read_h5(where, task, sample_weight)
         if kind := re.search(r"[-._]idx([13])[-._]ubyte(\.gz)?$", name):
             if kind[1] == "1":
-                raise ContentError("holds labels: give the file of the images, -images-idx3-ubyte")
+                raise ContentError("holds labels: give the image file, -images-idx3-ubyte, instead")
             return _read_idx_files(Path(where), task)
         raise ContentError(
             "the name must end in .npz, .csv, .h5, .hdf5, -idx3-ubyte or -idx3-ubyte.gz"
@@ -122,7 +119,7 @@ def read_file(
 
 @contextmanager
 def _data_errors(where: str) -> Iterator[None]:
-    """Turn what the checks, the system and the libraries raise into a DataError."""
+    """Turn errors of the checks, the system and the libraries into a DataError."""
     try:
         yield
     except DataError:
@@ -152,7 +149,7 @@ def _data_errors(where: str) -> Iterator[None]:
 
 def _data_error(where: str, said: object) -> DataError:
     line = " ".join(f"{where}: {said}".splitlines())
-    # Names may be damaged: halves of surrogate pairs, and numbers that are no characters at all.
+    # Damaged names may contain halves of surrogate pairs or invalid code points.
     as_bytes = line.encode("utf-8", "backslashreplace")
     return DataError(as_bytes.decode("utf-8", "backslashreplace"))
 
@@ -169,14 +166,14 @@ def _size(where: str) -> int:
 
 
 def _check_claim(name: str, claimed: int, stored: int, factor: int = _DEFLATE) -> None:
-    """Refuse an array that so many bytes cannot hold, before memory is asked for."""
+    """Raise if ``stored`` bytes cannot unpack to ``claimed`` bytes, before these are allocated."""
     if claimed > stored * factor + _SLACK:
         raise ContentError(
-            f"is damaged: {name} claims {claimed:,} bytes, which the {stored:,} stored cannot hold"
+            f"is damaged: {name} claims {claimed:,} bytes, too many for the {stored:,} stored bytes"
         )
 
 
-# ---- arrays by their usual names
+# ---- arrays with the usual names
 
 _PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 _PLAIN = {"x": ("x", "data", "features"), "y": ("y", "labels", "target")}
@@ -184,7 +181,7 @@ _CLASS_NAMES = ("class_names", "classes", "list_classes", "target_names")
 
 
 def _usual_names(part: str, letter: str) -> tuple[str, ...]:
-    """Give the names of a part's features (x) or labels (y), in lower case."""
+    """Return the usual names of a part's features (x) or labels (y), in lower case."""
     of_part = (
         (f"{letter}_{word}", f"{word}_{letter}", f"{word}_set_{letter}") for word in _PARTS[part]
     )
@@ -202,7 +199,7 @@ def _collect(
     def find(usual: tuple[str, ...]) -> str | None:
         found = [name for name in names if name.lower() in usual]
         if len(found) > 1:
-            raise ContentError(f"holds the same thing twice, as {listed(found)}")
+            raise ContentError(f"must hold only one of the arrays {listed(found)}")
         return found[0] if found else None
 
     features = {part: find(_usual_names(part, "x")) for part in _PARTS}
@@ -210,12 +207,12 @@ def _collect(
     named = find(_CLASS_NAMES) if task == "classification" else None
     if not any(features.values()):
         raise ContentError(
-            "holds no features: expected them as X, data, features, X_train, train_X or "
-            "train_set_x (the same with validation and test), got "
+            "holds no features: expected an array X, data, features, X_train, train_X or "
+            "train_set_x (or the same with validation or test), got "
             f"{listed(names) or 'no arrays'}"
         )
     if sample_weight is not None and sample_weight not in names:
-        raise unknown_name("array", sample_weight, names)
+        raise ContentError(unknown_name("array", sample_weight, names))
     class_names = None if named is None else check_class_names(named, read(named))
     parts = {}
     for part, x_name in features.items():
@@ -227,13 +224,14 @@ def _collect(
                 y = _check_y(task, y_name, read(y_name), len(X), class_names)
             if sample_weight is not None and sample_weight in (x_name, y_name):
                 raise ContentError(
-                    f"the weights must be in an array of their own, got {sample_weight!r}"
+                    "sample_weight must be neither the features nor the labels, got "
+                    f"{sample_weight!r}"
                 )
             if sample_weight is not None and part == "train":
                 weights = check_weights(sample_weight, read(sample_weight), len(X))
             parts[part] = Part(X, y, weights)
         elif y_name is not None:
-            raise ContentError(f"holds {y_name}, but no features that these labels belong to")
+            raise ContentError(f"holds the labels {y_name}, but no features for them")
     return Contents(parts, class_names)
 
 
@@ -244,7 +242,7 @@ def _check_y(
     n_samples: int,
     class_names: tuple[str, ...] | None = None,
 ) -> npt.NDArray[Any]:
-    """Give a class, or what is to be predicted, for each sample."""
+    """Return one label, or one row of regression targets, per sample."""
     if task == "regression":
         return check_targets(name, y, n_samples)
     return check_labels(name, y, n_samples, class_names)
@@ -274,7 +272,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> 
     factor = 1 if info.compress_type == zipfile.ZIP_STORED else _DEFLATE
     _check_claim(info.filename, info.file_size, min(info.compress_size, size), factor)
     with archive.open(info) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+        warnings.simplefilter("ignore")  # about headers written by Python 2
         version = np.lib.format.read_magic(file)
         if version == (1, 0):
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
@@ -284,26 +282,26 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: int) -> 
             raise ContentError(f"{info.filename} must have version 1.0 or 2.0, got {version}")
         if dtype.hasobject:
             raise ContentError(
-                f"{info.filename} holds Python objects, which are not read; expected numbers or "
-                "strings"
+                f"{info.filename} must hold numbers or strings, got Python objects, which are not "
+                "read"
             )
         n_bytes = math.prod(shape) * dtype.itemsize
         is_valid = dtype.itemsize > 0 and min(shape, default=0) >= 0
         if not is_valid or file.tell() + n_bytes != info.file_size:
             raise ContentError(
                 f"is damaged: {info.filename} claims dtype {dtype} and shape {shape}, which do not "
-                f"make its {info.file_size:,} bytes"
+                f"match its {info.file_size:,} bytes"
             )
     with archive.open(info) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-        file.read(1)  # at the end, the checksum is compared
+        file.read(1)  # at the end of the file, zipfile compares the checksum
     return array
 
 
 # ---- h5
 
-# The filters of HDF5 and h5py that only unpack bytes, each at most by deflate's factor.
+# Filters of HDF5 and h5py that only unpack bytes, each by at most deflate's factor.
 _H5_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 
 
@@ -320,7 +318,7 @@ def _read_h5(where: str, task: str, sample_weight: str | None) -> Contents:
         names = [
             name
             for name in file
-            # Links that lead elsewhere, perhaps into another file, are not followed.
+            # Do not follow soft or external links, which may lead to another file.
             if isinstance(file.get(name, getlink=True), h5py.HardLink)
             and file.get(name, getclass=True) is h5py.Dataset
         ]
@@ -343,8 +341,8 @@ def _read_dataset(h5py: Any, where: str, name: str, dataset: Any, size: int) -> 
     filters = [settings.get_filter(number)[0] for number in range(settings.get_nfilters())]
     if not set(filters) <= set(_H5_FILTERS) or len(set(filters)) < len(filters):
         raise ContentError(
-            f"{name} must be packed with none but {listed(_H5_FILTERS.values())}, each once, got "
-            f"the filters {filters}"
+            f"{name} must use no filters other than {listed(_H5_FILTERS.values())}, each at most "
+            f"once, got {filters}"
         )
     stored = min(dataset.id.get_storage_size(), size)
     _check_claim(name, dataset.size * dataset.dtype.itemsize, stored)
@@ -358,13 +356,13 @@ def _read_dataset(h5py: Any, where: str, name: str, dataset: Any, size: int) -> 
 
 
 def _check_heaps(where: str, size_of_lengths: int) -> None:
-    """Refuse a heap of strings that HDF5 would never get to the end of.
+    """Raise if HDF5 would loop forever over a damaged heap of strings.
 
-    It goes from one object to the next by their sizes without looking at them, hence stays
-    where a size is 0, or so large that the sum with its header is. Layout: "HDF5 File Format
-    Specification Version 3.0", III.E, "Disk Format: Level 1E - Global Heap".
+    HDF5 steps from one object to the next by their sizes without checking them, so it never moves
+    on if a size is 0, or so large that its sum with the header's size wraps to 0. Layout: "HDF5
+    File Format Specification Version 3.0", III.E, "Disk Format: Level 1E - Global Heap".
     """
-    header = 16  # bytes, of the heap and of each object in it, whatever the size of lengths
+    header = 16  # bytes, of the heap and of each object in it, for any size of lengths
     with (
         Path(where).open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as raw,
@@ -378,7 +376,7 @@ def _check_heaps(where: str, size_of_lengths: int) -> None:
             at, end = start + header, min(start + length(start + 8), len(raw))
             while at + header <= end:
                 n_bytes = length(at + 8)
-                if raw[at : at + 2] != b"\0\0":  # not what is free, whose size has the header in it
+                if raw[at : at + 2] != b"\0\0":  # free space counts its header in its size
                     n_bytes = header + -(-n_bytes // 8) * 8
                 if not header <= n_bytes <= end - at:
                     raise ContentError(f"is damaged: its heap of strings breaks off at byte {at:,}")
@@ -387,7 +385,7 @@ def _check_heaps(where: str, size_of_lengths: int) -> None:
 
 
 def _read_strings(name: str, dataset: Any, size: int) -> npt.NDArray[Any]:
-    """Read strings of varying length, which damage may turn into many that are all long."""
+    """Read strings of variable length, which may be many and long in a damaged file."""
     if not dataset.ndim or dataset.size != len(dataset):
         raise ContentError(f"{name} must be a list of strings, got shape {dataset.shape}")
     strings: list[bytes] = []
@@ -406,7 +404,7 @@ _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0
 
 
 def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
-    """Read an array in the idx format, packed with gzip if the name ends in ``.gz``.
+    """Read an array in the idx format, compressed with gzip if the name ends in ``.gz``.
 
     Parameters
     ----------
@@ -415,12 +413,12 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     Returns
     -------
     array
-        In native byte order, of the shape and dtype that the file states.
+        The array, in native byte order.
 
     Raises
     ------
     DataError
-        If the file cannot be read, is no idx file, is cut short or goes on after its end.
+        If the file cannot be read, is not an idx file, is truncated or has trailing bytes.
 
     References
     ----------
@@ -435,12 +433,12 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
             start = file.read(4)
             if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _IDX_TYPES or not start[3]:
                 raise ContentError(
-                    "is no idx file: expected two zero bytes, a type code and the number of "
+                    "is not an idx file: expected two zero bytes, a type code and the number of "
                     f"dimensions, got {start.hex(' ') or 'nothing'}"
                 )
             lengths = file.read(4 * start[3])
             if len(lengths) < 4 * start[3]:
-                raise ContentError(f"is cut short: expected {start[3]} lengths after its start")
+                raise ContentError(f"is truncated: expected {start[3]} lengths after its start")
             shape = struct.unpack(f">{start[3]}I", lengths)
             dtype = np.dtype(_IDX_TYPES[start[2]])
             n_bytes = math.prod(shape) * dtype.itemsize
@@ -448,12 +446,12 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
             data = file.read(n_bytes)
             if len(data) < n_bytes or file.read(1):
                 came = f"{len(data):,}" if len(data) < n_bytes else "more"
-                raise ContentError(f"is damaged: shape {shape} makes {n_bytes:,} bytes, got {came}")
+                raise ContentError(f"is damaged: shape {shape} takes {n_bytes:,} bytes, got {came}")
         return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
 def _read_idx_files(images: Path, task: str) -> Contents:
-    """Read images and what lies beside them: labels, and the test part."""
+    """Read images, and the labels and the test part from the same folder."""
     parts = {"train": _read_idx_part(images, task)}
     for word in ("t10k", "test"):
         test = _find_sibling(images, {"train": word})
@@ -477,7 +475,7 @@ def _read_idx_part(images: Path, task: str) -> Part:
 
 
 def _find_sibling(path: Path, replaced: dict[str, str]) -> Path | None:
-    """Find the file whose name has other words in place of these, packed or not."""
+    """Find the file whose name has other words in place of these, compressed or not."""
     is_packed = path.suffix.lower() == ".gz"
     plain, packed = (path.stem, path.suffix) if is_packed else (path.name, ".gz")
     is_upper = plain.isupper()

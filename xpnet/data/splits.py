@@ -1,4 +1,4 @@
-"""Splits what a file holds into training, validation and test samples."""
+"""Splits the contents of a file into training, validation and test samples."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from xpnet.data.checks import (
     check_weights,
     is_real_number,
     listed,
+    unknown_name,
 )
 from xpnet.data.dataset import TASKS, Contents, DataError, Dataset, Part
 from xpnet.random import check_seed
@@ -33,26 +34,26 @@ def make_dataset(
     seed: int = 0,
     task: str = "classification",
 ) -> Dataset:
-    """Count the classes from 0 and hold out what is missing for testing and validation.
+    """Split contents into training, validation and test samples, with classes counted from 0.
 
-    Splits are random, and in classification stratified: each class keeps its share, to the sample.
-    A part that the contents hold already is taken as it is. Without a split nothing is copied.
+    Splits are random, and stratified in classification: each class keeps its share, to the sample.
+    Parts that are in ``contents`` are used as they are. Without a split, nothing is copied.
 
     Parameters
     ----------
     name : str
     contents : Contents
-        With a part ``"train"``; every part has labels. Weights of samples matter in that part
-        alone.
+        Contents with a part ``"train"``. Every part needs labels. Only the sample weights of
+        ``"train"`` are used.
     test_fraction : float
-        Share of the training samples held out where there is no part ``"test"``, in (0, 1).
+        Fraction of the training samples to hold out if there is no part ``"test"``, in (0, 1).
     validation_fraction : float
-        Share of what is then left held out where there is no part ``"validation"``, in [0, 1).
+        Fraction of the remaining training samples to hold out if there is no part
+        ``"validation"``, in [0, 1).
     seed : int
-        Of the splits.
+        Seed of the splits.
     task : {"classification", "regression"}
-        Whether labels are classes, or numbers to be predicted. In regression there are no names
-        of classes, and none are looked at.
+        Whether labels are classes or regression targets. Class names are ignored in regression.
 
     Returns
     -------
@@ -63,15 +64,15 @@ def make_dataset(
     ValueError
         If an argument is out of range.
     DataError
-        If labels or a whole training part are missing, a part has another name than those of
-        :class:`Contents`, samples, labels or names are of another form than those of
-        :class:`Part` and :class:`Contents`, the parts do not fit each other, there are fewer
-        than two classes, or a class, or all of the samples, are too few to be split.
+        If labels or the training part are missing, if a part has an unknown name, if samples,
+        labels or names do not have the form that :class:`Part` and :class:`Contents` describe, if
+        the parts do not fit each other, if there are fewer than two classes, or if there are too
+        few samples, in total or of a class, to split.
 
     Notes
     -----
-    Whether samples are finite is not looked at: memory-mapped ones would have to be read. It is
-    when they are preprocessed.
+    Samples are not checked for finite values here, because memory-mapped arrays would have to be
+    read. :class:`Preprocessing` checks them.
     """
     if not is_real_number(test_fraction) or not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction must lie in (0, 1), got {test_fraction!r}")
@@ -80,7 +81,7 @@ def make_dataset(
     check_seed(seed, bits=32)
     check_task(task)
     if unknown := [key for key in contents.parts if key not in _PARTS]:
-        raise DataError(f"{name}: parts must be among {', '.join(_PARTS)}, got {unknown[0]!r}")
+        raise DataError(f"{name}: {unknown_name('part', unknown[0], _PARTS)}")
     if "train" not in contents.parts:
         held = ", ".join(sorted(contents.parts)) or "nothing"
         raise DataError(f"{name} holds no training samples, only {held}")
@@ -101,7 +102,7 @@ def make_dataset(
         class_names, labels = _count_classes(name, parts, named)
     weights = parts["train"].sample_weight
     image_shape = parts["train"].X.shape[1:]
-    if image_shape[2:] == (1,):  # a single channel is no axis
+    if image_shape[2:] == (1,):  # drop the axis of a single channel
         image_shape = image_shape[:2]
     X = {key: part.X.reshape(len(part.X), -1) for key, part in parts.items()}
     for key, fraction in (("test", test_fraction), ("validation", validation_fraction)):
@@ -126,7 +127,7 @@ def make_dataset(
 
 
 def check_task(task: str) -> None:
-    """Refuse what is neither classification nor regression."""
+    """Raise if ``task`` is neither classification nor regression."""
     if task not in TASKS:
         raise ValueError(f"task must be {' or '.join(map(repr, TASKS))}, got {task!r}")
 
@@ -137,7 +138,7 @@ _PARTS = ("train", "validation", "test")
 def _check_names(
     name: str, which: str, names: Iterable[str] | None, n: int | None = None
 ) -> tuple[str, ...] | None:
-    """Give names that differ, as many as wanted, whatever they came in."""
+    """Return names as a tuple of ``n`` distinct strings."""
     if names is None:
         return None
     found = (names,) if isinstance(names, str) else tuple(names)
@@ -145,11 +146,11 @@ def _check_names(
     if not is_good or len(set(found)) < len(found) or n not in (None, len(found)):
         many = "" if n is None else f"{n:,} "
         raise DataError(f"{name}: {which} must be {many}different strings, got {found!r:.200}")
-    return tuple(map(str, found))  # NumPy's strings are subclasses
+    return tuple(map(str, found))  # NumPy's strings are a subclass of str
 
 
 def _check_part(name: str, key: str, part: Part, task: str) -> Part:
-    """Give the part with labels and weights in one form."""
+    """Return the part with checked labels and weights."""
     which = "training" if key == "train" else key
     if part.y is None:
         raise DataError(f"{name} holds no labels for its {which} samples")
@@ -172,7 +173,7 @@ def _check_part(name: str, key: str, part: Part, task: str) -> Part:
 def _count_classes(
     name: str, parts: dict[str, Part], class_names: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...], dict[str, npt.NDArray[np.int64]]]:
-    """Turn labels into classes 0, 1, ...: in the order of the names given, else sorted."""
+    """Turn labels into classes 0, 1, ..., in the order of ``class_names`` or else sorted."""
     found = {key: np.asarray(part.y) for key, part in parts.items()}
     known: npt.NDArray[Any] = np.unique(found["train"])
     if len(known) < 2:
@@ -187,13 +188,13 @@ def _count_classes(
     for key, y in found.items():
         if (y.dtype.kind == "U") != (found["train"].dtype.kind == "U"):
             raise DataError(
-                f"{name}: labels must be numbers in all parts or strings in all, got "
+                f"{name}: labels must be numbers in all parts or strings in all parts, got "
                 f"{found['train'].dtype} for training and {y.dtype} for {key}"
             )
         unknown = np.setdiff1d(y, known)
         if len(unknown):
             raise DataError(
-                f"{name}: {key} labels hold {str(unknown[0])!r}, which is none of the "
+                f"{name}: {key} labels hold {str(unknown[0])!r}, which is not one of the "
                 f"{len(known)} classes {listed(repr(str(label)[:38]) for label in known)}"
             )
         labels[key] = order[np.searchsorted(known, y, sorter=order)].astype(np.int64)
@@ -201,7 +202,7 @@ def _count_classes(
 
 
 def _check_columns(name: str, parts: dict[str, Part]) -> dict[str, npt.NDArray[Any]]:
-    """Give the targets, as many for each sample in all parts."""
+    """Return the regression targets; all parts have the same number of columns."""
     targets = {key: np.asarray(part.y) for key, part in parts.items()}
     for key, y in targets.items():
         if y.shape[1:] != targets["train"].shape[1:]:
@@ -220,26 +221,26 @@ def _split(
     fraction: float,
     seed: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Give the indices that stay and those that are held out."""
+    """Return the indices to keep and the indices to hold out."""
     n_held_out = math.ceil(fraction * len(y))
     counts = np.bincount(y, minlength=len(class_names)) if class_names else None
     if counts is not None:
         if counts[counts > 0].min() < 2:
             lonely = class_names[int(np.flatnonzero(counts == 1)[0])]
             raise DataError(
-                f"{name}: class {lonely!r} has a single sample, which cannot be split into "
-                f"training and {key} data"
+                f"{name}: class {lonely!r} must have at least two samples to hold one out for "
+                f"{key}, got one"
             )
         n_classes = int((counts > 0).sum())
         if min(n_held_out, len(y) - n_held_out) < n_classes:
             raise DataError(
-                f"{name}: holding out {fraction:g} of {len(y)} samples for {key} must leave one "
-                f"of each of the {n_classes} classes on both sides"
+                f"{name}: cannot hold out {fraction:g} of {len(y)} samples for {key}: both parts "
+                f"need a sample of each of the {n_classes} classes"
             )
     elif n_held_out >= len(y):
         raise DataError(
-            f"{name}: holding out {fraction:g} of {len(y)} samples for {key} must leave one for "
-            "training"
+            f"{name}: cannot hold out {fraction:g} of {len(y)} samples for {key}: no sample would "
+            "be left for training"
         )
     from sklearn.model_selection import train_test_split
 
@@ -251,7 +252,7 @@ def _split(
         lost = (counts > 0) & (np.bincount(y[kept], minlength=len(class_names)) == 0)
         if lost.any():
             raise DataError(
-                f"{name}: holding out {fraction:g} of the samples for {key} would leave none of "
-                f"class {class_names[int(np.argmax(lost))]!r} for training"
+                f"{name}: cannot hold out {fraction:g} of the samples for {key}: none of class "
+                f"{class_names[int(np.argmax(lost))]!r} would be left for training"
             )
     return kept, held_out

@@ -16,8 +16,8 @@ from xpnet.data.dataset import DataError
 
 __all__ = ["PublishedFile", "locate"]
 
-DEBIAN = Path("/usr/share/datasets")  # where Debian's packages, as dataset-fashion-mnist, put them
-TIMEOUT = 30.0  # seconds without a byte
+DEBIAN = Path("/usr/share/datasets")  # of Debian's packages, such as dataset-fashion-mnist
+TIMEOUT = 30.0  # seconds without receiving a byte
 
 logger = logging.getLogger("xpnet.data")
 
@@ -29,11 +29,11 @@ class PublishedFile:
     Attributes
     ----------
     url : str
-        Where it is published, over HTTP or HTTPS; its last part is the file's name.
+        HTTP or HTTPS address; its last part is the file's name.
     sha256 : str
-        Its checksum, in hexadecimal digits.
+        SHA-256 checksum, in hexadecimal digits.
     n_bytes : int
-        Its size in bytes.
+        Size in bytes.
     """
 
     url: str
@@ -42,26 +42,26 @@ class PublishedFile:
 
     @property
     def name(self) -> str:
-        """The name of the file in a folder."""
+        """The file's name in a folder."""
         return self.url.rpartition("/")[2]
 
 
 def locate(
     file: PublishedFile, *, dataset: str, data_dir: str | os.PathLike[str] | None = None
 ) -> Path:
-    """Find a published file, or fetch it.
+    """Find a published file, or download it.
 
-    The first of these places that has it counts:
+    These places are searched in order:
 
-    1. the folder ``data_dir``, then its sub-folder named after the data set;
-    2. the folder that the environment variable ``XPNET_DATA_DIR`` names, likewise;
-    3. Debian's ``/usr/share/datasets``, in the sub-folder named after the data set;
-    4. the user's cache, on Linux ``$XDG_CACHE_HOME/xpnet`` or ``~/.cache/xpnet``, likewise. What
-       is missing there, or does not have the published checksum, is downloaded.
+    1. the folder ``data_dir``, then its subfolder named after the data set;
+    2. the folder in the environment variable ``XPNET_DATA_DIR``, then the same subfolder of it;
+    3. the same subfolder of Debian's ``/usr/share/datasets``;
+    4. the same subfolder of the user's cache, which on Linux is ``$XDG_CACHE_HOME/xpnet`` or
+       ``~/.cache/xpnet``. A file that is missing here or has the wrong checksum is downloaded.
 
-    Files in the first three places are taken as they are: other packers of the same contents
-    (as Debian) give other checksums. An interrupted or failed download leaves nothing in the
-    cache. One line at level INFO of the logger ``xpnet.data`` precedes a download.
+    Checksums are not compared in the first three places, because others, such as Debian, may
+    compress the same contents differently. An interrupted or failed download leaves nothing in the
+    cache. The logger ``xpnet.data`` announces each download at level INFO.
 
     Parameters
     ----------
@@ -77,10 +77,10 @@ def locate(
     Raises
     ------
     DataError
-        If ``data_dir`` or ``XPNET_DATA_DIR`` is not a folder or cannot be looked into; if the
-        file is in none of these places and cannot be fetched: pooch is not installed, there is
-        no connection or it was cut short, the server refuses, size or checksum is wrong, or the
-        cache cannot be written. The message says where to put the file by hand.
+        If ``data_dir`` or ``XPNET_DATA_DIR`` is not a readable folder; or if the file is in none
+        of these places and cannot be downloaded: pooch is not installed, there is no connection
+        or it breaks, the server refuses, the size or checksum is wrong, or the cache cannot be
+        written. The message says how to provide the file by hand.
     """
     try:
         found = _find(file, dataset, data_dir)
@@ -92,7 +92,7 @@ def locate(
 def _find(
     file: PublishedFile, dataset: str, data_dir: str | os.PathLike[str] | None
 ) -> Path | None:
-    """Give the file where somebody put it, or None."""
+    """Return the file's path in the first three places, or None."""
     named = {"--data-dir": data_dir, "XPNET_DATA_DIR": os.environ.get("XPNET_DATA_DIR")}
     places = []
     for origin, folder in named.items():
@@ -100,7 +100,7 @@ def _find(
             continue
         if not Path(folder).is_dir():
             raise _download_error(
-                file, dataset, f"{origin} is {os.fspath(folder)!r}, which is no folder"
+                file, dataset, f"{origin} must be an existing folder, got {os.fspath(folder)!r}"
             )
         places += [Path(folder), Path(folder) / dataset]
     for place in (*places, DEBIAN / dataset):
@@ -110,19 +110,19 @@ def _find(
 
 
 def _fetch(file: PublishedFile, dataset: str) -> Path:
-    """Give the file in the cache, downloaded if it is not there or damaged."""
+    """Return the file's path in the cache; download it if it is missing or damaged."""
     failure = functools.partial(_download_error, file, dataset)
     try:
         pooch = importlib.import_module("pooch")
         requests = importlib.import_module("requests")
     except ImportError as error:
-        raise failure(f"fetching it needs pooch ({error}); type: pip install pooch") from error
-    pooch.get_logger().setLevel("WARNING")  # what it says at INFO, the line below says
+        raise failure(f"downloading it needs pooch ({error}); type: pip install pooch") from error
+    pooch.get_logger().setLevel("WARNING")  # the line below replaces its INFO message
 
     def download(url: str, path: str, caller: object) -> None:
         del caller
         logger.info("downloading %s (%.1f MB) from %s", file.name, file.n_bytes / 1e6, url)
-        # A server that calls a .gz file "Content-Encoding: gzip" would have it unpacked.
+        # If the server declares "Content-Encoding: gzip", requests would unpack a .gz file.
         headers = {"Accept-Encoding": "identity"}
         found, size = hashlib.sha256(), 0
         with (
@@ -133,17 +133,17 @@ def _fetch(file: PublishedFile, dataset: str) -> Path:
             for chunk in response.iter_content(1 << 16):
                 size += into.write(chunk)
                 found.update(chunk)
-                if size > file.n_bytes:  # it may have no end
-                    raise failure(f"wrong size: {file.n_bytes:,} bytes expected, more came")
+                if size > file.n_bytes:  # the answer may be endless
+                    raise failure(f"wrong size: expected {file.n_bytes:,} bytes, got more")
         if found.hexdigest() != file.sha256.lower():
             raise failure(
-                f"wrong checksum: sha256 {file.sha256} expected, {found.hexdigest()} found "
-                f"({size:,} bytes of {file.n_bytes:,})"
+                f"wrong checksum: expected sha256 {file.sha256}, got {found.hexdigest()} "
+                f"({size:,} of {file.n_bytes:,} bytes)"
             )
 
     cache = pooch.os_cache("xpnet") / dataset
     try:
-        # To a temporary file in the same folder, which is removed or takes the name at the end.
+        # pooch writes a temporary file in the same folder and renames or removes it at the end.
         path = pooch.retrieve(
             file.url,
             known_hash=f"sha256:{file.sha256}",
@@ -151,19 +151,19 @@ def _fetch(file: PublishedFile, dataset: str) -> Path:
             path=cache,
             downloader=download,
         )
-    except requests.RequestException as error:  # an OSError too
+    except requests.RequestException as error:  # a subclass of OSError
         raise failure(_reason(error, requests.exceptions, file.url)) from error
     except DataError:
         raise
-    except ValueError as error:  # of headers that are none
-        raise failure(f"the server's answer makes no sense ({_root_cause(error)})") from error
+    except ValueError as error:  # malformed headers
+        raise failure(f"the server's answer is malformed ({_root_cause(error)})") from error
     except OSError as error:
         raise failure(f"cannot use the cache folder {cache}: {_root_cause(error)}") from error
     return Path(path)
 
 
 def _reason(error: Any, errors: Any, url: str) -> str:
-    """Say why a request failed."""
+    """Return why a request failed."""
     host = urllib.parse.urlsplit(url).netloc
     if isinstance(error, errors.HTTPError):
         return f"HTTP {error.response.status_code} {error.response.reason or ''}".rstrip()
@@ -181,16 +181,16 @@ def _reason(error: Any, errors: Any, url: str) -> str:
 
 
 def _root_cause(error: BaseException) -> str:
-    """Say what lies at the bottom of a chain of errors."""
+    """Return the message of the first error in a chain."""
     while (below := error.__cause__ or error.__context__) is not None:
         error = below
     return getattr(error, "strerror", None) or str(error)
 
 
 def _download_error(file: PublishedFile, dataset: str, why: str) -> DataError:
-    """Say in one line that a file cannot be had, why, and what to do."""
+    """Return a one-line error: which file is missing, why, and what to do."""
     line = (
         f"dataset {dataset!r}: cannot get {file.name} from {file.url}: {why}; put {file.name} "
-        "into a folder and say so with --data-dir DIR or XPNET_DATA_DIR"
+        "into a folder and give it with --data-dir DIR or XPNET_DATA_DIR"
     )
     return DataError(" ".join(line.split()))

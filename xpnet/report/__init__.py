@@ -1,7 +1,7 @@
-"""Pictures of a run: learning curves, mistakes, confusion, predicted numbers, signals by layer.
+"""Plots of a run: learning curves, misclassified images, confusion, predictions, diagnosis.
 
-Each function gives the bytes of a PNG file. The same input gives the same bytes, whatever style
-matplotlib is set to, and no window or figure of the caller's is touched: pyplot is not used.
+Each function returns the bytes of a PNG file. The same input gives the same bytes for any setting
+of matplotlib's style. The functions do not use pyplot, so your own figures are not affected.
 """
 
 from xpnet.report.classification import draw_confusion, draw_mistakes

@@ -1,4 +1,4 @@
-"""What a classifier got wrong: misclassified images, the confusion matrix."""
+"""Plots of a classifier's mistakes: misclassified images and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xpnet.report.text import clean, shorten, text_width
 
 __all__ = ["draw_confusion", "draw_mistakes"]
 
-MAX_NUMBERED = 20  # classes, beyond which the cells of a confusion matrix are too small to write in
+MAX_NUMBERED = 20  # classes; with more, the cells of a confusion matrix are too small for numbers
 
 
 def draw_mistakes(
@@ -34,21 +34,23 @@ def draw_mistakes(
     title: str,
     most: int = 25,
 ) -> bytes:
-    """Draw the test images that were misclassified, the first ones if there are many.
+    """Draw the first misclassified test images.
 
     Parameters
     ----------
     images : array (n_samples, ...)
-        All test images, flat or not. ``uint8`` is shown as it is; anything else is scaled from
-        the lowest to the highest number in it.
+        All test images, flattened or not. ``uint8`` images are shown as they are; others are
+        scaled from the smallest to the largest value in the array.
     true, predicted : integer arrays (n_samples,)
         Classes, counted from 0.
     class_names : sequence of str
+        Names of the classes.
     image_shape : tuple of int
-        ``(height, width)`` for grey images, ``(height, width, 3)`` for colour.
+        ``(height, width)`` for grey images, ``(height, width, 3)`` for colour images.
     title : str
+        Title of the picture.
     most : int
-        Draw no more images than this.
+        Maximum number of images to draw.
 
     Returns
     -------
@@ -58,7 +60,7 @@ def draw_mistakes(
     Raises
     ------
     ValueError
-        If the shapes do not fit, or a class has no name.
+        If the shapes do not match, or a class has no name.
     ImportError
         If matplotlib is missing; see :func:`plotting_problem`.
     """
@@ -71,17 +73,19 @@ def draw_mistakes(
 def draw_confusion(
     true: npt.ArrayLike, predicted: npt.ArrayLike, *, class_names: Sequence[str], title: str
 ) -> bytes:
-    """Draw how many samples of each class were taken for which.
+    """Draw the confusion matrix: true classes in rows, predicted classes in columns.
 
-    A cell's colour is its share of the samples of its row's class. With up to 20 classes the
-    cells hold the numbers of samples; with more, not every class is named.
+    The colour of a cell is its fraction of the samples of the true class. With up to 20 classes the
+    cells show the numbers of samples; with more, only some of the classes are named.
 
     Parameters
     ----------
     true, predicted : integer arrays (n_samples,)
         Classes, counted from 0.
     class_names : sequence of str
+        Names of the classes.
     title : str
+        Title of the picture.
 
     Returns
     -------
@@ -117,14 +121,15 @@ def _mistakes_figure(
         )
     if images.shape[:1] != true.shape or images.size != len(true) * math.prod(image_shape):
         raise ValueError(
-            f"images must be {len(true)} of shape {image_shape}, got an array {images.shape}"
+            f"images must be {len(true)} images of shape {image_shape}, got an array of shape "
+            f"{images.shape}"
         )
     if most < 1:
         raise ValueError(f"most must be at least 1, got {most}")
     wrong = np.flatnonzero(true != predicted)
     shown = wrong[:most]
 
-    # All in inches from the left and the top.
+    # Lengths are in inches, positions from the left and the top.
     n_columns = min(max(5, math.ceil(math.sqrt(len(shown)))), 6)
     n_rows = math.ceil(len(shown) / n_columns)
     cell, words, header, gap = 2.0, 0.5, 0.8, 0.12
@@ -154,12 +159,12 @@ def _mistakes_figure(
 
 
 def _scaled(images: npt.NDArray[Any], shown: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-    """Bring some of the images to 0..1, by the range of all of them."""
+    """Scale some of the images to [0, 1], by the range of all images."""
     low, high = 0.0, 255.0
     if images.dtype != np.uint8 and images.size:
         low, high = float(images.min()), float(images.max())
     chosen = np.asarray(images[shown], np.float64)
-    # In halves, whose difference does not overflow.
+    # The difference of halves does not overflow.
     return np.clip((chosen / 2 - low / 2) / ((high / 2 - low / 2) or 1.0), 0, 1)
 
 
@@ -172,7 +177,7 @@ def _confusion_figure(
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
 
-    # All in inches: as large a square as the names leave room for.
+    # Lengths are in inches. The square is as large as the names allow.
     width, header, bar = 10.0, 0.85, 1.15
     figure = make_figure(width, width)
     step = math.ceil(n_classes / MAX_NUMBERED)
@@ -218,7 +223,7 @@ def _count(
 
 
 def _ink(background: tuple[float, float, float, float]) -> str:
-    """Choose black or white, whichever is easier to read on a colour."""
+    """Return black or white, whichever is easier to read on a colour."""
     red, green, blue, _ = background
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"
 
@@ -231,12 +236,13 @@ def _classes(
         raise ValueError("class_names must hold at least one name")
     if true.ndim != 1 or true.shape != predicted.shape:
         raise ValueError(
-            f"true and predicted must be of one length, got {true.shape} and {predicted.shape}"
+            "true and predicted must be vectors of the same length, got shapes "
+            f"{true.shape} and {predicted.shape}"
         )
     for name, labels in (("true", true), ("predicted", predicted)):
         if labels.size and not 0 <= labels.min() <= labels.max() < n_classes:
             raise ValueError(
-                f"{name} must hold classes from 0 to {n_classes - 1}, as many as have names, got "
+                f"{name} must hold classes 0 to {n_classes - 1}, one for each of class_names, got "
                 f"{labels.min()} to {labels.max()}"
             )
     return true, predicted

@@ -1,4 +1,4 @@
-"""Learning curves."""
+"""Learning curves: cost and score against epochs."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ __all__ = ["draw_curves"]
 
 
 def draw_curves(history: History, *, title: str) -> bytes:
-    """Draw cost and accuracy, or what else the loss scores by, against the epoch, counted from 1.
+    """Draw the cost and the loss's score, such as accuracy, against the epoch, counted from 1.
 
-    The training cost is the mean over an epoch, while the network learns; everything else is
-    measured at the epoch's end. What was not measured, is not a number or over 1e100 is left
-    out. The cost axis is logarithmic where the costs are positive and the highest is over 20
-    times the lowest. That of R2, which has no lowest value, goes down to -1 where any is above.
+    The training cost is the mean over an epoch, during training; all other values are measured at
+    the end of the epoch. Values that are missing, not a number or over 1e100 are left out. The cost
+    axis is logarithmic if all costs are positive and the highest is over 20 times the lowest. The
+    axis of R2, which has no lower bound, ends at -1 if any value is above -1.
 
     Parameters
     ----------
     history : History
+        History of the training run.
     title : str
+        Title of the picture.
 
     Returns
     -------
@@ -84,7 +86,7 @@ def _curves_figure(history: History, title: str) -> Any:
 def _curves(
     axes: Any, quantity: str, curves: dict[str, list[tuple[int, float | None]]]
 ) -> list[float]:
-    """Draw one panel; give the values in it."""
+    """Draw one panel and return the values in it."""
     shown: list[float] = []
     for (label, curve), colour in zip(curves.items(), (TRAIN, VALIDATION), strict=True):
         points = [(epoch, y) for epoch, y in curve if y is not None and abs(y) < HUGE]

@@ -1,4 +1,4 @@
-"""A network's signals, layer by layer."""
+"""Plots of a network's activations and gradients, layer by layer."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ __all__ = ["draw_diagnosis"]
 
 
 def draw_diagnosis(diagnosis: Diagnosis, *, title: str) -> bytes:
-    """Draw what a network's signals look like, one row for each layer, the input on top.
+    """Draw the activations and gradients of a network, one row for each layer, the input on top.
 
-    Three panels: the variance of the activations, that of the gradients with respect to them, both
-    on a logarithmic axis, and the shares of saturated elements and dead units. All numbers are also
-    written; a variance that has no place on the axis (0, not a number, beyond 1e100 or 1e-100) has
-    no point.
+    Three panels show the variance of the activations and the variance of the gradients with respect
+    to them, both on a logarithmic axis, and the fractions of saturated elements and dead units. All
+    values are also written as numbers. A variance that does not fit on the axis (0, not a number,
+    above 1e100 or below 1e-100) has no point.
 
     Parameters
     ----------
     diagnosis : Diagnosis
-        As :func:`xpnet.diagnose` gives it.
+        Result of :func:`xpnet.diagnose`.
     title : str
+        Title of the picture.
 
     Returns
     -------
@@ -56,7 +57,7 @@ def _diagnosis_figure(diagnosis: Diagnosis, title: str) -> Any:
     rows = (diagnosis.input, *diagnosis.layers)
     figure = make_figure(12, 1.6 + 0.42 * len(rows), "constrained", header=0.75)
     n = diagnosis.n_samples
-    write_header(figure, title, f"one pass forward and backward of {n:,} sample{'s' * (n != 1)}")
+    write_header(figure, title, f"one forward and backward pass over {n:,} sample{'s' * (n != 1)}")
     labels = [shorten(figure, clean(row.label), LABEL, 2.2) for row in rows]
     panels = figure.subplots(1, 3)
     for axes in panels:
@@ -73,9 +74,9 @@ def _diagnosis_figure(diagnosis: Diagnosis, title: str) -> Any:
 
 
 def _variances(axes: Any, quantity: str, values: Sequence[float], colour: str) -> None:
-    """Draw numbers from top to bottom, on a logarithmic axis, and write them on its right."""
+    """Draw values from top to bottom on a logarithmic axis, and write them on the right."""
     ticker = importlib.import_module("matplotlib.ticker")
-    fitting = [value for value in values if 1 / HUGE < value < HUGE]  # nan is not among them
+    fitting = [value for value in values if 1 / HUGE < value < HUGE]  # leaves out nan
     placed = [value if value in fitting else math.nan for value in values]
     axes.plot(placed, range(len(values)), color=colour, marker="o", markersize=5)
     low, high = math.log10(min(fitting, default=1.0)), math.log10(max(fitting, default=1.0))
@@ -102,7 +103,7 @@ def _variances(axes: Any, quantity: str, values: Sequence[float], colour: str) -
 
 
 def _shares(axes: Any, shares: Sequence[tuple[float | None, float | None]]) -> None:
-    """Draw bars in pairs, from top to bottom, each with its number at its end."""
+    """Draw pairs of bars from top to bottom, each with its value at its end."""
     ticker = importlib.import_module("matplotlib.ticker")
     patches = importlib.import_module("matplotlib.patches")
     handles = []
@@ -117,11 +118,11 @@ def _shares(axes: Any, shares: Sequence[tuple[float | None, float | None]]) -> N
     for row, pair in enumerate(shares):
         if None in pair:
             axes.text(0.015, row, "no activation", va="center", fontsize=LABEL, color="0.5")
-    axes.set_xlim(0, 1.17)  # room for the number of a full bar
+    axes.set_xlim(0, 1.17)  # room for the value of a full bar
     axes.xaxis.set_major_locator(ticker.FixedLocator((0, 0.25, 0.5, 0.75, 1)))
     axes.xaxis.set_major_formatter(ticker.PercentFormatter(1, 0))
     axes.legend(
-        handles=handles,  # also where there are no bars
+        handles=handles,  # even if there are no bars
         loc="lower center",
         bbox_to_anchor=(0.5, 0.995),
         ncols=2,

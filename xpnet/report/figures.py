@@ -1,4 +1,4 @@
-"""What all pictures share: style, sizes and colours, figures, titles, PNG files."""
+"""Helpers of all pictures: style, sizes and colours, figures, titles, PNG files."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ __all__ = [
 ]
 
 DPI = 120
-TITLE, SUBTITLE, LABEL, SMALL = 14.0, 11.0, 9.5, 8.5  # sizes of text, in points
+TITLE, SUBTITLE, LABEL, SMALL = 14.0, 11.0, 9.5, 8.5  # text sizes in points
 LINE = 0.19  # inches from one line of small text to the next
 TRAIN, VALIDATION = "#1f5fa8", "#d9650f"
-HUGE = 1e100  # where it and its inverse are passed, matplotlib overflows
+HUGE = 1e100  # beyond it and its inverse, matplotlib overflows
 CENTRED = {"ha": "center", "va": "center"}
 
-# Asked for letters that matplotlib's own font lacks, where they are installed.
+# Fonts for characters that matplotlib's own font lacks, used if they are installed.
 FALLBACKS = (
     *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Devanagari", "Noto Sans Thai"),
     *("Arial Unicode MS", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic"),
@@ -49,7 +49,7 @@ FALLBACKS = (
 
 
 def plotting_problem() -> str | None:
-    """Say why pictures cannot be drawn, and what to do; None if they can."""
+    """Return why pictures cannot be drawn and what to do, or None if they can be drawn."""
     try:
         importlib.import_module("matplotlib.figure")
     except ImportError as error:
@@ -59,7 +59,7 @@ def plotting_problem() -> str | None:
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Draw in matplotlib's own style, not the caller's, and with what letters there are."""
+    """Draw in matplotlib's default style, not the caller's, with the installed fonts."""
     problem = plotting_problem()
     if problem:
         raise ImportError(problem)
@@ -70,7 +70,7 @@ def style() -> Iterator[None]:
         matplotlib.rcdefaults()
         family = ["DejaVu Sans", *(name for name in FALLBACKS if name in installed)]
         matplotlib.rcParams["font.family"] = family
-        # A letter that no font has is drawn as a box.
+        # Characters that no font has are drawn as boxes.
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         yield
 
@@ -78,7 +78,7 @@ def style() -> Iterator[None]:
 def make_figure(
     width: float, height: float, layout: str | None = None, *, header: float = 0.0
 ) -> Any:
-    """Make a figure of so many inches, to be drawn by Agg; a layout leaves room for a header."""
+    """Make a figure, drawn by Agg, with sizes in inches; a layout leaves room for the header."""
     figure = importlib.import_module("matplotlib.figure").Figure(
         (width, height), DPI, layout=layout
     )
@@ -90,7 +90,7 @@ def make_figure(
 
 
 def empty_figure(title: str, line: str) -> Any:
-    """Make a picture that says why there is nothing in it."""
+    """Make a figure with a message in place of a plot."""
     figure = make_figure(10, 1.6)
     write_header(figure, title, "")
     figure.text(0.5, 0.36, line, **CENTRED, fontsize=SUBTITLE, color="0.35", parse_math=False)
@@ -98,34 +98,34 @@ def empty_figure(title: str, line: str) -> Any:
 
 
 def png_of(figure: Any) -> bytes:
-    """Draw a figure: the bytes of a PNG file, with no date or version in them."""
+    """Return a figure as the bytes of a PNG file, without date or version."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def write_title(figure: Any, title: str, **where: float) -> None:
-    """Write a title of the caller's, as it is, over the whole figure."""
+    """Write a title over the whole figure, without interpreting it as math."""
     text = shorten(figure, clean(title), TITLE, 0.94 * figure.get_figwidth())
     figure.suptitle(text, fontsize=TITLE, parse_math=False, **where)
 
 
 def write_header(figure: Any, title: str, line: str) -> None:
-    """Write a title and a line below it, in the top 0.75 inches."""
+    """Write a title and a subtitle in the top 0.75 inches."""
     height = figure.get_figheight()
     write_title(figure, title, y=1 - 0.15 / height)
     figure.text(0.5, 1 - 0.5 / height, line, ha="center", va="top", fontsize=SUBTITLE)
 
 
 def blues() -> Any:
-    """Make a map of colours without those that cannot be seen on white."""
+    """Make a map of blues, without the ones too pale to see on white."""
     matplotlib = importlib.import_module("matplotlib")
     colours = importlib.import_module("matplotlib.colors")
     return colours.ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.32, 1.0, 256)))
 
 
 def set_log_axis(axes: Any, low: float, high: float) -> None:
-    """Make the y axis logarithmic, with more ticks where the values span few decades."""
+    """Make the y axis logarithmic, with more ticks if the values span few decades."""
     ticker = importlib.import_module("matplotlib.ticker")
     axes.set_yscale("log")
     is_short = high < 1000 * low

@@ -1,4 +1,4 @@
-"""Predicted numbers against the true ones."""
+"""Plots of regression: predicted against true targets."""
 
 from __future__ import annotations
 
@@ -27,20 +27,22 @@ MAX_TARGETS = 9  # panels of predictions
 
 
 def draw_predictions(true: npt.ArrayLike, predicted: npt.ArrayLike, *, title: str) -> bytes:
-    """Draw predicted numbers against the true ones, and the diagonal where they are the same.
+    """Draw predicted against true targets, and the diagonal on which they are equal.
 
-    One panel for each target, the first nine if there are more, each with its R2. What is not a
-    number or over 1e100 is left out.
+    Each target has a panel with its R2; at most nine targets are drawn. Values that are not a
+    number or over 1e100 are left out.
 
     Parameters
     ----------
     true, predicted : arrays (n_samples,) or (n_samples, n_targets)
+        True and predicted targets.
     title : str
+        Title of the picture.
 
     Returns
     -------
     bytes
-        A PNG file, 720 pixels wide, 1200 with several targets.
+        A PNG file, 720 pixels wide, or 1200 with several targets.
 
     Raises
     ------
@@ -57,7 +59,7 @@ def _predictions_figure(true: npt.ArrayLike, predicted: npt.ArrayLike, title: st
     true, predicted = np.asarray(true, np.float64), np.asarray(predicted, np.float64)
     if true.ndim not in (1, 2) or true.shape != predicted.shape or 0 in true.shape[1:]:
         raise ValueError(
-            "true and predicted must have one shape, (n_samples,) or (n_samples, n_targets), got "
+            "true and predicted must both have shape (n_samples,) or (n_samples, n_targets), got "
             f"{true.shape} and {predicted.shape}"
         )
     n = len(true)
@@ -67,7 +69,7 @@ def _predictions_figure(true: npt.ArrayLike, predicted: npt.ArrayLike, title: st
     n_columns = min(n_shown, 3)
     n_rows = math.ceil(n_shown / n_columns)
 
-    # All in inches.
+    # Lengths are in inches.
     width, header = 6.0 if n_shown == 1 else 10.0, 0.85
     left, right, words, footer = 0.85, 0.15, 0.35, 0.6
     side = width / n_columns - left - right
@@ -94,15 +96,13 @@ def _predictions_figure(true: npt.ArrayLike, predicted: npt.ArrayLike, title: st
 def _predictions(
     axes: Any, true: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64], name: str
 ) -> None:
-    """Draw one target: as many units to the inch on both axes, the same range."""
+    """Draw one target, with the same scale and range on both axes."""
     ticker = importlib.import_module("matplotlib.ticker")
-    fits = (np.abs(true) < HUGE) & (np.abs(predicted) < HUGE)  # nan does not
+    fits = (np.abs(true) < HUGE) & (np.abs(predicted) < HUGE)  # False for nan
     true, predicted = true[fits], predicted[fits]
     if not len(true):
         axes.set_axis_off()
-        axes.text(
-            0.5, 0.5, "nothing to be drawn", **CENTRED, transform=axes.transAxes, color="0.35"
-        )
+        axes.text(0.5, 0.5, "no finite values", **CENTRED, transform=axes.transAxes, color="0.35")
         return
     low = min(true.min(), predicted.min())
     high = max(true.max(), predicted.max())

@@ -1,4 +1,4 @@
-"""Text in a picture: made printable, measured, cut to a width, divided into lines."""
+"""Text in pictures: made printable, measured, shortened and wrapped."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["clean", "shorten", "text_width", "wrap"]
 
 
 def clean(text: str) -> str:
-    """Bring a text to one line of printable letters."""
+    """Return a text on one line, without unprintable characters and runs of spaces."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def shorten(figure: Any, text: str, points: float, inches: float) -> str:
-    """Cut a text to a width, with an ellipsis for what is cut off."""
+    """Cut a text to a width, ending in an ellipsis if it is cut."""
     if len(text) <= 1000 and text_width(figure, text, points) <= inches:
         return text
     keep = bisect.bisect_right(
@@ -28,7 +28,7 @@ def shorten(figure: Any, text: str, points: float, inches: float) -> str:
 
 
 def text_width(figure: Any, text: str, points: float) -> float:
-    """Measure a line of text in inches."""
+    """Return the width of a line of text in inches."""
     fonts = importlib.import_module("matplotlib.font_manager")
     renderer = figure.canvas.get_renderer()
     width, _, _ = renderer.get_text_width_height_descent(
@@ -38,7 +38,7 @@ def text_width(figure: Any, text: str, points: float) -> float:
 
 
 def wrap(figure: Any, text: str, points: float, inches: float, most: int = 3) -> list[str]:
-    """Divide a name into lines: at its points, else at underscores, else anywhere."""
+    """Wrap a name into lines at its dots, else at underscores, else anywhere."""
     lines = [""]
     for piece in _pieces(figure, clean(text), points, inches):
         if text_width(figure, lines[-1] + piece, points) <= inches:
@@ -53,8 +53,8 @@ def wrap(figure: Any, text: str, points: float, inches: float, most: int = 3) ->
 
 
 def _pieces(figure: Any, text: str, points: float, inches: float) -> list[str]:
-    """Divide a text into pieces of no more than a width."""
-    found = [text[:300]]  # more than has room
+    """Split a text into pieces that fit into a width."""
+    found = [text[:300]]  # more than fits
     for at in (r"[^. ]*[. ]?", r"[^_]*_?", r"."):
         divided: list[str] = []
         for piece in found:

@@ -1,4 +1,4 @@
-"""Searching for hyper-parameters: spaces, studies, and processes that run their trials."""
+"""Hyper-parameter search: spaces, studies, and the processes that run trials."""
 
 from __future__ import annotations
 

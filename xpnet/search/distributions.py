@@ -1,4 +1,4 @@
-"""The scales as SciPy distributions, for scikit-learn's searches."""
+"""Scales as SciPy distributions, for scikit-learn's searches."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ class _LogInteger(stats.rv_discrete):  # type: ignore[misc]
     def _ppf(self, q: Any, low: Any, high: Any) -> Any:
         x = (low - 0.5) * np.exp(q * _width(low, high))
         k = np.clip(np.ceil(x - 0.5), low, high)
-        # Rounding may have gone past the least k with cdf(k) >= q, or not as far.
+        # Because of rounding, k may be one above or below the least k with cdf(k) >= q.
         k = np.where(self._cdf(k, low, high) < q, np.minimum(k + 1, high), k)
         below = np.maximum(k - 1, low)
         return np.where(self._cdf(below, low, high) >= q, below, k)
 
     def _stats(self, low: Any, high: Any) -> tuple[Any, Any, None, None]:
-        # The sum that SciPy takes otherwise gives up before it has converged. Here the logarithm is
-        # a series in 1 / k, of which each power is summed over all k at once.
+        # SciPy's own sum stops before it has converged. Here the logarithm is expanded in powers of
+        # 1 / k, and each power is summed over all k at once.
         first = high - low + 1.0
         second = (low + high) / 2 * first + (special.psi(high + 1) - special.psi(low)) / 12
         for n in range(1, 27):  # 4^-26 is less than a rounding
@@ -79,7 +79,7 @@ class _LogInteger(stats.rv_discrete):  # type: ignore[misc]
 
 
 def _width(low: Any, high: Any) -> Any:
-    """Give the difference of the logarithms of high + 1/2 and low - 1/2."""
+    """Return the difference of the logarithms of high + 1/2 and low - 1/2."""
     return np.log1p((high - low + 1) / (low - 0.5))
 
 
@@ -93,20 +93,20 @@ _log_integer = _LogInteger(name="log_integer")
 
 
 def scipy_distributions(space: Space) -> Any:
-    """Give a space as scikit-learn's searches take it.
+    """Convert a space to the ``param_distributions`` of scikit-learn's searches.
 
     Parameters
     ----------
     space : Space
-        Named as the estimator's parameters; see :meth:`Space.renamed`.
+        A space named after the estimator's parameters; see :meth:`Space.renamed`.
 
     Returns
     -------
     dict or list of dict
-        Frozen distributions of SciPy's, and lists of values for choices:
-        ``param_distributions`` of :class:`sklearn.model_selection.RandomizedSearchCV`. Where
-        hyper-parameters exist under a condition, a list with a dictionary for each combination of
-        the settings that are asked for, of which each is drawn as often.
+        Frozen SciPy distributions for ranges, and lists of values for choices, as
+        :class:`sklearn.model_selection.RandomizedSearchCV` takes them. If some hyper-parameters are
+        conditional, a list with one dictionary for each combination of settings that conditions
+        depend on. All combinations are equally likely.
 
     Examples
     --------
@@ -119,8 +119,8 @@ def scipy_distributions(space: Space) -> Any:
     if not above:
         return {name: _of_scipy(scale) for name, scale in space.items()}
     listed: list[dict[str, Any]] = []
-    # Combinations that differ only in what does not exist there stay apart: as many as there are,
-    # so often is what they have in common drawn.
+    # Combinations that differ only in a hyper-parameter that does not exist are kept as duplicates,
+    # so that each combination is drawn with the right probability.
     corners = [
         [(name, setting) for setting in _settings(scale)]
         for name, scale in space.items()
@@ -140,7 +140,7 @@ def scipy_distributions(space: Space) -> Any:
 def _settings(scale: Scale) -> list[Any]:
     if isinstance(scale, Integer):
         return list(range(scale.low, scale.high + 1))
-    return scale.extremes()  # all of a choice, and of what is fixed
+    return scale.extremes()  # all settings of a choice or a fixed value
 
 
 def _of_scipy(scale: Scale) -> Any:

@@ -1,19 +1,19 @@
 """Leases on trials: if a worker dies, another one restarts its trial, once.
 
-A trial that waits becomes a running one for a single process: that much Optuna's storages see to.
-They do not tell whether that process is alive; the journal, which needs no server, has no heartbeat
-at all. So each process that takes a trial leaves a lease in the trial's attributes, under a key of
-its own with the number of the attempt, and raises its count every few seconds. Who has seen the
-count stand still for as long as a lease holds, by its own clock, may take the trial for the next
-attempt. No clocks are compared.
+Optuna's storages let only one process turn a waiting trial into a running one. They do not tell
+whether that process is still alive: the journal, which needs no server, has no heartbeat. So each
+process that takes a trial writes a lease into the trial's attributes, under its own key with the
+number of the attempt, and increments the lease's count every few seconds. A process that sees the
+count unchanged for the duration of a lease, by its own clock, may take the trial for the next
+attempt. Clocks are never compared.
 
-Where several take it up at once, each leaves a lease with the count 0, waits for a moment, and
-looks again: it yields to one that has begun to count, or else to one with a lower name, as storages
-do not keep the order of attributes. Who is left begins to count.
+If several processes take a trial at once, each writes a lease with the count 0, waits for a moment
+and looks again. It yields to a lease that is already counting, or else to one with a lower name,
+because storages do not keep the order of attributes. The process that is left starts to count.
 
-Should a process only have been asleep, two are at the same trial for a while. Its result is that
-of its parameters, which stay, and a storage lets a trial be finished once: the time is lost, and
-nothing is counted twice.
+If the first process was only asleep, two processes run the same trial for a while. Both get the
+same result, because the trial's parameters are fixed, and a storage lets a trial finish only once:
+some time is lost, but nothing counts twice.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 __all__ = ["MOST_ATTEMPTS", "Leases", "n_lost"]
 
-MOST_ATTEMPTS = 10  # of a trial whose processes die: something in it may be what kills them
+MOST_ATTEMPTS = 10  # of a trial whose processes die: perhaps the trial kills them
 _PREFIX = "xpnet:lease:"
-_GIVEN_BACK, _LOST = -1, -2  # counts of what nobody is at any more
-_PAUSE = 0.25  # seconds; more than from a look at a trial to a lease for it
+_GIVEN_BACK, _LOST = -1, -2  # counts of leases that have ended
+_PAUSE = 0.25  # seconds; longer than from reading a trial to writing a lease
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,16 @@ class _Lease:
 
 
 class Leases:
-    """Leases of this process, and what it sees of others'.
+    """The leases of this process, and the last known leases of others.
 
     Parameters
     ----------
     storage : BaseStorage
+        Storage of the study.
     seconds : float
-        How long a lease holds without a sign of life.
+        Duration of a lease after its last renewal.
     clock, sleep : callable
-        What gives seconds and what lets them pass; for tests.
+        Replacements of :func:`time.monotonic` and :func:`time.sleep`, for tests.
     """
 
     def __init__(
@@ -75,16 +76,21 @@ class Leases:
 
     @property
     def held(self) -> list[int]:
-        """The ids of the trials that this process is at."""
+        """The ids of the trials that this process holds."""
         return list(self._mine)
 
     def take(self, trial: FrozenTrial) -> bool:
-        """Take a trial that waits, or one whose process is gone, and tell whether it is ours now.
+        """Try to take a waiting trial, or one whose process is gone.
 
         Parameters
         ----------
         trial : FrozenTrial
-            As it was a moment ago.
+            A recent state of the trial.
+
+        Returns
+        -------
+        bool
+            Whether this process holds the trial now.
         """
         try:
             if trial.state == TrialState.WAITING:
@@ -98,7 +104,7 @@ class Leases:
             return False
 
     def _claim(self, trial: FrozenTrial, pause: float) -> bool:
-        """Leave a lease for the attempt after the one that was seen, and tell if it stands."""
+        """Write a lease for the next attempt, and return whether it is the valid one."""
         last, trial_id = _current(trial), trial._trial_id
         lease = _Lease(1 if last is None else last.attempt + 1, self.name, 0)
         self._write(trial_id, lease)
@@ -111,7 +117,7 @@ class Leases:
         return True
 
     def _is_orphan(self, trial: FrozenTrial) -> bool:
-        """Tell whether nobody is at a running trial, as far as this process has seen."""
+        """Return whether a running trial has lost its process, as far as this one has seen."""
         if trial._trial_id in self._mine:
             return False
         lease, now = _current(trial), self._clock()
@@ -124,31 +130,31 @@ class Leases:
         return now - since > self.seconds
 
     def renew(self) -> None:
-        """Show that this process is alive, if it is time to."""
+        """Renew the leases of this process, if a quarter of their duration has passed."""
         if self._clock() - self._renewed < self.seconds / 4:
             return
         self._renewed = self._clock()
         for trial_id, lease in list(self._mine.items()):
             self._mine[trial_id] = replace(lease, count=lease.count + 1)
-            # Somebody may have taken it for left behind, and been faster.
+            # Another process may have taken the trial for abandoned and finished it.
             with contextlib.suppress(UpdateFinishedTrialError):
                 self._write(trial_id, self._mine[trial_id])
 
     def give_back(self, trial_id: int) -> None:
-        """Let others have a trial that is not finished."""
+        """Release a trial that is not finished."""
         self._end(trial_id, _GIVEN_BACK)
 
     def mark_lost(self, trial_id: int) -> None:
-        """Let others, or this process, have a trial whose worker has died."""
+        """Release a trial whose worker died; the attempt counts as lost."""
         self._end(trial_id, _LOST)
 
     def _end(self, trial_id: int, count: int) -> None:
         lease = self._mine.pop(trial_id)
-        with contextlib.suppress(UpdateFinishedTrialError):  # somebody else was faster
+        with contextlib.suppress(UpdateFinishedTrialError):  # another process has finished it
             self._write(trial_id, replace(lease, count=count))
 
     def discard(self, trial_id: int) -> None:
-        """Forget a trial that has its result."""
+        """Forget a finished trial."""
         self._mine.pop(trial_id, None)
 
     def _write(self, trial_id: int, lease: _Lease) -> None:
@@ -157,7 +163,7 @@ class Leases:
 
 
 def n_lost(trial: FrozenTrial) -> int:
-    """Count the attempts at a trial whose processes did not give it back."""
+    """Return the number of attempts at a trial that did not release it."""
     counts: dict[int, int] = {}
     for lease in _leases(trial):
         counts[lease.attempt] = min(lease.count, counts.get(lease.attempt, lease.count))
@@ -172,7 +178,7 @@ def _leases(trial: FrozenTrial) -> Iterator[_Lease]:
 
 
 def _current(trial: FrozenTrial) -> _Lease | None:
-    """Give the lease that stands, of the latest attempt: that which counts, or the lowest name."""
+    """Return the valid lease: of the latest attempt, one that counts, else the lowest name."""
     return min(
         _leases(trial),
         key=lambda lease: (-lease.attempt, lease.count == 0, lease.holder),

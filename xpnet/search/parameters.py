@@ -1,8 +1,8 @@
 """Converts hyper-parameters to and from the parameters of an Optuna study.
 
-Optuna knows uniform and log-uniform numbers, integers and choices. A scale of 1 - x is a
-log-uniform number under the name ``1 - NAME``, so that whatever opens the study draws it on its
-scale; a named choice is its name.
+Optuna has uniform and log-uniform numbers, integers and choices. A hyper-parameter on a scale of
+1 - x is stored as the log-uniform number ``1 - NAME``, so that Optuna's own tools plot it on its
+scale. A choice with names is stored by name.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
 
 
 class Parameter:
-    """A hyper-parameter as a study of Optuna's has it.
+    """A hyper-parameter as an Optuna study stores it.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Parameter:
     Attributes
     ----------
     label : str
-        Its name in the study.
+        Name in the study.
     distribution : BaseDistribution
     """
 
@@ -65,7 +65,7 @@ class Parameter:
         self.distribution = _distribution(scale)
 
     def to_optuna(self, setting: Any) -> Any:
-        """Give what the study says for a setting."""
+        """Return the study's value for a setting."""
         if isinstance(self.scale, OneMinusLogUniform):
             low, high = 1 - self.scale.high, 1 - self.scale.low
             return min(max(1 - setting, low), high)
@@ -74,13 +74,13 @@ class Parameter:
         return setting
 
     def from_optuna(self, said: Any) -> Any:
-        """Give the setting for what the study says."""
+        """Return the setting for a value of the study."""
         if isinstance(self.scale, OneMinusLogUniform):
             return min(max(1 - said, self.scale.low), self.scale.high)
         return self.scale.constant if isinstance(self.scale, Fixed) else said
 
     def suggest(self, trial: Trial) -> Any:
-        """Have the study's sampler choose, and give the setting."""
+        """Return the setting that the study's sampler suggests."""
         d: Any = self.distribution
         if isinstance(d, FloatDistribution):
             return self.from_optuna(trial.suggest_float(self.label, d.low, d.high, log=d.log))
@@ -103,27 +103,28 @@ def _distribution(scale: Scale) -> BaseDistribution:
         )
     if isinstance(scale, Choice):
         return CategoricalDistribution(scale.settings)
-    raise ValueError(f"a scale must be one of xpnet.spaces, got {scale!r}")
+    raise ValueError(f"scale must be a class of xpnet.spaces, got {scale!r}")
 
 
 def parameters(space: Space) -> dict[str, Parameter]:
-    """Give the parameters of a space, by the hyper-parameters' own names."""
+    """Return the parameters of a space, by the names of the hyper-parameters."""
     return {name: Parameter(name, scale) for name, scale in space.items()}
 
 
 def suggest(space: Space, trial: Trial) -> dict[str, Any]:
-    """Have a trial's sampler choose a point of a space.
+    """Suggest a point of a space by a trial's sampler.
 
     Parameters
     ----------
     space : Space
+        Space to search.
     trial : optuna.Trial
-        What it has been given before stays.
+        Trial; parameters that it already has are kept.
 
     Returns
     -------
     dict
-        Settings; see :meth:`Space.resolve`.
+        Settings; for their values see :meth:`Space.resolve`.
     """
     settings: dict[str, Any] = {}
     for name, parameter in parameters(space).items():
@@ -133,7 +134,7 @@ def suggest(space: Space, trial: Trial) -> dict[str, Any]:
 
 
 def settings_of(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the settings that a trial's parameters, as Optuna has them, stand for."""
+    """Convert the parameters of an Optuna trial to settings."""
     return {
         name: parameter.from_optuna(params[parameter.label])
         for name, parameter in parameters(space).items()
@@ -142,7 +143,7 @@ def settings_of(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Leave out of paths what does not tell them apart, from the left."""
+    """Shorten dotted names from the left, as far as they stay distinct."""
     short = {}
     for name in names:
         words = name.split(".")
@@ -156,8 +157,8 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def format_setting(setting: Any) -> str:
-    """Write a setting in few characters, a string without its quotes."""
-    if isinstance(setting, float):  # near 1 it is the distance from it that is read
+    """Format a setting in few characters, a string without quotes."""
+    if isinstance(setting, float):  # near 1, the distance from 1 matters
         digits = 3 - math.floor(math.log10(1 - setting)) if 0.9 < setting < 1 else 4
         return f"{setting:.{digits}g}"
     return setting if isinstance(setting, str) else json.dumps(setting)

@@ -13,22 +13,26 @@ from xpnet.spaces import Choice, Fixed, Integer, OneMinusLogUniform, Range, Scal
 
 __all__ = ["Narrowing", "refine"]
 
-_FEWEST = 10  # complete trials; of fewer the best say little
-_SHARE, _LEAST = 0.2, 5  # how many are the best
-_NEAR = 0.05  # an end of the scale
+_FEWEST = 10  # complete trials needed
+_SHARE, _LEAST = 0.2, 5  # fraction and minimum number of trials that count as the best
+_NEAR = 0.05  # distance from an end of the scale that counts as being at the end
 
 
 @dataclass(frozen=True)
 class Narrowing:
-    """What becomes of one hyper-parameter.
+    """The narrowing of one hyper-parameter.
 
     Attributes
     ----------
     name : str
+        Name of the hyper-parameter.
     before : Scale
+        Scale in the study.
     after : Scale or None
-        None where it does not exist any more, as what it depends on has been decided.
+        Narrowed scale; None if the hyper-parameter no longer exists, because its condition cannot
+        hold any more.
     why : str
+        Reason for the narrowed scale.
     """
 
     name: str
@@ -40,34 +44,35 @@ class Narrowing:
 def refine(study: Study) -> tuple[Recipe, dict[str, Any], list[Narrowing]]:
     """Narrow a study's space around its best trials.
 
-    A range becomes that of the best fifth of the trials, five at least, on its own scale, and on
-    either side as much again as they lie apart on average: the ends of a range are estimated so
-    from points that are uniform in it. So what matters little stays wide. Choices that none of the
-    best has made go.
+    A range shrinks to the range of the best fifth of the trials, at least five, on its own scale,
+    plus their average distance on either side: this estimates the ends of a range from points that
+    are uniform in it. So ranges of unimportant hyper-parameters stay wide. Choices lose the options
+    that no best trial has.
 
     Parameters
     ----------
     study : Study
-        With ten complete trials at least.
+        Study with at least ten complete trials.
 
     Returns
     -------
     recipe : Recipe
-        With the narrowed table ``[search]``.
+        The study's recipe with the narrowed table ``[search]``.
     best : dict
-        The settings of the study's best trial in it.
+        Settings of the study's best trial in the narrowed space.
     narrowings : list of Narrowing
+        The narrowing of each hyper-parameter.
 
     Raises
     ------
     SearchError
-        If there are too few trials.
+        If the study has fewer than ten complete trials.
     """
     ranked = study.ranked()
     if len(ranked) < _FEWEST:
         raise SearchError(
-            f"refining takes {_FEWEST} complete trials at least, the study {study.name!r} has "
-            f"{len(ranked)}"
+            f"refining needs at least {_FEWEST} complete trials, got {len(ranked)} in the study "
+            f"{study.name!r}"
         )
     chosen = [
         study.settings_of(trial) for trial in ranked[: max(_LEAST, round(_SHARE * len(ranked)))]
@@ -80,7 +85,7 @@ def refine(study: Study) -> tuple[Recipe, dict[str, Any], list[Narrowing]]:
         narrowed, why = _narrow(scale, found, len(chosen))
         after = _drop_decided_conditions(narrowed, scale, kept, decided)
         if after is None or not _may_exist(name, after, kept):
-            after, why = None, "depends on what none of the best is"
+            after, why = None, "its condition holds for none of the best trials"
         else:
             kept[name] = after
             if isinstance(after, Fixed):
@@ -97,11 +102,11 @@ def refine(study: Study) -> tuple[Recipe, dict[str, Any], list[Narrowing]]:
 
 
 def _narrow(scale: Scale, found: Sequence[Any], n_best: int) -> tuple[Scale, str]:
-    """Give the narrowed scale, and why it is so."""
+    """Return the narrowed scale, and the reason for it."""
     if isinstance(scale, Fixed):
         return scale, "fixed"
     if len(found) < max(3, n_best // 2):
-        return scale, f"only {len(found)} of the best {n_best} have it"
+        return scale, f"only {len(found)} of the best {n_best} trials have it"
     if isinstance(scale, Choice):
         return _narrow_choice(scale, found)
     if not isinstance(scale, Range):
@@ -112,12 +117,13 @@ def _narrow(scale: Scale, found: Sequence[Any], n_best: int) -> tuple[Scale, str
     start, end = max(low - margin, 0.0), min(high + margin, 1.0)
     after = _between(scale, start, end)
     ends = f"{_format_position(scale, low)} to {_format_position(scale, high)}"
-    why = f"the best {len(found)} lie in {ends}"
+    why = f"the best {len(found)} trials are in {ends}"
     if isinstance(after, Range) and (after.low, after.high) == (scale.low, scale.high):
-        why += ": as wide as it was"
+        why += "; the range stays as it was"
     best = scale.position(found[0])
     if min(best, 1 - best) < _NEAR or found[0] in scale.extremes():
-        why += f"; the best one at the {'lower' if best < 0.5 else 'upper'} end: look beyond it too"
+        end = "lower" if best < 0.5 else "upper"
+        why += f"; the best is at the {end} end: try a wider range"
     return after, why
 
 
@@ -136,7 +142,7 @@ def _narrow_choice(scale: Choice, found: Sequence[Any]) -> tuple[Scale, str]:
 
 
 def _between(scale: Range, start: float, end: float) -> Scale:
-    """Give the part of a range between two fractions of its scale, its ends in few digits."""
+    """Return the part of a range between two positions, with its ends rounded to few digits."""
     low, high = scale.at(start), scale.at(end)
     if not scale.whole:
         low, high = _few_digits(scale, low, math.floor), _few_digits(scale, high, math.ceil)
@@ -147,7 +153,7 @@ def _between(scale: Range, start: float, end: float) -> Scale:
 
 
 def _few_digits(scale: Range, value: float, towards: Any) -> float:
-    """Round to two digits, of 1 - x where that is the scale, down or up."""
+    """Round up or down to two digits, of 1 - x on a scale of 1 - x."""
     if isinstance(scale, OneMinusLogUniform):
         other = math.floor if towards is math.ceil else math.ceil
         return 1 - _two_digits(1 - value, other)
@@ -168,7 +174,7 @@ def _format_position(scale: Range, position: float) -> str:
 def _drop_decided_conditions(
     after: Scale, before: Scale, kept: dict[str, Scale], decided: dict[str, Any]
 ) -> Scale | None:
-    """Drop conditions that always hold, and give None where one never does any more."""
+    """Drop conditions that always hold; return None if one can no longer hold."""
     condition: dict[str, tuple[Any, ...]] = {}
     for other, wanted in before.condition.items():
         if other not in kept:
@@ -176,7 +182,7 @@ def _drop_decided_conditions(
         if other in decided:
             if decided[other] not in wanted:
                 return None
-            for higher, values in kept[other].condition.items():  # it may not always exist
+            for higher, values in kept[other].condition.items():  # it may be conditional itself
                 condition[higher] = tuple(v for v in condition.get(higher, values) if v in values)
             continue
         above = kept[other]
@@ -190,7 +196,7 @@ def _drop_decided_conditions(
 
 
 def _may_exist(name: str, scale: Scale, kept: dict[str, Scale]) -> bool:
-    """Tell whether what is kept leaves anything of a hyper-parameter's conditions."""
+    """Return whether a hyper-parameter's conditions can still hold in the narrowed space."""
     try:
         Space({**kept, name: scale})
     except ValueError:

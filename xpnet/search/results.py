@@ -1,4 +1,4 @@
-"""The results of a study: tables and files of trials, importance, best of n trials."""
+"""Results of a study: tables and files of trials, importances, best of n trials."""
 
 from __future__ import annotations
 
@@ -32,12 +32,16 @@ __all__ = [
     "summary_lines",
 ]
 
-_FEWEST = 8  # trials that an importance is estimated from
-_BEST = 20  # of them that say where the best are, in a tenth of four or so there is only noise
+_FEWEST = 8  # trials needed to estimate importances
+_BEST = 20  # fewest trials to count as the best; a smaller group is mostly noise
 
 
 def importances(study: Study) -> dict[str, float]:
-    """Estimate how much each hyper-parameter decides whether a trial is a good one.
+    """Estimate the importance of each hyper-parameter by PED-ANOVA.
+
+    PED-ANOVA compares the distribution of a hyper-parameter among the best trials with its
+    distribution among all trials. The best trials are the best tenth, but at least twenty trials,
+    and at most half of them.
 
     Parameters
     ----------
@@ -46,18 +50,16 @@ def importances(study: Study) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        Shares, which sum to 1, the largest first: look for the first ones first. Empty where there
-        are fewer than eight finite results, or nothing differs. By PED-ANOVA, which compares the
-        distribution of each hyper-parameter among the best trials with that among all: the best
-        tenth of them, but no fewer than twenty, or half.
+        Importances, which sum to 1, the largest first: tune the first ones first. Empty if there
+        are fewer than eight finite results, or all results are equal.
 
     References
     ----------
     Watanabe, Bansal & Hutter 2023, PED-ANOVA: Efficiently Quantifying Hyperparameter Importance in
-    Arbitrary Subspaces, as Optuna has it.
+    Arbitrary Subspaces, as implemented in Optuna.
     """
     values = [trial.values[0] for trial in study.complete()]
-    values = [value for value in values if math.isfinite(value)]  # Optuna leaves the others out
+    values = [value for value in values if math.isfinite(value)]  # Optuna ignores the others
     if len(values) < _FEWEST or len(set(values)) < 2:
         return {}
     names = {p.label: name for name, p in parameters(study.space).items()}
@@ -69,7 +71,7 @@ def importances(study: Study) -> dict[str, float]:
                 target_quantile=min(max(0.1, _BEST / len(values)), 0.5)
             )
             found = get_param_importances(study.optuna, evaluator=evaluator)
-        except UserWarning:  # nearly all are equal: none of them are the best
+        except UserWarning:  # nearly all results are equal: there is no group of best trials
             return {}
     shares = {names[label]: float(share) for label, share in found.items()}
     varied = {k: v for k, v in shares.items() if not isinstance(study.space[k], Fixed)}
@@ -78,7 +80,7 @@ def importances(study: Study) -> dict[str, float]:
 
 
 def best_so_far(values: Sequence[float], *, is_maximised: bool) -> list[float]:
-    """Give the best of the first 1, 2, ... values."""
+    """Return the running best of the values."""
     best = np.maximum if is_maximised else np.minimum
     found: list[float] = best.accumulate(np.asarray(values, dtype=np.float64)).tolist()
     return found
@@ -87,42 +89,47 @@ def best_so_far(values: Sequence[float], *, is_maximised: bool) -> list[float]:
 def best_of(
     values: Sequence[float], n: int, *, is_maximised: bool, quantiles: Sequence[float] = ()
 ) -> tuple[float, list[float]]:
-    """Tell what the best of ``n`` trials would be, had others been drawn.
+    """Return the expected best of ``n`` trials, and quantiles of it.
 
-    That of ``n`` values drawn with replacement from those that are there: what a bootstrap comes
-    to with ever more repetitions. Of N values in order, the worst first, the k-th is the best of n,
-    or better, with the probability ``(k/N)^n``.
+    This is the best of ``n`` values drawn with replacement from ``values``: the limit of a
+    bootstrap with many repetitions. With N values sorted from worst to best, the best of n is no
+    better than the k-th with probability ``(k/N)^n``.
 
     Parameters
     ----------
     values : sequence of float
+        Results of trials.
     n : int
+        Number of trials to draw.
     is_maximised : bool
+        Whether higher values are better.
     quantiles : sequence of float
-        Which ones to give, 0 being the worst.
+        Quantiles to return, where 0 is the worst.
 
     Returns
     -------
     mean : float
+        Mean of the best of ``n`` trials.
     quantiles : list of float
+        The requested quantiles.
     """
     order = np.sort(np.asarray(values, dtype=np.float64))
     order = order if is_maximised else order[::-1]
     # The probabilities that the best of n draws is no better than the 1st, 2nd, ... value.
     below = (np.arange(1, len(order) + 1) / len(order)) ** n
     weights = np.diff(below, prepend=0.0)
-    counts = weights > 0  # 0 times infinity is no number
+    counts = weights > 0  # 0 times infinity is nan
     mean = float(weights[counts] @ order[counts])
     return mean, [float(order[np.searchsorted(below, q)]) for q in quantiles]
 
 
 def matches_at(values: Sequence[float], other: float, *, is_maximised: bool) -> int | None:
-    """Give the smallest n at which the best of n trials is, in the mean, no worse than ``other``.
+    """Return the smallest n for which the mean best of n trials is at least as good as ``other``.
 
     Returns
     -------
     int or None
-        None if it is not so with as many trials as there are values.
+        None if n would be greater than the number of values.
     """
     for n in range(1, len(values) + 1):
         mean, _ = best_of(values, n, is_maximised=is_maximised)
@@ -132,9 +139,9 @@ def matches_at(values: Sequence[float], other: float, *, is_maximised: bool) -> 
 
 
 def summary(study: Study) -> dict[str, Any]:
-    """Give all that a study has found as plain data, ready for JSON.
+    """Return the results of a study as plain data for JSON.
 
-    A number that is not finite, which JSON cannot say, is None.
+    Numbers that are not finite, which JSON does not have, are None.
     """
     ranked = study.ranked()
     found: dict[str, Any] = finite_or_none(
@@ -170,12 +177,12 @@ def _row(study: Study, trial: FrozenTrial) -> dict[str, Any]:
 
 
 def result_files(study: Study) -> dict[str, bytes]:
-    """Give what a study has found as files: trials as JSON and CSV, the best one as a recipe.
+    """Return the results of a study as files: trials as JSON and CSV, the best one as a recipe.
 
     Returns
     -------
     dict of str to bytes
-        By their names; without ``best.toml`` where no trial is complete.
+        Contents by file name; without ``best.toml`` if no trial is complete.
     """
     found = summary(study)
     files = {
@@ -201,18 +208,18 @@ def _csv(found: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def summary_lines(study: Study, shares: Mapping[str, float]) -> Iterator[str]:
-    """Say how many trials there are, what the first one was, and what matters most.
+    """Summarise a study in lines: numbers of trials, the recipe's own result, importances.
 
     Parameters
     ----------
     study : Study
     shares : mapping of str to float
-        Its :func:`importances`.
+        The study's :func:`importances`.
 
     Yields
     ------
     str
-        A line.
+        A line of text.
     """
     trials = study.trials()
     states = [trial.state.name.lower() for trial in trials]
@@ -231,37 +238,37 @@ def summary_lines(study: Study, shares: Mapping[str, float]) -> Iterator[str]:
         yield f"* {whose}: {study.objective} {trials[0].values[0]:.4f}"
     reasons = [t.user_attrs["reason"] for t in trials if "reason" in t.user_attrs]
     if reasons:
-        yield f"the last one that failed: {reasons[-1]}"
+        yield f"last failure: {reasons[-1]}"
     if shares:
         names = short_names(list(study.space))
         listed = ", ".join(f"{names[name]} {share:.0%}" for name, share in shares.items())
-        yield f"what decides (look for the first ones first): {listed}"
+        yield f"importance: {listed}"
     if not study.ranked():
-        yield "no trial has come to its end"
+        yield "no trial is complete yet"
 
 
 def sampled_values(study: Study) -> list[float]:
-    """Give the results of what the sampler chose, in the order of the trials.
+    """Return the results of the points that the sampler chose, in the order of the trials.
 
-    A trial that was cut short counts with what it had come to: it is one of n, too.
+    A pruned trial counts with its last value.
     """
     first = 1 if study.first is not None else 0
     return [t.values[0] for t in study.trials()[first:] if t.values is not None]
 
 
 def comparable_values(study: Study) -> dict[str, list[float]]:
-    """Give the results of the study, and of others in its storage with its objective and data.
+    """Return the results of a study, and of others in its storage with equal objective and data.
 
     Returns
     -------
     dict of str to list of float
-        :func:`sampled_values` by the studies' names, this one's first.
+        :func:`sampled_values` by the names of the studies, this study first.
     """
     values = {study.name: sampled_values(study)}
     for name in studies(study.storage):
         try:
             other = study if name == study.name else open_study(study.storage, name)
-        except SearchError:  # of another version, or of a recipe with parts of somebody's own
+        except SearchError:  # from another version, or with custom components
             continue
         same = other.settings.objective == study.settings.objective
         if same and other.optuna.user_attrs.get("data") == study.optuna.user_attrs.get("data"):

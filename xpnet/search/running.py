@@ -1,4 +1,4 @@
-"""Runs a study's trials in several processes; none is lost and none counts twice."""
+"""Runs the trials of a study in several processes; no trial is lost or counted twice."""
 
 from __future__ import annotations
 
@@ -25,26 +25,29 @@ from xpnet.training import Interruption
 
 __all__ = ["Replay", "State", "replay", "run_trials"]
 
-_TICK = 0.5  # seconds between two looks at what other processes do
-_MOST_FAILURES = 5  # of all trials so far, one after another: then it is not the settings
-_MOST_STARTS = 3  # of workers that end by an error before they have begun anything
-_MOST_KILLS = 50  # of workers that are killed before they have
+_TICK = 0.5  # seconds between checks of other processes
+_MOST_FAILURES = 5  # if all of the first trials fail, the settings are not the cause
+_MOST_STARTS = 3  # of workers that exit with an error before they are ready
+_MOST_KILLS = 50  # of workers that are killed before they are ready
 
 
 @dataclass(frozen=True)
 class State:
-    """How far a search has come.
+    """Progress of a search.
 
     Attributes
     ----------
     n_finished, n_running : int
+        Numbers of finished and running trials.
     n_trials : int or None
-        How many it is to be; None where time decides.
+        Target number of trials; None if only the time is limited.
     seconds, most_seconds : float
-        Since this process began, and when it begins no more trials; infinite if never.
+        Seconds since this process started, and after which it starts no more trials; infinite if
+        the time is not limited.
     best : FrozenTrial or None
+        Best trial so far.
     workers : list of dict
-        Device, precision, threads and process of those of this process's workers that are ready.
+        Device, precision, threads and process id of this process's workers that are ready.
     """
 
     n_finished: int
@@ -66,53 +69,54 @@ def run_trials(
     data_dir: str | os.PathLike[str] | None = None,
     on_state: Callable[[State], object] | None = None,
 ) -> bool:
-    """Run trials in processes of their own until there are enough.
+    """Run trials in worker processes until the study has enough of them.
 
-    Several processes, on one machine or on many, may do so with one study: the storage is all that
-    they share.
+    Several processes, on one or more machines, may run trials of one study at the same time. They
+    share only the storage.
 
     Parameters
     ----------
     study : Study
+        Study to run trials of.
     n_trials : int or None
-        How many trials the study is to have in the end, those that are there already and those of
-        others included. A grid ends with its last point.
+        Target number of trials of the study, including existing trials and those of other
+        processes. A grid ends with its last point.
     minutes : float or None
-        Begin no trial after so long; those that run are brought to their end. Without ``n_trials``
-        and ``minutes`` only a grid has an end.
+        Start no trials after this time; running trials are completed. One of ``n_trials`` and
+        ``minutes`` is needed, except for a grid.
     n_workers : int or None
-        Processes; None for one on each GPU, or on the CPU as many as there are processors, but no
-        more than eight. The processors' threads are divided among them.
+        Number of worker processes. By default one per GPU, or on the CPU one per processor, but at
+        most eight. The processors are divided among the workers.
     device : str or None
-        See :meth:`Recipe.build`; ``"cuda"`` gives workers the GPUs one after another.
+        See :meth:`Recipe.build`; ``"cuda"`` distributes the workers over all GPUs.
     data_dir : path, optional
         See :meth:`Recipe.load_data`.
     on_state : callable, optional
-        Called with a :class:`State`, no more than twice a second, and in the end.
+        Called with a :class:`State`, at most twice a second, and at the end.
 
     Returns
     -------
     bool
-        True, or False after Ctrl-C, which gives the trials that run back to the study.
+        True, or False after Ctrl-C, which returns running trials to the study.
 
     Raises
     ------
     SearchError
-        If an argument is wrong, the data are not those of the study, workers cannot begin, each
-        trial so far has failed, or the storage cannot be used any more.
+        If an argument is invalid, the data differ from the study's, workers cannot start, all
+        trials so far have failed, or the storage fails.
 
     Notes
     -----
-    Processes are started afresh, not forked: a script that calls this must guard its main part by
-    ``if __name__ == "__main__":``, and parts of your own (layers, losses) must be defined, or
-    imported, outside that part.
+    Workers are spawned, not forked. A script that calls this function must guard its main part by
+    ``if __name__ == "__main__":``, and define or import custom components, such as layers and
+    losses, outside of it.
     """
     if n_trials is not None:
         n_trials = check_count("n_trials", n_trials)
     if minutes is not None and not (isinstance(minutes, (int, float)) and 0 < minutes < math.inf):
         raise SearchError(f"minutes must be a number greater than 0, got {minutes!r}")
     if n_trials is None and minutes is None and study.settings.sampler != "grid":
-        raise SearchError("n_trials or minutes must be given: without, there is no end")
+        raise SearchError("n_trials or minutes must be given: only a grid search ends by itself")
     if n_workers is not None:
         n_workers = check_count("n_workers", n_workers)
     run = _Run(study, n_trials, minutes)
@@ -139,7 +143,7 @@ def run_trials(
 
 @contextlib.contextmanager
 def _storage_errors() -> Iterator[None]:
-    """Say in one line what a database, or a disk, has against it."""
+    """Turn errors of the database or the disk into a SearchError of one line."""
     try:
         yield
     except (StorageInternalError, OSError) as error:
@@ -148,7 +152,7 @@ def _storage_errors() -> Iterator[None]:
 
 
 class _Run:
-    """One process's part in a study: its workers, and what they are at."""
+    """The workers of this process, and their trials."""
 
     def __init__(self, study: Study, n_trials: int | None, minutes: float | None) -> None:
         self.study = study
@@ -160,7 +164,7 @@ class _Run:
         if study.settings.sampler == "grid":
             self._grid = grid_of(study.space, study.settings.seed)
         self.workers: list[Worker] = []
-        self._n_failed_starts = {False: 0, True: 0}  # by whether a signal was the end
+        self._n_failed_starts = {False: 0, True: 0}  # by whether a signal ended them
         study.optuna.pruner = make_pruner(study.settings.pruner, max(_epochs(study)))
 
     def start(
@@ -177,23 +181,23 @@ class _Run:
         return Worker(self.study.recipe, device, self._n_threads, self._data_dir)
 
     def end(self) -> None:
-        """End the workers, and give back what they are at."""
+        """Stop the workers and release their trials."""
         for worker in self.workers:
             worker.end()
-        # What cannot be given back is taken up when the lease has run out.
+        # A trial that cannot be released is restarted when its lease has expired.
         with contextlib.suppress(StorageInternalError, OSError):
             for trial_id in self.leases.held:
                 self.leases.give_back(trial_id)
 
     def is_time_to_report(self) -> bool:
-        """Tell whether the last report was a moment ago."""
+        """Return whether the last report is half a second old, and note the time."""
         is_time = time.monotonic() - self._reported >= _TICK
         if is_time:
             self._reported = time.monotonic()
         return is_time
 
     def state(self) -> State:
-        """Say how far the search has come."""
+        """Return the progress of the search."""
         trials = self.study.trials()
         ranked = self.study.ranked(trials)
         return State(
@@ -207,7 +211,7 @@ class _Run:
         )
 
     def advance(self) -> bool:
-        """Hand out trials, wait a moment for what comes; tell whether there is more to do."""
+        """Assign trials and handle messages; return whether there is more to do."""
         is_over = time.monotonic() - self.began >= self.most_seconds
         for worker in self.workers:
             if worker.facts is None or worker.trial is not None or is_over:
@@ -217,7 +221,7 @@ class _Run:
                 break
             try:
                 self._assign_trial(worker, trial)
-            except UpdateFinishedTrialError:  # whoever had it was only asleep, and was faster
+            except UpdateFinishedTrialError:  # its former process was only asleep, and finished it
                 worker.trial = None
                 self.leases.discard(trial._trial_id)
         is_at_work = any(worker.trial is not None for worker in self.workers)
@@ -228,14 +232,14 @@ class _Run:
         return True
 
     def is_done(self) -> bool:
-        """Tell whether all trials, others' too, have come to an end."""
+        """Return whether all trials, including those of other processes, are finished."""
         if self.n_trials is None:
             return False
         trials = self.study.trials()[: self.n_trials]
         return len(trials) == self.n_trials and all(trial.state.is_finished() for trial in trials)
 
     def _next_trial(self) -> FrozenTrial | None:
-        """Take a trial that waits or is left behind, or make one; None if there is none to have."""
+        """Take a waiting or abandoned trial, or create one; None if no trial is left."""
         most = math.inf if self.n_trials is None else self.n_trials
         while True:
             trials = self.study.trials()
@@ -252,8 +256,8 @@ class _Run:
                 self._finish(trial, {"state": "failed", "reason": reason})
             if len(trials) >= most:
                 return None
-            # Where two processes make the last one at once, one of them waits for ever: of so many
-            # trials the first count, whichever they are.
+            # Two processes may both create the last trial. Only the first n_trials trials count;
+            # the other one keeps waiting.
             self.study.storage.create_new_trial(
                 self.study.id, create_trial(state=TrialState.WAITING)
             )
@@ -279,7 +283,7 @@ class _Run:
         _send(worker, Task(values, settings.objective, asks))
 
     def _set(self, trial: FrozenTrial, point: dict[str, Any]) -> None:
-        """Write a point into a trial, but for what is there, or was enqueued, already."""
+        """Write a point into a trial, except for parameters that are set or enqueued already."""
         known = {**trial.params, **trial.system_attrs.get("fixed_params", {})}
         for name, parameter in parameters(self.study.space).items():
             if name in point and parameter.label not in known:
@@ -290,7 +294,7 @@ class _Run:
                 )
 
     def _handle_messages(self) -> None:
-        """Wait a moment for messages from workers, answer them, and restart workers that died."""
+        """Wait briefly for messages from workers, handle them, and restart workers that died."""
         by_end: dict[Any, Worker] = {worker.connection: worker for worker in self.workers}
         for end in multiprocessing.connection.wait(list(by_end), _TICK):
             worker = by_end[end]
@@ -300,7 +304,7 @@ class _Run:
                 self._restart_worker(worker)
                 continue
             if kind == "refused":
-                raise SearchError(f"a worker cannot begin: {said[0]}")
+                raise SearchError(f"a worker cannot start: {said[0]}")
             if kind == "ready":
                 self._register_worker(worker, said[0])
             elif kind == "report":
@@ -315,18 +319,18 @@ class _Run:
         self._n_failed_starts = {False: 0, True: 0}
 
     def _should_prune(self, worker: Worker, epoch: int, value: float) -> bool:
-        """Report to the study and ask its pruner; epochs that were reported before are skipped."""
+        """Report a value and ask the pruner; epochs that were reported before are skipped."""
         if epoch <= worker.reported:
             return False
         try:
             if not math.isnan(value):
                 worker.trial.report(value, epoch)
             return bool(worker.trial.should_prune())
-        except UpdateFinishedTrialError:  # somebody took it for left behind, and was faster
+        except UpdateFinishedTrialError:  # another process took it for abandoned, and finished it
             return True
 
     def _finish(self, trial: Trial | FrozenTrial, outcome: dict[str, Any]) -> None:
-        """Write down what has become of a trial, unless another process was faster."""
+        """Store the outcome of a trial, unless another process has finished it."""
         trial_id, state, value = trial._trial_id, outcome.pop("state"), outcome.pop("value", None)
         self.leases.discard(trial_id)
         try:
@@ -346,13 +350,13 @@ class _Run:
         ended = [trial for trial in self.study.trials() if trial.state.is_finished()]
         if len(ended) >= _MOST_FAILURES and all(t.state == TrialState.FAIL for t in ended):
             raise SearchError(
-                f"all of {len(ended)} trials failed, the last one with: "
+                f"all {len(ended)} trials failed, the last one with: "
                 f"{ended[-1].user_attrs.get('reason', 'no reason given')}"
             )
 
     def _restart_worker(self, worker: Worker) -> None:
         """Replace a worker that died, and release its trial."""
-        worker.process.join(1.0)  # its end is closed: it has a status of its own, or soon will
+        worker.process.join(1.0)  # its pipe is closed, so it has exited or is about to
         exit_status = worker.end()
         self.workers.remove(worker)
         if worker.trial is not None:
@@ -360,17 +364,17 @@ class _Run:
         if worker.facts is None:
             self._n_failed_starts[exit_status < 0] += 1
             if self._n_failed_starts[False] >= _MOST_STARTS:
-                raise SearchError("workers end before they have begun; see what they have printed")
+                raise SearchError("workers exit before they are ready; see their output")
             if self._n_failed_starts[True] >= _MOST_KILLS:
                 raise SearchError(
-                    f"workers are killed before they have begun, the last one by signal "
+                    f"workers are killed before they are ready, the last one by signal "
                     f"{-exit_status}"
                 )
         self.workers.append(self._start(worker.device))
 
 
 def _send(worker: Worker, message: Any) -> None:
-    """Send a message; a worker that has died will be noticed where it is listened to."""
+    """Send a message; if the worker has died, receiving from it will show that."""
     with contextlib.suppress(OSError):
         worker.connection.send(message)
 
@@ -384,18 +388,18 @@ def _epochs(study: Study) -> list[int]:
 
 @dataclass(frozen=True)
 class Replay:
-    """A trial, run again.
+    """A trial that was run again.
 
     Attributes
     ----------
     number : int
+        Number of the trial.
     recorded, found : float
-        What the study has, and what came out: the objective's value; of a trial that was cut short
-        that of its last report.
+        Objective in the study and in the new run; of a pruned trial, at its last report.
     recipe : Recipe
-        What was run.
+        Recipe of the trial.
     then, now : dict
-        Device, precision and threads of the worker then and now.
+        Device, precision and threads of the worker in the study and in the new run.
     """
 
     number: int
@@ -413,15 +417,16 @@ def replay(
     device: str | None = None,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Replay:
-    """Run a trial again, from what the study holds of it alone.
+    """Run a trial again from the study's record of it.
 
     Parameters
     ----------
     study : Study
+        Study of the trial.
     number : int
-        The trial's.
+        Number of the trial.
     device : str or None
-        By default the one that it ran on; threads are as many as it had.
+        Device; by default the one that the trial ran on. The number of threads is the trial's.
     data_dir : path, optional
         See :meth:`Recipe.load_data`.
 
@@ -432,13 +437,13 @@ def replay(
     Raises
     ------
     SearchError
-        If there is no such trial, it has no result, or the data are not those of the study.
+        If there is no such trial, it has no result, or the data differ from the study's.
     """
     trials = study.trials()
     if not trials:
         raise SearchError(f"the study {study.name!r} has no trials")
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < len(trials):
-        raise SearchError(f"number must be one of 0 to {len(trials) - 1}, got {number!r}")
+        raise SearchError(f"number must be from 0 to {len(trials) - 1}, got {number!r}")
     trial = trials[number]
     then = trial.user_attrs.get("worker")
     if trial.value is None or then is None:
@@ -467,5 +472,5 @@ def _receive(worker: Worker) -> tuple[str, Any]:
     try:
         kind, said = worker.connection.recv()
     except EOFError as error:
-        raise SearchError("the worker died; see what it has printed") from error
+        raise SearchError("the worker died; see its output") from error
     return kind, said

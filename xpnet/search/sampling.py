@@ -1,7 +1,7 @@
-"""Samplers and pruners: the hyper-parameters of a trial, and when a trial is stopped early.
+"""Samplers, which choose the hyper-parameters of trials, and pruners, which stop bad trials.
 
-Random, quasi-random and grid points follow from the study's seed and the trial's number: however
-many workers there are, and whichever of them dies, trial 17 is where it is.
+Random, quasi-random and grid points depend only on the study's seed and the trial's number. Trial
+17 is the same point for any number of workers, even if some of them die.
 """
 
 from __future__ import annotations
@@ -31,37 +31,44 @@ PRUNERS = ("none", "median", "halving", "hyperband")
 
 
 def design(name: str, space: Space, seed: int, number: int) -> dict[str, Any] | None:
-    """Give the point of a trial, where it does not depend on other trials' results.
+    """Return the point of a trial, if it does not depend on the results of other trials.
 
     Parameters
     ----------
     name : str
-        One of :data:`SAMPLERS`. ``random``: each scale at a fraction drawn from a generator that is
-        seeded with the study's seed and the trial's number. ``quasi-random``: at a point of Sobol's
-        sequence, scrambled; Optuna's sampler counts the points in the study, where two workers may
-        take the same one, and draws what does not always exist at random. ``grid``: a point of
-        :meth:`Space.grid`, in a random order, so that what is there when a search ends early is no
-        corner of it; with Optuna's, several workers may repeat points.
+        One of :data:`SAMPLERS`. ``random`` draws positions on all scales from a generator seeded
+        with the study's seed and the trial's number. ``quasi-random`` takes a point of the
+        scrambled Sobol sequence. ``grid`` takes a point of :meth:`Space.grid` in a random order, so
+        that a search that ends early has not covered only a corner of the grid. ``tpe`` leaves the
+        choice to :func:`make_sampler`.
     space : Space
+        Space to search.
     seed, number : int
+        Seed of the study and number of the trial.
 
     Returns
     -------
     dict or None
-        Settings; None where Optuna's sampler is to choose.
+        Settings; None if Optuna's sampler chooses the point.
 
     Raises
     ------
     IndexError
-        If a grid has no more points.
+        If the grid has no more points.
+
+    Notes
+    -----
+    Optuna's own quasi-random and grid samplers depend on the trials in the study: with them,
+    several workers may take the same point, and Optuna's quasi-random sampler draws conditional
+    hyper-parameters at random.
     """
     if name == "grid":
         return grid_of(space, seed)[number]
     if name == "quasi-random":
-        with warnings.catch_warnings():  # a single point is no power of 2
+        with warnings.catch_warnings():  # a number of points that is not a power of 2
             warnings.simplefilter("ignore", UserWarning)
             engine = qmc.Sobol(len(space), scramble=True, rng=np.random.default_rng(seed))
-            if number:  # SciPy cannot go on by nothing
+            if number:  # fast_forward(0) is an error in SciPy
                 engine.fast_forward(number)
             return space.at(engine.random(1)[0].tolist())
     if name == "random":
@@ -70,35 +77,39 @@ def design(name: str, space: Space, seed: int, number: int) -> dict[str, Any] | 
 
 
 def make_sampler(seed: int, number: int) -> BaseSampler:
-    """Make the sampler that chooses where :func:`design` does not: Optuna's TPE.
+    """Return Optuna's TPE sampler, which chooses the points that :func:`design` does not.
 
     Parameters
     ----------
     seed, number : int
-        The study's, and the trial's.
+        Seed of the study and number of the trial.
+
+    Returns
+    -------
+    optuna.samplers.BaseSampler
     """
     return TPESampler(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
 
 
 def grid_of(space: Space, seed: int) -> list[dict[str, Any]]:
-    """Give the points of the grid, in the order in which trials take them."""
+    """Return the points of the grid, in the order in which trials take them."""
     points = space.grid()
     order = np.random.default_rng(seed).permutation(len(points))
     return [points[i] for i in order]
 
 
 def make_pruner(name: str, epochs: int) -> BasePruner:
-    """Make the pruner that is asked for.
+    """Return a pruner of Optuna.
 
     Parameters
     ----------
     name : str
-        One of :data:`PRUNERS`. ``median`` stops a trial whose best is below the median of the
-        others' at the same epoch, from the sixth trial on and after the first tenth of the epochs;
-        ``halving`` lets a third go on at each of a few epochs; ``hyperband`` does so with several
-        first epochs at once.
+        One of :data:`PRUNERS`. ``median`` stops a trial whose best value is worse than the median
+        of the other trials at the same epoch, from the sixth trial on and after the first tenth of
+        the epochs. ``halving`` continues only the best third of the trials at each of a few epochs.
+        ``hyperband`` runs several such halvings, with different first epochs, at once.
     epochs : int
-        Of a whole trial.
+        Number of epochs of a complete trial.
 
     Returns
     -------

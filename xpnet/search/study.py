@@ -21,6 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError
 
+from xpnet.data.checks import unknown_name
 from xpnet.environment import versions
 from xpnet.recipe import Recipe, RecipeError
 from xpnet.search.parameters import settings_of
@@ -43,37 +44,38 @@ __all__ = [
 
 OBJECTIVES = ("validation_accuracy", "validation_cost")
 _MOST_POINTS = 100_000  # of a grid
-_TRIES = 10  # of what another process may be in the middle of
-_PAUSE = 0.25  # seconds; more than from a look at a study to its attributes
-_ATTRIBUTE = "xpnet"  # of a study: all that is xpnet's
+_TRIES = 10  # when another process may be writing
+_PAUSE = 0.25  # seconds; longer than from reading a study to writing its attributes
+_ATTRIBUTE = "xpnet"  # of a study: everything that xpnet stores about it
 
 
 class SearchError(ValueError):
-    """A search cannot be; the message says what and why."""
+    """A search is impossible or has failed; the message says why."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a study looks for hyper-parameters.
+    """Settings of a study.
 
     Attributes
     ----------
     sampler : {"random", "grid", "quasi-random", "tpe"}
+        How hyper-parameters are chosen; see :func:`.sampling.design`.
     pruner : {"none", "median", "halving", "hyperband"}
-        Which trials are ended before their last epoch; see :func:`.sampling.make_pruner`.
+        Which trials are stopped early; see :func:`.sampling.make_pruner`.
     objective : {"validation_accuracy", "validation_cost"}
-        What trials are told apart by: the highest accuracy, or R2 under a loss for numbers; or the
-        lowest mean loss.
+        Maximise the accuracy (R2 with a regression loss), or minimise the mean loss.
     seed : int
-        Of the points. What trials themselves draw follows from the recipe's seeds.
+        Seed of the sampler. Random numbers within trials depend on the recipe's seeds.
     lease : float
-        Seconds without a sign of life after which another process's trial is taken up; at least 2.
-        A journal that is being written to when a process dies is locked for 30.
+        Seconds, at least 2, after which a trial is restarted if its process has not renewed its
+        lease. If a process dies while it writes to a journal, the journal stays locked for 30
+        seconds.
 
     Raises
     ------
     SearchError
-        If one of them is something else.
+        If a setting is invalid.
     """
 
     sampler: str = "random"
@@ -86,32 +88,35 @@ class Settings:
         known = {"sampler": SAMPLERS, "pruner": PRUNERS, "objective": OBJECTIVES}
         for name, words in known.items():
             if (came := getattr(self, name)) not in words:
-                raise SearchError(f"{name} must be one of {', '.join(words)}, got {came!r}")
+                raise SearchError(unknown_name(name, came, words))
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise SearchError(f"seed must be an integer of at least 0, got {self.seed!r}")
         is_number = isinstance(self.lease, (int, float)) and not isinstance(self.lease, bool)
         if not is_number or not 2 <= self.lease < math.inf:
-            raise SearchError(f"lease must be a number of seconds, 2 at least, got {self.lease!r}")
+            raise SearchError(f"lease must be at least 2 seconds, got {self.lease!r}")
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """A study of Optuna's, and what it says of itself.
+    """An Optuna study with its recipe and settings.
 
     Attributes
     ----------
     optuna : optuna.Study
+        The Optuna study.
     storage : BaseStorage
+        Storage of the study.
     recipe : Recipe
-        With its table ``[search]``.
+        Recipe with a table ``[search]``.
     settings : Settings
+        Sampler, pruner, objective, seed and lease.
     first : dict or None
-        Settings of trial 0, where they are not the sampler's: those of the recipe itself, or the
+        Settings of trial 0 if the sampler does not choose them: those of the recipe itself, or the
         best of the study that this one refines.
     origin : str
-        Where ``first`` is from; the empty string without.
+        Origin of ``first``: ``"recipe"`` or the name of a study; empty without ``first``.
     refines : str
-        The name of another study, or the empty string.
+        Name of the study that this one refines, or an empty string.
     """
 
     optuna: optuna.Study
@@ -124,22 +129,22 @@ class Study:
 
     @property
     def name(self) -> str:
-        """What the study is called in its storage."""
+        """The name of the study in its storage."""
         return self.optuna.study_name
 
     @functools.cached_property
     def id(self) -> int:
-        """What the storage calls it."""
+        """The storage's id of the study."""
         return self.storage.get_study_id_from_name(self.name)
 
     @functools.cached_property
     def space(self) -> Space:
-        """The recipe's."""
+        """The search space of the recipe."""
         return self.recipe.space
 
     @property
     def objective(self) -> str:
-        """What trials are told apart by, as it is called: R2 under a loss for numbers."""
+        """The name of the objective, with R2 in place of accuracy for a regression loss."""
         score = self.recipe.settings.loss.score_name
         return self.settings.objective.replace("accuracy", score)
 
@@ -149,27 +154,31 @@ class Study:
         return self.optuna.direction == StudyDirection.MAXIMIZE
 
     def total(self, asked: int | None) -> int | None:
-        """Give how many trials there are to be: of a grid no more than it has points."""
+        """Return the target number of trials: for a grid, at most its number of points."""
         if self.settings.sampler != "grid":
             return asked
         n_points = len(self.space.grid()) + (self.first is not None)
         return n_points if asked is None else min(asked, n_points)
 
     def trials(self) -> list[FrozenTrial]:
-        """List the trials as they are now, by number; not to be changed."""
+        """Return the current trials, by number; do not modify them."""
         return self.storage.get_all_trials(self.id, deepcopy=False)
 
     def complete(self) -> list[FrozenTrial]:
-        """List the trials that came to their end, by number."""
+        """Return the complete trials, by number."""
         return [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
 
     def ranked(self, trials: Sequence[FrozenTrial] | None = None) -> list[FrozenTrial]:
-        """List the trials that came to their end, the best first; of equals the earlier one.
+        """Return the complete trials, the best first, and of equal trials the earlier first.
 
         Parameters
         ----------
         trials : sequence of FrozenTrial, optional
-            By default those that there are now.
+            Trials to rank; by default the current ones.
+
+        Returns
+        -------
+        list of FrozenTrial
         """
         trials = self.trials() if trials is None else trials
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
@@ -181,39 +190,44 @@ class Study:
         return sorted(complete, key=key)
 
     def settings_of(self, trial: FrozenTrial) -> dict[str, Any]:
-        """Give a trial's point of the space."""
+        """Return a trial's point of the space."""
         return settings_of(self.space, trial.params)
 
     def recipe_of(self, trial: FrozenTrial) -> Recipe:
-        """Give the recipe that a trial ran."""
+        """Return the recipe of a trial."""
         return self.recipe.changed(self.space.resolve(self.settings_of(trial)))
 
     def check_data(self, found: str) -> None:
-        """See that data are those of the study, or make them so, with a worker's fingerprint.
+        """Check a worker's data against the study's, or record them if they are the first.
+
+        Parameters
+        ----------
+        found : str
+            Fingerprint of the worker's data.
 
         Raises
         ------
         SearchError
-            If they are others.
+            If the data differ from the study's.
         """
         known = self.optuna.user_attrs.get("data")
         if known is None:
             self.optuna.set_user_attr("data", found)
         elif known != found:
             raise SearchError(
-                "the data are not those of the study, whose results would not compare: training or "
-                "validation samples or their labels differ"
+                f"the data differ from those of the study {self.name!r}, in training or validation "
+                "samples or labels: results would not be comparable"
             )
 
 
 def open_storage(where: str | os.PathLike[str]) -> BaseStorage:
-    """Open a storage of Optuna's.
+    """Open an Optuna storage.
 
     Parameters
     ----------
     where : str or path
-        A file, which becomes a journal, to be shared by processes and by machines that share the
-        folder; or what Optuna's RDB storage takes: ``sqlite:///study.db``,
+        Path of a journal file, which processes and machines that can access the folder may share;
+        or a URL of Optuna's RDB storage, such as ``sqlite:///study.db`` or
         ``postgresql://user:password@host/name``.
 
     Returns
@@ -223,7 +237,7 @@ def open_storage(where: str | os.PathLike[str]) -> BaseStorage:
     Raises
     ------
     SearchError
-        If it cannot be opened.
+        If the storage cannot be opened.
     """
     text = os.fspath(where)
     if not text:
@@ -233,33 +247,33 @@ def open_storage(where: str | os.PathLike[str]) -> BaseStorage:
             return _open_database(text)
         Path(text).parent.mkdir(parents=True, exist_ok=True)
         _check_journal(text)
-        # Links, which are Optuna's locks and hold on every NFS, take rights on Windows.
+        # By default Optuna locks by links, which work on every NFS but need rights on Windows.
         lock = JournalFileOpenLock(text) if os.name == "nt" else None
         return JournalStorage(JournalFileBackend(text, lock_obj=lock))
     except SearchError:
         raise
-    except Exception as error:  # whatever SQLAlchemy and its drivers make of a URL
+    except Exception as error:  # SQLAlchemy and its drivers raise many kinds
         reason = mask_passwords(" ".join(str(error).split()))
         raise SearchError(
-            f"storage {mask_passwords(text)!r:.200} cannot be opened: {reason:.300}"
+            f"cannot open the storage {mask_passwords(text)!r:.200}: {reason:.300}"
         ) from error
 
 
 def storage_reason(error: Exception) -> str:
-    """Say in one line what a database, or a disk, has against it, without passwords."""
+    """Return the cause of an error of the database or the disk, in one line without passwords."""
     return f"{mask_passwords(' '.join(str(error.__cause__ or error).split())):.300}"
 
 
 def mask_passwords(text: str) -> str:
-    """Leave out passwords of URLs."""
+    """Replace passwords in URLs by asterisks."""
     text = re.sub(r"(://[^:/@]*):[^/]*@", r"\1:***@", text)
     return re.sub(r"(?i)(passw(?:or)?d=)[^&\s]*", r"\1***", text)
 
 
 def _open_database(url: str) -> BaseStorage:
-    """Open a database; where several processes find it empty at once, one makes its tables."""
+    """Open a database; retry if another process is creating its tables."""
     connect: Callable[[], BaseStorage] = functools.partial(get_storage, url)
-    if url.startswith("sqlite:"):  # which gives up after five seconds in which others write
+    if url.startswith("sqlite:"):  # by default gives up after waiting 5 seconds for a lock
         engine = {"connect_args": {"timeout": 60}}
         connect = functools.partial(RDBStorage, url, engine_kwargs=engine)
     for _ in range(_TRIES):
@@ -270,9 +284,9 @@ def _open_database(url: str) -> BaseStorage:
 
 
 def _check_journal(path: str) -> None:
-    """Refuse a file that is no journal, or one that ends in the middle of a line.
+    """Raise if a file is not a journal, or ends in the middle of a line.
 
-    Optuna would append to either, and nothing could read it then.
+    Optuna would append to it, and the result would be unreadable.
     """
     for left in range(_TRIES, -1, -1):
         try:
@@ -284,14 +298,14 @@ def _check_journal(path: str) -> None:
         except FileNotFoundError:
             return
         if start and not start.startswith(b'{"op_code"'):
-            raise SearchError(f"storage {path!r:.200} is no journal of Optuna's, but another file")
+            raise SearchError(f"storage must be an Optuna journal, got another file: {path!r:.200}")
         if end in (b"", b"\n"):
             return
-        if left:  # perhaps it is being written
+        if left:  # another process may be writing
             time.sleep(0.1)
     raise SearchError(
-        f"storage {path!r:.200} ends in the middle of a line, as a disk that was full or a machine "
-        "that died may leave it: take the last line away, and the trial that it was of is run again"
+        f"storage {path!r:.200} ends in the middle of a line, after a full disk or a crash, say: "
+        "delete the last line, and its trial will run again"
     )
 
 
@@ -305,19 +319,21 @@ def open_study(
     refines: str = "",
     **settings: Any,
 ) -> Study:
-    """Open a study, or begin it.
+    """Open a study, or create it.
 
     Parameters
     ----------
     storage : BaseStorage
+        Storage; see :func:`open_storage`.
     name : str
+        Name of the study.
     recipe : Recipe, optional
-        With a table ``[search]``. Without, the study must be there.
+        Recipe with a table ``[search]``. Without it, the study must exist.
     first, origin, refines
-        See :class:`Study`; they are read where a study begins.
+        See :class:`Study`; used only to create a study.
     **settings
-        Those of :class:`Settings`. A study that is there has its own, and those that are given must
-        be the same; None stands for whatever they are.
+        Fields of :class:`Settings`. For an existing study they must equal its settings; None, or a
+        missing field, accepts any.
 
     Returns
     -------
@@ -326,7 +342,8 @@ def open_study(
     Raises
     ------
     SearchError
-        If there is none of that name, or it is another's.
+        If the study does not exist and there is no recipe, or if the study has another recipe or
+        other settings.
     RecipeError
         If the recipe has no table ``[search]``.
     """
@@ -338,19 +355,23 @@ def open_study(
     if _ATTRIBUTE not in found:
         if recipe is None:
             raise SearchError(_unknown_study(storage, name))
-        found = _begin(storage, name, recipe, Settings(**given), first, origin, refines)
-    return _read(storage, name, found[_ATTRIBUTE], recipe, given)
+        found = _create_study(storage, name, recipe, Settings(**given), first, origin, refines)
+    return _load_study(storage, name, found[_ATTRIBUTE], recipe, given)
 
 
 def own_settings(recipe: Recipe) -> dict[str, Any] | None:
-    """Give the settings that a recipe itself has in its space; None where it lies outside.
+    """Return the recipe's own values as settings of its space; None if they lie outside of it.
 
-    What the space fixes is as it says, and the rest what the recipe then has.
+    Fixed hyper-parameters have the value of the space.
 
     Parameters
     ----------
     recipe : Recipe
-        With a table ``[search]``.
+        Recipe with a table ``[search]``.
+
+    Returns
+    -------
+    dict or None
     """
     space, plain = recipe.space, recipe.changed({})
     settings: dict[str, Any] = {}
@@ -372,12 +393,12 @@ def own_settings(recipe: Recipe) -> dict[str, Any] | None:
 
 
 def _has_value(recipe: Recipe, path: str, value: Any) -> bool:
-    """Tell whether a value would change nothing in a recipe."""
+    """Return whether a recipe already has a value."""
     return recipe.changed({path: value}).values == recipe.values
 
 
 def _value_at(values: Any, path: str) -> Any:
-    """Give what stands under a path; None where there is nothing."""
+    """Return the value at a path; None if there is none."""
     for word in path.split("."):
         if isinstance(values, list) and word.isdigit() and int(word) < len(values):
             values = values[int(word)]
@@ -389,18 +410,20 @@ def _value_at(values: Any, path: str) -> Any:
 
 
 def _unknown_study(storage: BaseStorage, name: str) -> str:
-    names = ", ".join(study.study_name for study in storage.get_all_studies()) or "none"
-    return f"there is no study {name!r} of xpnet's in the storage, which has {names}"
+    names = [study.study_name for study in storage.get_all_studies()]
+    if name in names:
+        return f"the study {name!r} was not made by xpnet"
+    return unknown_name("study", name, names, plural="studies")
 
 
 def studies(storage: BaseStorage) -> list[str]:
-    """List the names of xpnet's studies in a storage."""
+    """Return the names of xpnet's studies in a storage."""
     return [
         study.study_name for study in storage.get_all_studies() if _ATTRIBUTE in study.user_attrs
     ]
 
 
-def _begin(
+def _create_study(
     storage: BaseStorage,
     name: str,
     recipe: Recipe,
@@ -409,12 +432,12 @@ def _begin(
     origin: str,
     refines: str,
 ) -> dict[str, Any]:
-    """Make a study, unless another process was faster, and give its attributes."""
+    """Create a study, unless another process has done so, and return its attributes."""
     n_points = math.prod(len(scale.grid()) for scale in recipe.space.values())
     if settings.sampler == "grid" and n_points > _MOST_POINTS:
         raise SearchError(
-            f"the grid must have at most {_MOST_POINTS:,} points, got {n_points:,}: fewer "
-            "hyper-parameters, or points = 2, make it smaller"
+            f"the grid must have at most {_MOST_POINTS:,} points, got {n_points:,}: search fewer "
+            "hyper-parameters, or set points = 2"
         )
     is_accuracy = settings.objective == "validation_accuracy"
     direction = StudyDirection.MAXIMIZE if is_accuracy else StudyDirection.MINIMIZE
@@ -436,24 +459,24 @@ def _begin(
         raise SearchError(f"the study {name!r} was not made by xpnet")
     if _ATTRIBUTE not in study.user_attrs:
         study.set_user_attr(_ATTRIBUTE, json.loads(json.dumps(own)))
-        time.sleep(_PAUSE)  # of several that begin it, what the last one has written is what holds
+        time.sleep(_PAUSE)  # if several processes create it, the last one to write wins
     return study.user_attrs
 
 
-def _read(
+def _load_study(
     storage: BaseStorage,
     name: str,
     own: Mapping[str, Any],
     recipe: Recipe | None,
     given: Mapping[str, Any],
 ) -> Study:
-    """Take what a study says, and see that it is the one that is meant."""
+    """Load a study, and check its settings and recipe against the given ones."""
     settings = Settings(**own["settings"])
     for key, value in given.items():
         if value != getattr(settings, key):
             raise SearchError(
-                f"the study {name!r} has {key} {getattr(settings, key)}, got {value}: begin another"
-                " by another name"
+                f"the study {name!r} has {key} {getattr(settings, key)}, got {value}: start a "
+                "new study under another name"
             )
     try:
         kept = Recipe(own["recipe"], own["values"]).changed({}, search=True)
@@ -461,13 +484,13 @@ def _read(
         raise SearchError(f"the study {name!r} cannot be read: {error}") from error
     if recipe is not None:
         said, meant = (json.loads(json.dumps(one.values)) for one in (kept, recipe))
-        if own["refines"]:  # the scales are its own
+        if own["refines"]:  # a refining study has its own scales
             said, meant = ({k: v for k, v in one.items() if k != "search"} for one in (said, meant))
         differing = _difference(said, meant)
         if differing is not None:
             raise SearchError(
-                f"the study {name!r} was begun with another recipe: {differing}; begin another by "
-                "another name"
+                f"the study {name!r} was created with another recipe: {differing}; start a new "
+                "study under another name"
             )
     with quiet():
         study = optuna.load_study(study_name=name, storage=storage)
@@ -476,13 +499,12 @@ def _read(
 
 
 def _difference(one: Any, other: Any, path: str = "") -> str | None:
-    """Say where two recipes differ first; None if nowhere."""
+    """Describe the first difference of two recipes; None if they are equal."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in dict.fromkeys([*one, *other]):
             within = f"{path}.{key}" if path else key
             if key not in one or key not in other:
-                there = "has" if key in one else "has not"
-                return f"it {there} {within}"
+                return f"it {'has' if key in one else 'lacks'} {within}"
             found = _difference(one[key], other[key], within)
             if found is not None:
                 return found
@@ -492,7 +514,7 @@ def _difference(one: Any, other: Any, path: str = "") -> str | None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Optuna from logging what is no warning: xpnet prints its own lines."""
+    """Silence Optuna's log below warnings, because xpnet prints its own lines."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(level, optuna.logging.WARNING))
     try:

@@ -1,4 +1,4 @@
-"""Trains the best trial's network on all but the test samples, and tests it once."""
+"""Trains the best trial's network on training and validation samples, and tests it once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xpnet.training.arguments import OnReport, is_true
 
 __all__ = ["Plan", "plan", "read_score"]
 
-# What a winner's recipe may have otherwise than its trial's.
+# Keys in which a winner's recipe may differ from its trial's.
 _OF_A_RUN = (
     *("description", "device", "precision", "data.divide_by", "data.validation_fraction"),
     *("training.epochs", "early_stopping.patience", "early_stopping.monitor"),
@@ -31,16 +31,18 @@ _OF_A_RUN = (
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How a trial's network is trained again.
+    """Plan for training a trial's network again.
 
     Attributes
     ----------
     recipe : Recipe
+        Recipe to train by.
     dataset : Dataset
+        Data to train on.
     last_epoch : int or None
-        Training ends with this epoch, counted from 1; None for the recipe's last one.
+        Last epoch of the training, counted from 1; None for the recipe's last epoch.
     notes : list of str
-        What the recipe alone does not say.
+        Differences from the trial that the recipe does not show.
     """
 
     recipe: Recipe
@@ -50,12 +52,12 @@ class Plan:
 
     @property
     def n_epochs(self) -> int:
-        """How many epochs it trains for, unless it stops early."""
+        """Number of epochs, unless the training stops early."""
         epochs: int = self.last_epoch or self.recipe.settings.training.epochs
         return epochs
 
     def run(self, device: str | None = None, *, on_report: OnReport | None = None) -> Result:
-        """Train it, and evaluate it on the test samples; see :meth:`Recipe.run`."""
+        """Train the network and evaluate it on the test samples; see :meth:`Recipe.run`."""
 
         def until(report: Report) -> bool:
             stops = on_report is not None and is_true(on_report(report))
@@ -67,15 +69,17 @@ class Plan:
 def plan(study: Study, trial: FrozenTrial, data_dir: str | os.PathLike[str] | None = None) -> Plan:
     """Plan the training of a trial's network on training and validation samples together.
 
-    Early stopping has nothing to watch then: it ends with the epoch that was the trial's best. What
-    is scheduled by the validation cost, and samples with weights whose validation part is a file's
-    own, are trained as the trial was.
+    Without validation samples, early stopping has nothing to monitor, so training ends with the
+    trial's best epoch. The network is trained on the training samples only if the learning-rate
+    schedule monitors the validation set, or if the training samples have weights and the file's
+    validation samples do not.
 
     Parameters
     ----------
     study : Study
+        Study of the trial.
     trial : FrozenTrial
-        One that is complete, and did not diverge.
+        Complete trial that did not diverge.
     data_dir : path, optional
         See :meth:`Recipe.load_data`.
 
@@ -86,21 +90,21 @@ def plan(study: Study, trial: FrozenTrial, data_dir: str | os.PathLike[str] | No
     Raises
     ------
     SearchError
-        If the trial has diverged.
+        If the trial diverged.
     """
     if "diverged" in trial.user_attrs:
-        raise SearchError(f"trial {trial.number}, the best one, has diverged: there is no network")
+        raise SearchError(f"the best trial, {trial.number}, diverged: there is no network to train")
     recipe = study.recipe_of(trial)
     schedule = recipe.settings.schedule
     monitor = schedule.monitor
     if monitor is not None and monitor.startswith("validation"):
-        note = f"on the training samples alone, as its schedule watches {monitor}"
+        note = f"on the training samples only, because its schedule monitors {monitor}"
         return Plan(recipe, recipe.load_data(data_dir), None, [note])
     merged = recipe.changed({"data.validation_fraction": 0.0})
     dataset = merged.load_data(data_dir)
     notes = []
     if dataset.X_validation is not None and dataset.sample_weight is not None:
-        note = "on the training samples alone, as the validation samples have no weights"
+        note = "on the training samples only, because the validation samples have no weights"
         return Plan(recipe, recipe.load_data(data_dir), None, [note])
     if dataset.X_validation is not None:
         dataset = _joined(dataset)
@@ -112,7 +116,7 @@ def plan(study: Study, trial: FrozenTrial, data_dir: str | os.PathLike[str] | No
         if isinstance(schedule, NoDecay):
             merged = merged.changed({"training.epochs": last_epoch})
         else:
-            notes.append(f"{last_epoch} of the epochs, which was the trial's best")
+            notes.append(f"up to epoch {last_epoch}, the trial's best")
     return Plan(merged, dataset, last_epoch, notes)
 
 
@@ -131,24 +135,27 @@ def _joined(dataset: Dataset) -> Dataset:
 
 
 def read_score(study: Study, trial: FrozenTrial, place: Path) -> tuple[str, float | None] | None:
-    """Read the test score of a trial's network that was trained again before.
+    """Read the test score of a trial's network from an earlier training.
 
     Parameters
     ----------
     study : Study
+        Study of the trial.
     trial : FrozenTrial
+        The trial.
     place : Path
-        The folder that it was saved into, by :meth:`Result.save`.
+        Folder of the saved network; see :meth:`Result.save`.
 
     Returns
     -------
     tuple of str and (float or None), or None
-        What the score is called, and its value, None if not finite; None if nothing is there.
+        Name and value of the score, where the value is None if not finite; None if the folder has
+        no network.
 
     Raises
     ------
     SearchError
-        If what is there is another study's.
+        If the folder holds another study's network.
     """
     if not (place / "history.json").exists():
         return None
@@ -159,18 +166,18 @@ def read_score(study: Study, trial: FrozenTrial, place: Path) -> tuple[str, floa
 
 
 def _check_same_trial(recipe: Recipe, place: Path) -> None:
-    """Refuse another study's network, of a trial with the same number."""
+    """Raise if a folder holds another study's network, of a trial with the same number."""
     kept = dict(_flat(load_recipe(place / "recipe.toml").values))
     for path, value in _flat(recipe.values):
         if path not in _OF_A_RUN and kept.get(path) != value:
             raise SearchError(
-                f"{place} is there, and it is another study's, as {path} differs: write to another "
-                "folder, or take it away"
+                f"{place} holds the network of another study, with another {path}: use another "
+                "output folder, or remove it"
             )
 
 
 def _flat(tables: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Give each value under its path."""
+    """Yield each path and its value."""
     for key, value in tables.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{path}{key}.")

@@ -1,4 +1,4 @@
-"""A worker process that runs trials: it receives settings and sends validation results."""
+"""A worker process, which receives hyper-parameters, runs trials and sends the results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from xpnet.training import DivergenceError, Report
 
 __all__ = ["Task", "Worker", "devices_of", "fingerprint", "threads_for"]
 
-# What libraries of BLAS and OpenMP read their number of threads from, as they are loaded.
+# Environment variables from which BLAS and OpenMP libraries read their number of threads.
 _THREADS = (
     *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"),
     "VECLIB_MAXIMUM_THREADS",
@@ -36,18 +36,18 @@ _THREADS = (
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is to do.
+    """A trial to run.
 
     Attributes
     ----------
     values : dict
-        By paths of the recipe.
+        Values of hyper-parameters by their paths in the recipe.
     objective : str
         See :class:`.study.Settings`.
     asks : bool
-        Whether each report is sent, and answered with whether to stop.
+        Whether to send each report and wait for an answer, which says whether to stop.
     last_epoch : int or None
-        Stop after the report of this one, counted from 1.
+        Stop after this epoch, counted from 1.
     """
 
     values: dict[str, Any]
@@ -57,32 +57,34 @@ class Task:
 
 
 class Worker:
-    """The process, seen from the one that started it.
+    """A worker process, as its parent process sees it.
 
     Parameters
     ----------
     recipe : Recipe
+        Recipe of the study.
     device : str or None
         See :meth:`Recipe.build`.
     n_threads : int
-        Of its BLAS and loops.
+        Number of threads of BLAS and the compiled loops.
     data_dir : path or None
         See :meth:`Recipe.load_data`.
 
     Attributes
     ----------
     connection : Connection
-        Messages come in here: ``("ready", facts)``, ``("refused", why)``, ``("report", step,
+        Receives the messages ``("ready", facts)``, ``("refused", why)``, ``("report", step,
         value)`` and ``("done", outcome)``.
     process : SpawnProcess
+        The process.
     facts : dict or None
-        What it said when it was ready.
+        Device, precision and threads, once the worker is ready.
     device : str or None
-        As given.
+        The argument ``device``.
     trial : object
-        For whoever started it to keep what it is at; None while it is idle.
+        The parent's record of the current trial; None if the worker is idle.
     reported : int
-        Likewise: up to which epoch the trial's reports are known, of earlier attempts.
+        The parent's record of the last epoch that earlier attempts at the trial reported.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class Worker:
         n_threads: int,
         data_dir: str | os.PathLike[str] | None,
     ) -> None:
-        context = multiprocessing.get_context("spawn")  # CUDA, and threads of BLAS, bear no fork
+        context = multiprocessing.get_context("spawn")  # CUDA and BLAS threads break on fork
         self.connection, theirs = context.Pipe()
         self.process: SpawnProcess = context.Process(
             target=_work,
@@ -109,12 +111,12 @@ class Worker:
         theirs.close()
 
     def end(self) -> int:
-        """End it at once, whatever it is at.
+        """Kill the process.
 
         Returns
         -------
         int
-            Its exit status, negative if it was ended by a signal, also this one.
+            The exit status; negative if a signal, such as this one, ended the process.
         """
         self.connection.close()
         self.process.kill()
@@ -126,9 +128,9 @@ class Worker:
 
 @contextlib.contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Keep Ctrl-C from a process that is being started, for as long as it lives.
+    """Block Ctrl-C while a process is started, so that it is blocked in that process for good.
 
-    It is for the one that started it, to which it comes a moment later.
+    The parent process receives it a moment later.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -142,7 +144,7 @@ def _without_ctrl_c() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a process that is being started."""
+    """Set environment variables while a process is started."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -156,12 +158,12 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def threads_for(n_workers: int) -> int:
-    """Divide the processors among workers; what OPENBLAS_NUM_THREADS and its like say is the most.
+    """Divide the processors among workers, limited by OPENBLAS_NUM_THREADS and similar variables.
 
     Returns
     -------
     int
-        Threads of each, at least 1.
+        Number of threads per worker, at least 1.
     """
     said = [os.environ.get(name, "") for name in _THREADS]
     most = min(
@@ -171,18 +173,20 @@ def threads_for(n_workers: int) -> int:
 
 
 def devices_of(spec: str, n_workers: int | None) -> list[str]:
-    """Give each worker a device: of several GPUs one after another.
+    """Assign a device to each worker, distributing them over all GPUs.
 
     Parameters
     ----------
     spec : str
-        ``"cpu"``, ``"cuda"``, which may be any GPU, ``"cuda:N"`` or ``"auto"``.
+        ``"cpu"``, ``"cuda"`` for all GPUs, ``"cuda:N"`` or ``"auto"``.
     n_workers : int or None
-        None for as many as there are GPUs, or on the CPU processors, but no more than eight.
+        Number of workers; by default one per GPU, or on the CPU one per processor, but at most
+        eight.
 
     Returns
     -------
     list of str
+        The device of each worker.
     """
     gpus = []
     if spec in ("cuda", "auto") and cuda_problem() is None:
@@ -198,7 +202,7 @@ def devices_of(spec: str, n_workers: int | None) -> list[str]:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Tell data from others by the samples that trials see: SHA-256 of those and their labels."""
+    """Return the SHA-256 of the training and validation samples, labels and weights."""
     found = hashlib.sha256()
     arrays = (
         *(dataset.X_train, dataset.y_train, dataset.sample_weight),
@@ -218,8 +222,8 @@ def _work(
     n_threads: int,
     data_dir: str | os.PathLike[str] | None,
 ) -> None:
-    """Be a worker until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be kept away from the start
+    """Run the tasks that the parent sends, until it closes its end of the connection."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on systems without pthread_sigmask
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         dataset = recipe.load_data(data_dir)
@@ -249,10 +253,10 @@ def _end_with_parent() -> None:
 def _outcome(
     recipe: Recipe, dataset: Dataset, device: Device, task: Task, connection: Connection
 ) -> dict[str, Any]:
-    """Run a trial, and give what is to be told of it.
+    """Run a trial and return its outcome.
 
-    ``state`` is ``"complete"``, ``"pruned"`` or ``"failed"``; ``value`` the objective's; the rest
-    goes into the trial's attributes.
+    ``state`` is ``"complete"``, ``"pruned"`` or ``"failed"``, and ``value`` is the objective's. All
+    other entries become attributes of the trial.
     """
     has_classes = recipe.settings.loss.has_classes
     was_stopped = False
@@ -269,8 +273,8 @@ def _outcome(
         found = recipe.changed(task.values).validate(dataset, device, on_report=on_report)
     except DivergenceError as error:
         return _diverged(task.objective, str(error), has_classes=has_classes)
-    except Exception as error:  # it is the trial's end, not the search's
-        device.free_memory()  # which may be what it died of
+    except Exception as error:  # ends the trial, not the search
+        device.free_memory()  # the trial may have run out of it
         return {"state": "failed", "reason": " ".join(f"{type(error).__name__}: {error}".split())}
     value = found.accuracy if task.objective == "validation_accuracy" else found.cost
     if math.isnan(value):
@@ -291,9 +295,9 @@ def _outcome(
 
 
 def _diverged(objective: str, why: str, *, has_classes: bool) -> dict[str, Any]:
-    """Give the outcome of a training that came to nothing: a result, and the worst there is.
+    """Return the outcome of a training that diverged: complete, with the worst possible value.
 
-    Left out, it would seem that settings of this kind were never tried.
+    Without a value, such settings would seem untried.
     """
     worst = math.inf
     if objective == "validation_accuracy":

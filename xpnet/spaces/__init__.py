@@ -1,8 +1,8 @@
-"""Hyper-parameters and the scales on which they are looked for.
+"""Hyper-parameters and the scales on which they are searched.
 
-A scale maps [0, 1] to the values that a hyper-parameter may have, so that equal lengths matter
-alike: a learning rate by its logarithm, a momentum by the logarithm of what it lacks to 1. Where a
-search draws, how a grid is laid and how a picture's axis runs all follow from that one map.
+A scale maps [0, 1] to the values of a hyper-parameter so that equal lengths are equally important:
+a learning rate is mapped by its logarithm, a momentum by the logarithm of its distance from 1. The
+samples of a search, the points of a grid and the axes of pictures all use this one mapping.
 """
 
 from xpnet.spaces.scales import (

@@ -1,13 +1,14 @@
-"""Scales: what one hyper-parameter may be, and the fraction of [0, 1] at which a value lies."""
+"""Scales: the values of a hyper-parameter, and the position of each of them in [0, 1]."""
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import math
 import numbers
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -23,20 +24,31 @@ __all__ = [
     "Range",
     "Scale",
     "Uniform",
+    "unknown_name",
 ]
 
 PLAIN = (bool, int, float, str)
 
 
+def unknown_name(what: str, name: str, known: Collection[str]) -> str:
+    """Return the message for an unknown name: the nearest valid name, and all valid names."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.65)
+    hint = f"did you mean {near[0]!r}? Valid" if near else "valid"
+    return f"unknown {what} {name!r:.200}; {hint} {what}s: {', '.join(known)}"
+
+
 @dataclass(frozen=True)
 class Scale(ABC):
-    """What one hyper-parameter may be.
+    """Base class of scales: the values that a hyper-parameter may have.
+
+    A setting is what a study records for a hyper-parameter: the value, or the name of a value in a
+    :class:`Choice` with names.
 
     Attributes
     ----------
     condition : dict of str to tuple
-        Names of hyper-parameters with few values, and the values at which this one exists; always
-        where it is empty. See :meth:`when`.
+        Names of other hyper-parameters, and the values of each for which this hyper-parameter
+        exists. If empty, it always exists. See :meth:`when`.
     """
 
     condition: dict[str, tuple[Any, ...]] = field(default_factory=dict, kw_only=True)
@@ -44,87 +56,98 @@ class Scale(ABC):
     word: ClassVar[str]
 
     def when(self, conditions: Mapping[str, Any]) -> Self:
-        """Give the same scale for a hyper-parameter that does not always exist.
+        """Return the same scale for a conditional hyper-parameter.
 
         Parameters
         ----------
         conditions : mapping
-            Names of other hyper-parameters, and the value or the list of values that each must
-            have: the name of a choice that has one.
+            Names of other hyper-parameters, and the value or list of values that each must have
+            for this one to exist. For a choice with names, give the name.
+
+        Returns
+        -------
+        Scale
 
         Raises
         ------
         ValueError
-            If there is no value.
+            If a list of values is empty, or a value is not a string, number or boolean.
         """
         found = {}
         for name, values in conditions.items():
             listed = tuple(values) if isinstance(values, (list, tuple)) else (values,)
             if not listed or not all(isinstance(value, PLAIN) for value in listed):
                 raise ValueError(
-                    f"when must give one value or a list of them for {name!r}, got {values!r:.200}"
+                    f"when must give one value or a list of values for {name!r}, got "
+                    f"{values!r:.200}"
                 )
             found[str(name)] = listed
         return replace(self, condition=found)
 
     @abstractmethod
     def at(self, u: float) -> Any:
-        """Give the setting at the fraction ``u``, in [0, 1], of the scale."""
+        """Return the setting at the position ``u`` in [0, 1]."""
 
     @abstractmethod
     def position(self, setting: Any) -> float:
-        """Give the fraction of the scale, in [0, 1], at which a setting lies."""
+        """Return the position of a setting in [0, 1]."""
 
     @abstractmethod
     def contains(self, setting: Any) -> bool:
-        """Tell whether a setting is one of this scale's."""
+        """Return whether a setting belongs to the scale."""
 
     @abstractmethod
     def extremes(self) -> list[Any]:
-        """Give settings such that all others are fine if these are."""
+        """Return the settings to test: if they are valid, all settings are valid."""
 
     def grid(self) -> list[Any]:
-        """Give the settings of a grid: all, where they are few."""
+        """Return the settings of a grid."""
         return self.extremes()
 
     def value(self, setting: Any) -> Any:
-        """Give the value that a setting stands for: another one only where choices have names."""
+        """Return the value of a setting; they differ only for choices with names."""
         return setting
 
     @abstractmethod
     def arguments(self) -> dict[str, Any]:
-        """Give what stands in a recipe's table, conditions apart."""
+        """Return the scale's table in a recipe, without conditions."""
 
     def to_table(self) -> dict[str, Any]:
-        """Give the recipe's table; :meth:`from_table` reads it back."""
+        """Return the scale's table in a recipe, which :meth:`from_table` reads."""
         when = {name: list(values) for name, values in self.condition.items()}
         return self.arguments() | ({"when": when} if when else {})
 
     @staticmethod
     def from_table(table: Mapping[str, Any]) -> Scale:
-        """Read ``{ log_uniform = [1e-4, 0.1] }``.
+        """Read a scale from a table such as ``{ log_uniform = [1e-4, 0.1] }``.
 
         Parameters
         ----------
         table : mapping
-            One of :data:`KINDS` with its bounds or choices; ``points``, of ranges; ``when``.
+            One of :data:`KINDS` with its bounds or choices; optionally ``when``, and ``points``
+            for a range.
+
+        Returns
+        -------
+        Scale
 
         Raises
         ------
         ValueError
-            If it says something else.
+            If the table does not describe a scale.
         """
         words = [word for word in table if word in KINDS]
+        others = [key for key in table if key not in (*KINDS, "points", "when")]
+        if not words and others:
+            raise ValueError(unknown_name("scale", others[0], KINDS))
         if len(words) != 1:
-            said = ", ".join(table) or "an empty table"
-            raise ValueError(f"it must say one of {', '.join(KINDS)}, got {said}")
+            came = ", ".join(table) or "an empty table"
+            raise ValueError(f"must have exactly one scale of {', '.join(KINDS)}; got {came}")
         kind = KINDS[words[0]]
-        allowed = {words[0], "when"} | ({"points"} if issubclass(kind, Range) else set())
+        options = ("points", "when") if issubclass(kind, Range) else ("when",)
         for key in table:
-            if key not in allowed:
-                raise ValueError(
-                    f"{key} is nothing that {words[0]} knows; known: {', '.join(sorted(allowed))}"
-                )
+            if key not in (words[0], *options):
+                raise ValueError(f"{words[0]}: {unknown_name('option', key, options)}")
         given = table[words[0]]
         scale: Scale
         if issubclass(kind, Range):
@@ -142,7 +165,7 @@ class Scale(ABC):
 
 
 def _dotted(conditions: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Undo what TOML makes of a dotted name that is not quoted: tables in tables."""
+    """Join nested tables, which TOML makes of dotted names without quotes, to dotted names."""
     for name, values in conditions.items():
         if isinstance(values, Mapping) and values:
             yield from ((f"{name}.{rest}", inner) for rest, inner in _dotted(values))
@@ -150,11 +173,11 @@ def _dotted(conditions: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, values
 
 
-_LARGEST = 2**53  # of the integers that are floats, each of them
+_LARGEST = 2**53  # floats represent every integer up to this one
 
 
 def _check_number(word: str, name: str, value: Any, *, whole: bool) -> Any:
-    kind = numbers.Integral if whole else numbers.Real  # NumPy's are, too
+    kind = numbers.Integral if whole else numbers.Real  # includes NumPy's
     is_number = isinstance(value, kind) and not isinstance(value, bool)
     if not is_number or not abs(value) <= sys.float_info.max:
         noun = "an integer" if whole else "a finite number"
@@ -166,19 +189,19 @@ def _check_number(word: str, name: str, value: Any, *, whole: bool) -> Any:
 
 @dataclass(frozen=True)
 class Range(Scale):
-    """Numbers between two bounds, both of which belong to it.
+    """Base class of ranges: numbers between two bounds, including both.
 
     Parameters
     ----------
     low, high : number
-        With ``low < high``; where there is but one value, it is :class:`Fixed`.
+        Bounds, with ``low < high``. For a single value use :class:`Fixed`.
     points : int
-        How many a grid has: the middles of so many equal parts of the scale.
+        Number of points in a grid: the midpoints of this many equal parts of the scale.
 
     Raises
     ------
     ValueError
-        If the bounds are no numbers, or not in that order, or not of those that the scale has.
+        If the bounds are not numbers, not in this order, or outside the domain of the scale.
     """
 
     low: Any
@@ -215,34 +238,34 @@ class Range(Scale):
         return True
 
     def transform(self, value: float) -> float:
-        """Map a value to where equal lengths matter alike: to itself, if nothing else is said."""
+        """Map a value so that equal lengths are equally important; by default to itself."""
         return value
 
     def inverse(self, transformed: float) -> float:
-        """Map back."""
+        """Invert :meth:`transform`."""
         return transformed
 
     def _ends(self) -> tuple[float, float]:
-        """Give the transformed bounds; integers own half a unit on either side."""
+        """Return the transformed bounds; an integer covers half a unit on either side."""
         half = 0.5 if self.whole else 0.0
         return self.transform(self.low - half), self.transform(self.high + half)
 
     def at(self, u: float) -> Any:
-        """Give the value at the fraction ``u``, in [0, 1], of the scale."""
+        """Return the value at the position ``u`` in [0, 1]."""
         start, end = self._ends()
         value = self.inverse(start + u * (end - start))
         nearest: Any = round(value) if self.whole else value
         return min(max(nearest, self.low), self.high)
 
     def position(self, setting: Any) -> float:
-        """Give the fraction of the scale, in [0, 1], at which a value lies."""
+        """Return the position of a value in [0, 1]."""
         start, end = self._ends()
-        if start == end:  # neighbours, whose logarithms are one number
+        if start == end:  # large neighbours may have equal logarithms
             return 0.5
         return min(max((self.transform(setting) - start) / (end - start), 0.0), 1.0)
 
     def contains(self, setting: Any) -> bool:
-        """Tell whether a value lies between the bounds."""
+        """Return whether a value lies between the bounds."""
         kinds = int if self.whole else (int, float)
         return (
             isinstance(setting, kinds)
@@ -251,46 +274,46 @@ class Range(Scale):
         )
 
     def grid(self) -> list[Any]:
-        """Give the middles of ``points`` equal parts of the scale."""
+        """Return the midpoints of ``points`` equal parts of the scale."""
         values = [self.at((i + 0.5) / self.points) for i in range(self.points)]
         return list(dict.fromkeys(values))  # integers may coincide
 
     def extremes(self) -> list[Any]:
-        """Give the bounds."""
+        """Return the bounds."""
         return [self.low, self.high]
 
     def arguments(self) -> dict[str, Any]:
-        """Give what stands in a recipe's table."""
+        """Return the scale's table in a recipe, without conditions."""
         points = {} if self.points == 3 else {"points": self.points}
         return {self.word: [self.low, self.high], **points}
 
 
 @dataclass(frozen=True)
 class Uniform(Range):
-    """Numbers whose differences matter: a rate of dropout."""
+    """Uniform numbers, for a dropout rate, say."""
 
     word: ClassVar[str] = "uniform"
 
 
 @dataclass(frozen=True)
 class _Logarithmic(Range):
-    """Numbers whose ratios matter."""
+    """Base class of ranges on a logarithmic scale."""
 
     def transform(self, value: float) -> float:
-        """Give the logarithm."""
+        """Return the logarithm."""
         return math.log(value)
 
     def inverse(self, transformed: float) -> float:
-        """Give the exponential."""
+        """Return the exponential."""
         return math.exp(transformed)
 
 
 @dataclass(frozen=True)
 class LogUniform(_Logarithmic):
-    """Numbers whose ratios matter: a learning rate, a penalty; log(x) is uniform. Above 0."""
+    """Positive numbers x whose log(x) is uniform, for a learning rate or a penalty, say."""
 
     word: ClassVar[str] = "log_uniform"
-    needs: ClassVar[str] = "low must be greater than 0, of which there is no logarithm"
+    needs: ClassVar[str] = "low must be greater than 0"
 
     def _fits(self) -> bool:
         return bool(self.low > 0)
@@ -298,29 +321,29 @@ class LogUniform(_Logarithmic):
 
 @dataclass(frozen=True)
 class OneMinusLogUniform(Range):
-    """Numbers near 1 whose distances from it matter by their ratios: a momentum, Adam's betas.
+    """Numbers x in [0, 1) whose log(1 - x) is uniform, for a momentum or Adam's betas, say.
 
-    x = 1 - 10^r with r uniform, so that 0.9 to 0.99 gets as much as 0.99 to 0.999. In [0, 1).
+    x = 1 - 10^r with r uniform, so that 0.9 to 0.99 is as likely as 0.99 to 0.999.
     """
 
     word: ClassVar[str] = "one_minus_log_uniform"
-    needs: ClassVar[str] = "low must be at least 0 and high less than 1, where log(1 - x) ends"
+    needs: ClassVar[str] = "low must be at least 0 and high less than 1"
 
     def _fits(self) -> bool:
         return bool(self.low >= 0 and self.high < 1)
 
     def transform(self, value: float) -> float:
-        """Give -log(1 - x), which grows with x."""
+        """Return -log(1 - x), which grows with x."""
         return -math.log1p(-value)
 
     def inverse(self, transformed: float) -> float:
-        """Map back."""
+        """Invert :meth:`transform`."""
         return -math.expm1(-transformed)
 
 
 @dataclass(frozen=True)
 class Integer(Range):
-    """Integers whose differences matter: a number of layers."""
+    """Uniform integers, for a number of layers, say."""
 
     word: ClassVar[str] = "integer"
     whole: ClassVar[bool] = True
@@ -328,9 +351,9 @@ class Integer(Range):
 
 @dataclass(frozen=True)
 class LogInteger(_Logarithmic):
-    """Integers whose ratios matter: a number of units, a batch size. At least 1.
+    """Log-uniform integers from 1 on, for a number of units or a batch size, say.
 
-    k is drawn as often as a log-uniform number from low - 1/2 to high + 1/2 is rounded to it.
+    A value is drawn log-uniformly from [low - 1/2, high + 1/2] and rounded.
     """
 
     word: ClassVar[str] = "log_integer"
@@ -343,18 +366,18 @@ class LogInteger(_Logarithmic):
 
 @dataclass(frozen=True)
 class Choice(Scale):
-    """One of a few values, each as good as the other.
+    """One of a few values, all equally likely.
 
     Parameters
     ----------
     options : list, or dict of str to value
-        Different strings, numbers or booleans; or anything under a name of its own, as tables of
-        layers: the names are then what a study says.
+        Distinct strings, numbers or booleans; or a dictionary of names and values of any kind, such
+        as tables of layers. A study then records the names.
 
     Raises
     ------
     ValueError
-        If there are fewer than two, or two that are equal.
+        If there are fewer than two options, or two are equal.
     """
 
     options: Any
@@ -365,8 +388,8 @@ class Choice(Scale):
         given = self.options
         if not isinstance(given, (list, tuple, Mapping)) or len(given) < 2:
             raise ValueError(
-                "choice must be a list, or a table of names and values, with two at least, got "
-                f"{given!r:.200}"
+                "choice must be a list, or a table of names and values, with at least two entries, "
+                f"got {given!r:.200}"
             )
         if isinstance(given, Mapping):
             if not all(isinstance(name, str) and name for name in given):
@@ -376,76 +399,76 @@ class Choice(Scale):
         for option in given:
             if not isinstance(option, PLAIN):
                 raise ValueError(
-                    "choice: what is no string, number or boolean must have a name, as in "
+                    "choice: values must be strings, numbers or booleans, or have names as in "
                     f"choice = {{ NAME = ... }}, got {option!r:.200}"
                 )
             if isinstance(option, float) and math.isnan(option):
-                raise ValueError(f"choice: nan is equal to none, got {list(given)!r:.200}")
+                raise ValueError(f"choice: values must not be nan, got {list(given)!r:.200}")
         object.__setattr__(self, "options", tuple(given))
         if any(a == b for a, b in itertools.combinations(given, 2)):
-            raise ValueError(f"choice: values must differ, got {list(given)!r:.200}")
+            raise ValueError(f"choice: values must be distinct, got {list(given)!r:.200}")
 
     @property
     def settings(self) -> tuple[Any, ...]:
-        """What a study says: the values, or their names."""
+        """The settings that a study records: the values, or their names."""
         return tuple(self.options)
 
     def value(self, setting: Any) -> Any:
-        """Give the value that a setting stands for."""
+        """Return the value of a setting."""
         if isinstance(self.options, dict):
             return self.options[setting]
         return self.options[self.options.index(setting)]
 
     def at(self, u: float) -> Any:
-        """Give the setting at the fraction ``u``, in [0, 1]."""
+        """Return the setting at the position ``u`` in [0, 1]."""
         return self.settings[min(int(u * len(self.settings)), len(self.settings) - 1)]
 
     def position(self, setting: Any) -> float:
-        """Give the middle of the part that a setting has of [0, 1]."""
+        """Return the midpoint of the setting's part of [0, 1]."""
         return (self.settings.index(setting) + 0.5) / len(self.settings)
 
     def contains(self, setting: Any) -> bool:
-        """Tell whether a setting is among them."""
+        """Return whether a setting is one of the settings."""
         return isinstance(setting, PLAIN) and setting in self.settings
 
     def extremes(self) -> list[Any]:
-        """Give all settings."""
+        """Return all settings."""
         return list(self.settings)
 
     def arguments(self) -> dict[str, Any]:
-        """Give what stands in a recipe's table."""
+        """Return the scale's table in a recipe, without conditions."""
         named = isinstance(self.options, dict)
         return {self.word: dict(self.options) if named else list(self.options)}
 
 
 @dataclass(frozen=True)
 class Fixed(Scale):
-    """One value, that of all trials, whatever the recipe says: a smaller number of epochs."""
+    """One value for all trials, which overrides the recipe's: fewer epochs, say."""
 
     constant: Any
 
     word: ClassVar[str] = "fixed"
 
     def at(self, u: float) -> Any:
-        """Give the value, wherever ``u`` is."""
+        """Return the value, for any ``u``."""
         del u
         return self.constant
 
     def position(self, setting: Any) -> float:
-        """Give the middle."""
+        """Return 0.5."""
         del setting
         return 0.5
 
     def contains(self, setting: Any) -> bool:
-        """Tell whether it is the value."""
+        """Return whether a setting is the value."""
         return bool(setting == self.constant)
 
     def extremes(self) -> list[Any]:
-        """Give the value."""
+        """Return the value, in a list."""
         return [self.constant]
 
     def arguments(self) -> dict[str, Any]:
-        """Give what stands in a recipe's table."""
+        """Return the scale's table in a recipe, without conditions."""
         return {self.word: self.constant}
 
 

@@ -1,4 +1,4 @@
-"""Spaces: hyper-parameters by name, the conditions on which they exist, points and grids."""
+"""Search spaces: named hyper-parameters, their conditions, points and grids."""
 
 from __future__ import annotations
 
@@ -6,27 +6,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from xpnet.spaces.scales import Choice, Fixed, Integer, Scale
+from xpnet.spaces.scales import Choice, Fixed, Integer, Scale, unknown_name
 
 __all__ = ["Space"]
 
 
 class Space(Mapping[str, Scale]):
-    """Hyper-parameters by name, each with its scale.
+    """A search space: hyper-parameters by name, each with its scale.
 
-    A point of it is a dictionary of settings, in the same order and without those hyper-parameters
-    that do not exist there; :meth:`resolve` gives what the settings stand for.
+    A point of the space is a dictionary of settings, in the order of the space, without the
+    hyper-parameters that do not exist at this point. :meth:`resolve` returns the values of the
+    settings.
 
     Parameters
     ----------
     scales : mapping of str to Scale
-        A hyper-parameter stands after those that its condition names.
+        Scales by the names of the hyper-parameters. A conditional hyper-parameter comes after
+        those that its condition names.
 
     Raises
     ------
     ValueError
-        If there is none, or a condition names a hyper-parameter that does not stand before it, has
-        more than a few values, or never has one of those that are asked for; or if conditions
+        If there are no scales; if a condition names a hyper-parameter that does not come before
+        it, is not a choice, fixed or an integer, or never has a required value; or if conditions
         exclude each other.
     """
 
@@ -37,31 +39,34 @@ class Space(Mapping[str, Scale]):
         for name, scale in scales.items():
             if not isinstance(scale, Scale):
                 raise ValueError(
-                    f"{name} must be a scale, as LogUniform(1e-4, 0.1), got {scale!r:.200}"
+                    f"{name} must be a scale, such as LogUniform(1e-4, 0.1), got {scale!r:.200}"
                 )
             self._check_condition(name, scale)
             self._scales[str(name)] = scale
             for other, values in self._needed(str(name)).items():
                 if not values:
-                    raise ValueError(f"{name} never exists: no value of {other} is left by when")
+                    raise ValueError(
+                        f"{name} never exists: its conditions leave no value of {other}"
+                    )
 
     def _check_condition(self, name: str, scale: Scale) -> None:
         for other, wanted in scale.condition.items():
             if other not in self._scales:
                 raise ValueError(
-                    f"{name}: when names {other!r}, which must be a hyper-parameter that stands "
-                    f"before it; there {'are' if self._scales else 'is'} "
-                    f"{', '.join(self._scales) or 'none'}"
+                    f"{name}: when must name a hyper-parameter before it "
+                    f"({', '.join(self._scales) or 'there is none'}), got {other!r}"
                 )
             above = self._scales[other]
             if not isinstance(above, (Choice, Fixed, Integer)):
                 raise ValueError(
-                    f"{name}: when names {other!r}, which must be choice, fixed or integer, got "
-                    f"{above.word}"
+                    f"{name}: when must name a choice, fixed or integer hyper-parameter, got "
+                    f"{other!r}, which is {above.word}"
                 )
             for value in wanted:
                 if not above.contains(value):
-                    raise ValueError(f"{name}: {other} is never {value!r}, as when asks for")
+                    raise ValueError(
+                        f"{name}: when requires {other} to be {value!r}, which it never is"
+                    )
 
     def __getitem__(self, name: str) -> Scale:
         return self._scales[name]
@@ -76,14 +81,14 @@ class Space(Mapping[str, Scale]):
         return f"Space({self._scales!r})"
 
     def exists(self, name: str, settings: Mapping[str, Any]) -> bool:
-        """Tell whether a hyper-parameter exists, given the settings before it."""
+        """Return whether a hyper-parameter exists, given the settings before it."""
         return all(
             other in settings and settings[other] in wanted
             for other, wanted in self._scales[name].condition.items()
         )
 
     def at(self, u: Sequence[float]) -> dict[str, Any]:
-        """Give the point at the fractions ``u`` of all scales, in [0, 1], in their order."""
+        """Return the point at the positions ``u``, one in [0, 1] for each scale in order."""
         settings: dict[str, Any] = {}
         for (name, scale), fraction in zip(self._scales.items(), u, strict=True):
             if self.exists(name, settings):
@@ -91,11 +96,11 @@ class Space(Mapping[str, Scale]):
         return settings
 
     def grid(self) -> list[dict[str, Any]]:
-        """Give every combination of the scales' own grids, each once."""
+        """Return all points that combine the scales' grids, each once."""
         return self._combinations({name: scale.grid() for name, scale in self._scales.items()})
 
     def _combinations(self, settings: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-        """Combine settings of hyper-parameters, each of them only where it exists."""
+        """Return all combinations of settings, without hyper-parameters that do not exist."""
         points: list[dict[str, Any]] = [{}]
         for name, listed in settings.items():
             points = [
@@ -107,38 +112,42 @@ class Space(Mapping[str, Scale]):
         return points
 
     def resolve(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Give the values that settings stand for."""
+        """Return the values of settings."""
         return {name: self._scales[name].value(setting) for name, setting in settings.items()}
 
     def contains(self, settings: Mapping[str, Any]) -> bool:
-        """Tell whether these are the settings of a point: all that exist there, and no others."""
+        """Return whether the settings are a point: all that exist at it, and no others."""
         wanted = [name for name in self._scales if self.exists(name, settings)]
         return list(settings) == wanted and all(
             self._scales[name].contains(setting) for name, setting in settings.items()
         )
 
     def _needed(self, name: str) -> dict[str, list[Any]]:
-        """Give the values that others must have, all the way up, for a hyper-parameter to exist."""
+        """Return the values that other hyper-parameters must have for this one to exist."""
         needed: dict[str, list[Any]] = {}
-        for below in reversed(self._scales):  # each stands after those that its condition names
+        for below in reversed(self._scales):  # each comes after those that its condition names
             if below == name or below in needed:
                 for other, wanted in self._scales[below].condition.items():
                     needed[other] = [v for v in needed.get(other, wanted) if v in wanted]
         return needed
 
     def settings_before(self, name: str) -> dict[str, Any]:
-        """Give the fewest settings under which a hyper-parameter exists."""
+        """Return the smallest set of settings for which a hyper-parameter exists."""
         return self.all_before(name)[0]
 
     def all_before(self, name: str, others: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """Give the settings under which a hyper-parameter exists, in all combinations.
+        """Return all combinations of settings for which a hyper-parameter exists.
 
         Parameters
         ----------
         name : str
+            The hyper-parameter.
         others : sequence of str
-            Further hyper-parameters that stand before it, whose settings are to be among them:
-            their extremes.
+            Further hyper-parameters before it whose extremes are to be combined as well.
+
+        Returns
+        -------
+        list of dict
         """
         needed = self._needed(name)
         besides = {above for other in others for above in (other, *self._needed(other))}
@@ -151,24 +160,28 @@ class Space(Mapping[str, Scale]):
         )
 
     def renamed(self, names: Mapping[str, str]) -> Space:
-        """Give the space with other names, as those of an estimator's parameters in a pipeline.
+        """Return the space with other names, such as those of parameters in a pipeline.
 
         Parameters
         ----------
         names : mapping
-            New names by old ones. Those that are not in it stay.
+            New names by old names. Other hyper-parameters keep their names.
+
+        Returns
+        -------
+        Space
 
         Raises
         ------
         ValueError
-            If there is no hyper-parameter of an old name, or two would have one name.
+            If an old name is unknown, or two hyper-parameters would have the same name.
         """
         unknown = [name for name in names if name not in self._scales]
         if unknown:
-            raise ValueError(f"there is no hyper-parameter {unknown[0]!r}: {', '.join(self)}")
+            raise ValueError(unknown_name("hyper-parameter", unknown[0], self))
         new = {name: names.get(name, name) for name in self._scales}
         if len(set(new.values())) < len(new):
-            raise ValueError(f"two hyper-parameters would have one name: {', '.join(new.values())}")
+            raise ValueError(f"names must be distinct, got {', '.join(new.values())}")
         return Space(
             {
                 new[name]: replace(
@@ -180,17 +193,26 @@ class Space(Mapping[str, Scale]):
         )
 
     def to_tables(self) -> dict[str, dict[str, Any]]:
-        """Give the table ``[search]`` of a recipe; :meth:`from_tables` reads it back."""
+        """Return the table ``[search]`` of a recipe, which :meth:`from_tables` reads."""
         return {name: scale.to_table() for name, scale in self._scales.items()}
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Mapping[str, Any]]) -> Space:
         """Read the table ``[search]`` of a recipe.
 
+        Parameters
+        ----------
+        tables : mapping of str to mapping
+            Tables of scales, by the names of the hyper-parameters; see :meth:`Scale.from_table`.
+
+        Returns
+        -------
+        Space
+
         Raises
         ------
         ValueError
-            See :class:`Space` and :meth:`Scale.from_table`; the message begins with the name.
+            If a table or the space is invalid; the message begins with the hyper-parameter's name.
         """
         scales = {}
         for name, table in tables.items():

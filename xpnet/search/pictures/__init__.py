@@ -1,6 +1,6 @@
-"""Pictures of a study: importance, slices, parallel coordinates, best of n trials.
+"""Plots of a study: importance, slices, parallel coordinates, best of n trials.
 
-Each function gives the bytes of a PNG file, as those of :mod:`xpnet.report` do: the same input
+Each function returns the bytes of a PNG file, as those of :mod:`xpnet.report` do: the same input
 gives the same bytes, and pyplot is not used.
 """
 
@@ -20,9 +20,9 @@ __all__ = ["draw_best", "draw_importances", "draw_parallel", "draw_slices", "stu
 
 
 def study_pictures(study: Study) -> dict[str, Callable[[], bytes]]:
-    """Give functions that draw a study's pictures, by the names of their files.
+    """Return functions that draw the pictures of a study, by file name.
 
-    The best of n trials is drawn beside that of other studies on the same data.
+    The picture of the best of n trials includes other studies in the storage on the same data.
     """
     curves = comparable_values(study)
     return {

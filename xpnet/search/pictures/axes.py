@@ -1,4 +1,4 @@
-"""Axes: of a hyper-parameter on its own scale, and of what the trials came to."""
+"""Axes of hyper-parameters, each on its own scale, and of the objective."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ __all__ = [
 
 
 def varying(study: Study) -> dict[str, Scale]:
-    """Give the hyper-parameters that are not fixed."""
+    """Return the hyper-parameters that are not fixed."""
     return {name: s for name, s in study.space.items() if not isinstance(s, Fixed)}
 
 
 def objective_name(study: Study) -> str:
-    """Name what a study's trials are told apart by."""
+    """Return the name of a study's objective for a plot."""
     return study.objective.replace("_", " ")
 
 
@@ -42,14 +42,14 @@ def objective_name(study: Study) -> str:
 
 
 def ticks(scale: Scale, most: int) -> list[tuple[float, str]]:
-    """Give places between 0 and 1, and labels: round values of a range, or options of a choice."""
+    """Return positions in [0, 1] and labels: round values of a range, or options of a choice."""
     values = _round_values(scale, most) if isinstance(scale, Range) else scale.grid()
     step = math.ceil(len(values) / most)
     return [_tick(scale, value) for value in values[::step]]
 
 
 def vertical_ticks(scale: Scale) -> list[tuple[float, str]]:
-    """Give the bounds and a few values between them, or up to 20 options of a choice."""
+    """Return ticks at the bounds and a few values between, or at up to 20 options of a choice."""
     if not isinstance(scale, Range):
         return ticks(scale, 20)
     kept = [_tick(scale, scale.low), _tick(scale, scale.high)]
@@ -60,7 +60,7 @@ def vertical_ticks(scale: Scale) -> list[tuple[float, str]]:
 
 
 def have_room(figure: Any, marks: Sequence[tuple[float, str]], inches: float) -> bool:
-    """Tell whether labels have room side by side, below an axis of so many inches."""
+    """Return whether labels fit side by side below an axis of this width in inches."""
     halves = [text_width(figure, label, SMALL) / 2 for _, label in marks]
     gaps = [inches * (after - before) for (before, _), (after, _) in pairwise(marks)]
     return all(g > a + b + 0.08 for g, (a, b) in zip(gaps, pairwise(halves), strict=True))
@@ -75,7 +75,7 @@ def _tick(scale: Scale, setting: Any) -> tuple[float, str]:
 
 
 def _digits(scale: Range, value: float) -> str:
-    """Write a value with as many digits as its place on the scale needs."""
+    """Format a value with as many digits as its position on the scale needs."""
     if scale.whole:
         return f"{value:g}" if float(f"{value:g}") == value else str(value)
     span = scale.transform(scale.high) - scale.transform(scale.low)
@@ -89,7 +89,7 @@ def _digits(scale: Range, value: float) -> str:
 
 
 def _round_values(scale: Range, most: int) -> list[Any]:
-    """Give values of a scale that are easily read, in order."""
+    """Return round values of a scale, in order."""
     low, high = scale.low, scale.high
     found: list[float] = []
     if isinstance(scale, LogInteger) and all(end & (end - 1) == 0 for end in (low, high)):
@@ -106,10 +106,10 @@ def _round_values(scale: Range, most: int) -> list[Any]:
 
 
 def _round_logs(low: float, high: float) -> list[float]:
-    """Give powers of 10, with their doubles and halves where there are few."""
+    """Return powers of 10, with 2 and 5 times each if there are few."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     digits = (1, 2, 5) if high < 100 * low else (1,)
-    # Not 10.0**power, which may be beside the number that its letters stand for.
+    # 10.0**power may differ from the float that 1e<power> denotes.
     found = [float(f"{digit}e{power}") for power in powers for digit in digits]
     return [value for value in found if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
 
@@ -119,7 +119,7 @@ def _round_logs(low: float, high: float) -> list[float]:
 
 @dataclass(frozen=True)
 class View:
-    """The part of the objective's axis that is drawn; what is worse has its place at the edge."""
+    """The visible part of the objective's axis; worse values are drawn at its edge."""
 
     scale: Range
     is_maximised: bool
@@ -128,17 +128,17 @@ class View:
     def of(
         cls, values: Iterable[float], further: Iterable[float] = (), *, is_maximised: bool
     ) -> View | None:
-        """Choose it, so that a few that are far worse do not leave the others no room.
+        """Choose a view that leaves out a few far worse values, to give the others room.
 
-        All ``values`` that are finite have a say, and of ``further`` only the better ones. None if
-        no value is finite.
+        All finite ``values`` are considered, and those of ``further`` that are better. The result
+        is None if no value is finite.
         """
         sign = 1.0 if is_maximised else -1.0
-        order = sorted(sign * value for value in values if abs(value) < HUGE)  # nan is not
+        order = sorted(sign * value for value in values if abs(value) < HUGE)  # leaves out nan
         if not order:
             return None
         median, best = order[len(order) // 2], order[-1]
-        low = order[len(order) // 20]  # with less than twenty, the worst
+        low = order[len(order) // 20]  # with fewer than twenty values, the worst
         low = max(order[0], low - 0.25 * (best - low))
         if best > median:
             low = max(low, median - 30 * (best - median))
@@ -147,7 +147,7 @@ class View:
 
     @classmethod
     def between(cls, worst: float, best: float, *, is_maximised: bool) -> View:
-        """Make one from its ends: by logarithms where costs are over 20 times the lowest."""
+        """Make a view from its ends; it is logarithmic if costs exceed 20 times the lowest."""
         low, high = min(worst, best), max(worst, best)
         if low == high:
             margin = 0.05 * (abs(low) or 1.0)
@@ -157,24 +157,24 @@ class View:
 
     @property
     def worst(self) -> float:
-        """The end of the axis beyond which there is worse."""
+        """The worse end of the axis."""
         return float(self.scale.low if self.is_maximised else self.scale.high)
 
     def is_worse(self, value: float) -> bool:
-        """Tell whether a value is not on the axis."""
+        """Return whether a value is beyond the worse end of the axis, or not finite."""
         if not abs(value) < HUGE:
             return True
         return value < self.worst if self.is_maximised else value > self.worst
 
     def fraction(self, value: float) -> float:
-        """Give the place of a value between the worst, 0, and the best, 1."""
+        """Return the position of a value between the worst, 0, and the best, 1."""
         if self.is_worse(value):
             return 0.0
         place = self.scale.position(value)
         return place if self.is_maximised else 1 - place
 
     def set_axis(self, axes: Any, beyond_worst: float = 0.06) -> None:
-        """Make it an y axis, with room of so many of its lengths beyond its worse end."""
+        """Set up a y axis, extended beyond its worse end by a fraction of its length."""
         scale = self.scale
         if isinstance(scale, LogUniform):
             set_log_axis(axes, scale.low, scale.high)
@@ -188,13 +188,13 @@ class View:
         axes.set_ylim(scale.inverse(start - below * span), scale.inverse(end + above * span))
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Give places from the worst, 0, to the best, 1, and the numbers there."""
+        """Return positions from the worst, 0, to the best, 1, and their labels."""
         marks = vertical_ticks(self.scale)
         return marks if self.is_maximised else [(1 - place, label) for place, label in marks[::-1]]
 
 
 def view_of(study: Study, pruned: Iterable[float] = ()) -> View | None:
-    """Choose the part that a study's trials are drawn in; None if there is nothing to draw."""
+    """Choose the view of a study's trials; None if there is nothing to draw."""
     trials = study.complete() if varying(study) else []
     stable = [trial.values[0] for trial in trials if "diverged" not in trial.user_attrs]
     view = View.of(stable, pruned, is_maximised=study.is_maximised)
@@ -203,7 +203,7 @@ def view_of(study: Study, pruned: Iterable[float] = ()) -> View | None:
 
 
 def why_empty(study: Study) -> str:
-    """Say why there is nothing to be drawn."""
+    """Return why there is nothing to draw."""
     if not varying(study):
         return "all hyper-parameters are fixed"
     n = len(study.trials())

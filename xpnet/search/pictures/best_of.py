@@ -1,4 +1,4 @@
-"""What the best of n trials would be, against n."""
+"""Plot of the expected best of n trials against n."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from xpnet.search.results import best_of, best_so_far
 
 __all__ = ["draw_best"]
 
-MOST_N = 300  # numbers of trials at which the best of so many is computed
+MOST_N = 300  # values of n at which the best of n is computed
 COLOURS = (TRAIN, VALIDATION, "#3a8f4d", "#7d1d3f", "#c9a227", "#5b4a9c", "#2a9d9d", "0.35")
-DASHES = ("-", "--", ":", "-.")  # one after the other, where there are more curves than colours
+DASHES = ("-", "--", ":", "-.")  # used in turn if there are more curves than colours
 
 
 def draw_best(
@@ -39,22 +39,28 @@ def draw_best(
     title: str,
     so_far: Sequence[float] | None = None,
 ) -> bytes:
-    """Draw what the best of n trials would be, had others been drawn, against n.
+    """Draw the expected best of n trials against n.
 
-    A line is the mean of :func:`.results.best_of`, with a band from the 5 % to the 95 % quantile.
-    If any value is not finite, most means are none: all lines are then medians, and it says so.
+    Lines are means of :func:`.results.best_of`, with a band from the 5 % to the 95 % quantile. If
+    any value is not finite, the lines are medians, and the picture says so.
 
     Parameters
     ----------
     curves : mapping of str to sequence of float
-        Values of trials, by what the legend is to say.
+        Results of trials, by the labels of the legend.
     is_maximised : bool
+        Whether higher values are better.
     objective : str
-        What the values are.
+        Name of the objective.
     title : str
+        Title of the picture.
     so_far : sequence of float, optional
-        Values of trials in the order in which they came, or the best so far of these: a line of
-        steps.
+        Results of trials in order, or their running best, which is drawn as a step line.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
     """
     with style():
         return png_of(_best_figure(curves, is_maximised, objective, title, so_far))
@@ -87,9 +93,8 @@ def _best_figure(
         return empty_figure(title, "no value is finite" if given else "there are no values")
 
     figure = make_figure(9, 5.4, "constrained", header=0.8)
-    middle = "mean" if is_finite else "median, as not all values are finite"
-    line = f"had others been drawn; line: {middle}; band: 5 % to 95 %"
-    write_header(figure, title, f"the best of n trials, {line}")
+    middle = "mean" if is_finite else "median, because not all values are finite"
+    write_header(figure, title, f"expected best of n trials; line: {middle}; band: 5 % to 95 %")
     axes = figure.subplots()
     handles = {}
     for place, (label, found) in enumerate(shown.items()):
@@ -101,7 +106,7 @@ def _best_figure(
     if steps:
         n, values = zip(*steps, strict=True)
         look = {"color": "0.2", "linewidth": 1.2, "zorder": 2.5}
-        (handles["best so far, as it was"],) = axes.step(
+        (handles["actual best so far"],) = axes.step(
             n, values, where="post", **look, **_point_of(n)
         )
     lines = [middle for found in shown.values() for _, middle, _, _ in found]
@@ -112,7 +117,7 @@ def _best_figure(
     whole = ticker.MaxNLocator(8, steps=(1, 2, 5, 10), integer=True).tick_values(1, last)
     axes.set_xticks([1, *(n for n in whole if 1 + last / 20 <= n <= last)])
     axes.set_xlim(1, last)
-    axes.set_xlabel("n, trials")
+    axes.set_xlabel("number of trials, n")
     axes.set_ylabel(objective, parse_math=False)
     axes.grid(color="0.9")
     axes.set_axisbelow(True)
@@ -121,17 +126,17 @@ def _best_figure(
 
 
 def _point_of(n: Sequence[int]) -> dict[str, Any]:
-    """Give the look of a line that is a single point."""
+    """Return the style of a line that is a single point."""
     return {"marker": "o", "clip_on": False} if len(n) == 1 else {}
 
 
 def _best_rows(
     values: Sequence[float], *, is_maximised: bool, is_finite: bool
 ) -> list[tuple[int, float, float, float]]:
-    """Give n, middle and both ends of the band, where the middle is finite."""
+    """Return n, middle and both ends of the band, for each n whose middle is finite."""
     found = []
     for n in np.unique(np.geomspace(1, len(values), MOST_N).round().astype(int)).tolist():
-        with np.errstate(all="ignore"):  # the mean of what is not finite
+        with np.errstate(all="ignore"):  # means of values that are not finite
             mean, (low, median, high) = best_of(
                 values, n, is_maximised=is_maximised, quantiles=(0.05, 0.5, 0.95)
             )
@@ -149,7 +154,7 @@ def _best_view(
     *,
     is_maximised: bool,
 ) -> View:
-    """Choose an axis that has room for all lines, but not for means of what is far worse."""
+    """Choose an axis for all lines, except where means are far worse than most values."""
     view = View.of(values, reached, is_maximised=is_maximised)
     view = view or View.between(reached[0], reached[-1], is_maximised=is_maximised)
     drawn, found = [*lines, *reached[:1]], [y for y in (*values, *reached) if abs(y) < HUGE]
@@ -167,5 +172,5 @@ def _best_legend(figure: Any, axes: Any, handles: Mapping[str, Any], *, is_maxim
         ncols=1 + (len(handles) > 12),
     )
     for text, label in zip(legend.get_texts(), handles, strict=True):
-        text.set_parse_math(False)  # which only a text that is there can be told
+        text.set_parse_math(False)  # possible only on an existing text
         text.set_text(shorten(figure, clean(label), LABEL, 4.5))

@@ -1,4 +1,4 @@
-"""How much each hyper-parameter decides."""
+"""Plot of the importance of each hyper-parameter."""
 
 from __future__ import annotations
 
@@ -22,9 +22,14 @@ __all__ = ["draw_importances"]
 
 
 def draw_importances(study: Study) -> bytes:
-    """Draw how much each hyper-parameter decides whether a trial is a good one, the most on top.
+    """Draw the importance of each hyper-parameter, the largest on top.
 
-    Where :func:`.results.importances` tells nothing, the picture says so.
+    If :func:`.results.importances` returns nothing, the picture says so.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
     """
     with style():
         return png_of(_importances_figure(study))
@@ -37,8 +42,7 @@ def _importances_figure(study: Study) -> Any:
     if not shares:
         return empty_figure(title, _no_importance(n, len(set(values))))
     figure = make_figure(10, 1.3 + 0.42 * len(shares), "constrained", header=0.85)
-    line = "what sets the best of the trials apart: look for the first ones first"
-    write_header(figure, title, f"{line} (PED-ANOVA, from {n:,} trials)")
+    write_header(figure, title, f"by PED-ANOVA, from {n:,} trials; tune the first ones first")
     axes = figure.subplots()
     rows = range(len(shares))
     bars = axes.barh(rows, list(shares.values()), 0.62, color=TRAIN)
@@ -54,8 +58,8 @@ def _importances_figure(study: Study) -> Any:
 
 
 def _no_importance(n: int, n_different: int) -> str:
-    """Say why nothing is known, from how many finite results there are."""
+    """Return why there are no importances, by the number of finite results."""
     if n > 1 and n_different == 1:
-        return f"all of {n:,} complete trials came to the same: nothing tells good from bad"
+        return f"all {n:,} complete trials have the same result, so importance is unknown"
     number = f"{n:,} trial has" if n == 1 else f"{n or 'no'} trials have"
-    return f"{number} a finite result: too few to tell good from bad"
+    return f"{number} a finite result, too few to estimate importance"

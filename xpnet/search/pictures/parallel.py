@@ -1,4 +1,4 @@
-"""Trials as lines through their hyper-parameters, in parallel coordinates."""
+"""Plot of trials in parallel coordinates: lines through their hyper-parameters."""
 
 from __future__ import annotations
 
@@ -38,28 +38,33 @@ MOST_THICK = 20  # lines
 
 
 def draw_parallel(study: Study) -> bytes:
-    """Draw each complete trial as a line through its hyper-parameters to what came of it.
+    """Draw each complete trial as a line through its hyper-parameters to the objective.
 
-    The axes are the hyper-parameters that vary, the most important first, or in the order of the
-    space where that is not known; each runs on its own scale. The last one is the objective, the
-    best on top; its end takes in all that is far worse. A line is broken where the trial does not
-    have the hyper-parameter. The best tenth of the trials, or twenty, are drawn over the others
-    and thicker, and the very best one in a colour of its own. Where no trial is complete, or
-    nothing varies, the picture says so.
+    The axes are the hyper-parameters that are not fixed, each on its own scale, with the most
+    important first, or in the order of the space if importances are unknown. The last axis is the
+    objective, with the best on top; far worse values are drawn at its lower end. A line is broken
+    where the trial does not have the hyper-parameter. The best tenth of the trials, at most twenty,
+    are drawn thicker and over the others, and the best one in orange. If there is nothing to draw,
+    the picture says why.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
     """
     with style():
         return png_of(_parallel_figure(study))
 
 
 def _parallel_figure(study: Study) -> Any:
-    title = f"{study.name}: trials from their hyper-parameters to what came of them"
+    title = f"{study.name}: trials in parallel coordinates"
     view, ranked, scales = view_of(study), study.ranked(), varying(study)
     if view is None:
         return empty_figure(title, why_empty(study))
     order = [name for name in importances(study) if name in scales]
     scales = {name: scales[name] for name in dict.fromkeys([*order, *scales])}
 
-    # All in inches.
+    # Lengths are in inches.
     left, right, below, tall = 0.75, 1.0, 0.35, 3.9
     pitch = max(1.13, (min(12.0, 7.0 + 1.7 * len(scales)) - left - right) / len(scales))
     width = left + len(scales) * pitch + right
@@ -69,8 +74,8 @@ def _parallel_figure(study: Study) -> Any:
     height = 1.0 + LINE * max(len(head) for head in heads) + tall + below
     figure.set_size_inches(width, height)
     n, best = len(ranked), f"{ranked[0].number}, {ranked[0].values[0]:.4g}"
-    line = f"{n:,} complete trial{'s' * (n != 1)}; orange: the best, trial {best}"
-    write_header(figure, title, f"{line}; the most important first" if order else line)
+    line = f"{n:,} complete trial{'s' * (n != 1)}; orange: best, trial {best}"
+    write_header(figure, title, f"{line}; most important axes first" if order else line)
     sides = left / width, below / height, len(scales) * pitch / width, tall / height
     axes = figure.add_axes(sides)
     axes.set_axis_off()
@@ -100,7 +105,7 @@ def _parallel_lines(axes: Any, study: Study, scales: Mapping[str, Scale], view: 
         ]
         heights.append(view.fraction(trial.values[0]))
         around = [math.nan, *heights, math.nan]
-        alone = [  # ends of no line
+        alone = [  # points that are not on any line
             x
             for x, (before, _, after) in enumerate(zip(around, heights, around[2:], strict=False))
             if math.isnan(before) and math.isnan(after)
@@ -127,7 +132,7 @@ def _parallel_axis(
     ticks: Sequence[tuple[float, str]],
     room: float,
 ) -> None:
-    """Draw one of the vertical axes, its name over it and its labels at its right."""
+    """Draw a vertical axis, with its name above and its labels on the right."""
     effects = importlib.import_module("matplotlib.patheffects")
     heights = [y for y, _ in ticks]
     axes.plot((place, place), (0, 1), color="0.25", linewidth=1, clip_on=False, zorder=3)

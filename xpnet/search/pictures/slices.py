@@ -1,4 +1,4 @@
-"""The objective against each hyper-parameter."""
+"""Plots of the objective against each hyper-parameter."""
 
 from __future__ import annotations
 
@@ -38,23 +38,28 @@ from xpnet.spaces import Choice, Range, Scale
 __all__ = ["draw_slices"]
 
 MOST_COLUMNS = 4  # panels in a row
-MOST_BESIDE = 12  # options of a choice side by side, beyond which not every one is named
+MOST_BESIDE = 12  # options of a choice; with more, only some are named
 GREY = "0.55"
 
 
 def draw_slices(study: Study) -> bytes:
-    """Draw the objective against each hyper-parameter that varies, on its own scale.
+    """Draw the objective against each hyper-parameter that is not fixed, on its own scale.
 
-    A trial is missing from the panels of those hyper-parameters that it does not have. The axis of
-    the objective leaves out what is far worse than the rest, and trials that diverged: they are
-    triangles at its edge. Where no trial is complete, or nothing varies, the picture says so.
+    A panel leaves out the trials that do not have its hyper-parameter. Trials that diverged or are
+    far worse than the rest are triangles at the edge of the objective's axis. If there is nothing
+    to draw, the picture says why.
+
+    Returns
+    -------
+    bytes
+        A PNG file.
     """
     with style():
         return png_of(_slices_figure(study))
 
 
 def _slices_figure(study: Study) -> Any:
-    title = f"{study.name}: hyper-parameters one by one"
+    title = f"{study.name}: {objective_name(study)} against each hyper-parameter"
     scales, points = varying(study), _points(study)
     view = view_of(study, [point.value for point in points if not point.is_complete])
     if view is None:
@@ -62,9 +67,9 @@ def _slices_figure(study: Study) -> Any:
     n_rows = math.ceil(len(scales) / MOST_COLUMNS)
     n_columns = math.ceil(len(scales) / n_rows)
     width = {1: 6.5, 2: 8.0}.get(n_columns, 3.0 * n_columns)
-    room = width / n_columns - 0.6  # for the names and the ticks of a panel
+    room = width / n_columns - 0.6  # inches for the name and the ticks of a panel
     figure = make_figure(width, 1.1 + 2.8 * n_rows, "constrained", header=1.1)
-    write_header(figure, title, f"{objective_name(study)}; {_counts(study)}")
+    write_header(figure, title, _counts(study))
     grid = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False)
     best, colours = study.ranked()[0].number, _colours_of(points)
     is_crowded = any(view.is_worse(point.value) for point in points)
@@ -95,7 +100,7 @@ class _Point:
 
 
 def _points(study: Study) -> list[_Point]:
-    """List the trials that have a value: the pruned ones their last."""
+    """Return the trials that have a value; a pruned trial has its last value."""
     found = []
     for trial in study.trials():
         is_complete = trial.state == TrialState.COMPLETE
@@ -107,23 +112,23 @@ def _points(study: Study) -> list[_Point]:
 
 
 def _counts(study: Study) -> str:
-    """Say how many trials there are."""
+    """Return how many trials are complete, pruned and failed, in words."""
     found = Counter(trial.state.name.lower() for trial in study.trials())
     words = {"complete": "complete", "pruned": "pruned", "fail": "failed"}
     said = [f"{found[state]:,} {word}" for state, word in words.items() if found[state]]
     n = sum(found[state] for state in words)
-    return f"trial{'s' * (n != 1)}: {', '.join(said)}"
+    return f"{n:,} trial{'s' * (n != 1)}: {', '.join(said)}"
 
 
 def _colours_of(points: Sequence[_Point]) -> dict[str, Any]:
-    """Choose what the numbers of trials are drawn in."""
+    """Return the colour map of the numbers of trials."""
     colours = importlib.import_module("matplotlib.colors")
     low, high = points[0].number, points[-1].number
     return {"cmap": blues(), "norm": colours.Normalize(low, max(high, low + 1))}
 
 
 def _number_bar(figure: Any, panels: Any, colours: Mapping[str, Any]) -> None:
-    """Say which colour is which trial's."""
+    """Draw the colour bar of the numbers of trials."""
     ticker = importlib.import_module("matplotlib.ticker")
     cm = importlib.import_module("matplotlib.cm")
     where = {"ax": panels, "aspect": 20 * len(panels), "pad": 0.02}
@@ -134,16 +139,16 @@ def _number_bar(figure: Any, panels: Any, colours: Mapping[str, Any]) -> None:
 
 
 def _slices_legend(figure: Any, view: View, points: Sequence[_Point], best: int) -> None:
-    """Say what the marks are, of those that there are."""
+    """Draw a legend of the marks that are used."""
     lines = importlib.import_module("matplotlib.lines")
 
     def mark(label: str, **look: Any) -> Any:
         return lines.Line2D([], [], linestyle="", label=label, **look)
 
     hollow = {"markerfacecolor": "none", "markeredgecolor": GREY}
-    handles = [mark(f"the best, trial {best}", marker="*", color=VALIDATION, markersize=11)]
+    handles = [mark(f"best, trial {best}", marker="*", color=VALIDATION, markersize=11)]
     if any(not point.is_complete for point in points):
-        handles.append(mark("pruned, at its last value", marker="o", markersize=4, **hollow))
+        handles.append(mark("pruned, at last value", marker="o", markersize=4, **hollow))
     if any(view.is_worse(point.value) for point in points):
         marker = "v" if view.is_maximised else "^"
         label = "worse than shown, or diverged"
@@ -161,7 +166,7 @@ def _slices_legend(figure: Any, view: View, points: Sequence[_Point], best: int)
 
 
 def _set_ticks(figure: Any, axes: Any, scale: Scale, inches: float) -> None:
-    """Name as many round values as have room, or all options, slanted if they have none."""
+    """Label as many round values as fit, or all options, slanted if they do not fit."""
     slant: dict[str, Any] = {}
     if isinstance(scale, Range):
         several = (ticks(scale, most) for most in range(6, 1, -1))
@@ -208,7 +213,7 @@ def _slice(
 
 
 def _place(scale: Scale, point: _Point, name: str) -> float:
-    """Give a point's place across; those of one choice lie beside each other."""
+    """Return the horizontal position of a point; points of a choice are spread out."""
     place = scale.position(point.settings[name])
     if isinstance(scale, Choice):
         place += (point.number * 0.6180339887 % 1 - 0.5) * 0.5 / len(scale.settings)
