@@ -42,7 +42,7 @@ def _importances_figure(study: Study) -> Any:
     if not shares:
         return empty_figure(title, _no_importance(n, len(set(values))))
     figure = make_figure(10, 1.3 + 0.42 * len(shares), "constrained", header=0.85)
-    write_header(figure, title, f"by PED-ANOVA, from {n:,} trials; tune the first ones first")
+    write_header(figure, title, f"by PED-ANOVA, from {n:,} trials; tune the top ones first")
     axes = figure.subplots()
     rows = range(len(shares))
     bars = axes.barh(rows, list(shares.values()), 0.62, color=TRAIN)

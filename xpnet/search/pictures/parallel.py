@@ -75,7 +75,7 @@ def _parallel_figure(study: Study) -> Any:
     figure.set_size_inches(width, height)
     n, best = len(ranked), f"{ranked[0].number}, {ranked[0].values[0]:.4g}"
     line = f"{n:,} complete trial{'s' * (n != 1)}; orange: best, trial {best}"
-    write_header(figure, title, f"{line}; most important axes first" if order else line)
+    write_header(figure, title, f"{line}; most important on the left" if order else line)
     sides = left / width, below / height, len(scales) * pitch / width, tall / height
     axes = figure.add_axes(sides)
     axes.set_axis_off()
