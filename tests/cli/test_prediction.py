@@ -277,7 +277,7 @@ def test_several_numbers(tmp_path, capsys, monkeypatch):
         "targets\n"
     )
     for data, error in (
-        ("digits", "digits is a classification data set, got taumbers: it goes with a loss for cl"),
+        ("digits", "digits is a classification data set, got task 'regression'"),
         ("wide.npz", r"wide.npz does not fit the model: X must have shape \(n_samples, 3\), got"),
         ("text.npz", "text.npz: y must hold numeric regression targets, got dtype <U1"),
     ):

@@ -88,11 +88,15 @@ def test_cuda_without_a_gpu():
         (["digits-deep", "--target", "y"], {}, "data.target (got 'y') is not for digits"),
         (["digits-deep", "--set", "epochs=3"], {}, "did you mean training.epochs?"),
         (["digits-deep", "--set", "loss=sigmoid_cross_entropy"], {}, "loss must be 'softmax_cross"),
-        (["digits-deep", "--set", "loss=mean_squared_error"], {}, "digits holds classes to be pre"),
+        (
+            ["digits-deep", "--set", "loss=mean_squared_error"],
+            {},
+            "digits is a classification data",
+        ),
         (
             ["digits-deep", "--set", "data.dataset=diabetes"],
             {},
-            "diabetes holds numbers to be pred",
+            "diabetes is a regression data set",
         ),
         (
             ["diabetes-shallow", "--set", "loss=softmax_cross_entropy"],

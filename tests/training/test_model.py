@@ -196,7 +196,10 @@ def test_the_network_alone_can_be_taken_from_it(dev, tmp_path):
             lambda described, tensors: described.update(normalise="zscore"),
             "unknown normalisation 'zscore'; valid normalisations: none, standardise, min-max",
         ),
-        (lambda described, tensors: described.update(normalise=["none"]), r"got \['none'\]"),
+        (
+            lambda described, tensors: described.update(normalise=["none"]),
+            r"normalisation \['none'\]",
+        ),
         (
             lambda described, tensors: described.update(normalise="none"),
             "normalise='none' takes no shift and scale",
@@ -315,5 +318,5 @@ def test_statistics_of_targets_come_together(dev, tmp_path):
     config = json.dumps(model.network.get_config())
     metadata = {"format": "xpnet-network/2", "network": config, "model": text}
     forge(tmp_path / "model", tensors, metadata)
-    with pytest.raises(ValueError, match="does not describe a model: shift and scale must come t"):
+    with pytest.raises(ValueError, match="describe a model: shift and scale must be given t"):
         load_model(tmp_path / "model")

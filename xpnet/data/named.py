@@ -116,8 +116,8 @@ def load_dataset(
     else:
         if name.lower().endswith(".csv") and target is None:
             raise DataError(
-                f"{name}: target must name the column of the labels; give --target NAME (in a "
-                "recipe: data.target)"
+                f"{name}: target must name the column of the labels; give --target NAME, or "
+                "data.target in a recipe"
             )
         contents = load_contents(
             name, data_dir=data_dir, target=target, task=task, sample_weight=sample_weight

@@ -413,7 +413,7 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[Any]:
     Returns
     -------
     array
-        The array, in native byte order.
+        The array, with the shape and dtype in the file, in native byte order.
 
     Raises
     ------

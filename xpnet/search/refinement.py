@@ -119,11 +119,11 @@ def _narrow(scale: Scale, found: Sequence[Any], n_best: int) -> tuple[Scale, str
     ends = f"{_format_position(scale, low)} to {_format_position(scale, high)}"
     why = f"the best {len(found)} trials are in {ends}"
     if isinstance(after, Range) and (after.low, after.high) == (scale.low, scale.high):
-        why += "; the range stays as it was"
+        why += "; the range is unchanged"
     best = scale.position(found[0])
     if min(best, 1 - best) < _NEAR or found[0] in scale.extremes():
-        end = "lower" if best < 0.5 else "upper"
-        why += f"; the best is at the {end} end: try a wider range"
+        side = "lower" if best < 0.5 else "upper"
+        why += f"; the best is at the {side} end: try a wider range"
     return after, why
 
 

@@ -93,7 +93,7 @@ class Settings:
             raise SearchError(f"seed must be an integer of at least 0, got {self.seed!r}")
         is_number = isinstance(self.lease, (int, float)) and not isinstance(self.lease, bool)
         if not is_number or not 2 <= self.lease < math.inf:
-            raise SearchError(f"lease must be at least 2 seconds, got {self.lease!r}")
+            raise SearchError(f"lease must be a number >= 2 in seconds, got {self.lease!r}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,8 +304,8 @@ def _check_journal(path: str) -> None:
         if left:  # another process may be writing
             time.sleep(0.1)
     raise SearchError(
-        f"storage {path!r:.200} ends in the middle of a line, after a full disk or a crash, say: "
-        "delete the last line, and its trial will run again"
+        f"storage {path!r:.200} ends in the middle of a line, perhaps because of a full disk or a "
+        "crash: delete the last line, and its trial will run again"
     )
 
 

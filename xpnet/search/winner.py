@@ -1,4 +1,4 @@
-"""Trains the best trial's network on training and validation samples, and tests it once."""
+"""Trains the best trial's network on all samples except the test samples, and tests it once."""
 
 from __future__ import annotations
 

@@ -290,7 +290,7 @@ class Range(Scale):
 
 @dataclass(frozen=True)
 class Uniform(Range):
-    """Uniform numbers, for a dropout rate, say."""
+    """Uniform numbers, such as a dropout rate."""
 
     word: ClassVar[str] = "uniform"
 
@@ -310,7 +310,7 @@ class _Logarithmic(Range):
 
 @dataclass(frozen=True)
 class LogUniform(_Logarithmic):
-    """Positive numbers x whose log(x) is uniform, for a learning rate or a penalty, say."""
+    """Positive numbers x with uniform log(x), such as a learning rate or a penalty."""
 
     word: ClassVar[str] = "log_uniform"
     needs: ClassVar[str] = "low must be greater than 0"
@@ -321,7 +321,7 @@ class LogUniform(_Logarithmic):
 
 @dataclass(frozen=True)
 class OneMinusLogUniform(Range):
-    """Numbers x in [0, 1) whose log(1 - x) is uniform, for a momentum or Adam's betas, say.
+    """Numbers x in [0, 1) with uniform log(1 - x), such as a momentum or Adam's betas.
 
     x = 1 - 10^r with r uniform, so that 0.9 to 0.99 is as likely as 0.99 to 0.999.
     """
@@ -343,7 +343,7 @@ class OneMinusLogUniform(Range):
 
 @dataclass(frozen=True)
 class Integer(Range):
-    """Uniform integers, for a number of layers, say."""
+    """Uniform integers, such as a number of layers."""
 
     word: ClassVar[str] = "integer"
     whole: ClassVar[bool] = True
@@ -351,7 +351,7 @@ class Integer(Range):
 
 @dataclass(frozen=True)
 class LogInteger(_Logarithmic):
-    """Log-uniform integers from 1 on, for a number of units or a batch size, say.
+    """Log-uniform positive integers, such as a number of units or a batch size.
 
     A value is drawn log-uniformly from [low - 1/2, high + 1/2] and rounded.
     """
@@ -443,7 +443,7 @@ class Choice(Scale):
 
 @dataclass(frozen=True)
 class Fixed(Scale):
-    """One value for all trials, which overrides the recipe's: fewer epochs, say."""
+    """One value for all trials, which overrides the recipe's, such as fewer epochs."""
 
     constant: Any
 
