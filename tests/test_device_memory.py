@@ -64,8 +64,8 @@ def test_training_that_runs_out_of_memory(device, limited):
     ("dtype", "of_network", "advice"),
     [
         ("uint8", "float32", r"free: train on fewer samples, or on the CPU"),
-        ("float64", "float32", r"free: give bytes \(uint8\), with divide_by, where that will do; "),
-        ("float32", "float64", r"free: make the network float32, which takes half; give bytes"),
+        ("float64", "float32", r"free: pass uint8 data with divide_by if possible; "),
+        ("float32", "float64", r"free: use dtype float32, which needs half the memory; pass uint8"),
     ],
 )
 def test_a_data_set_that_does_not_fit(device, monkeypatch, dtype, of_network, advice):

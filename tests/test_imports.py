@@ -236,7 +236,9 @@ def test_public_names_exist():
 def test_former_places_say_where_things_are():
     from xpnet.nn import base
 
-    with pytest.warns(DeprecationWarning, match=r"base\.Loss is in xpnet\.nn\.losses now"):
+    with pytest.warns(
+        DeprecationWarning, match=r"base\.Loss has moved: import it from xpnet\.nn\.losses"
+    ):
         assert base.Loss is importlib.import_module("xpnet.nn").Loss
     with pytest.raises(AttributeError, match="has no attribute 'Loose'"):
         base.Loose  # noqa: B018

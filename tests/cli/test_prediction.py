@@ -128,7 +128,7 @@ def test_predict_named_data(tmp_path):
             "run/recipe.toml is a recipe, not data; type: xpnet predict run DATA, with a .npz, .c",
         ),
         (["predict", "run", "digits-deep"], "digits-deep is a recipe, not data; type: xpnet pred"),
-        (["predict", "points.csv", "points.csv"], "points.csv is not a whole safetensors file"),
+        (["predict", "points.csv", "points.csv"], "points.csv is not a valid safetensors file"),
         (["predict", "run", "none.csv"], "none.csv"),
         (["predict", "run", "few.csv"], "y"),
         (

@@ -126,7 +126,7 @@ def test_cuda_without_a_gpu():
         (
             ["digits-deep", "--set", "optimizer.learning_rate=1e-300"],
             {},
-            "learning_rate=1e-300 is 0 in float32: out of its range",
+            "learning_rate=1e-300 is 0 in float32: choose a value between",
         ),
         (["--colour"], {}, "unrecognized arguments: --colour; see train.py --help"),
         (["--data-dir", "a" * 300], {}, "': File name too long"),

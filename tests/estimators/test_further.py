@@ -212,7 +212,7 @@ def test_masks_are_those_of_the_random_state():
         ({"optimizer": {"type": "adam", "rate": 1}}, r"'optimizer' parameter .*rate"),
         ({"optimizer": nn.Adam(), "weight_decay": 0.1}, r"weight_decay is for a solver or the na"),
         ({"schedule": {"type": "cosine", "end": 1}}, r"'schedule' parameter .*end"),
-        ({"schedule": "reduce_on_plateau"}, r"schedule watches validation_cost: pass validation"),
+        ({"schedule": "reduce_on_plateau"}, r"schedule monitors validation_cost: pass validation"),
         (
             {"solver": "sgd", "learning_rate": "adaptive", "schedule": "cosine"},
             r"learning_rate='adaptive' .* 'constant' beside schedule='cosine'",

@@ -310,7 +310,7 @@ def test_the_same_seed_gives_the_same_run(dev):
 @pytest.mark.parametrize("augmentation", ["flip", {"type": "flip"}, nn.Flip()])
 def test_fit_takes_a_sequence(augmentation):
     network = nn.Network([nn.Dense(3)], D, device="cpu")
-    with pytest.raises(ValueError, match="augmentation must be a sequence of them, got"):
+    with pytest.raises(ValueError, match="augmentation must be a list of augmentations, got"):
         training.fit(
             network,
             samples(),
@@ -394,8 +394,8 @@ def augmented(dev, n_features=12, **options):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"augmentation": 5}, "augmentation must be a sequence of them, got 5"),
-        ({"augmentation": None}, "augmentation must be a sequence of them, got None"),
+        ({"augmentation": 5}, "augmentation must be a list of augmentations, got 5"),
+        ({"augmentation": None}, "augmentation must be a list of augmentations, got None"),
         ({"augmentation": ["flip"], "image_shape": 12}, "image_shape must be .* got 12"),
         ({"image_shape": "junk"}, "image_shape must be .* got 'junk'"),
         ({"augmentation": ["gaussian_noise"], "image_shape": (7, 7)}, "with 12 features in all"),

@@ -198,11 +198,13 @@ def test_arguments_are_asked_for(device):
         recorder = Recorder(device)
         step(order[:32])
         captured = nn.CapturedSteps(step, 2, recorder)
-        with pytest.raises(TypeError, match="captured steps that gather need indices, got None"):
+        with pytest.raises(
+            TypeError, match="indices must be given, as the steps gather samples, got None"
+        ):
             captured()
         with pytest.raises(ValueError, match=r"indices must have shape \(64,\), got \(32,\)"):
             captured(order[:32])
-        with pytest.raises(TypeError, match="with a rate of each need rates"):
+        with pytest.raises(TypeError, match="rates must be given, one for each step"):
             captured(order[:64], rates=order[:2])
         with pytest.raises(ValueError, match="n_steps must be a positive integer, got 0"):
             nn.CapturedSteps(step, 0, recorder)

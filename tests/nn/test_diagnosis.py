@@ -345,7 +345,7 @@ def test_what_overflows_is_shown(dev):
         (
             {"y": [0, 1], "loss": "softmax_cross_entropy"},
             ValueError,
-            "X and y must have one length, got 200 and 2",
+            "X and y must have the same length, got 200 and 2",
         ),
         ({"saturated_below": 0}, ValueError, "saturated_below must be a positive"),
         ({"saturated_below": 1.0}, ValueError, r"saturated_below must lie in \(0, 1\), got 1.0"),

@@ -170,10 +170,10 @@ def test_a_layer_without_input_gradient_is_refused(dev):
         ({"tolerance": 0}, "tolerance must be a positive"),
         ({"max_elements": -1}, "max_elements must be a positive integer, got -1"),
         ({"batch_size": 0}, "batch_size must be a positive integer"),
-        ({"n_features": 3}, "a network has its own n_features"),
-        ({"device": "cpu"}, "a network has its own n_features and device"),
+        ({"n_features": 3}, "n_features and device must be None"),
+        ({"device": "cpu"}, "n_features and device must be None for a network"),
         ({"X": np.zeros((2, 9))}, r"X must have shape \(n_samples, 4\)"),
-        ({"X": np.zeros((2, 4)), "y": [0], "loss": "softmax_cross_entropy"}, "one length"),
+        ({"X": np.zeros((2, 4)), "y": [0], "loss": "softmax_cross_entropy"}, "the same length"),
     ],
 )
 def test_arguments_that_do_not_fit(dev, arguments, said):
@@ -249,7 +249,7 @@ def test_an_input_gradient_that_cannot_be_written_is_refused():
         def backward(self, dA, cache):
             return np.broadcast_to(dA.sum(axis=1, keepdims=True), cache.shape)
 
-    with pytest.raises(TypeError, match=r"Broadcast\.backward must return an array that can be"):
+    with pytest.raises(TypeError, match=r"Broadcast\.backward must return a writable array"):
         gradient_check(Broadcast(), device="cpu")
 
 

@@ -209,7 +209,7 @@ def test_a_layer_belongs_to_one_network(dev):
     nn.Network([layer], 2, device=dev)
     with pytest.raises(ValueError, match="already belongs to a network"):
         nn.Network([layer], 2, device=dev)
-    with pytest.raises(RuntimeError, match="belongs to no network yet"):
+    with pytest.raises(RuntimeError, match="is not part of a network yet"):
         _ = nn.Dense(3).ops
 
 
@@ -229,7 +229,10 @@ def test_a_layer_belongs_to_one_network(dev):
         ({"seed": 1.5}, "seed must be an integer, got 1.5"),
         ({"rng": "mersenne"}, "rng must be one of 'numpy', 'numpy-legacy', got 'mersenne'"),
         ({"seed": 2**40, "rng": "numpy-legacy"}, "seed must lie in"),
-        ({"layers": ["dens"]}, "no layer named 'dens'; known here: .*dense"),
+        (
+            {"layers": ["dens"]},
+            r"unknown layer 'dens'; did you mean 'dense'\? Valid layers: .*dense",
+        ),
         ({"layers": [{"type": "dense"}]}, "layer 'dense': missing a required argument: 'units'"),
         ({"layers": [{"type": "dense", "unit": 3}]}, "layer 'dense': "),
         ({"device": "gpu"}, "device must be"),
@@ -248,12 +251,12 @@ def test_wrong_arguments(arguments, said):
         ({"bias": 1}, "bias must be true or false"),
         (
             {"activation": "rely"},
-            r"no activation named 'rely'; known here: .*elu, gelu_tanh, identity, leaky_relu",
+            r"unknown activation 'rely'; did you mean 'relu'\? Valid activations: .*elu, gelu_tanh,",
         ),
-        ({"activation": "dense"}, "named 'dense'"),
+        ({"activation": "dense"}, "unknown activation 'dense'"),
         ({"activation": {"type": "elu", "alpha": -1}}, "alpha must be a positive finite number"),
         ({"activation": {"type": "leaky_relu", "slope": "x"}}, "slope must be a non-negative"),
-        ({"init": "he"}, "no initializer named 'he'"),
+        ({"init": "he"}, "unknown initializer 'he'; did you mean 'he_normal'"),
         ({"init": {"type": "normal", "std": 0}}, "std must be a positive finite number, got 0"),
     ],
 )
@@ -300,7 +303,7 @@ def test_what_is_no_array_of_numbers_is_refused(dev, X):
 
 @pytest.mark.parametrize("spec", [3, None, {"units": 3}, {"type": ["a"]}])
 def test_a_layer_of_another_type_is_refused(spec):
-    with pytest.raises(TypeError, match="layer must be a name, an instance of Layer or a table"):
+    with pytest.raises(TypeError, match="layer must be a name, an instance of Layer or a dict"):
         nn.Network([spec], 2, device="cpu")
 
 

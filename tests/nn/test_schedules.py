@@ -217,7 +217,7 @@ def test_the_factors_of_a_decay_begin_at_1_and_fall(schedule, n):
         (lambda: nn.ReduceOnPlateau("loss"), "monitor must be one of 'cost', .* got 'loss'"),
         (lambda: nn.ReduceOnPlateau(gamma=1), r"gamma must lie in \(0, 1\), got 1"),
         (lambda: nn.ReduceOnPlateau(min_factor=2), r"min_factor must lie in \[0, 1\], got 2"),
-        (lambda: nn.Schedule.resolve("cosin"), "there is no schedule named 'cosin'"),
+        (lambda: nn.Schedule.resolve("cosin"), "unknown schedule 'cosin'; did you mean 'cosine'"),
     ],
 )
 def test_wrong_settings(attempt, said):
@@ -251,8 +251,8 @@ def test_a_schedule_of_ones_own_is_checked(dev):
         (Odd(-1), "a factor of schedule .* must be a non-negative finite number, got -1"),
         (Odd(float("nan")), "a factor of schedule .* got nan"),
         (Odd(None), "a factor of schedule .* got None"),
-        (Odd(per="steps"), "schedule must be per 'epoch' or 'step', got 'steps'"),
-        (Odd(monitor="loss"), "schedule must watch one of 'cost', .* got 'loss'"),
+        (Odd(per="steps"), "schedule.per must be 'epoch' or 'step', got 'steps'"),
+        (Odd(monitor="loss"), "schedule.monitor must be one of 'cost', .* got 'loss'"),
     ):
         with pytest.raises(ValueError, match=said):
             training.fit(network, np.zeros((4, 3)), [0, 1, 0, 1], schedule=schedule, **arguments)

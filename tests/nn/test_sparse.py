@@ -192,7 +192,7 @@ def test_predictions_are_those_of_the_dense_matrix(dev, kind, dtype, batch_size)
 def test_wrong_samples_are_refused_as_dense_ones_are(dev):
     with pytest.raises(ValueError, match=r"^X must have shape \(n_samples, 40\), got \(60, 39\)$"):
         make(dev).predict(sparse(dense(d=39)))
-    with pytest.raises(ValueError, match="divide_by is for bytes in a dense array, and X is spars"):
+    with pytest.raises(ValueError, match="divide_by works only on dense uint8 arrays, but X is"):
         make(dev).predict(sparse(dense(dtype="uint8")), divide_by=255)
 
 
@@ -247,7 +247,7 @@ def test_which_steps_take_their_samples_from_the_host(dev):
 @pytest.mark.parametrize("batch_size", [7, None])
 def test_a_step_does_not_divide_sparse_samples(dev, batch_size):
     samples = nn.SparseSamples(sparse(dense()), dev, "float64")
-    with dev.activate(), pytest.raises(ValueError, match="X is sparse: divide its numbers before"):
+    with dev.activate(), pytest.raises(ValueError, match="X is sparse: divide it beforehand"):
         bind(dev, samples, batch_size, divide_by=255)
 
 

@@ -167,7 +167,7 @@ def test_early_stopping_watches_r2(dev):
             NUMBERS,
             ["training.class_weight=balanced"],
             RecipeError,
-            "class_weight is for labels of one class each",
+            "class_weight needs one class per sample",
         ),
     ],
 )

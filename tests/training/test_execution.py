@@ -104,7 +104,7 @@ def test_most_steps_are_taken_many_at_a_time(monkeypatch):
 def test_on_the_cpu_there_are_no_graphs():
     _, history = train()
     assert not history.captured
-    with pytest.raises(ValueError, match="capture=True takes a GPU with fused kernels"):
+    with pytest.raises(ValueError, match="capture=True needs a GPU with fused kernels"):
         train(capture=True)
     with pytest.raises(ValueError, match="capture must be true, false or None, got 'yes'"):
         train(capture="yes")
@@ -238,7 +238,7 @@ def test_a_step_that_cannot_be_captured_is_taken_as_it_is(monkeypatch, caplog):
         found = train()
     (record,) = caplog.records
     assert record.message.startswith(
-        "training steps are not captured any more: it cannot be captured"
+        "training continues without CUDA graphs: it cannot be captured"
     )
     assert not found[1].captured
     assert_same_run(expected, found)

@@ -491,7 +491,7 @@ X_OK, Y_OK = problem()
     ("arguments", "error", "said"),
     [
         ({"X": X_OK[:, :3]}, ValueError, r"X must have shape \(n_samples, 4\), got \(50, 3\)"),
-        ({"X": X_OK[:9]}, ValueError, "one length, got 9 samples and 50 labels"),
+        ({"X": X_OK[:9]}, ValueError, "the same length, got 9 samples and 50 labels"),
         ({"X": X_OK[:0], "y": Y_OK[:0]}, ValueError, "X must hold at least one sample"),
         (
             {"X": np.where(X_OK > 2, np.nan, X_OK)},
@@ -519,21 +519,21 @@ X_OK, Y_OK = problem()
         (
             {"divide_by": 1e300, "X": pixels(), "network": "float32"},
             ValueError,
-            r"divide_by=1e\+300 makes 0 of 255 in float32: out of its range",
+            r"range of float32, got 1e\+300, which turns 255 into 0",
         ),
         (
             {"divide_by": 1e-40, "X": pixels(), "network": "float32"},
             ValueError,
-            "divide_by=1e-40 makes inf of 255 in float32",
+            "range of float32, got 1e-40, which turns 255 into inf",
         ),
-        ({"divide_by": 255}, ValueError, "divide_by is for bytes: X must be .* got float64"),
+        ({"divide_by": 255}, ValueError, "divide_by works only on uint8 arrays, got float64 for X"),
         (
             {"divide_by": 255, "X": pixels(), "validation": (X_OK, Y_OK)},
             ValueError,
-            "validation X must be an array of uint8 with it, got float64",
+            "uint8 arrays, got float64 for validation X",
         ),
-        ({"loss": "hinge"}, ValueError, "no loss named 'hinge'; known here: .*softmax_cross"),
-        ({"optimizer": "adan"}, ValueError, "no optimizer named 'adan'"),
+        ({"loss": "hinge"}, ValueError, "unknown loss 'hinge'; valid losses: .*softmax_cross"),
+        ({"optimizer": "adan"}, ValueError, "unknown optimizer 'adan'; did you mean 'adam'"),
         ({"optimizer": {"type": "adam", "beta": 1}}, ValueError, "optimizer 'adam': got an unexp"),
     ],
 )

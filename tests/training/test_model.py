@@ -161,7 +161,7 @@ def test_the_network_alone_can_be_taken_from_it(dev, tmp_path):
     network = training.load_network(tmp_path / "model", device=dev)
     assert network.get_config() == model.network.get_config()
     training.save_network(network, tmp_path / "network")
-    with pytest.raises(ValueError, match="holds a network alone: open it with load_network"):
+    with pytest.raises(ValueError, match="holds only a network: load it with load_network"):
         load_model(tmp_path / "network")
 
 
@@ -169,7 +169,7 @@ def test_the_network_alone_can_be_taken_from_it(dev, tmp_path):
     ("change", "said"),
     [
         (lambda described, tensors: described.pop("loss"), "'loss'"),
-        (lambda described, tensors: described.update(loss="hinge"), "no loss named 'hinge'"),
+        (lambda described, tensors: described.update(loss="hinge"), "unknown loss 'hinge'"),
         (lambda described, tensors: described.update(class_names=["a"]), "tuple of 3 different"),
         (lambda described, tensors: described.update(class_names=["a", "b", "b"]), "3 different"),
         (lambda described, tensors: described.update(class_names=["a", None, "b"]), "3 different"),
@@ -289,10 +289,13 @@ def test_numbers(dev, tmp_path, n_outputs, dtype, standardised):
     [
         ({"class_names": ("a", "b")}, "class_names must be a tuple of 0 different strings, got"),
         ({"loss": nn.Loss.resolve("softmax_cross_entropy")}, "class_names must be a tuple of 2"),
-        ({"targets": Preprocessing(2.0)}, "targets must be standardised numbers, under a loss for"),
+        (
+            {"targets": Preprocessing(2.0)},
+            "targets must be None or standardised regression targets",
+        ),
         (
             {"loss": nn.Loss.resolve("poisson_deviance")},
-            "targets must be None under poisson_deviance, which is for numbers >= 0",
+            "targets must be None with loss 'poisson_deviance', which needs targets >= 0",
         ),
         (
             {"targets": Preprocessing(1.0, "standardise", np.zeros(3), np.ones(3))},
@@ -305,7 +308,7 @@ def test_numbers_that_do_not_fit(dev, change, said):
     with pytest.raises(ValueError, match=said):
         dataclasses.replace(model, **change)
     classes, _ = make(dev)
-    with pytest.raises(ValueError, match="targets must be standardised numbers, under a loss for"):
+    with pytest.raises(ValueError, match="targets must be None or standardised regression targets"):
         dataclasses.replace(classes, targets=model.targets)
 
 

@@ -146,7 +146,11 @@ def opposite_infinities():
             r"^validation X must have shape \(n_samples, 40\), got \(60, 41\)",
         ),
         (lambda: {"X": sparse((0, D)), "y": Y[:0]}, ValueError, "^X must hold at least one sample"),
-        (lambda: {"X": sparse(dense(9))}, ValueError, "one length, got 9 samples and 60 labels"),
+        (
+            lambda: {"X": sparse(dense(9))},
+            ValueError,
+            "the same length, got 9 samples and 60 labels",
+        ),
         (
             lambda: {"X": sparse(dense().astype(complex))},
             TypeError,
@@ -160,7 +164,7 @@ def opposite_infinities():
         (
             lambda: {"X": sparse(dense(dtype="uint8")), "divide_by": 255},
             ValueError,
-            "^divide_by is for bytes in a dense array, and X is sparse",
+            "^divide_by works only on dense uint8 arrays, but X is sparse",
         ),
         (
             lambda: {
@@ -169,9 +173,9 @@ def opposite_infinities():
                 "divide_by": 255,
             },
             ValueError,
-            "^divide_by is for bytes in a dense array, and validation X is sparse",
+            "^divide_by works only on dense uint8 arrays, but validation X is sparse",
         ),
-        (lambda: {"capture": True}, ValueError, "^capture=True takes dense samples, but X is spar"),
+        (lambda: {"capture": True}, ValueError, "^capture=True needs dense samples, but X is spar"),
         (lambda: {"y": sparse(dense())}, TypeError, "^y does not convert to numbers: it is sparse"),
     ],
 )
@@ -187,7 +191,7 @@ def test_evaluation_refuses_them_too(dev):
     for X, said in ((with_value(np.nan), "X must be finite"), (sparse(dense(d=39)), "X must have")):
         with pytest.raises(ValueError, match=said):
             training.evaluate(make(dev), "softmax_cross_entropy", X, Y)
-    with pytest.raises(ValueError, match="divide_by is for bytes in a dense array"):
+    with pytest.raises(ValueError, match="divide_by works only on dense uint8 arrays"):
         training.evaluate(
             make(dev), "softmax_cross_entropy", sparse(dense(dtype="uint8")), Y, divide_by=255
         )

@@ -42,7 +42,7 @@ def test_a_state_goes_along_with_a_copy(dev):
     for twin, its in ((network, state), (copy, moved)):
         train(dev, twin, optimizer=optimizer, state=its)
     np.testing.assert_array_equal(weights(copy), weights(network))
-    with pytest.raises(ValueError, match="state must be that of Network"):
+    with pytest.raises(ValueError, match="state must belong to this network, Network"):
         train(dev, copy, optimizer=optimizer, state=state)
     with pytest.raises(ValueError, match="state must be a TrainingState, got 3"):
         train(dev, copy, optimizer=optimizer, state=3)
@@ -96,7 +96,9 @@ def test_an_order_of_ones_own(dev):
     ],
 )
 def test_what_is_no_order_is_refused(dev, order):
-    with pytest.raises(ValueError, match="shuffle must give the indices 0 to 49 in some order"):
+    with pytest.raises(
+        ValueError, match="shuffle must return each index from 0 to 49 exactly once"
+    ):
         train(dev, shuffle=lambda _: order, batch_size=16)
 
 

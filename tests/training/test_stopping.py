@@ -199,11 +199,11 @@ def test_what_is_not_there_cannot_be_watched(dev):
     network = nn.Network([nn.Dense(K)], D, device=dev)
     arguments: dict[str, Any] = {"loss": "softmax_cross_entropy", "optimizer": "adam", "epochs": 1}
     for options, said in (
-        ({"early_stopping": EarlyStopping()}, "early_stopping watches validation_cost: pass val"),
-        ({"schedule": "reduce_on_plateau"}, "schedule watches validation_cost: pass validation"),
+        ({"early_stopping": EarlyStopping()}, "early_stopping monitors validation_cost: pass val"),
+        ({"schedule": "reduce_on_plateau"}, "schedule monitors validation_cost: pass validation"),
         (
             {"early_stopping": EarlyStopping("train_accuracy")},
-            "early_stopping watches train_accuracy: pass train_accuracy=True",
+            "early_stopping monitors train_accuracy: pass train_accuracy=True",
         ),
     ):
         with pytest.raises(ValueError, match=said):

@@ -1,14 +1,13 @@
 """ONNX export of networks and models.
 
-An ONNX file is a graph of standard operations with the network's numbers in it, and one for
-prediction: dropout is not in it, batch normalisation has its running statistics. A layer of one's
-own takes part if its class says which operations it is made of, in a method ``onnx_nodes(graph,
-X)``; see :class:`Graph`.
+An ONNX file holds a graph of standard operations and the network's parameters. The graph is for
+prediction: it omits dropout and uses the running statistics of batch normalisation. Your own layers
+can be exported if their classes define a method ``onnx_nodes(graph, X)``; see :class:`Graph`.
 
-Operations are those of opset 17, in files of IR version 8, as ONNX 1.12 of 2022 had them:
-onnxruntime was seen to read them from 1.15 of 2023 on, and of what was added since only Gelu would
-be of use here. Where the CPU part of onnxruntime lacks an operation for float64, or an operation
-computes or keeps a number in float32 whatever its input, a few others stand in its place.
+The files use opset 17 and IR version 8, those of ONNX 1.12 (2022). onnxruntime 1.15 (2023) and
+later versions were tested; of the operations added since, only Gelu would be useful here. If
+onnxruntime has no float64 kernel for an operation on the CPU, or an operation computes in float32
+or stores a number as float32 for any input, the export replaces it by several others.
 """
 
 from xpnet.export.graph import Graph

@@ -1,4 +1,4 @@
-"""The ONNX graph to which each layer adds its operations and constants."""
+"""The class ``Graph``: an ONNX graph to which each layer adds its operations and constants."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ OPSET, IR_VERSION = 17, 8
 
 
 class Graph:
-    """An ONNX graph in the making; a layer of one's own adds to it what it is made of.
+    """An ONNX graph under construction, to which your own layers add their operations.
 
-    A layer, or activation, with a method ``onnx_nodes(graph, X)`` is exported by that. ``X`` is the
-    name of its input (N, n_in), in the network's dtype, and it returns the name of its output (N,
-    n_out), in the same::
+    A layer or activation is exported by its method ``onnx_nodes(graph, X)``. ``X`` is the name of
+    its input (N, n_in), in the network's dtype. The method returns the name of its output (N,
+    n_out), in the same dtype::
 
         class Swish(nn.Activation):
             ...
@@ -35,9 +35,9 @@ class Graph:
     Attributes
     ----------
     dtype : dtype
-        The network's, float32 or float64.
+        Dtype of the network, float32 or float64.
     scope : str
-        What names of values and constants begin with.
+        Prefix of the names of values and constants.
     """
 
     def __init__(self, module: Any, network: Network) -> None:
@@ -57,18 +57,18 @@ class Graph:
         Parameters
         ----------
         op : str
-            An operation of ONNX, by its name there; of opset 17.
+            Name of an ONNX operation of opset 17.
         *inputs : str, float or array
-            Names of values; anything else becomes a :meth:`constant`.
+            Inputs: names of values, or numbers and arrays, which become a :meth:`constant`.
         output : str, optional
-            The output's name, if it is one of the whole graph's.
+            Name of the output, if it is an output of the whole graph.
         **attributes
-            The operation's attributes.
+            Attributes of the operation.
 
         Returns
         -------
         str
-            The name of the output.
+            Name of the output.
         """
         names = [given if isinstance(given, str) else self.constant(given) for given in inputs]
         made = output or self._name(op.lower())
@@ -83,21 +83,22 @@ class Graph:
         Parameters
         ----------
         values : float or array
-            An array on the network's device, such as a layer's parameter, or on the host.
+            Number or array; an array may be on the host or on the network's device, such as a
+            layer's parameter.
         name : str
-            What it is to be called within the layer.
+            Name of the constant within the layer.
         dtype : dtype, optional
-            By default the network's.
+            Dtype of the constant; by default that of the network.
 
         Returns
         -------
         str
-            Its name in the graph.
+            Name of the constant in the graph.
         """
         if isinstance(values, self._network.device.xp.ndarray):
             values = self._network.device.to_host(values)
         array = np.ascontiguousarray(values, self.dtype if dtype is None else dtype)
-        array = array.reshape(np.shape(values))  # a number has no axis
+        array = array.reshape(np.shape(values))  # ascontiguousarray adds an axis to a number
         made = self._name(name)
         self._constants.append(self._onnx.numpy_helper.from_array(array, made))
         return made
@@ -111,7 +112,7 @@ class Graph:
         return number
 
     def _name(self, name: str) -> str:
-        """Find a name in the layer that is not taken."""
+        """Return a name within the layer that is not used yet."""
         made, number = f"{self.scope}.{name}", 1
         while made in self._names:
             number += 1
@@ -126,14 +127,16 @@ class Graph:
         doc: str,
         metadata: Mapping[str, str],
     ) -> onnx.ModelProto:
-        """Make a model of what was added, and have it checked.
+        """Build the ONNX model and check it.
 
         Parameters
         ----------
         results : mapping of str to dtype and shape
-            Its outputs.
+            Outputs of the graph.
         name, doc : str
+            Name of the graph and text that describes the model.
         metadata : mapping of str to str
+            Metadata of the file.
 
         Returns
         -------

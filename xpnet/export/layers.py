@@ -1,4 +1,4 @@
-"""Translates each layer and activation to ONNX operations."""
+"""Translate each layer and activation to ONNX operations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["network_nodes"]
 
 
 def network_nodes(graph: Graph, X: str) -> str:
-    """Add all layers, and return the name of the logits."""
+    """Add all layers and return the name of the logits."""
     for number, layer in enumerate(graph._network.layers):
         graph.scope = f"layers.{number}"
         X = _layer_nodes(graph, layer, X, f"layer {number}")
@@ -27,15 +27,15 @@ def network_nodes(graph: Graph, X: str) -> str:
 
 
 def _layer_nodes(graph: Graph, layer: Layer, X: str, where: str) -> str:
-    # By the very class: a subclass may compute something else.
+    # Look up the exact class: a subclass may compute something else.
     known = _LAYERS.get(type(layer))
     if known is not None:
         return known(graph, layer, X)
     nodes = getattr(layer, "onnx_nodes", None)
     if nodes is None:
         raise ValueError(
-            f"{where}, {layer!r}, is not one of xpnet's own, and {type(layer).__name__} does not "
-            "say what it is in ONNX: give it a method onnx_nodes(graph, X), see xpnet.export.Graph"
+            f"{where}, {layer!r}, cannot be exported: {type(layer).__name__} must define "
+            "onnx_nodes(graph, X), see xpnet.export.Graph"
         )
     found = nodes(graph, X)
     if not isinstance(found, str):
@@ -46,8 +46,8 @@ def _layer_nodes(graph: Graph, layer: Layer, X: str, where: str) -> str:
 
 
 def _dense(graph: Graph, layer: Any, X: str) -> str:
-    # Not Gemm: onnxruntime 1.15, at least, joins that with an activation that follows into a single
-    # operation, and then has none for float64.
+    # Not Gemm: at least onnxruntime 1.15 fuses it with a following activation into one operation,
+    # and has no float64 kernel for the result.
     W = graph.constant(layer.W, "W")
     Z = graph.add("MatMul", X, W)
     if layer.bias:
@@ -56,8 +56,8 @@ def _dense(graph: Graph, layer: Any, X: str) -> str:
 
 
 def _batch_norm(graph: Graph, layer: Any, X: str) -> str:
-    # BatchNormalization is computed as X scale + (beta - mean scale) by onnxruntime, which loses
-    # the digits of features that are far from 0; and it keeps eps in float32.
+    # onnxruntime computes BatchNormalization as X scale + (beta - mean scale), which loses the
+    # digits of features that are far from 0, and it keeps eps in float32.
     to_host = graph._network.device.to_host
     variance = to_host(layer.running_variance).astype(np.float64)
     scale = to_host(layer.gamma) / np.sqrt(variance + layer.eps)
@@ -76,7 +76,7 @@ def _layer_norm(graph: Graph, layer: Any, X: str) -> str:
 
 
 def _same(graph: Graph, layer: Any, X: str) -> str:
-    """Dropout drops in training only."""
+    """Return the input; used for the identity and for dropout, which acts only in training."""
     del graph, layer
     return X
 
@@ -85,7 +85,7 @@ def _same(graph: Graph, layer: Any, X: str) -> str:
 
 
 def _op(op: str) -> Callable[[Graph, Any, str], str]:
-    """Give what an operation without constants makes."""
+    """Return a translation to a single operation without constants."""
 
     def nodes(graph: Graph, layer: Any, Z: str) -> str:
         del layer
@@ -97,7 +97,7 @@ def _op(op: str) -> Callable[[Graph, Any, str], str]:
 def _leaky_relu(graph: Graph, layer: Any, Z: str) -> str:
     if graph.dtype == np.float32:
         return graph.add("LeakyRelu", Z, alpha=layer.slope)
-    # An attribute is a float32.
+    # For float64 the slope must be a constant, since attributes are float32.
     below = graph.add("Mul", graph.add("Min", Z, 0.0), layer.slope)
     return graph.add("Add", graph.add("Relu", Z), below)
 
@@ -105,7 +105,7 @@ def _leaky_relu(graph: Graph, layer: Any, Z: str) -> str:
 def _elu(graph: Graph, layer: Any, Z: str) -> str:
     if graph.dtype == np.float32:
         return graph.add("Elu", Z, alpha=layer.alpha)
-    # onnxruntime has none for float64, and ONNX no expm1, which keeps the digits near 0. It is
+    # onnxruntime has no Elu for float64, and ONNX has no expm1, which keeps the digits near 0. But
     # exp(Z) - 1 = tanh(Z / 2) (exp(Z) + 1), by tanh(Z / 2) = (exp(Z) - 1) / (exp(Z) + 1).
     M = graph.add("Min", Z, 0.0)
     half = graph.add("Tanh", graph.add("Mul", M, 0.5))
@@ -114,7 +114,7 @@ def _elu(graph: Graph, layer: Any, Z: str) -> str:
 
 
 def _gelu_tanh(graph: Graph, layer: Any, Z: str) -> str:
-    # Gelu is of opset 20. As Z sigmoid(2U), U = sqrt(2/pi) (Z + 0.044715 Z^3), see the reference.
+    # Gelu needs opset 20. Use Z sigmoid(2U), U = sqrt(2/pi) (Z + 0.044715 Z^3); see GELUTanh.
     del layer
     cube = graph.add("Mul", graph.add("Mul", graph.add("Mul", Z, 0.044715), Z), Z)
     U2 = graph.add("Mul", graph.add("Add", Z, cube), 2 * math.sqrt(2 / math.pi))
@@ -124,7 +124,7 @@ def _gelu_tanh(graph: Graph, layer: Any, Z: str) -> str:
 def _softplus(graph: Graph, layer: Any, Z: str) -> str:
     if graph.dtype == np.float32:
         return graph.add("Softplus", Z)
-    # onnxruntime has none for float64, and ONNX no log1p. Without it, what is under 1e-16 is 0.
+    # onnxruntime has no Softplus for float64, and ONNX has no log1p. Results below 1e-16 become 0.
     del layer
     E = graph.add("Exp", graph.add("Neg", graph.add("Abs", Z)))
     return graph.add("Add", graph.add("Relu", Z), graph.add("Log", graph.add("Add", E, 1.0)))
@@ -133,7 +133,7 @@ def _softplus(graph: Graph, layer: Any, Z: str) -> str:
 def _softsign(graph: Graph, layer: Any, Z: str) -> str:
     if graph.dtype == np.float32:
         return graph.add("Softsign", Z)
-    del layer  # onnxruntime has none for float64
+    del layer  # onnxruntime has no Softsign for float64
     return graph.add("Div", Z, graph.add("Add", graph.add("Abs", Z), 1.0))
 
 

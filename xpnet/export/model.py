@@ -1,4 +1,4 @@
-"""Exports a network or a trained model: preprocessing, layers and outputs."""
+"""Export a network or a trained model with preprocessing, layers and outputs."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["export_model", "onnx_model"]
 
-MOST_BYTES = 2**31 - 2**20  # protobuf holds 2 GiB; the rest is for all that is no parameter
-LINKS = {  # what logits may go through, the first by default
+MOST_BYTES = 2**31 - 2**20  # protobuf's limit is 2 GiB; leave room for all but the parameters
+LINKS = {  # functions that may be applied to logits; the first is the default
     "classes": ("softmax", "sigmoid"),
     "labels": ("sigmoid",),
     "numbers": ("identity", "exp"),
@@ -50,10 +50,10 @@ def onnx_model(
     metadata: Mapping[str, str] | None = None,
     path: str | os.PathLike[str] | None = None,
 ) -> onnx.ModelProto:
-    """Turn a network into an ONNX model that predicts.
+    """Convert a network to an ONNX model for prediction.
 
-    Its input is ``X`` (N, n_features), float32 or float64 as the network. Its outputs have the
-    names that skl2onnx gives them without ZipMap, P being the probabilities:
+    The input is ``X`` (N, n_features), float32 or float64 like the network. The outputs have the
+    names that skl2onnx uses without ZipMap; P are the probabilities:
 
     ========= ============================================= ====================================
     outputs   first output                                  second output
@@ -63,47 +63,47 @@ def onnx_model(
     "numbers" ``variable`` (N, n_outputs), ``link(Z)``      none
     ========= ============================================= ====================================
 
-    Probabilities and numbers are in the network's dtype. Of classes that are equally probable the
-    first is the label. Nothing is refused: what is not finite goes the way of all other inputs.
+    Probabilities and numbers are in the network's dtype. If several classes are equally probable,
+    the label is the first of them. The model does not check its input: values that are not finite
+    are processed like any others.
 
     Parameters
     ----------
     network : Network
-        On any device; its parameters and statistics are copied.
+        Network on any device; its parameters and statistics are copied.
     outputs : {"classes", "labels", "numbers"}
-        What the network tells: one class out of several, independent labels, or numbers.
+        Kind of output: one class out of several, independent labels, or numbers.
     classes : array_like (n_classes,), optional
-        For "classes": the label of each output, of two classes for a single output, which is the
-        logit of the second. Integers and bools become int64; strings; floats stay float32 or
-        float64. By default 0, 1, ...
+        Only for "classes": the label of each class. A network with a single output has two classes,
+        and its output is the logit of the second. Labels may be integers and bools, which become
+        int64, strings, or floats, which stay float32 or float64. By default 0, 1, ...
     link : str, optional
-        What logits go through: "softmax" or "sigmoid" for "classes" (by default "softmax", for a
-        single output "sigmoid", and then P is ``[1 - p, p]``), "sigmoid" for "labels", "identity"
-        (by default) or "exp" for "numbers".
+        Function applied to logits: "softmax" or "sigmoid" for "classes" (by default "softmax", or
+        "sigmoid" for a single output, where P is ``[1 - p, p]``), "sigmoid" for "labels", and
+        "identity" (default) or "exp" for "numbers".
     preprocessing : Preprocessing, optional
-        What is done to ``X`` first, in float64, as :class:`Preprocessing` does it.
+        Preprocessing of ``X`` to include, computed in float64.
     targets : Preprocessing, optional
-        For "numbers": how targets were standardised; numbers are scaled back, after the link.
+        Only for "numbers": standardisation of the targets, which the model inverts after the link.
     name, doc : str
-        The graph's name, and a text for who opens the file.
+        Name of the graph and text that describes the model.
     metadata : mapping of str to str, optional
-        More to be kept in the file.
+        Additional metadata of the file.
     path : path, optional
-        A file to write, whole or not at all; an older one is replaced.
+        File to write. It is written atomically and replaces an existing file.
 
     Returns
     -------
     onnx.ModelProto
-        Checked by ``onnx.checker``, shapes and types included.
+        The model, checked by ``onnx.checker`` including shapes and types.
 
     Raises
     ------
     ImportError
         If onnx cannot be imported.
     ValueError
-        If arguments are out of range or do not fit each other or the network, a layer or
-        activation is neither xpnet's own nor has a method ``onnx_nodes``, or the network is over
-        2 GiB.
+        If an argument is out of range or does not fit the others or the network, if your own layer
+        or activation has no method ``onnx_nodes``, or if the network is larger than 2 GiB.
     OSError
         If the file cannot be written.
     """
@@ -114,16 +114,16 @@ def onnx_model(
     link = links[0] if link is None else link
     if link not in links:
         raise ValueError(
-            f"link must be one of {', '.join(links)} for {network.n_outputs} outputs that are "
-            f"{outputs}, got {link!r}"
+            f"link must be one of {', '.join(links)} for outputs={outputs!r} and a network with "
+            f"{network.n_outputs} outputs, got {link!r}"
         )
     if classes is not None and outputs != "classes":
-        raise ValueError(f"classes are for outputs='classes', got some with {outputs!r}")
+        raise ValueError(f"classes need outputs='classes', got outputs={outputs!r}")
     if targets is not None and outputs != "numbers":
-        raise ValueError(f"targets are for outputs='numbers', got some with {outputs!r}")
+        raise ValueError(f"targets need outputs='numbers', got outputs={outputs!r}")
     if network.parameters.nbytes > MOST_BYTES:
         raise ValueError(
-            f"an ONNX file holds less than 2 GiB, and the network has {network.parameters.nbytes} "
+            f"an ONNX file holds less than 2 GiB, but the network has {network.parameters.nbytes} "
             "bytes of parameters: save it with xpnet.training.save_network"
         )
     graph = Graph(module, network)
@@ -142,19 +142,20 @@ def onnx_model(
 
 
 def export_model(model: Model, path: str | os.PathLike[str] | None = None) -> onnx.ModelProto:
-    """Turn a trained model, preprocessing included, into an ONNX model, and save it if asked.
+    """Convert a trained model with its preprocessing to an ONNX model and optionally save it.
 
-    Its input is ``X`` (N, n_features), float32 or float64 as the network: features as the data set
-    gave them, images as rows of them. Outputs are those of :func:`onnx_model`: for classes
-    ``label``, the name of the most probable one, and ``probabilities``; for numbers ``variable``,
-    in the units of the targets. The file's metadata name the loss and, as JSON, ``class_names``,
-    ``feature_names`` and ``image_shape``, where there are any.
+    The input is ``X`` (N, n_features), float32 or float64 like the network: raw features as in the
+    data set, each image as one row. The outputs are those of :func:`onnx_model`: for classification
+    ``label``, the name of the most probable class, and ``probabilities``; for regression
+    ``variable``, in the units of the targets. The metadata of the file contain the loss and, as
+    JSON, ``class_names``, ``feature_names`` and ``image_shape`` if the model has them.
 
     Parameters
     ----------
     model : Model
+        Model to convert.
     path : path, optional
-        Usually ``*.onnx``. The file appears whole or not at all; an older one is replaced.
+        File to write, usually ``*.onnx``. It is written atomically and replaces an existing file.
 
     Returns
     -------
@@ -165,15 +166,15 @@ def export_model(model: Model, path: str | os.PathLike[str] | None = None) -> on
     ImportError
         If onnx cannot be imported.
     ValueError
-        If a layer, an activation or the loss is not known, or the network is over 2 GiB.
+        If a layer, activation or loss cannot be exported, or the network is larger than 2 GiB.
     OSError
         If the file cannot be written.
     """
     loss = type(model.loss)
     if loss not in _OF_LOSS:
         raise ValueError(
-            f"what becomes of logits under the loss {model.loss!r} is not known, which is not one "
-            "of xpnet's own: call onnx_model(model.network, outputs=..., link=...)"
+            f"cannot export a model with your own loss {model.loss!r}: call "
+            "onnx_model(model.network, outputs=..., link=...), which needs no loss"
         )
     outputs, link = _OF_LOSS[loss]
     described = {
@@ -217,7 +218,7 @@ def _require_onnx() -> Any:
 
 
 def _preprocessed(graph: Graph, X: str, preprocessing: Preprocessing | None) -> str:
-    """Add a preprocessing, in float64 and rounded once, as it is done on the host."""
+    """Add the preprocessing, computed in float64 and rounded once, as on the host."""
     if preprocessing is None or (
         preprocessing.divide_by == 1 and preprocessing.normalise == "none"
     ):
@@ -226,7 +227,7 @@ def _preprocessed(graph: Graph, X: str, preprocessing: Preprocessing | None) -> 
     n_features = graph._network.n_features
     if shift is not None and shift.shape != (n_features,):
         raise ValueError(
-            f"preprocessing must be of {n_features} features, as the network's, got {len(shift)}"
+            f"preprocessing must have {n_features} features, like the network, got {len(shift)}"
         )
     graph.scope = "preprocessing"
     is_cast = graph.dtype != np.float64
@@ -242,7 +243,7 @@ def _preprocessed(graph: Graph, X: str, preprocessing: Preprocessing | None) -> 
 
 
 def _per_image(graph: Graph, X: str, n: int) -> str:
-    """Add "per-image", by which the largest of a sample is brought to 1 first, against overflow."""
+    """Add "per-image", which first scales the largest of a sample to 1 to avoid overflow."""
 
     def number(value: float) -> str:
         return graph.constant(value, dtype=np.float64)
@@ -288,14 +289,14 @@ def _labels(graph: Graph, Z: str) -> _Results:
 
 
 def _numbers(graph: Graph, Z: str, link: str, targets: Preprocessing | None) -> _Results:
-    """Add the link and, in float64 as on the host, the way back from standardised numbers."""
+    """Add the link and, in float64 as on the host, invert the standardisation of targets."""
     n = graph._network.n_outputs
     if link == "exp":
         Z = graph.add("Exp", Z)
     if targets is not None:
         shift, scale = targets.shift, targets.scale
         if shift is None or scale is None or shift.shape != (n,) or targets.divide_by != 1:
-            raise ValueError(f"targets must be standardised numbers, {n} of them, got {targets!r}")
+            raise ValueError(f"targets must be a standardisation of {n} outputs, got {targets!r}")
         Z = graph.cast(Z, np.float64)
         Z = graph.add("Mul", Z, graph.constant(scale, "scale", np.float64))
         Z = graph.add("Add", Z, graph.constant(shift, "shift", np.float64))
@@ -305,7 +306,7 @@ def _numbers(graph: Graph, Z: str, link: str, targets: Preprocessing | None) -> 
 
 
 def _class_labels(classes: Any, n: int) -> npt.NDArray[Any]:
-    """Bring the labels of classes to a dtype that ONNX has: int64, float32, float64 or strings."""
+    """Convert class labels to a dtype that ONNX has: int64, float32, float64 or strings."""
     labels = np.arange(n) if classes is None else np.asarray(classes)
     found: list[Any] = [] if labels.shape != (n,) else list(labels.tolist())
     if len(set(found)) != n:
@@ -313,7 +314,7 @@ def _class_labels(classes: Any, n: int) -> npt.NDArray[Any]:
     if labels.dtype.kind in "OU" and all(isinstance(label, str) for label in found):
         for label in found:
             if any("\ud800" <= character <= "\udfff" for character in label):
-                raise ValueError(f"classes must be text that UTF-8 can hold, got {label!r}")
+                raise ValueError(f"classes must be valid UTF-8 text, got {label!r}")
         return labels.astype(object)
     if labels.dtype.kind in "biuO" and all(isinstance(label, int) for label in found):
         if not all(-(2**63) <= label < 2**63 for label in found):

@@ -1,15 +1,16 @@
 """Activation functions, each with the derivation of its backward pass.
 
 An activation works element by element, so its Jacobian is diagonal and the chain rule reads
-``dZ = dA * f'(Z)``. Each class says in which terms ``f'`` is computed: the output ``A`` where it
-states the derivative well (the input need then not be kept), else the input ``Z``.
+``dZ = dA * f'(Z)``. Each class computes ``f'`` either from the output ``A``, so that the input need
+not be kept, or from the input ``Z``, where the output does not determine the derivative well.
 
-Each also states its gain, what an initializer with ``gain="activation"`` multiplies the standard
-deviation of the weights by (:mod:`xpnet.nn.initializers` says to what end). For identity, sigmoid,
-tanh, ReLU and leaky ReLU it is the customary value, that of PyTorch's ``calculate_gain``. For the
-others it is ``1 / sqrt(E f(Z)^2)`` with Z from the standard normal distribution: what brings the
-second moment back to 1. For identity, ReLU and leaky ReLU the two agree. For tanh, 5/3, the second
-is 1.593; for sigmoid, 1, it is 1.846, and most of that second moment is the mean.
+Each class also has a gain, the factor by which an initializer with ``gain="activation"`` multiplies
+the standard deviation of the weights; :mod:`xpnet.nn.initializers` explains why. For identity,
+sigmoid, tanh, ReLU and leaky ReLU it is the customary value, the one of PyTorch's
+``calculate_gain``. For the others it is ``1 / sqrt(E f(Z)^2)`` with Z standard normal, which brings
+the second moment back to 1. The two definitions agree for identity, ReLU and leaky ReLU. For tanh
+the customary gain is 5/3 and the second definition gives 1.593; for sigmoid they are 1 and 1.846,
+since most of the second moment of a sigmoid is its mean.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ __all__ = [
 ]
 
 
-_ELU_BELOW_0 = 0.14494541749292378  # E (exp(Z) - 1)^2 [Z < 0], Z from the standard normal
+_ELU_BELOW_0 = 0.14494541749292378  # E (exp(Z) - 1)^2 [Z < 0] for standard normal Z
 
 
 class _OpActivation(Activation, abstract=True):
-    """An activation that is an operation of the device, with buffers bound in advance.
+    """Base class of activations that call an operation of the device and write into fixed buffers.
 
-    A subclass names the operation and which of its own arguments are the operation's constants.
+    A subclass names the operation and those of its arguments that are passed as constants.
     """
 
     op: ClassVar[str]
@@ -50,7 +51,7 @@ class _OpActivation(Activation, abstract=True):
 
     def build(self, n_in: int) -> int:
         self._constants = tuple(getattr(self, constant) for constant in self.constants)
-        # A subclass that gives another function or derivative means that one to be used.
+        # If a subclass overrides the function or the derivative, its version must be used.
         self._is_op = all(
             getattr(type(self), name) is getattr(_OpActivation, name)
             for name in ("function", "derivative", "forward", "backward")
@@ -67,7 +68,7 @@ class _OpActivation(Activation, abstract=True):
         return self._backward(self.xp.ones_like(Z), kept, *self._constants)
 
     def allocate(self, cache: Cache, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        if not hasattr(cache, "A"):  # a Dense layer may have given Z's place
+        if not hasattr(cache, "A"):  # a Dense layer may share Z's buffer
             cache.A = self.xp.empty(shape, dtype=dtype)
 
     def forward(self, X: Array, cache: Cache) -> Array:
@@ -97,14 +98,14 @@ class _OpActivation(Activation, abstract=True):
 
 
 class Identity(Activation):
-    """``A = Z``, hence ``dZ = dA``: the activation of a layer that ends in logits."""
+    """Identity, ``A = Z`` and so ``dZ = dA``: for a layer that outputs logits."""
 
     name = "identity"
     gradient_from = "output"
     gain = 1.0
 
     def function(self, Z: Array) -> Array:
-        """Return the input itself."""
+        """Return ``Z`` itself."""
         return Z
 
     def derivative(self, Z: Array, A: Array) -> Array:
@@ -150,7 +151,7 @@ class ReLU(_OpActivation):
 
     ``dA/dZ`` is 1 for ``Z > 0`` and 0 for ``Z < 0``. At the kink it is taken as 0.
 
-    Half of ``E Z^2`` comes from ``Z > 0``: the gain is ``sqrt(2)``.
+    Half of ``E Z^2`` comes from ``Z > 0``, so the gain is ``sqrt(2)``.
 
     References
     ----------
@@ -164,18 +165,18 @@ class ReLU(_OpActivation):
 
 
 class LeakyReLU(_OpActivation):
-    """``A = Z`` for ``Z > 0``, else ``slope Z``.
+    """Leaky ReLU, ``A = Z`` for ``Z > 0``, else ``slope Z``.
 
-    ``dA/dZ`` is 1 for ``Z > 0``, else ``slope``, at the kink too. Since ``slope >= 0``, the sign
-    of ``A`` tells that of ``Z``.
+    ``dA/dZ`` is 1 for ``Z > 0``, else ``slope``, also at the kink. Since ``slope >= 0``, ``A`` and
+    ``Z`` have the same sign, so the derivative can be computed from ``A``.
 
-    Of ``E Z^2 = 1`` one half is kept and the other is multiplied by ``slope^2``: the gain is
+    One half of ``E Z^2 = 1`` is kept and the other is multiplied by ``slope^2``, so the gain is
     ``sqrt(2 / (1 + slope^2))``.
 
     Parameters
     ----------
     slope : float
-        Derivative for negative inputs, at least 0.
+        Slope for negative inputs, at least 0.
 
     References
     ----------
@@ -196,8 +197,8 @@ class LeakyReLU(_OpActivation):
 class ELU(_OpActivation):
     """Exponential linear unit, ``A = Z`` for ``Z > 0``, else ``alpha (exp(Z) - 1)``.
 
-    ``dA/dZ`` is 1 for ``Z > 0``, else ``alpha exp(Z) = A + alpha``, at the kink (of ``alpha !=
-    1``) too.
+    ``dA/dZ`` is 1 for ``Z > 0``, else ``alpha exp(Z) = A + alpha``, also at 0, which is a kink if
+    ``alpha != 1``.
 
     The gain is ``1 / sqrt(1/2 + c alpha^2)`` with ``c = E (exp(Z) - 1)^2 [Z < 0]``. Since ``E
     exp(tZ) [Z < 0] = exp(t^2 / 2) Phi(-t)``, where Phi is the normal distribution function, ``c =
@@ -206,7 +207,8 @@ class ELU(_OpActivation):
     Parameters
     ----------
     alpha : float
-        Minus the limit for large negative inputs; positive.
+        Scale of the negative part, positive: the output tends to ``-alpha`` for large negative
+        inputs.
 
     References
     ----------
@@ -225,11 +227,11 @@ class ELU(_OpActivation):
 
 
 class GELUTanh(_OpActivation):
-    """Gaussian error linear unit in its tanh form.
+    """Gaussian error linear unit (GELU) in its tanh form.
 
     ``A = Z/2 (1 + tanh(U))``, ``U = sqrt(2/pi) (Z + 0.044715 Z^3)``. Since ``(1 + tanh(U))/2 =
     sigmoid(2U) = S``, ``A = Z S``, and by the product rule ``dA/dZ = S + Z S (1 - S) 2 dU/dZ`` with
-    ``dU/dZ = sqrt(2/pi) (1 + 3 0.044715 Z^2)``. This approximates the form with erf to about
+    ``dU/dZ = sqrt(2/pi) (1 + 3 0.044715 Z^2)``. It differs from the form with erf by at most about
     5e-4.
 
     References
@@ -244,7 +246,7 @@ class GELUTanh(_OpActivation):
 
 
 class Softplus(_OpActivation):
-    """``A = log(1 + exp(Z))``.
+    """Softplus, ``A = log(1 + exp(Z))``.
 
     ``dA/dZ = exp(Z) / (1 + exp(Z)) = sigmoid(Z) = 1 - exp(-A)``.
 
@@ -260,7 +262,7 @@ class Softplus(_OpActivation):
 
 
 class Softsign(_OpActivation):
-    """``A = Z / (1 + |Z|)``.
+    """Softsign, ``A = Z / (1 + |Z|)``.
 
     For ``Z > 0`` the quotient rule gives ``(1 + Z - Z) / (1 + Z)^2``, and ``A`` is odd, so
     ``dA/dZ = 1 / (1 + |Z|)^2``.

@@ -1,13 +1,12 @@
-"""Augmentation: samples of a minibatch are changed at random, in training only.
+"""Data augmentation: random changes of the samples in a minibatch, during training only.
 
-What a sample is changed by is drawn from Philox, keyed by the seed of the training, the
-augmentation's place in the list and the number of the step: sample i of the batch has the words 4 i
-to 4 i + 3, the same on every device. Whole numbers that are made of them, and hence flips and
-shifts, are the same everywhere; angles and other numbers are equal but for rounding.
+The random numbers come from Philox, keyed by the training seed, the augmentation's position in the
+list and the step number: sample i of the batch uses the words 4 i to 4 i + 3 on every device.
+Integers derived from these words, and so flips and shifts, are identical on all devices; angles and
+other floats agree up to rounding.
 
-Images lie in the network's input as rows of features, in C order, ``(height, width)`` or ``(height,
-width, channels)``, after whatever normalisation there is. Nothing is clipped, for no range is
-known.
+Each image is a row of features in C order, ``(height, width)`` or ``(height, width, channels)``,
+after normalisation. Values are not clipped, since their range is unknown.
 """
 
 from __future__ import annotations
@@ -37,29 +36,32 @@ _MOST_PIXELS = 65_535
 
 
 class Augmentation(Configurable):
-    """Changes the samples of a minibatch at random, before the network sees them, in training only.
+    """Base class of augmentations, which change the samples of a minibatch during training.
 
-    A subclass gives :meth:`apply`. What it draws should depend on nothing but the batch's seed and
-    step and the place in the list of augmentations, so that a run can be repeated on any device.
+    A subclass implements :meth:`apply`. Its random numbers should depend only on the batch's seed
+    and step and on the position in the list of augmentations, so that a run can be repeated on any
+    device.
 
     Attributes
     ----------
     works_in_place : bool
-        Whether :meth:`apply` may be given ``out = X``.
+        Whether :meth:`apply` accepts ``out = X``.
     """
 
     works_in_place: ClassVar[bool] = False
 
     def check(self, image_shape: tuple[int, ...] | None, n_features: int) -> None:
-        """Raise a ValueError that names what is needed, where samples are not as they must be.
+        """Raise a ValueError if the augmentation cannot handle such samples.
 
-        The default takes any.
+        The default accepts all samples.
 
         Parameters
         ----------
         image_shape : tuple of int or None
-            ``(height, width)`` or ``(height, width, channels)`` where samples are images.
+            Shape of the images, ``(height, width)`` or ``(height, width, channels)``; None if the
+            samples are not images.
         n_features : int
+            Number of features of a sample.
         """
         del image_shape, n_features
 
@@ -72,20 +74,22 @@ class Augmentation(Configurable):
         image_shape: tuple[int, ...] | None,
         out: Array,
     ) -> Array:
-        """Write changed samples.
+        """Write the changed samples into ``out``.
 
         Parameters
         ----------
         ops : ReferenceOps
+            Operations of the device.
         X : array (n_samples, n_features)
-            Not to be changed, unless it is ``out``.
+            Samples. They must not be changed, unless ``X`` is ``out``.
         batch : Batch
+            Seed and step of the minibatch.
         number : int
-            The augmentation's place in the list, from 0: what it draws for.
+            Position in the list of augmentations, from 0; part of the key for random numbers.
         image_shape : tuple of int or None
-            As :meth:`check` has let pass.
+            Shape of the images, already accepted by :meth:`check`.
         out : array like X
-            Overwritten. Another array than ``X`` but where :attr:`works_in_place` is true.
+            Overwritten with the result. It is ``X`` only if :attr:`works_in_place` is true.
 
         Returns
         -------
@@ -96,14 +100,14 @@ class Augmentation(Configurable):
 
 
 class _OpAugmentation(Augmentation, abstract=True):
-    """An augmentation that is an operation of the device.
+    """Base class of augmentations that call an operation of the device.
 
-    A subclass names the operation, and which of its own arguments are the operation's constants.
+    A subclass names the operation and those of its arguments that are passed as constants.
     """
 
     op: ClassVar[str]
     constants: ClassVar[tuple[str, ...]]
-    takes_size: ClassVar[bool] = False  # height and width, before the constants
+    takes_size: ClassVar[bool] = False  # whether height and width come before the constants
 
     def apply(
         self,
@@ -118,7 +122,7 @@ class _OpAugmentation(Augmentation, abstract=True):
         size: tuple[int, ...] = ()
         if self.takes_size:
             if image_shape is None:
-                raise TypeError("an augmentation of images needs their shape, got None")
+                raise TypeError("image_shape must be given for an augmentation of images, got None")
             size = image_shape[:2]
         constants = (getattr(self, name) for name in self.constants)
         draw = (batch.seed, number, batch.step, int(Purpose.AUGMENTATION))
@@ -127,10 +131,10 @@ class _OpAugmentation(Augmentation, abstract=True):
 
 
 class ImageAugmentation(Augmentation, abstract=True):
-    """An augmentation that needs to know the samples as images."""
+    """Base class of augmentations that work only on images."""
 
     def check(self, image_shape: tuple[int, ...] | None, n_features: int) -> None:
-        """Raise a ValueError where samples are no images, or not of that shape."""
+        """Raise a ValueError unless the samples are images of this shape."""
         if image_shape is None:
             raise ValueError(
                 f"augmentation {self.name!r} is for images: image_shape must be (height, width) or "
@@ -140,7 +144,7 @@ class ImageAugmentation(Augmentation, abstract=True):
 
 
 def check_image_shape(image_shape: Any, n_features: int) -> tuple[int, ...]:
-    """Return the shape as a tuple, or raise a ValueError that says what it must be."""
+    """Return the shape as a tuple, or raise a ValueError if it does not fit the features."""
     shape = tuple(image_shape) if isinstance(image_shape, (tuple, list)) else ()
     are_lengths = all(is_integer(n) and n > 0 for n in shape)
     if len(shape) not in (2, 3) or not are_lengths or math.prod(shape) != n_features:
@@ -152,19 +156,19 @@ def check_image_shape(image_shape: Any, n_features: int) -> tuple[int, ...]:
 
 
 class Flip(_OpAugmentation, ImageAugmentation):
-    """Each image is turned left to right with a probability.
+    """Flip each image horizontally with a given probability.
 
     ``out[y, x] = X[y, width - 1 - x]``.
 
     Parameters
     ----------
     probability : float
-        That an image is turned, in [0, 1].
+        Probability of flipping an image, in [0, 1].
 
     Raises
     ------
     ValueError
-        If it is out of range.
+        If ``probability`` is out of range.
     """
 
     name = op = "flip"
@@ -176,17 +180,17 @@ class Flip(_OpAugmentation, ImageAugmentation):
 
 
 class Shift(_OpAugmentation, ImageAugmentation):
-    """Each image is moved by whole pixels along both axes.
+    """Shift each image by a random whole number of pixels along both axes.
 
     ``out[y, x] = X[y - down, x - right]`` with ``down`` and ``right`` independent and uniform in
-    [-pixels, pixels]; what comes in from outside is ``fill``.
+    [-pixels, pixels]; pixels from outside the image are ``fill``.
 
     Parameters
     ----------
     pixels : int
-        How far at most, in [0, 65535].
+        Largest shift along each axis, in [0, 65535].
     fill : float
-        What comes in from outside, in the units of the network's input.
+        Value of pixels from outside the image, in the units of the network's input.
 
     Raises
     ------
@@ -204,18 +208,18 @@ class Shift(_OpAugmentation, ImageAugmentation):
 
 
 class RandomCrop(_OpAugmentation, ImageAugmentation):
-    """Each image gets a margin on all sides, and a window of its own size is cut out anywhere.
+    """Pad each image on all sides and crop it back to its size at a random position.
 
-    With a margin of ``padding`` pixels there are ``2 padding + 1`` places of the window along each
-    axis, all as likely. That is a :class:`Shift` by up to ``padding`` pixels, and the same
-    operation: at the same place in a list both draw the same.
+    With ``padding`` pixels on each side the window has ``2 padding + 1`` equally likely positions
+    along each axis. This is a :class:`Shift` by up to ``padding`` pixels and uses the same
+    operation: at the same position in the list both draw the same numbers.
 
     Parameters
     ----------
     padding : int
-        Width of the margin, in [0, 65535].
+        Width of the padding on each side, in [0, 65535].
     fill : float
-        Value of the margin, in the units of the network's input.
+        Value of the padding, in the units of the network's input.
 
     Raises
     ------
@@ -237,17 +241,17 @@ class RandomCrop(_OpAugmentation, ImageAugmentation):
 
 
 class Rotate(_OpAugmentation, ImageAugmentation):
-    """Each image is turned about its centre, by an angle uniform in [-degrees, degrees].
+    """Rotate each image about its centre by an angle uniform in [-degrees, degrees].
 
-    Between pixels it is interpolated linearly along both axes; every pixel outside of the image is
-    ``fill``, so that its edge fades into that over the width of a pixel.
+    Values are interpolated bilinearly. Pixels outside the image are ``fill``, so its edge fades
+    into ``fill`` over the width of one pixel.
 
     Parameters
     ----------
     degrees : float
         Largest angle, in [0, 180].
     fill : float
-        What comes in from outside, in the units of the network's input.
+        Value of pixels from outside the image, in the units of the network's input.
 
     Raises
     ------
@@ -267,18 +271,19 @@ class Rotate(_OpAugmentation, ImageAugmentation):
 
 
 class BrightnessContrast(_OpAugmentation, ImageAugmentation):
-    """Each image becomes brighter or darker, and of more or less contrast.
+    """Change the brightness and contrast of each image at random.
 
-    ``out = X + b + c (X - m)`` with m the mean of the image's own features, b uniform in
-    [-brightness, brightness] and c in [-contrast, contrast], independent. Nothing is clipped.
+    ``out = X + b + c (X - m)`` with m the mean of the image's features and with independent b
+    uniform in [-brightness, brightness] and c uniform in [-contrast, contrast]. Values are not
+    clipped.
 
     Parameters
     ----------
     brightness : float
         Largest change of the mean, at least 0, in the units of the network's input.
     contrast : float
-        Largest change of distances from the mean, as a part of them, at least 0: 0.2 brings them to
-        between 0.8 and 1.2 of what they were.
+        Largest relative change of the distances from the mean, at least 0: 0.2 scales them by a
+        factor between 0.8 and 1.2.
 
     Raises
     ------
@@ -296,9 +301,9 @@ class BrightnessContrast(_OpAugmentation, ImageAugmentation):
 
 
 class GaussianNoise(_OpAugmentation):
-    """Every feature gets normal noise of its own, ``out = X + std N``; also for tables.
+    """Add independent normal noise to every feature, ``out = X + std N``; not only for images.
 
-    Element i of the batch, in C order, is drawn from word i.
+    Element i of the batch, in C order, uses word i.
 
     Parameters
     ----------
@@ -308,7 +313,7 @@ class GaussianNoise(_OpAugmentation):
     Raises
     ------
     ValueError
-        If it is negative or not finite.
+        If ``std`` is negative or not finite.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Deprecated names: what this module held has modules of its own."""
+"""Deprecated: the classes of this module have moved to other modules of ``xpnet.nn``."""
 
 from __future__ import annotations
 
@@ -21,5 +21,6 @@ def __getattr__(name: str) -> Any:
     if name not in _NOW_IN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = f"xpnet.nn.{_NOW_IN[name]}"
-    warnings.warn(f"xpnet.nn.base.{name} is in {module} now", DeprecationWarning, stacklevel=2)
+    message = f"xpnet.nn.base.{name} has moved: import it from {module}"
+    warnings.warn(message, DeprecationWarning, stacklevel=2)
     return getattr(importlib.import_module(module), name)

@@ -1,4 +1,4 @@
-"""The class ``Batch``: what layers and losses know of a minibatch beside its samples."""
+"""The class ``Batch``: what layers and losses know about a minibatch besides its samples."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["Batch"]
 
 @dataclass
 class Batch:
-    """What a minibatch is beside its samples; the caches of all layers share it.
+    """Seed, step and sample weights of a minibatch; the caches of all layers share it.
 
     Attributes
     ----------
     seed : int
-        Of whatever is drawn during training.
+        Seed of all random numbers drawn during training.
     step : int64 device array (1,)
-        The number of the training step, which every random draw takes into account.
+        Number of the training step; every random draw depends on it.
     weights : device array (n_samples, 1)
-        Each sample's part in the mean over the batch; they sum to 1.
+        Weight of each sample in the mean over the batch; they sum to 1.
     correction : device array (1,)
-        What makes the variance over the batch one without bias, n / (n - 1); see
+        Factor that makes the variance over the batch unbiased, n / (n - 1); see
         :meth:`~xpnet.kernels.reference.ReferenceOps.variance_correction`.
     """
 
@@ -39,18 +39,20 @@ class Batch:
     def of(
         cls, device: Device, size: int, dtype: npt.DTypeLike, *, seed: int = 0, step: Any = None
     ) -> Self:
-        """Make the one of samples that all count the same, with the device active.
+        """Return a batch of equally weighted samples; the device must be active.
 
         Parameters
         ----------
         device : Device
+            Device of the network.
         size : int
             Number of samples.
         dtype : dtype
-            The network's.
+            Dtype of the network.
         seed : int
+            Seed of all random numbers drawn during training.
         step : int64 device array (1,), optional
-            By default one of its own, at 0.
+            Step counter to share. By default a new one, at 0.
         """
         xp = device.xp
         correction = size / (size - 1) if size > 1 else 0.0

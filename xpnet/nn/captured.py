@@ -13,40 +13,40 @@ __all__ = ["CapturedSteps"]
 
 
 class CapturedSteps:
-    """``n_steps`` training steps, recorded once as a CUDA graph and launched as often as need be.
+    """``n_steps`` training steps, recorded once as a CUDA graph and launched many times.
 
-    A small network's step is some twenty-five kernels of a few microseconds each, and to issue each
-    of them takes the host longer than that. A graph is issued as one. Its results are those of the
-    step itself, to the bit: it holds the same kernels.
+    A training step of a small network runs about 25 kernels of a few microseconds each, and the
+    host takes longer than that to launch each of them. A graph needs a single launch. Its results
+    are identical to those of the step, bit by bit, since it holds the same kernels.
 
-    What differs from launch to launch reaches the graph through device arrays: the samples' indices
-    and, if it changes within an epoch, the learning rate, which are copied to their places before
-    each launch; the step count that random draws depend on, the optimizer's own with its bias
-    corrections, moving statistics and averages, which the recorded kernels advance.
+    Everything that changes from launch to launch reaches the graph through device arrays. The
+    samples' indices and, if it changes within an epoch, the learning rate are copied into place
+    before each launch. The recorded kernels themselves advance the step count that random draws
+    depend on, the optimizer's step count with its bias corrections, moving statistics and averages.
 
     Parameters
     ----------
     step : TrainingStep
-        On a GPU with fused kernels. It has been called before, so that whatever is made at first
-        use is there.
+        Step on a GPU with fused kernels. It must have been called once, so that everything it
+        creates on first use exists.
     n_steps : int
-        At least 1.
+        Number of steps in the graph, at least 1.
     recorder : Recorder
-        Of the step's device, which must be active.
+        Recorder of the step's device, which must be active.
     learning_rate : device array (1,), optional
-        Where the optimizer reads it, if each step has a rate of its own.
+        Array from which the optimizer reads the learning rate, if each step has its own.
 
     Attributes
     ----------
     losses : device array (n_steps,)
-        Of the last launch, each as :attr:`TrainingStep.loss_value`.
+        Losses of the last launch; see :attr:`TrainingStep.loss_value`.
 
     Raises
     ------
     ValueError
-        If ``n_steps`` is no positive integer.
+        If ``n_steps`` is not a positive integer.
     CaptureError
-        If the step does something that a graph cannot hold.
+        If the step does something that a graph cannot record.
 
     References
     ----------
@@ -78,10 +78,10 @@ class CapturedSteps:
         Parameters
         ----------
         indices : int64 device array (n_steps batch_size,), optional
-            The samples of all minibatches, one after another; not given where a step trains on the
-            whole data set.
+            The samples of all minibatches, one minibatch after another; None if a step trains on
+            the whole data set.
         rates : device array (n_steps,), optional
-            The steps' learning rates, where each has its own.
+            The learning rate of each step, if each step has its own.
 
         Returns
         -------
@@ -91,14 +91,16 @@ class CapturedSteps:
         Raises
         ------
         TypeError
-            If an argument is missing, or given where there is no use for it.
+            If an argument is missing or not used.
         ValueError
-            If one has another shape.
+            If an argument has the wrong shape.
         """
         if (indices is None) is not (self._indices is None):
-            raise TypeError(f"captured steps that gather need indices, got {indices!r}")
+            expected = "None" if self._indices is None else "given, as the steps gather samples"
+            raise TypeError(f"indices must be {expected}, got {indices!r}")
         if (rates is None) is not (self._learning_rate is None):
-            raise TypeError(f"captured steps with a rate of each need rates, got {rates!r}")
+            expected = "None" if self._learning_rate is None else "given, one for each step"
+            raise TypeError(f"rates must be {expected}, got {rates!r}")
         if indices is not None:
             _copy(self._indices, indices, "indices")
         if rates is not None:
@@ -107,7 +109,7 @@ class CapturedSteps:
         return self.losses
 
     def _take_all(self) -> None:
-        """Take the steps; recorded, every number that is not in an array stays what it is now."""
+        """Take the steps; a recording freezes every number that is not in a device array."""
         step, size = self._step, self._step.batch_size
         own = step.loss_value
         try:
@@ -117,14 +119,14 @@ class CapturedSteps:
                 given: list[Any] = []
                 if self._indices is not None:
                     given.append(self._indices[number * size : (number + 1) * size])
-                step.loss_value = self.losses[number : number + 1]  # written there at once
+                step.loss_value = self.losses[number : number + 1]  # the step writes there
                 step(*given)
         finally:
             step.loss_value = own
 
 
 def _copy(target: Array, source: Array, name: str) -> None:
-    """Copy what must be of one shape; CuPy would repeat a single number."""
+    """Copy an array of the same shape; CuPy would broadcast a single number."""
     if source.shape != target.shape:
         raise ValueError(f"{name} must have shape {target.shape}, got {source.shape}")
     target[...] = source

@@ -21,25 +21,25 @@ __all__ = [
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether ``value`` is a real number, Python's or NumPy's; booleans are none."""
+    """Return whether ``value`` is a real number of Python or NumPy; booleans do not count."""
     is_real = isinstance(value, (int, float, np.integer, np.floating))
     return is_real and not isinstance(value, bool)
 
 
 def is_integer(value: Any) -> bool:
-    """Tell whether ``value`` is an integer, Python's or NumPy's; booleans are none."""
+    """Return whether ``value`` is an integer of Python or NumPy; booleans do not count."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def check_flag(name: str, value: bool) -> bool:
-    """Return ``value`` if it is a boolean, or raise a ValueError naming the argument and it."""
+    """Return ``value`` if it is a boolean, else raise a ValueError."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be true or false, got {value!r}")
     return value
 
 
 def check_number(name: str, value: float) -> float:
-    """Return ``value`` as a float if it is finite, or raise a ValueError naming the argument."""
+    """Return ``value`` as a float if it is a finite number, else raise a ValueError."""
     number = _to_float(value)
     if not math.isfinite(number):
         raise ValueError(f"{name} must be a finite number, got {value!r}")
@@ -47,7 +47,7 @@ def check_number(name: str, value: float) -> float:
 
 
 def check_positive(name: str, value: float, *, zero: bool = False) -> float:
-    """Return ``value`` as a float, or raise a ValueError naming the argument and what came."""
+    """Return ``value`` as a float if it is positive (or 0), else raise a ValueError."""
     number = _to_float(value)
     if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
         bound = "non-negative" if zero else "positive"
@@ -57,7 +57,7 @@ def check_positive(name: str, value: float, *, zero: bool = False) -> float:
 
 
 def _to_float(value: float) -> float:
-    """Convert a number, or give nan; an integer too large for a float becomes infinite."""
+    """Convert a number to a float, anything else to nan, and too large an integer to infinity."""
     try:
         return float(value) if is_number(value) else math.nan
     except OverflowError:
@@ -67,7 +67,7 @@ def _to_float(value: float) -> float:
 def check_normal(name: str, value: float, dtype: npt.DTypeLike) -> None:
     """Raise a ValueError unless ``value`` is 0 or a normal number of the dtype.
 
-    Fused operations take a subnormal number for 0, and a division by it would be one by 0.
+    Fused operations treat a subnormal number as 0, and would then divide by 0.
     """
     dtype = np.dtype(dtype)
     with np.errstate(all="ignore"):
@@ -77,13 +77,13 @@ def check_normal(name: str, value: float, dtype: npt.DTypeLike) -> None:
         return
     became = "subnormal" if 0 < abs(rounded) < smallest else f"{rounded:g}"
     raise ValueError(
-        f"{name}={value:g} is {became} in {dtype}: out of its range, which goes from "
-        f"{smallest:.3g} to {largest:.3g}"
+        f"{name}={value:g} is {became} in {dtype}: choose a value between {smallest:.3g} and "
+        f"{largest:.3g}"
     )
 
 
 def check_count(name: str, value: Any, *, zero: bool = False) -> int:
-    """Return ``value`` as an int, or raise a ValueError naming the argument and what came."""
+    """Return ``value`` as an int if it is positive (or 0), else raise a ValueError."""
     if not is_integer(value) or value < (0 if zero else 1):
         kind = "an integer of at least 0" if zero else "a positive integer"
         raise ValueError(f"{name} must be {kind}, got {value!r}")
@@ -91,9 +91,9 @@ def check_count(name: str, value: Any, *, zero: bool = False) -> int:
 
 
 def check_fraction(name: str, value: float, interval: str = "[0, 1)") -> float:
-    """Return ``value`` as a float if it lies in the interval, as it is written, within [0, 1].
+    """Return ``value`` as a float if it lies in ``interval``, else raise a ValueError.
 
-    Else raise a ValueError naming the argument and what came.
+    ``interval`` is written as in ``"[0, 1)"``; each end may be open or closed.
     """
     number = check_positive(name, value, zero=interval.startswith("["))
     if number > 1 or (number == 1 and interval.endswith(")")):

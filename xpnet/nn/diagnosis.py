@@ -1,4 +1,4 @@
-"""Diagnosis of a network's activations and gradients, layer by layer."""
+"""Diagnose a network's activations and gradients, layer by layer."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from xpnet.random import check_seed
 
 __all__ = ["Diagnosis", "LayerDiagnosis", "diagnose"]
 
-_GRID = (-10.0, 10.0, 4001)  # where an activation's largest derivative is looked for
-_NUMBERS = 6  # that are measured of each layer
+_GRID = (-10.0, 10.0, 4001)  # points at which an activation's largest derivative is searched
+_NUMBERS = 6  # numbers measured for each layer
 
 
 @dataclass(frozen=True)
 class LayerDiagnosis:
-    """What :func:`diagnose` finds at one layer's output, over all samples and units.
+    """Result of :func:`diagnose` for one layer's output, over all samples and units.
 
     Attributes
     ----------
     label : str
-        The layer's place, name and number of outputs, and its activation; or ``"input"``.
+        Position, name, number of outputs and activation of the layer; or ``"input"``.
     mean, variance : float
-        Of the output.
+        Mean and variance of the output.
     gradient_mean, gradient_variance : float
-        Of the gradient with respect to the output.
+        Mean and variance of the gradient with respect to the output.
     saturated : float or None
-        Share of the elements at which the activation's derivative is small; None where there is no
-        activation or it is the identity.
+        Fraction of the elements where the activation's derivative is small; None for the identity
+        and for a layer without an activation.
     dead : float or None
-        Share of the units whose derivative is exactly 0 for every sample; None as above.
+        Fraction of the units whose derivative is exactly 0 for every sample; None as above.
     """
 
     label: str
@@ -54,24 +54,24 @@ class LayerDiagnosis:
 
     @property
     def mean_square(self) -> float:
-        """The second moment of the output, ``variance + mean^2``."""
+        """Second moment of the output, ``variance + mean^2``."""
         return self.variance + self.mean * self.mean
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The outcome of :func:`diagnose`.
+    """Result of :func:`diagnose`.
 
     Attributes
     ----------
     input : LayerDiagnosis
-        The batch itself, and the gradient with respect to it.
+        Result for the batch itself and the gradient with respect to it.
     layers : tuple of LayerDiagnosis
-        One for each layer of the network, in order.
+        Results for the layers of the network, in order.
     n_samples : int
-        Size of the batch.
+        Number of samples in the batch.
     saturated_below : float
-        As given.
+        The threshold that was given.
     """
 
     input: LayerDiagnosis
@@ -98,7 +98,7 @@ class Diagnosis:
         return "\n".join([f"signals of a batch of {self.n_samples}", *table, *meanings])
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything as plain tables, for JSON: what is not finite becomes None."""
+        """Return everything as plain dictionaries for JSON; non-finite numbers become None."""
         return {
             "n_samples": self.n_samples,
             "saturated_below": self.saturated_below,
@@ -135,47 +135,49 @@ def diagnose(
     saturated_below: float = 0.05,
     seed: int = 0,
 ) -> Diagnosis:
-    """Measure what a batch does in a network: one forward and one backward pass in training mode.
+    """Run a batch forward and backward in training mode and measure the signals in each layer.
 
-    Layer by layer, the mean and variance of the output and of the gradient with respect to it,
-    before that layer's own derivative. Signals that keep their size from layer to layer are what
-    initialisation aims at; variances that fall or rise by a factor per layer show that it does not
-    succeed, and saturated and dead units where gradients stop.
+    For each layer, this computes the mean and variance of the output and of the gradient with
+    respect to it, before that layer's own derivative. Good initialisation keeps the size of both
+    signals from layer to layer. Variances that shrink or grow by a factor per layer show that it
+    does not; saturated and dead units show where gradients stop.
 
-    Saturation is looked at where an activation is: in a :class:`Dense` layer, at ``Z = X W + b``,
-    and in one that is a layer of its own. An element is saturated where ``|f'(Z)|`` lies below
-    ``saturated_below`` times the largest ``|f'|`` on [-10, 10]. Of a ReLU those are the elements
-    that are off. A unit is dead if ``f'(Z)`` is exactly 0 for every sample: nothing reaches its
-    weights. For a ReLU that means off on the whole batch; a tanh is dead where it has rounded to 1.
+    Saturation is measured for each activation, inside a :class:`Dense` layer (at ``Z = X W + b``)
+    or as a separate layer. An element is saturated if ``|f'(Z)|`` is below ``saturated_below``
+    times the largest ``|f'|`` on [-10, 10]; for a ReLU these are the inactive elements. A unit is
+    dead if ``f'(Z)`` is exactly 0 for every sample, so that its weights get no gradient. A ReLU is
+    dead if it is inactive on the whole batch, a tanh if its output has rounded to 1 or -1.
 
-    Parameters, gradients and statistics of the network are afterwards what they were, bit by bit.
-    Nothing may train the network meanwhile.
+    The parameters, gradients and statistics of the network are restored afterwards, bit by bit.
+    Do not train the network at the same time.
 
     Parameters
     ----------
     network : Network
+        Network to diagnose.
     X : array_like (n_samples, n_features)
-        The batch, finite.
+        The batch; must be finite.
     y : array_like, optional
-        Labels; needed with a loss, and only then.
+        Labels; required if ``loss`` is given.
     loss : str, dict or Loss, optional
-        Whose mean over the batch the gradients are of. Without one, a random upstream gradient
-        from the standard normal distribution stands at the output.
+        Loss whose mean over the batch is differentiated. By default the gradient at the output is
+        drawn from the standard normal distribution.
     saturated_below : float
-        In (0, 1).
+        Threshold for saturation, in (0, 1).
     seed : int
-        Of what is drawn: the upstream gradient, and what dropout drops.
+        Seed of the random gradient at the output and of dropout masks.
 
     Returns
     -------
     Diagnosis
-        Numbers are computed in float64 from the network's own. A signal that overflows gives
-        infinities and nans.
+        The statistics are computed in float64 from signals in the network's dtype. A signal that
+        overflows gives infinities and nans.
 
     Raises
     ------
     ValueError, TypeError
-        If the arguments do not fit each other, or a layer gives no gradient of its input.
+        If the arguments do not fit each other, or a layer does not return the gradient of its
+        input.
 
     References
     ----------
@@ -209,14 +211,14 @@ def diagnose(
 
 
 def _upstream(network: Network, output: Array, y: Any, loss: Loss | None, seed: int) -> Array:
-    """Give the gradient with respect to the output."""
+    """Return the gradient with respect to the output."""
     device, dtype = network.device, network.dtype
     if loss is None:
         drawn = np.random.default_rng(seed).standard_normal(output.shape)
         return device.asarray(drawn, dtype)
     labels = loss.labels(device, y, network.n_outputs, dtype)
     if len(labels) != len(output):
-        raise ValueError(f"X and y must have one length, got {len(output)} and {len(labels)}")
+        raise ValueError(f"X and y must have the same length, got {len(output)} and {len(labels)}")
     losses, mean = device.xp.empty(len(output), dtype=dtype), device.xp.empty(1, dtype=dtype)
     dlogits = device.xp.empty_like(output)
     loss.forward(device.ops, output, labels, losses, mean, dlogits)
@@ -224,15 +226,17 @@ def _upstream(network: Network, output: Array, y: Any, loss: Loss | None, seed: 
 
 
 class _Measurement:
-    """Both passes through a network, by its layers' own methods, with a look at each output.
+    """Run both passes with the layers' own methods and measure each output.
 
     Attributes
     ----------
     numbers : float64 device array (1 + n_layers, 6)
-        Of the input and of each layer: mean, variance, those of the gradient, saturated, dead.
+        For the input and each layer: mean and variance of the output, mean and variance of the
+        gradient, saturated, dead.
     labels : list of str
+        Label of each row.
     has_shares : list of bool
-        Whether the last two numbers are there.
+        Whether the last two numbers of a row are measured.
     """
 
     def __init__(self, network: Network, X: Array, saturated_below: float, seed: int) -> None:
@@ -273,14 +277,14 @@ class _Measurement:
         self._write(0, 2, dA)
 
     def _write(self, row: int, column: int, values: Array) -> None:
-        """Put mean and variance into their place."""
+        """Write the mean and variance."""
         xp, wide = self.network.device.xp, values.astype(self.numbers.dtype)
         mean = wide.mean()
         self.numbers[row, column] = mean
         self.numbers[row, column + 1] = xp.square(wide - mean).mean()
 
     def _write_shares(self, row: int, f: Activation, Z: Array) -> None:
-        """Put the shares of saturated elements and of dead units into their place."""
+        """Write the fractions of saturated elements and of dead units."""
         grid = self.network.device.asarray(np.linspace(*_GRID)[:, None], Z.dtype)
         largest = _slope(f, grid).max()
         slope = _slope(f, Z)
@@ -289,9 +293,9 @@ class _Measurement:
 
 
 def _activation(layer: Layer) -> Activation | None:
-    """Give the activation that a layer is or has, if its derivative is known and not constant."""
+    """Return the activation of a layer if its derivative is known and not constant, else None."""
     f: Any = layer
-    if isinstance(layer, Dense):  # of which a subclass may compute something else
+    if isinstance(layer, Dense):  # a subclass may compute something else
         f = layer._f if type(layer).forward is Dense.forward else None
     if not isinstance(f, Activation) or isinstance(f, Identity):
         return None
@@ -303,7 +307,7 @@ def _activation(layer: Layer) -> Activation | None:
 
 
 def _input_of(layer: Layer, X: Array) -> Array:
-    """Give ``Z``, which a Dense layer may not have kept."""
+    """Return ``Z``, recomputed for a Dense layer, which may not have kept it."""
     if not isinstance(layer, Dense):
         return X
     Z = layer.ops.matmul(X, layer.W)
@@ -311,5 +315,5 @@ def _input_of(layer: Layer, X: Array) -> Array:
 
 
 def _slope(f: Activation, Z: Array) -> Array:
-    """Compute ``|f'(Z)|``, of Z's shape whatever the activation gives."""
+    """Compute ``|f'(Z)|``, broadcast to the shape of Z."""
     return f.xp.abs(f.xp.ones_like(Z) * f.derivative(Z, f.function(Z)))

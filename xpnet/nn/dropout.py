@@ -1,4 +1,4 @@
-"""Dropout, of a layer's outputs or of the input."""
+"""Dropout of a layer's outputs or of the input."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ __all__ = ["Dropout"]
 
 
 class Dropout(Layer):
-    """Inverted dropout: in training an element becomes 0 with probability ``rate``.
+    """Inverted dropout: during training each element is set to 0 with probability ``rate``.
 
     With ``M_ij`` independent, 1 with probability ``1 - rate`` and else 0, ``A = X * M / (1 -
     rate)``. The division keeps the mean of ``A`` at ``X``, which is why prediction, where nothing
     is dropped, needs no scaling. The mask does not depend on ``X``: ``dX = dA * M / (1 - rate)``.
 
-    As the first layer it drops inputs. The mask is drawn from Philox, keyed by the seed of the
-    training, the layer's place and the number of the step: the same bits on every device. Nothing
-    keeps it, the backward pass draws it again.
+    As the first layer it drops inputs. The mask comes from Philox, keyed by the training seed, the
+    layer's position and the step number, and is identical on every device. It is not stored: the
+    backward pass draws it again.
 
     Parameters
     ----------
     rate : float
-        Probability of being dropped, in [0, 1). The course's keep_prob is ``1 - rate``.
+        Probability of dropping an element, in [0, 1). ``keep_prob`` in Andrew Ng's Deep Learning
+        Specialization is ``1 - rate``.
 
     Raises
     ------
     ValueError
-        If the rate is out of range.
+        If ``rate`` is out of range.
 
     References
     ----------
@@ -46,18 +47,18 @@ class Dropout(Layer):
         self.rate = check_fraction("rate", rate)
 
     def allocate(self, cache: Cache, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        """Make ``A``."""
+        """Create the buffer ``A``."""
         if cache.training:
             cache.A = self.xp.empty(shape, dtype=dtype)
 
     def forward(self, X: Array, cache: Cache) -> Array:
-        """Drop, in training; return the input itself in prediction."""
+        """Drop elements during training; return the input itself in prediction."""
         if not cache.training:
             return X
         return self._drop(X, cache, cache.A)
 
     def backward(self, dA: Array, cache: Cache) -> Array:
-        """Drop the same elements of the gradient."""
+        """Drop the same elements from the gradient."""
         return self._drop(dA, cache, dA)
 
     def _drop(self, X: Array, cache: Cache, out: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Gradient checking: compares the backward pass with finite differences of the forward pass."""
+"""Gradient checking: compare the backward pass with finite differences of the forward pass."""
 
 from __future__ import annotations
 
@@ -21,33 +21,34 @@ from xpnet.random import check_seed
 
 __all__ = ["GradientCheck", "gradient_check"]
 
-_WIDTHS = tuple(10.0**-k for k in np.arange(2, 6.1, 0.5))  # difference steps, tried in turn
-_NOISE = 1e-9  # rounding in a quotient that is still good, relative to the array's gradient
-_CONVERGED = 1e-12  # disagreement of two extrapolations, relative to the gradient's scale
-_ALWAYS_TRIED = 1e-3  # steps down to here are tried whatever the noise
+_WIDTHS = tuple(10.0**-k for k in np.arange(2, 6.1, 0.5))  # step sizes h, tried in this order
+_NOISE = 1e-9  # acceptable rounding error of a quotient, relative to the array's gradient
+_CONVERGED = 1e-12  # largest difference of two extrapolations, relative to the gradient's scale
+_ALWAYS_TRIED = 1e-3  # steps down to this one are tried despite rounding
 _DEFAULT_FEATURES = 4
-_FLOOR = 1e-4  # of the whole gradient's norm: the smallest norm an error is measured against
-_SCALE_SAMPLE = 32  # coordinates of each array that set the scale
+_FLOOR = 1e-4  # smallest norm an error is divided by, relative to the whole gradient's norm
+_SCALE_SAMPLE = 32  # elements of each array that determine the scale
 
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """The outcome of :func:`gradient_check`.
+    """Result of :func:`gradient_check`.
 
     Attributes
     ----------
     errors : dict of str to float
-        For ``"X"`` and each parameter, ``|a - n| / max(|a| + |n|, 1e-4 |whole|)``, where ``a``
-        is the gradient by the backward pass, ``n`` the one by differences, ``|.|`` the Euclidean
-        norm and ``whole`` all of ``n`` together, over the elements that were chosen; where there
-        is no ``n``, ``a`` stands in. Infinite where any element of ``a`` is not finite, or most of
-        it (by its norm) could not be compared.
+        Relative error of the gradient for ``"X"`` and each parameter, ``|a - n| / max(|a| + |n|,
+        1e-4 |whole|)``. ``a`` is the gradient from the backward pass, ``n`` the one from finite
+        differences and ``|.|`` the Euclidean norm, all over the chosen elements; ``whole`` is
+        ``n`` for all arrays together, with ``a`` in place of missing elements of ``n``. The error
+        is infinite if any element of ``a`` is not finite, or if most of ``a`` (by its norm) could
+        not be compared.
     skipped : dict of str to int
-        For how many elements the differences gave no derivative to compare with.
+        Number of elements for which finite differences gave no derivative.
     checked : dict of str to int
-        How many elements were compared.
+        Number of elements that were compared.
     tolerance : float
-        What every error must stay under.
+        Every error must be below this.
     """
 
     errors: dict[str, float]
@@ -57,12 +58,12 @@ class GradientCheck:
 
     @property
     def worst(self) -> str:
-        """The name with the largest error."""
+        """Name of the array with the largest error."""
         return max(self.errors, key=lambda name: self.errors[name])
 
     @property
     def passed(self) -> bool:
-        """Whether every error is under the tolerance; an array with nothing to compare fails."""
+        """Whether every error is below the tolerance; an array with nothing to compare fails."""
         return all(error < self.tolerance for error in self.errors.values())
 
     def __str__(self) -> str:
@@ -94,45 +95,47 @@ def gradient_check(
 ) -> GradientCheck:
     """Compare a backward pass with finite differences of the forward pass, in float64.
 
-    The scalar that is differentiated is the mean loss where a loss is given, else ``sum(R *
-    output)`` with a random upstream gradient ``R``; with ``l1`` or ``l2`` the penalties on the
-    weights come to it. Checked are the gradient of every parameter and that of the input, whether
-    or not training needs it. The network works as in training: batch normalisation takes the
-    batch's statistics, and dropout drops, with one mask for the whole check.
+    The function that is differentiated is the mean loss if a loss is given, else ``sum(R *
+    output)`` with a random upstream gradient ``R``, plus the penalties ``l1`` and ``l2`` on the
+    weights. The check covers the gradients of every parameter and of the input, even if training
+    does not need the latter. The network runs in training mode: batch normalisation uses the
+    batch's statistics, and dropout is active, with one mask for the whole check.
 
     The central difference ``g(h) = (f(x + h) - f(x - h)) / 2h`` is extrapolated twice by
-    Richardson's rule: ``g1(h) = (4 g(h/2) - g(h)) / 3`` is off by order ``h^4``, and
-    ``(16 g1(h/2) - g1(h)) / 15`` by order ``h^6``. Where the two disagree the function is too
-    steep for ``h = 1e-2``, or a kink (of a ReLU, say) lies within reach, and smaller steps are
-    tried as far as rounding allows. An element for which none will do, because it lies at or next
-    to a kink, is left out and counted. An array of which most is left out, by the norm of what the
-    backward pass gives, fails: biases of exactly 0 behind units that are all off do that to a ReLU,
-    and small random biases cure it.
+    Richardson's rule: ``g1(h) = (4 g(h/2) - g(h)) / 3`` has an error of order ``h^4``, and
+    ``(16 g1(h/2) - g1(h)) / 15`` one of order ``h^6``. If the two disagree, the function is too
+    steep for ``h = 1e-2`` or has a kink nearby, such as that of a ReLU; smaller steps are then
+    tried as far as rounding allows. An element for which no step works, because it lies at or next
+    to a kink, is skipped and counted. The check fails for an array of which most is skipped, by the
+    norm of the gradient from the backward pass. This happens to a ReLU whose biases are exactly 0
+    and whose preceding units are all inactive; small random biases avoid it.
 
     Parameters
     ----------
     model : Network or Layer
-        A network is checked at its own parameters, in a float64 copy. A layer is checked as a
-        fresh copy, at parameters drawn from the normal distribution with variance 1/4.
+        Network or layer to check. A network is checked at its current parameters, in a float64
+        copy; a layer as a new copy, at parameters drawn from the normal distribution with
+        variance 1/4.
     X : array_like (n_samples, n_features), optional
-        By default drawn from the standard normal distribution.
+        Input. By default drawn from the standard normal distribution.
     y : array_like, optional
-        Labels; needed with a loss, and only then.
+        Labels; required if ``loss`` is given.
     loss : str, dict or Loss, optional
+        Loss whose mean is differentiated.
     sample_weight : array_like (n_samples,), optional
-        How much each sample counts in the mean loss, and in batch normalisation.
+        Weight of each sample in the mean loss and in batch normalisation.
     l1, l2 : float
-        Coefficients of penalties; see :class:`xpnet.nn.Regularizer`.
+        Coefficients of the penalties; see :class:`xpnet.nn.Regularizer`.
     n_features, batch_size : int
-        The shape to draw ``X`` in; ``n_features`` is for a layer, by default 4.
+        Shape of the random ``X``. ``n_features`` applies only to a layer; it is 4 by default.
     seed : int
-        Seed of everything drawn here.
+        Seed of all random numbers.
     tolerance : float
-        What every error must stay under.
+        Every error must be below this.
     max_elements : int
-        Of a larger array this many elements are compared, chosen at random.
+        Number of elements to compare in each array; they are chosen at random in a larger one.
     device : str, Device or None
-        Where to check a layer; a network is checked on its own device.
+        Device on which to check a layer; a network is checked on its own device.
 
     Returns
     -------
@@ -157,7 +160,7 @@ def gradient_check(
     regularizer = Regularizer(l1=l1, l2=l2)
     if isinstance(model, Network):
         if n_features is not None or device is not None:
-            raise ValueError("a network has its own n_features and device: leave them out")
+            raise ValueError("n_features and device must be None for a network, which has its own")
         network = model.copy(dtype="float64")
     elif isinstance(model, Layer):
         if X is not None and np.ndim(X) == 2:
@@ -183,12 +186,12 @@ def gradient_check(
 
 
 class _Objective:
-    """A scalar function of a network's parameters and input, with its gradient.
+    """Scalar function of a network's parameters and input, with its gradient.
 
     Attributes
     ----------
     rounding : float
-        About how far the last value may be off by rounding.
+        Approximate rounding error of the last value.
     """
 
     rounding = 0.0
@@ -224,7 +227,9 @@ class _Objective:
         if loss is not None:
             self.y = loss.labels(device, y, network.n_outputs, np.float64)
             if len(self.y) != len(X):
-                raise ValueError(f"X and y must have one length, got {len(X)} and {len(self.y)}")
+                raise ValueError(
+                    f"X and y must have the same length, got {len(X)} and {len(self.y)}"
+                )
             self.losses = device.xp.empty(len(X))
         else:
             self.upstream = rng.standard_normal((len(X), network.n_outputs))
@@ -278,7 +283,7 @@ class _Objective:
             dX[...] = np.nan
         except ValueError as error:
             layer = type(self.network.layers[0]).__name__
-            raise TypeError(f"{layer}.backward must return an array that can be written") from error
+            raise TypeError(f"{layer}.backward must return a writable array") from error
         for name, gradient in self.network.named_gradients().items():
             found[name] = device.to_host(gradient).copy()
         return found
@@ -304,7 +309,7 @@ def _compare(
     sampled = {name: analytic[name].reshape(-1)[indices[name]] for name in arrays}
     numeric: dict[str, npt.NDArray[np.float64]] = {}
     for name, array in arrays.items():
-        # How far the steps may be reduced is all that the backward pass has a say in here.
+        # The backward pass influences only how small the steps may become, nothing else here.
         noise = max(_CONVERGED * scale, _NOISE * np.abs(sampled[name]).max())
         widths = [h for h in _WIDTHS if h >= _ALWAYS_TRIED or 2 * rounding / h <= noise]
         quotients = [
@@ -312,7 +317,7 @@ def _compare(
             for i in indices[name]
         ]
         numeric[name] = np.array([np.nan if q is None else q for q in quotients])
-    # Where an element was left out, the backward pass's own word counts towards the whole.
+    # For a skipped element the value from the backward pass counts towards the whole.
     whole = float(
         np.sqrt(sum(np.sum(np.where(np.isnan(n), sampled[k], n) ** 2) for k, n in numeric.items()))
     )
@@ -335,7 +340,7 @@ def _error(a: npt.NDArray[np.float64], n: npt.NDArray[np.float64], whole: float)
 
 
 def _along(objective: _Objective, array: Any, index: int) -> Callable[[float], float]:
-    """Give the objective as a function of a shift of one element."""
+    """Return the objective as a function of a shift of one element."""
     place = np.unravel_index(index, array.shape)
     original = float(objective.network.device.to_host(array[place]))
 
@@ -351,7 +356,7 @@ def _along(objective: _Objective, array: Any, index: int) -> Callable[[float], f
 def _scale(
     objective: _Objective, arrays: dict[str, Any], indices: dict[str, npt.NDArray[np.int64]]
 ) -> float:
-    """Estimate the largest derivative: what "small" is measured against."""
+    """Estimate the largest derivative, the scale that "small" refers to."""
     h = 1e-5
     largest = 0.0
     for name, array in arrays.items():
@@ -368,15 +373,15 @@ def _derivative(
     scale: float,
     widths: list[float],
 ) -> float | None:
-    """Differentiate at 0, or find that there is no derivative."""
+    """Return the derivative at 0, or None if no step gives one."""
     for width in widths:
         sides = {h: (f(h), f(-h)) for h in (width, width / 2, width / 4)}
         g = [(up - down) / (2 * h) for h, (up, down) in sides.items()]
         coarse, fine = (4 * g[1] - g[0]) / 3, (4 * g[2] - g[1]) / 3
         best = (16 * fine - coarse) / 15
-        # The difference of the two one-sided quotients is h f2 + h^3 f4 / 12 + ..., with the second
-        # and fourth derivatives, where the function is smooth. Extrapolated to h = 0 it leaves the
-        # jump of the slope at 0, which central differences alone cannot see.
+        # Where the function is smooth, the difference of the two one-sided quotients is
+        # h f2 + h^3 f4 / 12 + ..., with the second and fourth derivatives. Its extrapolation to
+        # h = 0 is the jump of the slope at 0, which central differences cannot see.
         bend = [(up - 2 * at_center + down) / h for h, (up, down) in sides.items()]
         jump = (8 * (2 * bend[2] - bend[1]) - (2 * bend[1] - bend[0])) / 7
         is_smooth = abs(jump) <= _CONVERGED * scale + 64 * rounding / width

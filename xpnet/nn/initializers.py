@@ -1,19 +1,19 @@
-"""Initializers: how the first values of weights and biases are drawn.
+"""Initializers: how the initial values of weights and biases are drawn.
 
 With independent inputs of variance ``s`` and weights of variance ``v``, ``Z = X W`` has variance
 ``fan_in v s``, and going backward ``dX`` has ``fan_out v`` times the variance of ``dZ``. The
-schemes below choose ``v`` so that one of the two, or both about equally, stays near 1 from layer
-to layer, and differ in what the activation between them does to the variance.
+schemes below choose ``v`` so that one of these two factors, or both about equally, is near 1 in
+every layer. They differ in what they assume the activation does to the variance.
 
-All but the constant ones and those with a scale of their own take a ``gain``, a factor on the
-standard deviation. It makes up for what an activation f does to the second moment: where ``Z``
-has variance 1, ``v = gain^2 / fan_in`` with ``gain^2 = 1 / E f(Z)^2`` gives the next layer's ``Z``
-variance 1 again. ``gain="activation"`` takes that of the activation that follows the weights, as is
-customary; in layers that are alike it is also the one that precedes them.
+Xavier, He, LeCun and orthogonal initialisation take a ``gain``, a factor on the standard deviation.
+It compensates for what an activation f does to the second moment: if ``Z`` has variance 1, ``v =
+gain^2 / fan_in`` with ``gain^2 = 1 / E f(Z)^2`` gives the next layer's ``Z`` variance 1 again.
+``gain="activation"`` takes the gain of the activation that follows the weights, as is customary; if
+all layers have the same activation, it is also the one that precedes them.
 
-He initialisation contains the gain of ReLU, its 2. ``gain="activation"`` in front of a ReLU would
-count that twice, for a variance of ``4 / fan_in``: give it to LeCun's or Xavier's, or to
-:class:`Orthogonal`.
+He initialisation already contains the gain of ReLU, as the factor 2. With ``gain="activation"`` in
+front of a ReLU the variance would be ``4 / fan_in``: use that gain with LeCun or Xavier
+initialisation or with :class:`Orthogonal` instead.
 """
 
 from __future__ import annotations
@@ -45,34 +45,34 @@ __all__ = [
 
 
 class Zeros(Initializer):
-    """All values 0: right for biases, and for weights only where there is no hidden layer."""
+    """Set all values to 0: suitable for biases, and for weights only without hidden layers."""
 
     name = "zeros"
 
     def draw(self, stream: WeightStream, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-        """Return zeros; nothing is drawn."""
+        """Return zeros."""
         del stream
         return np.zeros(shape)
 
 
 class Ones(Initializer):
-    """All values 1: for scales."""
+    """Set all values to 1: suitable for scales."""
 
     name = "ones"
 
     def draw(self, stream: WeightStream, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-        """Return ones; nothing is drawn."""
+        """Return ones."""
         del stream
         return np.ones(shape)
 
 
 class Constant(Initializer):
-    """All values the same, of either sign: for biases, such as 0.1 in front of a ReLU.
+    """Set all values to a constant: for biases, such as 0.1 in front of a ReLU.
 
     Parameters
     ----------
     value : float
-        Any finite number.
+        The constant, any finite number.
     """
 
     name = "constant"
@@ -81,13 +81,13 @@ class Constant(Initializer):
         self.value = check_number("value", value)
 
     def draw(self, stream: WeightStream, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-        """Return the value everywhere; nothing is drawn."""
+        """Return an array filled with the value."""
         del stream
         return np.full(shape, self.value)
 
 
 class Normal(Initializer):
-    """Normal distribution with mean 0 and a standard deviation of its own.
+    """Normal distribution with mean 0 and standard deviation ``std``.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ class Uniform(Initializer):
 
 
 class _WithGain(Initializer, abstract=True):
-    """Draws weight matrices, times a gain that may be the activation's."""
+    """Base class of initializers of weight matrices with a gain, given or the activation's."""
 
     def __init__(self, gain: float | str = 1.0) -> None:
         if gain != "activation" and not is_number(gain):
@@ -133,13 +133,13 @@ class _WithGain(Initializer, abstract=True):
         self.gain = gain if isinstance(gain, str) else check_positive("gain", gain)
 
     def for_activation(self, activation: Activation) -> Initializer:
-        """Put the activation's gain in the place of the word."""
+        """Return a copy with the activation's gain if ``gain`` is "activation", else itself."""
         if self.gain != "activation":
             return self
         if activation.gain is None:
             raise ValueError(
-                f"activation {activation!r} states no gain: set the attribute gain in its class, "
-                f"or give initializer {self.name!r} a number"
+                f"activation {activation!r} has no gain: set gain in its class, or give "
+                f"initializer {self.name!r} a number for gain"
             )
         return type(self)(**{**self._arguments(), "gain": activation.gain})
 
@@ -152,8 +152,8 @@ class _WithGain(Initializer, abstract=True):
             )
         if self.gain == "activation":
             raise ValueError(
-                f'initializer {self.name!r} has gain="activation" and stands where there is no '
-                "activation: give it a number"
+                f'initializer {self.name!r} has gain="activation", but there is no activation '
+                "here: set gain to a number"
             )
         return self._draw(stream, shape, float(self.gain))
 
@@ -183,13 +183,13 @@ class _FanScaled(_WithGain, abstract=True):
 class XavierNormal(_FanScaled):
     """Xavier (Glorot) initialisation, normal: variance ``2 / (fan_in + fan_out)``.
 
-    A compromise between the forward condition ``1 / fan_in`` and the backward one
-    ``1 / fan_out``, for activations that are near the identity around 0.
+    A compromise between the forward condition ``1 / fan_in`` and the backward condition
+    ``1 / fan_out``, for activations that are close to the identity around 0.
 
     Parameters
     ----------
     gain : float or "activation"
-        Factor on the standard deviation; the word takes that of the layer's activation.
+        Factor on the standard deviation; "activation" takes the gain of the layer's activation.
 
     References
     ----------
@@ -206,7 +206,7 @@ class XavierUniform(_FanScaled):
     Parameters
     ----------
     gain : float or "activation"
-        Factor on the standard deviation; the word takes that of the layer's activation.
+        Factor on the standard deviation; "activation" takes the gain of the layer's activation.
 
     References
     ----------
@@ -220,14 +220,14 @@ class XavierUniform(_FanScaled):
 class HeNormal(_FanScaled):
     """He initialisation, normal: variance ``2 / fan_in``.
 
-    A ReLU passes half of a symmetric input, which halves the second moment; the 2 makes up for
-    it.
+    A ReLU passes half of a symmetric input, which halves the second moment; the factor 2
+    compensates for this.
 
     Parameters
     ----------
     gain : float or "activation"
-        Factor on the standard deviation; the word takes that of the layer's activation. In
-        front of a ReLU the word counts the 2 twice.
+        Factor on the standard deviation; "activation" takes the gain of the layer's activation,
+        which for a ReLU would count the factor 2 twice.
 
     References
     ----------
@@ -244,8 +244,8 @@ class HeUniform(_FanScaled):
     Parameters
     ----------
     gain : float or "activation"
-        Factor on the standard deviation; the word takes that of the layer's activation. In
-        front of a ReLU the word counts the 2 twice.
+        Factor on the standard deviation; "activation" takes the gain of the layer's activation,
+        which for a ReLU would count the factor 2 twice.
     """
 
     name = "he_uniform"
@@ -258,7 +258,7 @@ class LeCunNormal(_FanScaled):
     Parameters
     ----------
     gain : float or "activation"
-        Factor on the standard deviation; the word takes that of the layer's activation.
+        Factor on the standard deviation; "activation" takes the gain of the layer's activation.
 
     References
     ----------
@@ -275,7 +275,7 @@ class LeCunUniform(_FanScaled):
     Parameters
     ----------
     gain : float or "activation"
-        Factor on the standard deviation; the word takes that of the layer's activation.
+        Factor on the standard deviation; "activation" takes the gain of the layer's activation.
     """
 
     name = "lecun_uniform"
@@ -285,18 +285,18 @@ class LeCunUniform(_FanScaled):
 class Orthogonal(_WithGain):
     """Orthogonal initialisation: ``W`` is drawn uniformly from the (semi-)orthogonal matrices.
 
-    ``W^T W = gain^2 I`` where ``fan_in >= fan_out``, else ``W W^T = gain^2 I``. Where ``W`` is
-    square it multiplies the length of every vector by the gain, in either direction.
+    ``W^T W = gain^2 I`` if ``fan_in >= fan_out``, else ``W W^T = gain^2 I``. A square ``W``
+    multiplies the length of every vector by the gain, forward and backward.
 
     With ``A = Q R`` for a matrix ``A`` of standard normal draws, ``Q`` is uniform (by Haar's
     measure) once a positive diagonal of ``R`` makes the factorisation unique: column j of ``Q``
-    is multiplied by the sign of ``R_jj``. A wide matrix is the transpose of a tall one. LAPACK
-    factorises, and the last digits are those of its build.
+    is multiplied by the sign of ``R_jj``. A wide matrix is drawn as the transpose of a tall one.
+    LAPACK computes the factorisation, and the last digits depend on its build.
 
     Parameters
     ----------
     gain : float or "activation"
-        Factor on every singular value; the word takes that of the layer's activation.
+        Factor on every singular value; "activation" takes the gain of the layer's activation.
 
     References
     ----------

@@ -1,9 +1,9 @@
 """The interfaces ``Layer``, ``Activation`` and ``Initializer``: base classes to derive from.
 
-Each of the three needs the others: a layer draws its parameters by an initializer, an activation is
-a layer, a dense layer has an activation, and an initializer may depend on it. They stand together
-here so that the modules that implement them do not import each other. Every other interface (Loss,
-Optimizer, Schedule, Augmentation) stands in the module of its implementations.
+These three depend on each other: a layer draws its parameters with an initializer, an activation is
+a layer, a dense layer has an activation, and an initializer may depend on that. They share a module
+so that the modules that implement them need not import each other. Every other interface (Loss,
+Optimizer, Schedule, Augmentation) is in the module of its implementations.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ __all__ = ["Activation", "Cache", "Initializer", "Layer"]
 
 
 class Cache(SimpleNamespace):
-    """What one layer keeps from its forward pass for its backward pass, for one batch size.
+    """Values that one layer keeps from its forward pass for its backward pass.
 
-    Layers hold parameters only; everything that belongs to a batch lives in a cache that is
-    handed to ``forward`` and ``backward``. That is why prediction cannot disturb training and may
-    run in several threads.
+    Layers hold only parameters. Everything that belongs to a batch is stored in a cache, which is
+    passed to ``forward`` and ``backward`` and belongs to one batch size. This way prediction cannot
+    disturb training and may run in several threads.
 
     Attributes
     ----------
     training : bool
-        Whether a backward pass will follow: dropout drops, and batch normalisation takes the
-        batch's own statistics.
+        Whether a backward pass will follow. If True, dropout is active and batch normalisation
+        uses the batch's statistics.
     input_gradient : bool
-        Whether the layer's ``backward`` must return ``dX``; the first layer with parameters need
-        not, and those before it are not asked to go back at all.
+        Whether the layer's ``backward`` must return ``dX``. The first layer with parameters need
+        not return it, and ``backward`` is not called for the layers before it.
     number : int
-        The layer's place in the network, from 0.
+        Position of the layer in the network, from 0.
     batch : Batch
-        Where ``training`` is true.
+        Seed, step and weights of the minibatch; only if ``training`` is True.
     """
 
     training: bool
@@ -53,119 +53,122 @@ class Cache(SimpleNamespace):
 
 
 class Layer(Configurable):
-    """One layer of a network: a forward pass and its derivative.
+    """Base class of layers: a forward pass and its derivative.
 
-    A subclass writes up to four methods: ``build`` declares parameters, ``allocate`` makes
-    buffers, ``forward`` and ``backward`` are the mathematics, in terms of ``self.xp`` (NumPy or
-    CuPy) and, where one fits, of ``self.ops``. Only ``forward`` and ``backward`` are needed.
+    A subclass implements up to four methods. ``build`` declares parameters and ``allocate`` creates
+    buffers. ``forward`` and ``backward`` do the mathematics with ``self.xp`` (NumPy or CuPy) and,
+    optionally, with the operations of ``self.ops``. Only ``forward`` and ``backward`` are required.
 
-    A parameter declared as ``add_parameter("W", ...)`` is there as ``self.W``, its gradient as
-    ``self.dW``: views into the network's flat buffers. ``backward`` overwrites the gradient
-    (``self.dW[...] = ...``).
+    A parameter declared with ``add_parameter("W", ...)`` is available as ``self.W`` and its
+    gradient as ``self.dW``. Both are views into the network's flat buffers. ``backward`` overwrites
+    the gradient (``self.dW[...] = ...``).
 
-    A layer belongs to one network.
+    A layer belongs to a single network.
     """
 
-    if TYPE_CHECKING:  # parameters become attributes that no type checker can foresee
+    if TYPE_CHECKING:  # parameters become attributes unknown to a type checker
 
         def __getattr__(self, name: str) -> Any: ...
 
     @property
     def device(self) -> Device:
-        """The device of the network that the layer belongs to."""
+        """Device of the network that the layer belongs to."""
         found: Device | None = getattr(self, "_device", None)
         if found is None:
-            raise RuntimeError(f"{self!r} belongs to no network yet: put it into a Network")
+            raise RuntimeError(f"{self!r} is not part of a network yet: add it to a Network")
         return found
 
     @property
     def xp(self) -> Any:
-        """The array module, ``numpy`` or ``cupy``."""
+        """Array module, ``numpy`` or ``cupy``."""
         return self.device.xp
 
     @property
     def ops(self) -> ReferenceOps:
-        """The device's table of operations."""
+        """Operations of the device."""
         return self.device.ops
 
     def add_parameter(
         self, name: str, shape: int | Sequence[int], init: Any, *, decay: bool = True
     ) -> None:
-        """Declare a parameter; called from :meth:`build`.
+        """Declare a parameter; call it from :meth:`build`.
 
         Parameters
         ----------
         name : str
-            A Python identifier: the parameter becomes ``self.<name>``, its gradient
-            ``self.d<name>``.
+            Name of the parameter, a Python identifier. The parameter becomes ``self.<name>`` and
+            its gradient ``self.d<name>``.
         shape : int or sequence of int
+            Shape of the parameter.
         init : str, dict or Initializer
-            How its first values are drawn.
+            Initializer of its values.
         decay : bool
             Whether weight decay applies to it: True for weights, False for biases and scales.
 
         Raises
         ------
         ValueError
-            If the name is no identifier or is taken, by an attribute or by another parameter or
-            its gradient, or a length is not positive.
+            If ``name`` is not an identifier or is already used by an attribute, another parameter
+            or a gradient, or if a length in ``shape`` is not positive.
         """
         self._check_free(f"parameter {name!r}", name, f"d{name}")
         lengths = _lengths(f"shape of parameter {name!r}", shape)
         self._parameters[name] = (lengths, Initializer.resolve(init), decay)
 
     def add_statistic(self, name: str, shape: int | Sequence[int], value: float) -> None:
-        """Declare an array that is learned without a gradient; called from :meth:`build`.
+        """Declare an array that is learned without a gradient; call it from :meth:`build`.
 
-        It is there as ``self.<name>``, which :meth:`forward` may change in place where
-        ``cache.training`` is true, and is kept and saved with the parameters.
+        It becomes ``self.<name>`` and is saved with the parameters. :meth:`forward` may change it
+        in place if ``cache.training`` is True.
 
         Parameters
         ----------
         name : str
-            A Python identifier that is not taken.
+            Name of the array, a Python identifier that is not used yet.
         shape : int or sequence of int
+            Shape of the array.
         value : float
-            What all of it begins with.
+            Initial value of all elements.
 
         Raises
         ------
         ValueError
-            If the name is no identifier or is taken, or a length is not positive.
+            If ``name`` is not an identifier or is already used, or if a length in ``shape`` is not
+            positive.
         """
         self._check_free(f"statistic {name!r}", name)
         self._statistics[name] = (_lengths(f"shape of statistic {name!r}", shape), float(value))
 
     def _check_free(self, what: str, *attributes: str) -> None:
-        """Raise a ValueError where an array cannot become an attribute under its name."""
+        """Raise a ValueError unless these names are free for new attributes."""
         gradients = {f"d{name}" for name in self._parameters}
         taken = {*self._parameters, *gradients, *self._statistics}
         for attribute in attributes:
             is_identifier = str(attribute).isidentifier()
             if not is_identifier or attribute in taken or hasattr(self, attribute):
                 raise ValueError(
-                    f"{what} of {type(self).__name__} needs a name of its own: {attribute!r} is "
-                    "not an identifier or already taken"
+                    f"{what} of {type(self).__name__} needs another name: {attribute!r} is not an "
+                    "identifier or is already used"
                 )
 
     def build(self, n_in: int) -> int:
         """Declare the parameters for ``n_in`` input features and return the number of outputs.
 
-        The default declares none and keeps the number of features.
+        The default declares no parameters and returns ``n_in``.
         """
         return n_in
 
     def allocate(self, cache: Cache, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        """Make the buffers for inputs of this shape; the default makes none.
+        """Create the buffers for inputs of this shape; the default creates none.
 
         Parameters
         ----------
         cache : Cache
-            Where to keep them, as attributes.
+            Object that stores the buffers as attributes.
         shape : tuple of int
-            The input's shape, ``(..., n_samples, n_in)``.
+            Shape of the input, ``(..., n_samples, n_in)``.
         dtype : dtype
-            The network's.
+            Dtype of the network.
         """
 
     def forward(self, X: Array, cache: Cache) -> Array:
@@ -174,14 +177,14 @@ class Layer(Configurable):
         Parameters
         ----------
         X : array (..., n_samples, n_in)
-            Not to be changed.
+            Input. It must not be changed.
         cache : Cache
-            Keeps what :meth:`backward` needs.
+            Object that stores what :meth:`backward` needs.
 
         Returns
         -------
         array (..., n_samples, n_out)
-            A buffer of the cache's or a new array.
+            Output, in a buffer of the cache or a new array.
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward(X, cache)")
 
@@ -191,37 +194,37 @@ class Layer(Configurable):
         Parameters
         ----------
         dA : array (..., n_samples, n_out)
-            The gradient of the loss with respect to the output. It may be overwritten.
+            Gradient of the loss with respect to the output. It may be overwritten.
         cache : Cache
-            As :meth:`forward` left it.
+            The cache as :meth:`forward` left it.
 
         Returns
         -------
         array (..., n_samples, n_in) or None
-            The gradient with respect to the input; may be None where ``cache.input_gradient``
-            is False. A new array, ``dA`` itself or a buffer of the cache's, and never a view of
-            anything else: the layer before overwrites it.
+            Gradient with respect to the input; may be None if ``cache.input_gradient`` is False.
+            It must be a new array, ``dA`` itself or a buffer of the cache, never a view of anything
+            else, since the preceding layer overwrites it.
         """
         raise NotImplementedError(f"{type(self).__name__} must define backward(dA, cache)")
 
     @property
     def has_constraint(self) -> bool:
-        """Whether :meth:`constrain` does anything; by default, where a subclass defines it."""
+        """Whether :meth:`constrain` does anything; by default, whether a subclass defines it."""
         return type(self).constrain is not Layer.constrain
 
     def constrain(self, cache: Cache) -> None:
-        """Bring parameters back to where they must be, after each update; the default does nothing.
+        """Enforce constraints on the parameters after each update; the default does nothing.
 
         Parameters
         ----------
         cache : Cache
-            For buffers.
+            Object that holds the buffers.
         """
 
     def _attach(self, device: Device, n_in: int) -> int:
         if getattr(self, "_device", None) is not None:
             raise ValueError(
-                f"{self!r} already belongs to a network; make a new layer for each place"
+                f"{self!r} already belongs to a network; create a separate layer for each use"
             )
         self._device: Device | None = device
         self._parameters: dict[str, tuple[tuple[int, ...], Initializer, bool]] = {}
@@ -234,7 +237,7 @@ class Layer(Configurable):
             raise
 
     def _detach(self) -> None:
-        """Undo :meth:`_attach`, so that the layer can go into another network."""
+        """Undo :meth:`_attach`, so that the layer can be added to another network."""
         for name in getattr(self, "_parameters", {}):
             self.__dict__.pop(name, None)
             self.__dict__.pop(f"d{name}", None)
@@ -244,21 +247,21 @@ class Layer(Configurable):
 
 
 class Activation(Layer, abstract=True):
-    """A function applied to every element; also a layer of its own.
+    """Base class of activations: functions applied to every element, also usable as layers.
 
-    A subclass gives ``function(Z)`` and ``derivative(Z, A)``, where ``A = function(Z)``. The
+    A subclass implements ``function(Z)`` and ``derivative(Z, A)``, where ``A = function(Z)``. The
     chain rule does the rest: ``dZ = dA * derivative(Z, A)``, element by element.
 
     Attributes
     ----------
     gradient_from : {"input", "output", "both"}
-        What the derivative is stated in. Where the output alone suffices, a :class:`Dense` layer
-        lets ``A`` take the place of ``Z``.
+        Arrays that the derivative is computed from. If the output is enough, a :class:`Dense` layer
+        stores ``A`` in the buffer of ``Z``.
     default_init : str
-        The initializer that suits weights in front of this activation.
+        Default initializer of weights in front of this activation.
     gain : float or None
-        What an initializer with ``gain="activation"`` multiplies the standard deviation of these
-        weights by; None where the class states none.
+        Factor by which an initializer with ``gain="activation"`` multiplies the standard deviation
+        of these weights; None if the class does not define one.
     """
 
     gradient_from: ClassVar[str] = "both"
@@ -288,14 +291,14 @@ class Activation(Layer, abstract=True):
         return self.forward(self.ops.add_bias(Z, b, out=Z), cache)
 
     def backward_with_bias(self, dA: Array, cache: Cache, db: Array) -> Array:
-        """Compute ``dZ``, and write the bias's gradient into ``db``."""
+        """Compute ``dZ`` and write the gradient of the bias into ``db``."""
         dZ = self.backward(dA, cache).astype(db.dtype, copy=False)
         self.ops.bias_grad(dZ, out=db)
         return dZ
 
 
 class Initializer(Configurable):
-    """Draws the first values of a parameter."""
+    """Base class of initializers, which draw the initial values of a parameter."""
 
     def draw(self, stream: WeightStream, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
         """Draw values on the host.
@@ -303,8 +306,9 @@ class Initializer(Configurable):
         Parameters
         ----------
         stream : WeightStream
+            Source of random numbers.
         shape : tuple of int
-            ``(fan_in, fan_out)`` for a weight matrix.
+            Shape of the parameter, ``(fan_in, fan_out)`` for a weight matrix.
 
         Returns
         -------
@@ -313,7 +317,7 @@ class Initializer(Configurable):
         raise NotImplementedError(f"{type(self).__name__} must define draw(stream, shape)")
 
     def for_activation(self, activation: Activation) -> Initializer:
-        """Give the initializer of weights in front of this activation; the default is itself."""
+        """Return the initializer for weights in front of this activation; by default, itself."""
         del activation
         return self
 

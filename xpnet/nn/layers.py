@@ -19,41 +19,45 @@ class Dense(Layer):
     The backward pass. Let ``L`` be the loss and ``dM`` stand for ``dL/dM``, an array of M's
     shape. Element by element, ``Z_ij = sum_k X_ik W_kj + b_j``, so that
 
-    - ``dZ = dA * f'(Z)``, since ``A_ij`` depends on ``Z_ij`` alone;
+    - ``dZ = dA * f'(Z)``, since ``A_ij`` depends only on ``Z_ij``;
     - ``dW_kj = sum_i X_ik dZ_ij``, that is ``dW = X^T dZ``: every sample contributes;
-    - ``db_j = sum_i dZ_ij``: the bias reaches every row with derivative 1;
+    - ``db_j = sum_i dZ_ij``: the bias enters every row with derivative 1;
     - ``dX_ik = sum_j dZ_ij W_kj``, that is ``dX = dZ W^T``: every unit passes its share back.
 
-    The mean over the batch is in the loss, hence in ``dA`` already.
+    There is no division by the number of samples here: the loss takes the mean over the batch, so
+    ``dA`` already contains the factor.
 
     Parameters
     ----------
     units : int
         Number of outputs, ``n_out``.
     activation : str, dict or Activation
-        ``f``. The last layer of a classifier keeps ``"identity"``: losses take logits.
+        Activation function ``f``. Keep ``"identity"`` in the last layer of a classifier, since
+        losses take logits.
     init : str, dict or Initializer
-        How ``W`` is drawn. ``"auto"`` takes what suits the activation: He for the ReLU family,
-        Xavier for the rest.
+        Initializer of ``W``. ``"auto"`` chooses the one that suits the activation: He for the ReLU
+        family, Xavier for the rest.
     bias : bool
-        Whether there is a ``b``.
+        Whether to add a bias ``b``.
     bias_init : str, dict or Initializer
-        How ``b`` is drawn, after ``W``.
+        Initializer of ``b``, which is drawn after ``W``.
     max_norm : float or None
-        Longest that a unit's vector of incoming weights, a column of ``W``, may be; one that is
-        longer after an update is shortened to it. None for no limit.
+        Largest Euclidean norm of a unit's vector of incoming weights, a column of ``W``; a longer
+        one is scaled down to it after each update. None for no limit.
 
     Attributes
     ----------
     W : array (n_in, n_out)
+        Weights.
     b : array (n_out,)
+        Biases, unless ``bias`` is False.
     dW, db : arrays of the same shapes
-        The gradients, overwritten by every backward pass.
+        Gradients, overwritten by every backward pass.
 
     Raises
     ------
     ValueError
-        If an argument is out of range or a name is not known.
+        If an argument is out of range or a name is unknown.
 
     References
     ----------
@@ -99,8 +103,8 @@ class Dense(Layer):
         self._f._attach(self.device, self.units)
         if self._f._parameters:
             raise ValueError(
-                f"activation {self._f!r} has parameters of its own: put it into the network as a "
-                "layer after this one, and leave activation='identity' here"
+                f"activation {self._f!r} has parameters: add it to the network as a separate layer "
+                "after this one, with activation='identity' here"
             )
         return self.units
 
@@ -109,13 +113,13 @@ class Dense(Layer):
         self._f._detach()
 
     def allocate(self, cache: Cache, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        """Make ``Z``, ``dX`` and the activation's buffers."""
+        """Create the buffers ``Z`` and ``dX`` and those of the activation."""
         xp = self.xp
         shape_out = (*shape[:-1], self.units)
         cache.Z = xp.empty(shape_out, dtype=dtype)
         cache.f = Cache(**{**vars(cache), "input_gradient": True})
         if self._f.gradient_from == "output":
-            cache.f.A = cache.Z  # Z need not outlive A
+            cache.f.A = cache.Z  # Z is not needed once A is computed
         self._f.allocate(cache.f, shape_out, dtype)
         if self.max_norm is not None and cache.training:
             cache.squares = xp.empty(self.units, dtype=dtype)
@@ -132,7 +136,7 @@ class Dense(Layer):
         return self._f.forward(Z, cache.f)
 
     def backward(self, dA: Array, cache: Cache) -> Array | None:
-        """Write ``dW`` and ``db``, and return ``dX``."""
+        """Write ``dW`` and ``db`` and return ``dX``."""
         ops = self.ops
         if self.bias:
             dZ = self._f.backward_with_bias(dA, cache.f, self.db)
@@ -149,7 +153,7 @@ class Dense(Layer):
         return self.max_norm is not None
 
     def constrain(self, cache: Cache) -> None:
-        """Shorten the columns of ``W`` that are longer than ``max_norm``."""
+        """Scale down the columns of ``W`` whose norm is larger than ``max_norm``."""
         if self.max_norm is not None:
             squares = self.ops.square_sum(self.W, out=cache.squares)
             self.ops.limit_norms(self.W, squares, self.max_norm, out=self.W)

@@ -1,7 +1,7 @@
-"""Losses on logits: cross entropies, squared error, Poisson deviance.
+"""Losses on logits: cross-entropies, squared error, Poisson deviance.
 
-A loss takes the last layer's ``Z`` before any squashing. Sigmoid or softmax and logarithm then
-combine into expressions that neither overflow nor take the logarithm of 0, and their joint
+A loss takes the last layer's ``Z``, before any sigmoid or softmax. Sigmoid or softmax and logarithm
+then combine into expressions that neither overflow nor take the logarithm of 0, and their joint
 derivative is simply ``prediction - label``.
 """
 
@@ -29,16 +29,16 @@ __all__ = [
 
 
 class Loss(Configurable):
-    """A loss on logits: owns the mean over the batch and the output's meaning.
+    """Base class of losses on logits, which take the mean over the batch and interpret the output.
 
     Attributes
     ----------
     has_classes : bool
-        Whether labels are classes, and not numbers to be predicted.
+        Whether the labels are classes, as opposed to regression targets.
     has_negatives : bool
-        Whether numbers to be predicted may be negative, as those are that have been standardised.
+        Whether regression targets may be negative, as standardised targets are.
     score_name : str
-        What :meth:`score` measures, as tables and pictures call it.
+        Name of the quantity that :meth:`score` computes, for tables and plots.
     """
 
     has_classes: ClassVar[bool] = True
@@ -48,22 +48,24 @@ class Loss(Configurable):
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
     ) -> Array:
-        """Bring a user's labels to the device, checked and in the form that :meth:`forward` takes.
+        """Check labels, convert them to the form that :meth:`forward` takes and move them.
 
         Parameters
         ----------
         device : Device
+            Device to move the labels to.
         y : array_like (n_samples,) or (n_samples, n_outputs)
+            Labels.
         n_outputs : int
-            The network's number of outputs.
+            Number of outputs of the network.
         dtype : dtype
-            The network's.
+            Dtype of the network.
         name : str
-            How error messages call the argument.
+            Name of the argument in error messages.
 
         Returns
         -------
-        array whose first axis is the samples
+        array (n_samples, ...)
 
         Raises
         ------
@@ -82,53 +84,55 @@ class Loss(Configurable):
         dlogits: Array | None = None,
         weights: Array | None = None,
     ) -> None:
-        """Compute the loss of every sample, their mean and, if asked, the mean's gradient.
+        """Compute the loss of every sample, the mean loss and, optionally, its gradient.
 
         Parameters
         ----------
         ops : ReferenceOps
+            Operations of the device.
         logits : array (..., n_samples, n_outputs)
+            Output of the network.
         labels : array
-            As :meth:`labels` gives them.
+            Labels as returned by :meth:`labels`.
         losses : array (..., n_samples)
-            Overwritten.
+            Overwritten with the loss of every sample.
         mean : array (..., 1)
-            Overwritten.
+            Overwritten with the mean loss.
         dlogits : array like logits, optional
             Overwritten with the gradient of ``mean``.
         weights : array (..., n_samples), optional
-            The samples' parts in the mean, which sum to 1; by default all count the same. A loss
-            that is trained without weights of samples or classes need not have it.
+            Weights of the samples in the mean, which sum to 1. By default all samples have equal
+            weights. A loss that is never used with sample or class weights may omit this argument.
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward(...)")
 
     def probabilities(self, ops: ReferenceOps, logits: Array) -> Array:
-        """Turn logits into probabilities."""
+        """Convert logits to probabilities."""
         raise NotImplementedError(f"{type(self).__name__} must define probabilities(ops, logits)")
 
     def decide(self, ops: ReferenceOps, logits: Array) -> Array:
-        """Turn logits into predicted labels, in the form of :meth:`labels`."""
+        """Convert logits to predicted labels, in the form that :meth:`labels` returns."""
         raise NotImplementedError(f"{type(self).__name__} must define decide(ops, logits)")
 
     def score(
         self, ops: ReferenceOps, logits: Array, labels: Array, weights: Array | None = None
     ) -> Array:
-        """Measure how good predictions are, 1 at best: by default the accuracy.
+        """Compute the score of the predictions, at best 1; by default, the accuracy.
 
-        ``weights`` (n_samples,) are the samples' parts in it, which sum to 1; by default all count
-        the same. A loss that is evaluated without weights need not have them.
+        ``weights`` (n_samples,) are the weights of the samples, which sum to 1; by default they are
+        equal. A loss that is never evaluated with weights may omit this argument.
         """
         right = self.correct(ops, logits, labels)
         return right.mean() if weights is None else (right * weights).sum()
 
     def correct(self, ops: ReferenceOps, logits: Array, labels: Array) -> Array:
-        """Tell which samples are predicted right: bool (n_samples,)."""
+        """Return which samples are predicted correctly, bool (n_samples,)."""
         right = self.decide(ops, logits) == labels
         return right.all(axis=-1) if right.ndim == 2 else right
 
 
 def resolve_with_labels(loss: str | dict[str, Any] | Loss | None, y: Any) -> Loss | None:
-    """Return the loss as an object; raise a ValueError where it or the labels come alone."""
+    """Return the loss as an object; raise a ValueError if only one of loss and labels is given."""
     if loss is None and y is not None:
         raise ValueError("y was given without a loss: pass loss=... as well")
     if loss is not None and y is None:
@@ -137,9 +141,9 @@ def resolve_with_labels(loss: str | dict[str, Any] | Loss | None, y: Any) -> Los
 
 
 class _OpLoss(Loss, abstract=True):
-    """A loss that is an operation of the device.
+    """Base class of losses that call an operation of the device.
 
-    A subclass names the operation and which of its own arguments are the operation's constants.
+    A subclass names the operation and those of its arguments that are passed as constants.
     """
 
     op: ClassVar[str]
@@ -155,21 +159,21 @@ class _OpLoss(Loss, abstract=True):
         dlogits: Array | None = None,
         weights: Array | None = None,
     ) -> None:
-        """Compute the losses, their mean and its gradient."""
+        """Compute the losses, their mean and, optionally, its gradient."""
         constants = [getattr(self, constant) for constant in self.constants]
         getattr(ops, self.op)(logits, labels, losses, dlogits, weights, *constants)
         ops.mean(losses, weights, out=mean)
 
 
 class _CrossEntropy(_OpLoss, abstract=True):
-    """A cross-entropy whose labels may be smoothed and whose probabilities may be clipped."""
+    """Base class of cross-entropies, with label smoothing and clipping of probabilities."""
 
     constants = ("label_smoothing", "clip")
 
     def __init__(self, label_smoothing: float = 0.0, clip: float = 0.0) -> None:
         self.label_smoothing = check_fraction("label_smoothing", label_smoothing)
         self.clip = check_positive("clip", clip, zero=True)
-        if self.clip >= 0.5 or 0 < self.clip < 2.0**-126:  # logarithms are of normal numbers
+        if self.clip >= 0.5 or 0 < self.clip < 2.0**-126:  # logarithms need normal numbers
             raise ValueError(f"clip must be 0 or lie in [2^-126, 0.5), got {clip!r}")
 
 
@@ -177,31 +181,33 @@ class SigmoidCrossEntropy(_CrossEntropy):
     """Binary cross-entropy on logits, for two classes or for several independent labels.
 
     With ``A = sigmoid(Z)`` the loss of a sample is ``-sum_j [Y_j log A_j + (1 - Y_j) log(1 -
-    A_j)]``. Putting ``log A = -softplus(-Z)`` and ``log(1 - A) = -softplus(Z)`` in, and
-    ``softplus(-Z) = softplus(Z) - Z``, leaves ``sum_j [softplus(Z_j) - Y_j Z_j]``. Since
-    ``softplus' = sigmoid``, the gradient is ``A - Y``; the mean over n samples divides it by n,
-    a weighted one multiplies it by the sample's part.
+    A_j)]``. Substituting ``log A = -softplus(-Z)``, ``log(1 - A) = -softplus(Z)`` and
+    ``softplus(-Z) = softplus(Z) - Z`` gives ``sum_j [softplus(Z_j) - Y_j Z_j]``. Since
+    ``softplus' = sigmoid``, the gradient is ``A - Y``. The mean over n samples divides it by n; a
+    weighted mean multiplies it by the sample's weight.
 
     Parameters
     ----------
     label_smoothing : float
-        In [0, 1): ``Y`` is replaced by ``(1 - label_smoothing) Y + label_smoothing / 2``.
+        Amount of label smoothing, in [0, 1): ``Y`` is replaced by ``(1 - label_smoothing) Y +
+        label_smoothing / 2``.
     clip : float
-        In [0, 1/2): the loss is stated of probabilities clipped to ``[clip, 1 - clip]``; 0 leaves
-        them as they are. The gradient is still ``A - Y``.
+        Bound for probabilities, in [0, 1/2): the reported loss is that of probabilities clipped to
+        ``[clip, 1 - clip]``; 0 means no clipping. The gradient is ``A - Y`` in any case.
 
     Raises
     ------
     ValueError
-        If one of them is out of range, or a clip too small for float32, below 2^-126.
+        If an argument is out of range, or ``clip`` is below 2^-126, too small for float32.
 
     Notes
     -----
-    Without a clip the loss is computed from the logits, to all its digits. With one it is ``-sum_j
-    [Y_j log A_j + (1 - Y_j) log(1 - A_j)]`` of ``A_j`` as it was rounded, then clipped: near 1 it
-    has lost the digits of ``1 - A_j``, and so has the loss. scikit-learn computes it like that and
-    steps along ``A - Y``, which knows nothing of it; its stopping rules and its line search see the
-    number that is stated. The dtype's eps, 2.2e-16 in float64, gives what scikit-learn gives.
+    Without clipping the loss is computed from the logits, to full precision. With clipping it is
+    ``-sum_j [Y_j log A_j + (1 - Y_j) log(1 - A_j)]`` for the rounded and then clipped ``A_j``: near
+    1 the digits of ``1 - A_j`` are lost, and so are those of the loss. scikit-learn computes the
+    loss in this way but steps along the unclipped gradient ``A - Y``; its stopping rules and its
+    line search see the clipped loss. With the dtype's eps, 2.2e-16 in float64, the loss is that of
+    scikit-learn.
     """
 
     name = op = "sigmoid_cross_entropy"
@@ -209,7 +215,7 @@ class SigmoidCrossEntropy(_CrossEntropy):
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
     ) -> Array:
-        """Check labels in [0, 1] and shape them (n_samples, n_outputs), in the network's dtype."""
+        """Check labels in [0, 1]; return them as (n_samples, n_outputs) in the network's dtype."""
         labels = _in_columns(device, y, n_outputs, dtype, name)
         _check_range(device, labels, name, "0, 1 or probabilities between them", 0, 1)
         return labels
@@ -219,12 +225,12 @@ class SigmoidCrossEntropy(_CrossEntropy):
         return ops.sigmoid(logits)
 
     def decide(self, ops: ReferenceOps, logits: Array) -> Array:
-        """1 where ``A > 1/2``, that is ``Z > 0``, else 0; shape and dtype of the logits."""
+        """Return 1 where ``A > 1/2``, that is ``Z > 0``, else 0, in the logits' shape and dtype."""
         del ops
         return (logits > 0).astype(logits.dtype)
 
     def correct(self, ops: ReferenceOps, logits: Array, labels: Array) -> Array:
-        """Compare decisions with labels, a label above 1/2 counting as 1: bool (n_samples,)."""
+        """Return which samples are predicted correctly; a label above 1/2 counts as 1."""
         return super().correct(ops, logits, (labels > 0.5).astype(labels.dtype))
 
 
@@ -233,30 +239,30 @@ class SoftmaxCrossEntropy(_CrossEntropy):
 
     With ``P = softmax(Z)`` and ``y`` the sample's class, the loss is ``-log P_y = log sum_k
     exp(Z_k) - Z_y``. The first term's derivative with respect to ``Z_k`` is ``P_k``, the second's
-    is 1 for ``k = y``, so the gradient is ``P - onehot(y)``; the mean over n samples divides it
-    by n, a weighted one multiplies it by the sample's part.
+    is 1 for ``k = y``, so the gradient is ``P - onehot(y)``. The mean over n samples divides it by
+    n; a weighted mean multiplies it by the sample's weight.
 
-    With label smoothing the class is replaced by a distribution over all K of them, ``T = (1 -
-    label_smoothing) onehot(y) + label_smoothing / K``; then the loss is ``log sum_k exp(Z_k) -
+    With label smoothing the class is replaced by a distribution over all K classes, ``T = (1 -
+    label_smoothing) onehot(y) + label_smoothing / K``. The loss is then ``log sum_k exp(Z_k) -
     sum_k T_k Z_k`` and its gradient ``P - T``.
 
     Parameters
     ----------
     label_smoothing : float
-        In [0, 1).
+        Amount of label smoothing, in [0, 1).
     clip : float
-        In [0, 1/2): the loss is stated of probabilities clipped to ``[clip, 1 - clip]``; 0 leaves
-        them as they are. The gradient is still ``P - T``.
+        Bound for probabilities, in [0, 1/2): the reported loss is that of probabilities clipped to
+        ``[clip, 1 - clip]``; 0 means no clipping. The gradient is ``P - T`` in any case.
 
     Raises
     ------
     ValueError
-        If one of them is out of range, or a clip too small for float32, below 2^-126.
+        If an argument is out of range, or ``clip`` is below 2^-126, too small for float32.
 
     Notes
     -----
-    With a clip the loss is ``-log P_y``, with smoothing ``-sum_k T_k log P_k``, of probabilities as
-    they were rounded, then clipped, as in scikit-learn; see :class:`SigmoidCrossEntropy`.
+    With clipping the loss is ``-log P_y``, or with smoothing ``-sum_k T_k log P_k``, for the
+    rounded and then clipped probabilities, as in scikit-learn; see :class:`SigmoidCrossEntropy`.
 
     References
     ----------
@@ -269,7 +275,7 @@ class SoftmaxCrossEntropy(_CrossEntropy):
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
     ) -> Array:
-        """Check class indices in [0, n_outputs) and give them as int64 (n_samples,)."""
+        """Check class indices in [0, n_outputs); return them as int64 (n_samples,)."""
         del dtype
         labels = device.asarray(y, name=name)
         if labels.dtype.kind not in "iu":
@@ -291,7 +297,7 @@ class SoftmaxCrossEntropy(_CrossEntropy):
 
 
 class _OfNumbers(_OpLoss, abstract=True):
-    """A loss for numbers to be predicted."""
+    """Base class of regression losses."""
 
     has_classes = False
     score_name = "R2"
@@ -299,7 +305,7 @@ class _OfNumbers(_OpLoss, abstract=True):
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
     ) -> Array:
-        """Check targets and shape them (n_samples, n_outputs), in the network's dtype."""
+        """Check targets; return them as (n_samples, n_outputs) in the network's dtype."""
         targets = _in_columns(device, y, n_outputs, dtype, name)
         with device.activate():
             if not bool(device.xp.isfinite(targets).all()):
@@ -309,9 +315,10 @@ class _OfNumbers(_OpLoss, abstract=True):
     def score(
         self, ops: ReferenceOps, logits: Array, labels: Array, weights: Array | None = None
     ) -> Array:
-        """Coefficient of determination, ``R^2 = 1 - SS_residual / SS_total``, the outputs' mean.
+        """Compute ``R^2 = 1 - SS_residual / SS_total``, averaged over the outputs.
 
-        An output whose target is constant scores 1 where it is met and else 0, as in scikit-learn.
+        An output with a constant target scores 1 if the prediction is exact, else 0, as in
+        scikit-learn.
         """
         return determination(ops.xp, self.decide(ops, logits), labels, weights).mean()
 
@@ -320,7 +327,8 @@ class MeanSquaredError(_OfNumbers):
     """Mean squared error, for regression: the network's outputs are its predictions.
 
     The loss of a sample with m outputs is ``1/m sum_j (Z_j - Y_j)^2``, so that the mean over the
-    samples is that over all numbers; the gradient is ``2/m (Z - Y)``.
+    samples is the mean over all targets. The gradient is ``2/m (Z - Y)``; the mean over n samples
+    divides it by n, a weighted mean multiplies it by the sample's weight.
     """
 
     name = "mean_squared_error"
@@ -335,13 +343,13 @@ class MeanSquaredError(_OfNumbers):
 class PoissonDeviance(_OfNumbers):
     """Half the Poisson deviance, for counts and rates: the predictions are exp of the outputs.
 
-    With the expected value ``mu = exp(Z)``, positive whatever the network gives, the loss of a
-    sample is ``sum_j [Y_j log(Y_j / mu_j) - Y_j + mu_j]``, that is ``sum_j [exp(Z_j) - Y_j Z_j +
-    (Y_j log Y_j - Y_j)]``, where ``Y log Y`` is 0 at ``Y = 0``. What is in round brackets does not
-    depend on ``Z``: without it this is, but for a constant, the negative log-likelihood of counts
-    with a Poisson distribution of mean mu; with it the loss is 0 where ``mu = Y``, and otherwise
-    positive. The gradient is ``exp(Z) - Y``; the mean over n samples divides it by n, a weighted
-    one multiplies it by the sample's part.
+    With the expected value ``mu = exp(Z)``, which is always positive, the loss of a sample is
+    ``sum_j [Y_j log(Y_j / mu_j) - Y_j + mu_j]``, that is ``sum_j [exp(Z_j) - Y_j Z_j + (Y_j log
+    Y_j - Y_j)]``, where ``Y log Y`` is 0 at ``Y = 0``. The term in round brackets does not depend
+    on ``Z``. Without it this is, up to a constant, the negative log-likelihood of counts with a
+    Poisson distribution of mean mu; with it the loss is 0 if ``mu = Y`` and otherwise positive. The
+    gradient is ``exp(Z) - Y``. The mean over n samples divides it by n; a weighted mean multiplies
+    it by the sample's weight.
 
     References
     ----------
@@ -355,7 +363,7 @@ class PoissonDeviance(_OfNumbers):
     def labels(
         self, device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, *, name: str = "y"
     ) -> Array:
-        """Check numbers >= 0 and shape them (n_samples, n_outputs), in the network's dtype."""
+        """Check targets >= 0; return them as (n_samples, n_outputs) in the network's dtype."""
         counts = super().labels(device, y, n_outputs, dtype, name=name)
         _check_range(device, counts, name, "counts or other numbers >= 0", 0, math.inf)
         return counts
@@ -368,22 +376,25 @@ class PoissonDeviance(_OfNumbers):
 def determination(
     xp: Any, predictions: Array, targets: Array, weights: Array | None = None
 ) -> Array:
-    """Coefficient of determination of each output; see :meth:`MeanSquaredError.score`.
+    """Compute the coefficient of determination of each output.
+
+    See :meth:`MeanSquaredError.score`.
 
     Parameters
     ----------
     xp : module
         NumPy or CuPy.
     predictions, targets : arrays (n_samples, n_outputs)
+        Predicted and true values.
     weights : array (n_samples,), optional
-        The samples' parts, which sum to 1; by default all count the same.
+        Weights of the samples, which sum to 1. By default they are equal.
 
     Returns
     -------
     array (n_outputs,)
     """
-    # From the first target, in units of the largest deviation from it: neither does a mean lose the
-    # digits of its terms, nor do squares overflow or vanish.
+    # Subtract the first target and divide by the largest deviation from it: then the mean loses no
+    # digits, and squares neither overflow nor underflow.
     targets, predictions = targets.astype("float64"), predictions.astype("float64")
     first, size = targets[:1], xp.abs(targets - targets[:1]).max(axis=0)
     is_constant = size == 0
@@ -396,7 +407,7 @@ def determination(
         parts = weights.astype("float64")[:, None]
         residual = (parts * xp.square(predictions - targets)).sum(axis=0)
         total = (parts * xp.square(targets - (parts * targets).sum(axis=0))).sum(axis=0)
-        is_constant = total == 0  # also where all others count nothing
+        is_constant = total == 0  # also if all other samples have weight 0
     of_constant = xp.where(residual == 0, 1.0, 0.0)
     R2 = 1 - residual / xp.where(is_constant, 1.0, total)
     return xp.where(is_constant, of_constant, R2)
@@ -405,7 +416,7 @@ def determination(
 def _check_range(
     device: Device, labels: Array, name: str, expected: str, low: float, high: float
 ) -> None:
-    """Raise a ValueError unless all labels lie in [low, high], which nan does not."""
+    """Raise a ValueError unless all labels lie in [low, high]; nan does not."""
     with device.activate():
         if not bool(((labels >= low) & (labels <= high)).all()):
             raise ValueError(
@@ -415,7 +426,7 @@ def _check_range(
 
 
 def _in_columns(device: Device, y: Any, n_outputs: int, dtype: npt.DTypeLike, name: str) -> Array:
-    """Bring numbers to the device as (n_samples, n_outputs)."""
+    """Move numbers to the device as (n_samples, n_outputs)."""
     numbers = device.asarray(y, dtype, name=name)
     if numbers.ndim == 1 and n_outputs == 1:
         numbers = numbers.reshape(-1, 1)

@@ -1,4 +1,4 @@
-"""A network: layers in a row, all their parameters in one flat buffer."""
+"""The class ``Network``: a sequence of layers with all parameters in one flat buffer."""
 
 from __future__ import annotations
 
@@ -22,60 +22,64 @@ from xpnet.random import WeightStream, check_seed, weight_stream
 __all__ = ["Network", "check_divisor", "check_samples", "load_batch", "missing_gradient"]
 
 _ALIGNMENT = 16  # elements: every parameter starts on a 64-byte boundary of a float32 buffer
-LINE = 256  # elements: what decays, and the whole, is as many rows of so many
-_Shapes: TypeAlias = dict[str, tuple[int, ...]]  # by the arrays' full names
+LINE = 256  # elements: the buffer and its decaying prefix are whole rows of this length
+_Shapes: TypeAlias = dict[str, tuple[int, ...]]  # shapes by full names of arrays
 
 
 class Network:
-    """Layers applied one after another; logistic regression, shallow and deep nets alike.
+    """A sequence of layers: logistic regression, shallow and deep networks.
 
-    Logistic regression is a network of one :class:`Dense` layer, a shallow net of two, a deep
-    net of more; there is no second implementation of any of them.
+    Logistic regression is a network of one :class:`Dense` layer, a shallow network has two and a
+    deep network more. One implementation serves all of them.
 
-    All parameters lie in one buffer, weights first, so that an optimizer step is one operation,
-    weight decay applies to a prefix, and a checkpoint is one array. The gradients lie in a second
-    buffer of the same layout. Layers hold views into both.
+    All parameters are stored in one buffer, weights first. An optimizer step is therefore a single
+    operation, weight decay applies to a prefix, and a checkpoint is a single array. The gradients
+    are stored in a second buffer with the same layout. Layers hold views into both.
 
     Parameters
     ----------
     layers : iterable of Layer, str or dict
-        In the order in which they are applied. A layer belongs to one network.
+        Layers in the order in which they are applied. A layer belongs to a single network.
     n_features : int
         Number of input features.
     device : str, Device or None
-        As for :func:`xpnet.device`.
+        Device of the network; see :func:`xpnet.device`.
     dtype : {"float32", "float64"}
+        Dtype of parameters, activations and gradients.
     seed : int or None
-        Seed of the initial parameters. None draws one, kept in :attr:`seed`.
+        Seed of the initial parameters. If None, a random seed is drawn and stored in :attr:`seed`.
     rng : {"numpy", "numpy-legacy"}
-        See :func:`xpnet.random.weight_stream`.
+        Random number generator; see :func:`xpnet.random.weight_stream`.
     values : mapping of str to array_like, optional
-        The first values of parameters and statistics by name, ``layers.<i>.<name>``, instead of
-        draws.
+        Initial values of parameters and statistics by name, ``layers.<i>.<name>``, instead of
+        random ones.
     stream : WeightStream, optional
-        Where the first values are drawn from, in place of one that ``seed`` and ``rng`` say.
+        Source of the initial values, overriding ``seed`` and ``rng``.
 
     Attributes
     ----------
     layers : tuple of Layer
+        Layers in the order in which they are applied.
     n_features, n_outputs : int
+        Number of input features and of outputs.
     parameters, gradients : arrays (n,)
         The flat buffers. They include a few elements of padding that stay 0.
     statistics : array (n_statistics,)
-        What layers learn without gradients, such as the running means of batch normalisation.
+        Values that layers learn without gradients, such as the running means of batch
+        normalisation.
     n_decayed : int
-        Length of the prefix that weight decay and penalties apply to, a multiple of 256, as the
-        whole is: both are seen as rows of 256 where they are summed.
+        Length of the prefix that weight decay and penalties apply to. Like the length of the whole
+        buffer it is a multiple of 256, since sums are computed over rows of 256.
     n_parameters : int
-        Number of parameters, padding not counted.
+        Number of parameters without padding.
     device, dtype, seed, rng
-        As given.
+        See the parameters of the same names.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range, a layer already belongs to a network, or does not give the
-        shape or dtype that it promised. Layers of a network that fails can go into another.
+        If an argument is out of range, or a layer already belongs to a network or returns the wrong
+        shape or dtype. The layers can be used in another network after an error.
     """
 
     def __init__(
@@ -119,7 +123,7 @@ class Network:
             raise
 
     def _lay_out(self) -> tuple[int, int]:
-        """Place every array, and return the sizes of the buffers of parameters and statistics."""
+        """Assign every array its place; return the sizes of the parameter and statistic buffers."""
         self._spans: dict[str, slice] = {}
         decaying: _Shapes = {}
         others: _Shapes = {}
@@ -137,7 +141,7 @@ class Network:
         stream: WeightStream,
         values: Mapping[str, Any] | None,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Lay the given values, or else fresh draws and constants, out in two host arrays."""
+        """Write the given values, or random and constant ones, into two host arrays."""
         entries = [*self._entries("parameters"), *self._entries("statistics")]
         shapes = {key: shape for key, _, _, shape in entries}
         if values is not None:
@@ -165,7 +169,7 @@ class Network:
         return parameters, statistics
 
     def _bind(self, parameters: npt.NDArray[Any], statistics: npt.NDArray[Any]) -> None:
-        """Make the flat buffers and give the layers their views."""
+        """Create the flat buffers and give the layers their views."""
         self.parameters = self.device.asarray(parameters, self.dtype, name="parameters")
         self.gradients = self.device.xp.zeros_like(self.parameters)
         self.statistics = self.device.asarray(statistics, self.dtype, name="statistics")
@@ -178,7 +182,7 @@ class Network:
                 setattr(layer, f"{prefix}{name}", buffer[self._spans[key]].reshape(shape))
 
     def _check_layers(self) -> None:
-        """Send two samples through, and hold each layer to the shape and dtype that it promised."""
+        """Run two samples through the layers and check the shape and dtype of each output."""
         A = self.device.xp.zeros((2, self.n_features), dtype=self.dtype)
         for number, (layer, cache) in enumerate(
             zip(self.layers, self.allocate(2, training=False), strict=True)
@@ -188,8 +192,8 @@ class Network:
             found = (getattr(A, "dtype", None), getattr(A, "shape", None))
             if found != expected:
                 raise ValueError(
-                    f"layer {number}, {layer!r}, must turn 2 samples into {expected[0]} "
-                    f"{expected[1]}, got {found[0]} {found[1]}"
+                    f"layer {number}, {layer!r}, must return {expected[0]} {expected[1]} for 2 "
+                    f"samples, got {found[0]} {found[1]}"
                 )
 
     def __repr__(self) -> str:
@@ -199,18 +203,18 @@ class Network:
         )
 
     def _entries(self, kind: str) -> Iterator[tuple[str, Layer, str, tuple[int, ...]]]:
-        """Go through "parameters" or "statistics": full name, layer, name there, shape."""
+        """Iterate over "parameters" or "statistics": full name, layer, name in layer, shape."""
         for number, layer in enumerate(self.layers):
             for name, (shape, *_) in getattr(layer, f"_{kind}").items():
                 yield f"layers.{number}.{name}", layer, name, shape
 
     @property
     def n_parameters(self) -> int:
-        """Number of parameters, padding not counted."""
+        """Number of parameters without padding."""
         return sum(math.prod(shape) for *_, shape in self._entries("parameters"))
 
     def named_parameters(self) -> dict[str, Array]:
-        """Give every parameter under its name, ``layers.<i>.<name>``, as a view.
+        """Return views of all parameters by name, ``layers.<i>.<name>``.
 
         Returns
         -------
@@ -219,16 +223,16 @@ class Network:
         return {key: getattr(layer, name) for key, layer, name, _ in self._entries("parameters")}
 
     def named_gradients(self) -> dict[str, Array]:
-        """Give every parameter's gradient under the parameter's name, as a view."""
+        """Return views of all gradients by the names of their parameters."""
         entries = self._entries("parameters")
         return {key: getattr(layer, f"d{name}") for key, layer, name, _ in entries}
 
     def named_statistics(self) -> dict[str, Array]:
-        """Give what layers learn without gradients, by names like those of parameters, as views."""
+        """Return views of all statistics by name, ``layers.<i>.<name>``."""
         return {key: getattr(layer, name) for key, layer, name, _ in self._entries("statistics")}
 
     def get_config(self) -> dict[str, Any]:
-        """Give what rebuilds the network but for its parameters' values: plain tables."""
+        """Return the arguments that rebuild the network, except parameter values, as plain data."""
         return {
             "layers": [layer.get_config() for layer in self.layers],
             "n_features": self.n_features,
@@ -240,14 +244,14 @@ class Network:
     def copy(
         self, *, device: str | Device | None = None, dtype: npt.DTypeLike | None = None
     ) -> Network:
-        """Copy the network with its parameters, to another device or dtype if asked.
+        """Copy the network with its parameters, optionally to another device or dtype.
 
         Parameters
         ----------
         device : str, Device or None
-            None keeps the device.
+            Device of the copy; None keeps the device.
         dtype : {"float32", "float64"} or None
-            None keeps the dtype.
+            Dtype of the copy; None keeps the dtype.
 
         Returns
         -------
@@ -261,7 +265,7 @@ class Network:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and deep-copy as arguments and host values: views would come apart."""
+        """Pickle and deep-copy as arguments and host values, since views would become copies."""
         layers = [layer.clone() for layer in self.layers]
         return _restore, (layers, self.get_config(), self.device, self._host_values())
 
@@ -277,23 +281,24 @@ class Network:
         input_gradient: bool = False,
         batch: Batch | None = None,
     ) -> list[Cache]:
-        """Make the layers' buffers for one batch size; to be called with the device active.
+        """Create the layers' buffers for one batch size; the device must be active.
 
         Parameters
         ----------
         batch_size : int
+            Number of samples in a batch.
         training : bool
             Whether a backward pass will follow the forward pass.
         input_gradient : bool
-            Whether the first layer, too, must give the gradient of its input.
+            Whether the first layer must return the gradient with respect to its input.
         batch : Batch, optional
-            What training is told of a minibatch; by default samples count the same, and whatever
-            is random is that of the network's seed at step 0.
+            Seed, step and sample weights for training. By default the seed is the network's, the
+            step is 0, and all samples have equal weights.
 
         Returns
         -------
         list of Cache
-            One for each layer.
+            One cache for each layer.
         """
         if training and batch is None:
             batch = Batch.of(self.device, batch_size, self.dtype, seed=self.seed)
@@ -312,60 +317,62 @@ class Network:
         return caches
 
     def forward(self, X: Array, caches: list[Cache]) -> Array:
-        """Propagate a batch forward, with the device active.
+        """Propagate a batch forward; the device must be active.
 
         Parameters
         ----------
         X : device array (n_samples, n_features)
+            Samples.
         caches : list of Cache
-            From :meth:`allocate` with this batch size.
+            Result of :meth:`allocate` for this batch size.
 
         Returns
         -------
         device array (n_samples, n_outputs)
-            The last layer's output; the next forward pass with these caches overwrites it.
+            Output of the last layer. The next forward pass with these caches overwrites it.
         """
         for layer, cache in zip(self.layers, caches, strict=True):
             X = layer.forward(X, cache)
         return X
 
     def backward(self, dA: Array, caches: list[Cache]) -> Array | None:
-        """Propagate a gradient backward, with the device active; fills :attr:`gradients`.
+        """Propagate a gradient backward and fill :attr:`gradients`; the device must be active.
 
         Parameters
         ----------
         dA : device array (n_samples, n_outputs)
-            The gradient of the loss with respect to the output. It may be overwritten.
+            Gradient of the loss with respect to the output. It may be overwritten.
         caches : list of Cache
-            As :meth:`forward` left them.
+            The caches as :meth:`forward` left them.
 
         Returns
         -------
         device array (n_samples, n_features) or None
-            The gradient with respect to the input, where :meth:`allocate` was asked for it.
+            Gradient with respect to the input if :meth:`allocate` was called with
+            ``input_gradient=True``, else None.
         """
         gradient: Array | None = dA.astype(self.dtype, copy=False)
         for layer, cache in zip(reversed(self.layers), reversed(caches), strict=True):
             gradient = layer.backward(gradient, cache)
-            if not cache.input_gradient:  # the layers before it have nothing to learn
+            if not cache.input_gradient:  # the layers before it have no parameters
                 return None
             if gradient is None:
                 raise missing_gradient(layer)
-            # A mask of float64, say, must not widen what follows.
+            # A layer may compute in float64, for instance with a mask; do not widen the rest.
             gradient = gradient.astype(self.dtype, copy=False)
         return gradient
 
     def constrain(self, caches: list[Cache]) -> None:
-        """Let the layers bring their parameters back to where they must be, after an update."""
+        """Let the layers enforce constraints on their parameters after an update."""
         for layer, cache in zip(self.layers, caches, strict=True):
             layer.constrain(cache)
 
     @property
     def default_batch_size(self) -> int:
-        """Samples that :meth:`predict` takes at a time unless told otherwise.
+        """Default batch size of :meth:`predict`.
 
-        1,024 on the CPU. On a GPU up to 16,384; fewer for wide layers, of which one should take no
-        more than 64 MiB, but at least 1,024.
+        1,024 on the CPU. On a GPU up to 16,384, but fewer for wide layers, so that the output of a
+        layer takes at most 64 MiB; never below 1,024.
         """
         if self.device.index is None:
             return 1024
@@ -376,29 +383,29 @@ class Network:
     ) -> Any:
         """Compute the output for any number of samples.
 
-        Touches no buffer of the training step and may run in several threads at once; memory in
-        use grows with ``batch_size``, not with the number of samples (but for the result).
+        The call does not touch the buffers of training and may run in several threads at once.
+        Apart from the result, its memory depends on ``batch_size``, not on the number of samples.
 
         Parameters
         ----------
         X : array_like, or sparse matrix or array of SciPy, (n_samples, n_features)
-            A memory-mapped array is read batch by batch, a sparse one made dense batch by batch.
+            Samples. A memory-mapped array is read and a sparse one converted to dense batch by
+            batch.
         batch_size : int, optional
-            Samples at a time, positive; by default :attr:`default_batch_size`.
+            Number of samples to process at a time; by default :attr:`default_batch_size`.
         divide_by : float or None
-            What bytes are divided by, batch by batch, as in training; see
-            :func:`xpnet.training.fit`.
+            Divisor of uint8 data, as in training; see :func:`xpnet.training.fit`.
 
         Returns
         -------
         array (n_samples, n_outputs)
-            Logits, for a network trained with a loss on logits: a NumPy array, or a CuPy array
-            where ``X`` is one.
+            Output of the last layer, that is, logits if the network was trained with a loss on
+            logits. A CuPy array if ``X`` is one, else a NumPy array.
 
         Raises
         ------
         ValueError, TypeError
-            If ``X`` has the wrong shape or lives on another device.
+            If ``X`` has the wrong shape or is on another device.
         """
         if batch_size is None:
             batch_size = self.default_batch_size
@@ -408,7 +415,7 @@ class Network:
         if is_sparse(X):
             check_samples(X, self.n_features)
             X = SparseSamples(X, self.device, self.dtype)
-        by_batch = (np.ndarray, np.memmap, SparseSamples)  # that is how those are converted
+        by_batch = (np.ndarray, np.memmap, SparseSamples)  # types converted batch by batch
         if not on_gpu and type(X) not in by_batch:
             X = host_array(X, self.dtype, name="X")
         check_samples(X, self.n_features)
@@ -421,14 +428,14 @@ class Network:
                 if start == 0 or stop - start < batch_size:
                     caches = self.allocate(stop - start, training=False)
                 batch = self.device.asarray(X[start:stop], self.dtype, name="X")
-                if divide_by is not None:  # bytes, so that the batch is a copy
+                if divide_by is not None:  # X holds bytes, so the batch is a copy
                     self.device.xp.divide(batch, divide_by, out=batch)
                 output[start:stop] = self.forward(batch, caches)
             return output if on_gpu else self.device.to_host(output)
 
 
 def _place(spans: dict[str, slice], shapes: _Shapes, start: int) -> int:
-    """Give arrays their places in a flat buffer, each aligned, and return where they end."""
+    """Assign arrays aligned places in a flat buffer and return where they end."""
     for key, shape in shapes.items():
         start = _round_up(start, _ALIGNMENT)
         spans[key] = slice(start, start + math.prod(shape))
@@ -457,7 +464,7 @@ def _check_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def load_batch(network: Network, X: Any) -> Array:
-    """Bring one batch to a network's device, or raise a ValueError: it must be finite."""
+    """Move a batch to a network's device; raise a ValueError if it is empty or not finite."""
     device = network.device
     X = device.asarray(X, network.dtype, name="X")
     check_samples(X, network.n_features)
@@ -468,35 +475,36 @@ def load_batch(network: Network, X: Any) -> Array:
 
 
 def missing_gradient(layer: Layer) -> TypeError:
-    """Give the error of a layer that returns no gradient of its input where it is asked to."""
+    """Return the error for a layer that does not return the gradient of its input."""
     return TypeError(
-        f"{type(layer).__name__}.backward returned None although cache.input_gradient asks for dX"
+        f"{type(layer).__name__}.backward returned None although cache.input_gradient is True"
     )
 
 
 def check_divisor(divide_by: Any, X: Any, dtype: npt.DTypeLike, *, name: str = "X") -> float | None:
-    """Return what bytes are divided by as a float, None where nothing is.
+    """Return the divisor of uint8 data as a float; None means no division.
 
     Parameters
     ----------
     divide_by : float or None
-        Positive, and such that bytes divided by it are in the range of ``dtype``.
+        Divisor, positive. Bytes divided by it must be in the range of ``dtype``.
     X : array
-        What is to be divided: of bytes, since numbers can be divided beforehand at no cost.
+        Data to divide. Only uint8 is allowed; other data can be divided beforehand at no cost.
     dtype : {"float32", "float64"}
+        Dtype of the result.
     name : str
-        How the error calls ``X``.
+        Name of ``X`` in error messages.
 
     Raises
     ------
     ValueError
-        If ``divide_by`` is out of its range, or ``X`` does not hold bytes.
+        If ``divide_by`` is out of range, or ``X`` is not a dense array of uint8.
     """
     if divide_by is None:
         return None
     if is_sparse(X) or isinstance(X, SparseSamples):
         raise ValueError(
-            f"divide_by is for bytes in a dense array, and {name} is sparse: divide its numbers "
+            f"divide_by works only on dense uint8 arrays, but {name} is sparse: divide it "
             "beforehand"
         )
     number = check_positive("divide_by", divide_by)
@@ -505,13 +513,13 @@ def check_divisor(divide_by: Any, X: Any, dtype: npt.DTypeLike, *, name: str = "
         largest = float(np.divide(np.asarray(255, dtype), rounded))
     if not (rounded < math.inf and 0 < largest < math.inf):
         raise ValueError(
-            f"divide_by={number:g} makes {largest:g} of 255 in {np.dtype(dtype)}: out of its range"
+            f"divide_by must keep bytes in the range of {np.dtype(dtype)}, got {number:g}, which "
+            f"turns 255 into {largest:g}"
         )
     found = getattr(X, "dtype", type(X).__name__)
     if found != np.uint8:
         raise ValueError(
-            f"divide_by is for bytes: {name} must be an array of uint8 with it, got {found}; "
-            "divide other numbers beforehand"
+            f"divide_by works only on uint8 arrays, got {found} for {name}: divide it beforehand"
         )
     return number
 

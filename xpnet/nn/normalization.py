@@ -14,44 +14,45 @@ __all__ = ["BatchNorm", "LayerNorm"]
 class BatchNorm(Layer):
     """Batch normalisation, ``A = gamma N + beta`` with ``N = (X - mean) / sqrt(var + eps)``.
 
-    In training mean and variance of each feature are those of the batch, ``mean_j = sum_i w_i
-    X_ij`` and ``var_j = sum_i w_i (X_ij - mean_j)^2``, where ``w_i`` is sample i's part in the mean
-    over the batch, 1/n where all count the same. In prediction they are running averages of these,
-    so that a sample's output does not depend on the others.
+    In training, the mean and variance of each feature are those of the batch, ``mean_j = sum_i w_i
+    X_ij`` and ``var_j = sum_i w_i (X_ij - mean_j)^2``, where ``w_i`` is the weight of sample i in
+    the mean over the batch, 1/n if all weights are equal. In prediction they are running averages
+    of these, so that a sample's output does not depend on other samples.
 
     The backward pass. With ``s_j = 1 / sqrt(var_j + eps)`` and ``dN_ij = gamma_j dA_ij`` (one
-    feature from here on), a change of ``X_i`` moves ``N_k`` in three ways: itself, through the
+    feature from here on), a change of ``X_i`` moves ``N_k`` in three ways: directly, through the
     mean and through the variance, ``dN_k/dX_i = s [k = i] - s w_i - N_k w_i N_i s``. (The last:
     ``dvar/dX_i = 2 w_i (X_i - mean)``, ``ds/dvar = -s^3 / 2``, and ``X - mean = N / s``.) Hence
 
     - ``dbeta = sum_i dA_i`` and ``dgamma = sum_i dA_i N_i``;
     - ``dX_i = sum_k dN_k dN_k/dX_i = gamma s (dA_i - w_i (dbeta + N_i dgamma))``.
 
-    A batch of one sample, or in which only one has a weight, has the variance 0: its output is
-    ``beta``, whatever the sample, no gradient reaches the input, and the running variance stays as
-    it is, but with ``unbiased=False``, where 0 is what it follows. A batch without any weight
-    leaves both running statistics.
+    A batch of one sample, or with only one nonzero weight, has variance 0. Its output is ``beta``
+    for every sample, no gradient reaches the input, and the running variance does not change,
+    except with ``unbiased=False``, where it moves towards 0. A batch whose weights are all 0
+    changes neither of the running statistics.
 
-    A bias in front of this layer is taken off with the mean: ``Dense(..., bias=False)``.
+    A bias in front of this layer has no effect, since the mean is subtracted: use ``Dense(...,
+    bias=False)``.
 
     Parameters
     ----------
     momentum : float
-        How much of the way to a batch's statistics the running ones move in a step, in (0, 1].
-        What Keras calls momentum is 1 minus this.
+        Weight of the batch's statistics in the update of the running ones, in (0, 1]: ``running <-
+        (1 - momentum) running + momentum batch``. Keras calls 1 minus this number momentum.
     eps : float
-        Added to the variance, positive.
+        Value added to the variance, positive.
     unbiased : bool
-        Whether the running variance follows that without bias, ``n / (n - 1)`` times the batch's,
-        or the batch's own.
+        Whether the running variance follows the unbiased variance, ``n / (n - 1)`` times that of
+        the batch, or the variance of the batch itself.
 
     Attributes
     ----------
     gamma, beta : arrays (n_features,)
-        Scale and shift, 1 and 0 at first. Weight decay and penalties leave them alone.
+        Scale and shift, initially 1 and 0. Weight decay and penalties do not apply to them.
     running_mean, running_variance : arrays (n_features,)
-        0 and 1 at first. In ``n / (n - 1)`` n is the effective number of samples where they have
-        weights, ``1 / sum_i w_i^2``.
+        Running statistics, initially 0 and 1. If samples have weights, n in ``n / (n - 1)`` is the
+        effective number of samples, ``1 / sum_i w_i^2``.
 
     Raises
     ------
@@ -60,8 +61,8 @@ class BatchNorm(Layer):
 
     Notes
     -----
-    What counts twice is one observation, and the same sample twice is two, so that the two differ
-    in ``n / (n - 1)`` and in nothing else: with ``unbiased=False`` they are the same to rounding.
+    A sample with weight 2 is one observation; the same sample given twice is two. The two cases
+    differ only in ``n / (n - 1)``: with ``unbiased=False`` they agree up to rounding.
 
     References
     ----------
@@ -83,7 +84,7 @@ class BatchNorm(Layer):
         self.unbiased = check_flag("unbiased", unbiased)
 
     def build(self, n_in: int) -> int:
-        """Declare scale, shift and running statistics."""
+        """Declare the scale, the shift and the running statistics."""
         self.add_parameter("gamma", (n_in,), "ones", decay=False)
         self.add_parameter("beta", (n_in,), "zeros", decay=False)
         self.add_statistic("running_mean", (n_in,), 0.0)
@@ -91,7 +92,7 @@ class BatchNorm(Layer):
         return n_in
 
     def allocate(self, cache: Cache, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        """Make ``N``, ``A`` and the batch's statistics."""
+        """Create the buffers ``N`` and ``A`` and those for the batch's statistics."""
         check_normal("eps", self.eps, dtype)
         xp = self.xp
         cache.normalized, cache.A = xp.empty(shape, dtype=dtype), xp.empty(shape, dtype=dtype)
@@ -102,7 +103,7 @@ class BatchNorm(Layer):
             cache.correction = xp.empty(1, dtype=dtype)
 
     def forward(self, X: Array, cache: Cache) -> Array:
-        """Compute ``A``; in training also let the running statistics follow."""
+        """Compute ``A``; in training, also update the running statistics."""
         ops = self.ops
         mean, inverse_std = cache.mean, cache.inverse_std
         if cache.training:
@@ -130,7 +131,7 @@ class BatchNorm(Layer):
         )
 
     def backward(self, dA: Array, cache: Cache) -> Array | None:
-        """Write ``dgamma`` and ``dbeta``, and return ``dX``."""
+        """Write ``dgamma`` and ``dbeta`` and return ``dX``."""
         ops = self.ops
         ops.scale_grad(dA, cache.normalized, out=self.dgamma)
         ops.bias_grad(dA, out=self.dbeta)
@@ -151,23 +152,23 @@ class BatchNorm(Layer):
 class LayerNorm(Layer):
     """Layer normalisation, ``A = gamma N + beta``, ``N_ij = (X_ij - mean_i) / sqrt(var_i + eps)``.
 
-    Mean and variance are taken over the m features of each sample, in training as in prediction.
+    Mean and variance are taken over the m features of each sample, in training and in prediction.
 
     The backward pass is that of :class:`BatchNorm` with samples and features exchanged and ``w =
-    1/m``, but for ``gamma``, which now differs along the sum. With ``G_ij = gamma_j dA_ij``:
-    ``dX_ij = (G_ij - mean_k G_ik - N_ij mean_k (G_ik N_ik)) / sqrt(var_i + eps)``, the means over
-    the features. Scale and shift belong to features as there: ``dgamma_j = sum_i dA_ij N_ij``,
-    ``dbeta_j = sum_i dA_ij``.
+    1/m``, except for ``gamma``, which now varies along the sum. With ``G_ij = gamma_j dA_ij``:
+    ``dX_ij = (G_ij - mean_k G_ik - N_ij mean_k (G_ik N_ik)) / sqrt(var_i + eps)``, where the means
+    are over the features. Scale and shift still belong to features: ``dgamma_j = sum_i dA_ij
+    N_ij``, ``dbeta_j = sum_i dA_ij``.
 
     Parameters
     ----------
     eps : float
-        Added to the variance, positive.
+        Value added to the variance, positive.
 
     Attributes
     ----------
     gamma, beta : arrays (n_features,)
-        Scale and shift, 1 and 0 at first. Weight decay and penalties leave them alone.
+        Scale and shift, initially 1 and 0. Weight decay and penalties do not apply to them.
 
     Raises
     ------
@@ -189,13 +190,13 @@ class LayerNorm(Layer):
         self.eps = check_positive("eps", eps)
 
     def build(self, n_in: int) -> int:
-        """Declare scale and shift."""
+        """Declare the scale and the shift."""
         self.add_parameter("gamma", (n_in,), "ones", decay=False)
         self.add_parameter("beta", (n_in,), "zeros", decay=False)
         return n_in
 
     def allocate(self, cache: Cache, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        """Make ``N``, ``A`` and one over the standard deviation of each sample."""
+        """Create the buffers ``N``, ``A`` and one for 1 / standard deviation of each sample."""
         check_normal("eps", self.eps, dtype)
         xp = self.xp
         cache.normalized, cache.A = xp.empty(shape, dtype=dtype), xp.empty(shape, dtype=dtype)
@@ -208,7 +209,7 @@ class LayerNorm(Layer):
         )
 
     def backward(self, dA: Array, cache: Cache) -> Array | None:
-        """Write ``dgamma`` and ``dbeta``, and return ``dX``."""
+        """Write ``dgamma`` and ``dbeta`` and return ``dX``."""
         ops = self.ops
         ops.scale_grad(dA, cache.normalized, out=self.dgamma)
         ops.bias_grad(dA, out=self.dbeta)

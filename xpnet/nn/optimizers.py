@@ -1,7 +1,7 @@
 """Optimizers: gradient descent, momentum, Nesterov, RMSprop, Adam and AdamW.
 
-An optimizer object holds settings. Its state lives apart, in a dictionary of device arrays, so
-that one set of settings serves many runs and a checkpoint holds everything that changes.
+An optimizer object holds only settings. Its state is kept separately, in a dictionary of device
+arrays, so that one object can serve many runs and a checkpoint holds everything that changes.
 """
 
 from __future__ import annotations
@@ -28,61 +28,64 @@ State: TypeAlias = dict[str, Array]
 
 
 class Optimizer(Configurable):
-    """An update rule over one flat buffer of parameters; holds settings, no state.
+    """Base class of optimizers: update rules for a flat buffer of parameters, without state.
 
     Attributes
     ----------
     learning_rate : float
-        Before any schedule.
+        Learning rate before any schedule.
     """
 
     learning_rate: float
 
     def init_state(self, device: Device, params: Array) -> State:
-        """Make the state that the rule carries from step to step.
+        """Create the state that the rule carries from step to step.
 
         Parameters
         ----------
         device : Device
+            Device of the parameters.
         params : array (..., n)
-            The network's flat parameters.
+            Flat parameters of the network.
 
         Returns
         -------
         dict of str to device array
-            Among them ``"learning_rate"`` (..., 1), which a schedule may overwrite.
+            The state. It includes ``"learning_rate"`` (..., 1), which a schedule may overwrite.
         """
         raise NotImplementedError(f"{type(self).__name__} must define init_state(device, params)")
 
     def update(
         self, ops: ReferenceOps, params: Array, grads: Array, state: State, n_decay: int = 0
     ) -> None:
-        """Take one step, in place.
+        """Take one step in place.
 
         Parameters
         ----------
         ops : ReferenceOps
+            Operations of the device.
         params : array (..., n)
-            Overwritten.
+            Parameters; overwritten.
         grads : array like params
+            Gradients.
         state : dict
-            As :meth:`init_state` made it; overwritten.
+            State created by :meth:`init_state`; overwritten.
         n_decay : int
-            Length of the prefix of the parameters that weight decay applies to. It is given where
-            the state holds a ``"weight_decay"``; a rule that has none need not know it.
+            Length of the prefix of the parameters that weight decay applies to. It is passed only
+            if the state holds a ``"weight_decay"``; a rule without weight decay may omit it.
         """
         raise NotImplementedError(f"{type(self).__name__} must define update(...)")
 
 
 class _Rule(Optimizer, abstract=True):
-    """What the update rules share: the learning rate and decoupled weight decay."""
+    """Base class of the update rules: learning rate and decoupled weight decay."""
 
     def _set(self, learning_rate: float, weight_decay: float) -> None:
         self.learning_rate = check_positive("learning_rate", learning_rate)
         self.weight_decay = check_positive("weight_decay", weight_decay, zero=True)
 
     def init_state(self, device: Device, params: Array) -> State:
-        """Make the state: the learning rate, the weight decay if any, and the rule's own."""
+        """Create the state: the learning rate and, if it is not 0, the weight decay."""
         state = {"learning_rate": _scalar(device, params, "learning_rate", self.learning_rate)}
         if self.weight_decay:
             state["weight_decay"] = _scalar(device, params, "weight_decay", self.weight_decay)
@@ -92,15 +95,15 @@ class _Rule(Optimizer, abstract=True):
 class GradientDescent(_Rule):
     """Gradient descent, ``p <- p - learning_rate dp``.
 
-    On a full batch this is the classical method, on minibatches stochastic gradient descent.
+    On the full batch this is the classical method, on minibatches stochastic gradient descent.
 
     Parameters
     ----------
     learning_rate : float
-        Length of the step in units of the gradient, positive.
+        Learning rate, positive: the length of the step in units of the gradient.
     weight_decay : float
-        Decoupled weight decay, at least 0: in each step the weights, but not biases and scales,
-        also lose ``learning_rate weight_decay`` times themselves.
+        Decoupled weight decay, at least 0: in each step ``W <- W - learning_rate weight_decay W``
+        for weights, not for biases and scales.
 
     Raises
     ------
@@ -122,27 +125,29 @@ class GradientDescent(_Rule):
 
 
 class Momentum(_Rule):
-    """Gradient descent with momentum, in the classical or in the course's form.
+    """Gradient descent with momentum, in its classical or averaged form.
 
-    Classical (``averaged=False``): ``v <- beta v + dp``, ``p <- p - learning_rate v``. Gradients
-    that agree add up to a step ``1 / (1 - beta)`` times as long.
+    Classical (``averaged=False``): ``v <- beta v + dp``, ``p <- p - learning_rate v``. If
+    successive gradients agree, steps become ``1 / (1 - beta)`` times as long.
 
-    The course's (``averaged=True``): ``v <- beta v + (1 - beta) dp``, a running average of the
-    gradients, so that steps are about as long as without momentum. The two are the same for
-    learning rates that differ by the factor ``1 - beta`` (and weight decays by its inverse).
+    Averaged (``averaged=True``), as in Andrew Ng's Deep Learning Specialization: ``v <- beta v +
+    (1 - beta) dp``, a running average of the gradients, so that steps are about as long as without
+    momentum. The averaged form with some learning rate and weight decay equals the classical form
+    with ``1 - beta`` times that learning rate and ``1 / (1 - beta)`` times that weight decay.
 
     Parameters
     ----------
     learning_rate : float
-        Positive.
+        Learning rate, positive.
     beta : float
-        What is left of the velocity after a step, in [0, 1); 1, where nothing is ever lost, in the
-        classical form alone.
+        Fraction of the velocity that is kept in each step, in [0, 1); the classical form also
+        allows 1.
     averaged : bool
-        Which form.
+        Whether the velocity is a running average of the gradients; if False, it is their decaying
+        sum.
     weight_decay : float
-        Decoupled weight decay, at least 0: in each step the weights, but not biases and scales,
-        also lose ``learning_rate weight_decay`` times themselves.
+        Decoupled weight decay, at least 0: in each step ``W <- W - learning_rate weight_decay W``
+        for weights, not for biases and scales.
 
     Raises
     ------
@@ -170,7 +175,7 @@ class Momentum(_Rule):
         self.beta = check_fraction("beta", beta, "[0, 1)" if averaged else "[0, 1]")
 
     def init_state(self, device: Device, params: Array) -> State:
-        """Make the state: the velocity, 0 at first."""
+        """Create the state, including the velocity, initially 0."""
         return super().init_state(device, params) | {"velocity": device.xp.zeros_like(params)}
 
     def update(
@@ -184,23 +189,23 @@ class Momentum(_Rule):
 
 
 class Nesterov(Momentum):
-    """Nesterov's momentum, which looks ahead to where the velocity leads.
+    """Nesterov momentum, which evaluates the gradient ahead, where the velocity leads.
 
     With the velocity of :class:`Momentum`, ``p <- p - learning_rate (beta v + dp)``; in the
-    averaged form ``p <- p - learning_rate (beta v + (1 - beta) dp)``. The parameters are kept at
-    the point from which the look-ahead has been taken, as PyTorch keeps them.
+    averaged form ``p <- p - learning_rate (beta v + (1 - beta) dp)``. As in PyTorch, the parameters
+    ``p`` are those of the look-ahead point, where the gradient is evaluated.
 
     Parameters
     ----------
     learning_rate : float
-        Positive.
+        Learning rate, positive.
     beta : float
-        What is left of the velocity after a step, as for :class:`Momentum`.
+        Fraction of the velocity that is kept in each step; see :class:`Momentum`.
     averaged : bool
-        Whether the velocity is a running average of the gradients.
+        Whether the velocity is a running average of the gradients; see :class:`Momentum`.
     weight_decay : float
-        Decoupled weight decay, at least 0: in each step the weights, but not biases and scales,
-        also lose ``learning_rate weight_decay`` times themselves.
+        Decoupled weight decay, at least 0: in each step ``W <- W - learning_rate weight_decay W``
+        for weights, not for biases and scales.
 
     Raises
     ------
@@ -224,14 +229,14 @@ class RMSprop(_Rule):
     Parameters
     ----------
     learning_rate : float
-        About the length of a parameter's step, positive.
+        Learning rate, positive: about the size of a parameter's step.
     beta : float
         Decay rate of the running mean of squares ``s``, in [0, 1).
     eps : float
-        Keeps the denominator from 0, positive.
+        Value added to the denominator to keep it from 0, positive.
     weight_decay : float
-        Decoupled weight decay, at least 0: in each step the weights, but not biases and scales,
-        also lose ``learning_rate weight_decay`` times themselves.
+        Decoupled weight decay, at least 0: in each step ``W <- W - learning_rate weight_decay W``
+        for weights, not for biases and scales.
 
     Raises
     ------
@@ -258,7 +263,7 @@ class RMSprop(_Rule):
         self.eps = check_positive("eps", eps)
 
     def init_state(self, device: Device, params: Array) -> State:
-        """Make the state: the running mean of squares, 0 at first."""
+        """Create the state, including the running mean of squares, initially 0."""
         check_normal("eps", self.eps, params.dtype)
         return super().init_state(device, params) | {"s": device.xp.zeros_like(params)}
 
@@ -279,26 +284,26 @@ class Adam(_Rule):
         v <- beta2 v + (1 - beta2) dp^2
         p <- p - learning_rate (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
-    The epsilon-hat form of the paper's section 2 (used by scikit-learn, Keras, Chainer and
-    tinygrad; PyTorch and optax use Algorithm 1) folds the bias corrections into the learning
-    rate and adds epsilon to the uncorrected ``sqrt(v)``: ``p <- p - learning_rate sqrt(1 -
-    beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps)``. Dividing through by ``sqrt(1 - beta2^t)``
-    shows that it is Algorithm 1 with ``eps / sqrt(1 - beta2^t)`` in place of ``eps``, and that
-    is how it is computed.
+    The epsilon-hat form of the paper's section 2 (used by scikit-learn, Keras, Chainer and thinc;
+    PyTorch, optax and tinygrad use Algorithm 1) folds the bias corrections into the learning rate
+    and adds epsilon to the uncorrected ``sqrt(v)``: ``p <- p - learning_rate sqrt(1 - beta2^t) /
+    (1 - beta1^t) m / (sqrt(v) + eps)``. Dividing numerator and denominator by ``sqrt(1 -
+    beta2^t)`` shows that this is Algorithm 1 with ``eps / sqrt(1 - beta2^t)`` in place of ``eps``,
+    and it is computed in that way.
 
     Parameters
     ----------
     learning_rate : float
-        About the length of a parameter's step, positive.
+        Learning rate, positive: about the size of a parameter's step.
     beta1, beta2 : float
-        Decay rates of the first moment ``m`` and of the second, ``v``, in [0, 1).
+        Decay rates of the first moment ``m`` and of the second moment ``v``, in [0, 1).
     eps : float
-        Keeps the denominator from 0, positive.
+        Value added to the denominator to keep it from 0, positive.
     epsilon_hat : bool
         Whether to use the form of the paper's section 2 instead of Algorithm 1.
     weight_decay : float
-        Decoupled weight decay, at least 0: in each step the weights, but not biases and scales,
-        also lose ``learning_rate weight_decay`` times themselves. See :class:`AdamW`.
+        Decoupled weight decay, at least 0: in each step ``W <- W - learning_rate weight_decay W``
+        for weights, not for biases and scales. See :class:`AdamW`.
 
     Raises
     ------
@@ -330,7 +335,7 @@ class Adam(_Rule):
         self.epsilon_hat = check_flag("epsilon_hat", epsilon_hat)
 
     def init_state(self, device: Device, params: Array) -> State:
-        """Make the state: moments ``m`` and ``v``, the step count and what follows from it."""
+        """Create the state, including moments ``m`` and ``v``, step count and bias corrections."""
         xp = device.xp
         return super().init_state(device, params) | {
             "bias1": _scalar(device, params, "bias1", 0.0),
@@ -356,22 +361,22 @@ class Adam(_Rule):
 class AdamW(Adam):
     """Adam with decoupled weight decay.
 
-    Before each step of :class:`Adam`, ``W <- W - learning_rate weight_decay W``, for weights, not
+    Before each step of :class:`Adam`, ``W <- W - learning_rate weight_decay W`` for weights, not
     for biases and scales. An L2 penalty in the cost would go through the moments, which divide it
-    by the size of the gradient: weights with large gradients would be decayed less.
+    by the size of the gradient, so weights with large gradients would decay less.
 
     Parameters
     ----------
     learning_rate : float
-        About the length of a parameter's step, positive.
+        Learning rate, positive: about the size of a parameter's step.
     beta1, beta2 : float
-        Decay rates of the first moment ``m`` and of the second, ``v``, in [0, 1).
+        Decay rates of the first moment ``m`` and of the second moment ``v``, in [0, 1).
     eps : float
-        Keeps the denominator from 0, positive.
+        Value added to the denominator to keep it from 0, positive.
     epsilon_hat : bool
         Whether to use the form of the Adam paper's section 2 instead of its Algorithm 1.
     weight_decay : float
-        At least 0.
+        Decoupled weight decay, at least 0.
 
     Raises
     ------
@@ -407,6 +412,6 @@ class AdamW(Adam):
 
 
 def _scalar(device: Device, params: Array, name: str, value: float) -> Array:
-    """Make an array (..., 1) that broadcasts against the parameters."""
+    """Return an array (..., 1) that broadcasts against the parameters."""
     check_normal(name, value, params.dtype)
     return device.xp.full((*params.shape[:-1], 1), value, dtype=params.dtype)

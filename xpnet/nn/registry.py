@@ -1,14 +1,14 @@
-"""The register of layers, losses, optimizers, ...: classes by name, their configuration and copies.
+"""The registry of layers, losses, optimizers, ...: classes by name, configurations and copies.
 
 Layers, activations, initializers, losses, optimizers, schedules and augmentations are small classes
-whose constructors store their arguments under their own names. From that alone follows the rest: a
-name to ask for it by (in ``Dense(10, activation="relu")``, in a recipe, in a saved model), a
-configuration to save, and the way back. A class defined outside xpnet takes part in all of this as
-soon as it is defined.
+whose constructors store their arguments under the same names. This is enough to look a class up by
+name (in ``Dense(10, activation="relu")``, in a recipe, in a saved model), to save its configuration
+and to rebuild it. A class that you define outside xpnet is registered as soon as it is defined.
 """
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from typing import Any, ClassVar, Self
 
@@ -16,13 +16,12 @@ __all__ = ["Configurable", "is_own"]
 
 
 class Configurable:
-    """A class that is known by name and rebuilt from its constructor's arguments.
+    """Base class of objects that are found by name and rebuilt from their constructor's arguments.
 
-    A direct subclass (``Layer``, ``Loss``, ...) is a *kind* with a register of its own; every
-    class derived from a kind, but for those declared with ``abstract=True``, enters that register
-    under its ``name``, which is the class name unless the class sets it. Defining a class again
-    under the same name replaces the first, as re-running a notebook cell does; the names of
-    xpnet's own classes are taken.
+    A direct subclass (``Layer``, ``Loss``, ...) is a *kind* with its own registry. Every class
+    derived from a kind is registered under its ``name``, which defaults to the class name, unless
+    it is declared with ``abstract=True``. Defining a class again under the same name, for instance
+    by re-running a notebook cell, replaces the first. The names of xpnet's classes are reserved.
     """
 
     name: ClassVar[str]
@@ -65,7 +64,7 @@ class Configurable:
         ValueError
             If the name is not known or an argument is missing, unknown or out of range.
         TypeError
-            If ``spec`` is of another type.
+            If ``spec`` has another type.
         """
         if isinstance(spec, cls):
             return spec
@@ -74,17 +73,14 @@ class Configurable:
         kind = cls.__name__.lower()
         if not isinstance(spec, dict) or not isinstance(spec.get("type"), str):
             raise TypeError(
-                f"{kind} must be a name, an instance of {cls.__name__} or a table with a "
-                f"'type', got {spec!r}"
+                f"{kind} must be a name, an instance of {cls.__name__} or a dict with a 'type', "
+                f"got {spec!r}"
             )
         arguments = {key: value for key, value in spec.items() if key != "type"}
         known = cls.known()
         found = known.get(spec["type"])
         if found is None:
-            raise ValueError(
-                f"there is no {kind} named {spec['type']!r}; known here: "
-                f"{', '.join(known)} (one of your own must be defined or imported first)"
-            )
+            raise ValueError(_unknown(kind, spec["type"], list(known)))
         try:
             found._signature().bind(**arguments)
         except TypeError as error:
@@ -94,15 +90,15 @@ class Configurable:
 
     @classmethod
     def known(cls) -> dict[str, type[Self]]:
-        """Give the classes of this kind that are defined by now, by name, sorted."""
+        """Return the classes of this kind that are defined so far, by name, sorted."""
         return {name: c for name, c in sorted(cls._registry.items()) if issubclass(c, cls)}
 
     def clone(self) -> Self:
-        """Make a new instance from the same arguments."""
+        """Return a new instance with the same arguments."""
         return type(self)(**self._arguments())
 
     def get_config(self) -> dict[str, Any]:
-        """Give the name and the constructor's arguments, as :meth:`resolve` takes them."""
+        """Return the name and the constructor's arguments, in the form :meth:`resolve` takes."""
         config: dict[str, Any] = {"type": self.name}
         for parameter, value in self._arguments().items():
             config[parameter] = value.get_config() if isinstance(value, Configurable) else value
@@ -114,7 +110,7 @@ class Configurable:
 
     @classmethod
     def _signature(cls) -> inspect.Signature:
-        """Give the constructor's signature, which takes Python longer to read than most to run."""
+        """Return the constructor's signature, cached: reading it is slower than most calls."""
         if "_read_signature" not in cls.__dict__:
             cls._read_signature = inspect.signature(cls)
         return cls._read_signature
@@ -137,5 +133,16 @@ class Configurable:
 
 
 def is_own(cls: type) -> bool:
-    """Tell whether a class is one of xpnet's, and not of whoever uses it."""
+    """Return whether a class is part of xpnet, as opposed to user code."""
     return cls.__module__.partition(".")[0] == "xpnet"
+
+
+def _unknown(kind: str, name: str, known: list[str]) -> str:
+    """Write the error message for an unknown name, with the nearest valid one if there is one."""
+    by_lower = {valid.lower(): valid for valid in known}  # "ReLU" means "relu"
+    word = name.lower()
+    near = difflib.get_close_matches(word, by_lower, n=1, cutoff=0.7)
+    near = near or [valid for valid in by_lower if word and valid.startswith(word)]
+    kinds = "losses" if kind == "loss" else f"{kind}s"
+    hint = f"did you mean {by_lower[near[0]]!r}? Valid" if near else "valid"
+    return f"unknown {kind} {name!r}; {hint} {kinds}: {', '.join(known)} (import your own first)"

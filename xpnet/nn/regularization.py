@@ -1,7 +1,7 @@
 """L1 and L2 penalties, gradient clipping, and the moving average of parameters.
 
-Both work on the network's flat buffers, whatever its layers: penalties and clipping of the gradient
-(:class:`Regularizer`), and a moving average of the parameters (:class:`MovingAverage`).
+:class:`Regularizer` adds the penalties and clips the gradient, :class:`MovingAverage` averages the
+parameters. Both work on the network's flat buffers and do not depend on its layers.
 """
 
 from __future__ import annotations
@@ -23,23 +23,25 @@ class Regularizer:
     """Penalties on the weights, then clipping of the gradient.
 
     The cost becomes ``J = mean loss + l1 sum |W| + l2 / 2 sum W^2``, summed over all weights, not
-    over biases and scales; its gradient is ``dW + l1 sign(W) + l2 W``, where the derivative of
-    ``|W|`` at 0 is taken as 0. The course writes the second term ``lambda / (2 m) sum W^2``, hence
-    ``l2 = lambda / m`` for m training samples.
+    over biases and scales. Its gradient is ``dW + l1 sign(W) + l2 W``, where the derivative of
+    ``|W|`` at 0 is taken as 0. Andrew Ng's Deep Learning Specialization writes the second penalty
+    as ``lambda / (2 m) sum W^2``, so that ``l2 = lambda / m`` for m training samples.
 
-    Then every element of the gradient is brought into ``[-clip_value, clip_value]``, and the whole
-    gradient, if its norm is more than ``clip_norm``, to that norm.
+    Then every element of the gradient is clipped to ``[-clip_value, clip_value]``. Finally, if the
+    norm of the whole gradient is larger than ``clip_norm``, the gradient is scaled down to it.
 
     Parameters
     ----------
     l1, l2 : float
         Coefficients of the penalties, at least 0.
-    clip_value, clip_norm : float or None
-        Positive; None for no clipping.
+    clip_value : float or None
+        Largest magnitude of an element of the gradient, positive; None for no clipping.
+    clip_norm : float or None
+        Largest norm of the whole gradient, positive; None for no clipping.
     per_batch : bool
-        Whether the penalties are added to the sum of a batch's losses, before it is divided by the
-        number of its samples, or the sum of their weights: ``l1`` and ``l2`` are divided by that,
-        and so are larger in a smaller batch, as they are in scikit-learn's networks.
+        Whether to add the penalties to the sum of a batch's losses before it is divided by the
+        number of samples, or the sum of their weights. ``l1`` and ``l2`` are then divided by it,
+        too, and count more in a smaller batch, as in scikit-learn's networks.
 
     Raises
     ------
@@ -48,8 +50,8 @@ class Regularizer:
 
     Notes
     -----
-    Weight decay, which acts on the parameters and not through the gradient, is the optimizers': see
-    :class:`xpnet.nn.AdamW`.
+    Weight decay, which changes the parameters directly and not through the gradient, is part of the
+    optimizers; see :class:`xpnet.nn.AdamW`.
 
     References
     ----------
@@ -75,16 +77,16 @@ class Regularizer:
 
     @property
     def has_penalty(self) -> bool:
-        """Whether there is anything to add to the cost."""
+        """Whether there is a penalty to add to the cost."""
         return self.l1 > 0 or self.l2 > 0
 
     @property
     def is_needed(self) -> bool:
-        """Whether there is anything to do at all."""
+        """Whether there is a penalty or clipping."""
         return self.has_penalty or self.clip_value is not None or self.clip_norm is not None
 
     def allocate(self, network: Network, batch_size: int) -> Cache:
-        """Make the buffers for a network and batches of one size, with its device active."""
+        """Create the buffers for a network and a batch size; the device must be active."""
         xp, dtype = network.device.xp, network.dtype
         cache = Cache(
             sums=xp.empty(LINE, dtype=dtype),
@@ -97,7 +99,7 @@ class Regularizer:
             cache.total = xp.empty(1, dtype=dtype)
             cache.share = xp.empty(1, dtype=dtype)
         cache.weights = _rows(network.parameters[: network.n_decayed])
-        # One for each row: to spread a single one over them would ask for memory in every step.
+        # One number for each row: broadcasting a single one would allocate memory in every step.
         factor = 1 / batch_size if self.per_batch else 1.0
         cache.of_penalty = xp.full((len(cache.weights), 1), factor, dtype=dtype)
         cache.dW = _rows(network.gradients[: network.n_decayed])
@@ -113,18 +115,21 @@ class Regularizer:
         weights: Array | None = None,
         shares: Array | None = None,
     ) -> None:
-        """Change the network's gradients, and add the penalty to the cost, in place.
+        """Regularize the network's gradients and add the penalty to the cost, in place.
 
         Parameters
         ----------
         ops : ReferenceOps
+            Operations of the device.
         network : Network
+            Network whose gradients are changed.
         cost : array (1,)
+            Cost of the batch; changed.
         cache : Cache
-            From :meth:`allocate`.
+            Result of :meth:`allocate`.
         weights, shares : arrays (n_samples,), optional
-            How much the samples of the batch count, and their parts in its mean; by default all
-            count the same.
+            Weights of the samples as given, and normalised so that they sum to 1. By default all
+            samples have equal weights.
         """
         if self.has_penalty and network.n_decayed:
             if self.per_batch and weights is not None:
@@ -146,11 +151,11 @@ class Regularizer:
     def _divide(
         self, ops: ReferenceOps, cache: Cache, weights: Array, shares: Array | None
     ) -> None:
-        """Set the penalties' factor, 1 over the sum of the weights; 0 where that is 0."""
+        """Set the factor of the penalties to 1 / sum of weights, or to 0 if the sum is 0."""
         xp, smallest = ops.xp, np.finfo(weights.dtype).tiny
         ops.mean(weights, cache.of_samples, out=cache.total)  # with weights 1: the sum
         xp.maximum(cache.total, smallest, out=cache.total)
-        ops.mean(shares, cache.of_samples, out=cache.share)  # 1, or 0 where nothing counts
+        ops.mean(shares, cache.of_samples, out=cache.share)  # 1, or 0 if all weights are 0
         xp.divide(cache.share, cache.total, out=cache.share)
         cache.of_penalty[...] = cache.share
 
@@ -160,20 +165,20 @@ def _rows(flat: Array) -> Array:
 
 
 class MovingAverage:
-    """Exponential moving average of a network's parameters, to evaluate and to keep.
+    """Exponential moving average of a network's parameters.
 
-    It begins as the parameters are when it is made, and after step t ``average <- b average + (1 -
-    b) parameters`` with ``b = min(beta, (1 + t) / (10 + t))``: over the last tenth or so of the
-    steps at first, so that the beginning is soon forgotten, and later over about ``1 / (1 - beta)``
-    of them. Statistics such as batch normalisation's, which follow the parameters in steps of their
-    own, are not averaged.
+    It starts as a copy of the parameters. After step t, ``average <- b average + (1 - b)
+    parameters`` with ``b = min(beta, (1 + t) / (10 + t))``. At first this averages over about the
+    last tenth of the steps, so that the initial parameters are soon forgotten, and later over about
+    ``1 / (1 - beta)`` steps. Statistics such as those of batch normalisation are moving averages
+    already and are not averaged.
 
     Parameters
     ----------
     network : Network
-        With its device active.
+        Network whose parameters are averaged; its device must be active.
     beta : float
-        In [0, 1).
+        Decay of the average, in [0, 1).
 
     Raises
     ------
@@ -183,8 +188,8 @@ class MovingAverage:
     References
     ----------
     Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016, section
-    8, for evaluation with exponentially averaged weights; the smaller ``b`` of the first steps is
-    that of TensorFlow's ExponentialMovingAverage.
+    8, for evaluation with exponentially averaged weights; the smaller ``b`` of the first steps
+    comes from TensorFlow's ExponentialMovingAverage.
     """
 
     def __init__(self, network: Network, beta: float) -> None:
@@ -194,12 +199,12 @@ class MovingAverage:
         self._aside = network.device.xp.empty_like(self.average)
 
     def update(self, ops: ReferenceOps, step: Array) -> None:
-        """Take the parameters in, after step ``step``, an int64 device array (1,) from 1."""
+        """Update the average after step ``step``, an int64 device array (1,) that starts at 1."""
         ops.average_update(self.average, self._network.parameters, step, self.beta)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Let the network have the average for its parameters inside the ``with`` block."""
+        """Replace the network's parameters by the average inside the ``with`` block."""
         self._aside[...] = self._network.parameters
         self.keep()
         try:
@@ -208,5 +213,5 @@ class MovingAverage:
             self._network.parameters[...] = self._aside
 
     def keep(self) -> None:
-        """Let the network have the average from now on."""
+        """Replace the network's parameters by the average for good."""
         self._network.parameters[...] = self.average

@@ -1,7 +1,7 @@
-"""Learning-rate schedules: factors on the optimizer's learning rate, epoch by epoch or by step.
+"""Learning-rate schedules: factors on the optimizer's learning rate, per epoch or per step.
 
-``t`` counts epochs or steps from 0, the warm-up not counted, ``n`` says how many there are in all.
-The first epoch always has the full rate, but for a warm-up.
+``t`` counts epochs or steps from 0, not including the warm-up; ``n`` is their total number. Without
+a warm-up the first epoch always has the full learning rate.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ MONITORS = ("cost", "train_accuracy", "validation_cost", "validation_accuracy")
 
 
 class Schedule(Configurable):
-    """How the learning rate changes as training goes on: a factor on the optimizer's.
+    """Base class of schedules, which multiply the optimizer's learning rate by a varying factor.
 
-    A subclass gives :meth:`factor`. With ``warmup`` the factor rises in equal steps at first, from
-    ``1 / warmup`` to 1, and the schedule begins after that. An instance is used for one run;
-    :func:`xpnet.training.fit` clones the one that it is given.
+    A subclass implements :meth:`factor`. With ``warmup``, the factor first rises linearly from
+    ``1 / warmup`` to 1, and the schedule starts after that. An instance serves a single run;
+    :func:`xpnet.training.fit` clones the one it is given.
 
     Attributes
     ----------
     per : {"epoch", "step"}
-        What positions count.
+        Whether the factor changes per epoch or per step.
     warmup : int
-        How many of them the warm-up takes.
+        Length of the warm-up in epochs or steps.
     monitor : str or None
-        The number of a report that :meth:`observe` is given: ``"cost"``, ``"train_accuracy"``,
+        Number of a report to pass to :meth:`observe`: ``"cost"``, ``"train_accuracy"``,
         ``"validation_cost"`` or ``"validation_accuracy"``; None for none.
 
     References
@@ -54,30 +54,30 @@ class Schedule(Configurable):
     monitor: str | None = None
 
     def factor(self, t: int, n: int) -> float:
-        """Give the factor at position ``t = 0, 1, ..., n - 1`` after the warm-up."""
+        """Return the factor at position ``t = 0, 1, ..., n - 1`` after the warm-up."""
         raise NotImplementedError(f"{type(self).__name__} must define factor(t, n)")
 
     def at(self, t: int, n: int) -> float:
-        """Give the factor at position ``t`` of ``n`` in all, the warm-up included."""
+        """Return the factor at position ``t`` of ``n``, including the warm-up."""
         n_left = max(n - self.warmup, 1)
         if t < self.warmup:
             return (t + 1) / self.warmup * self.factor(0, n_left)
         return self.factor(t - self.warmup, n_left)
 
     def observe(self, value: float) -> None:
-        """Take note of what a report says, after an epoch; the default does nothing."""
+        """Process the monitored number of a report; the default does nothing."""
         del value
 
 
 class NoDecay(Schedule):
-    """Constant: the factor is 1.
+    """Constant learning rate: the factor is 1.
 
     Parameters
     ----------
     per : {"epoch", "step"}
-        What the warm-up counts.
+        Unit of ``warmup``.
     warmup : int
-        How many of them the rate takes to rise, in equal steps; 0 for none.
+        Number of epochs or steps during which the rate rises linearly at first; 0 for no warm-up.
 
     Raises
     ------
@@ -97,21 +97,21 @@ class NoDecay(Schedule):
 
 
 class InverseTimeDecay(Schedule):
-    """``1 / (1 + decay floor(t / interval))``.
+    """Inverse time decay: the factor is ``1 / (1 + decay floor(t / interval))``.
 
-    With the interval 1 this is the course's decay by ``1 / (1 + decay epoch)``, with a longer one
-    the course's rate that is held for fixed intervals.
+    Both forms of Andrew Ng's Deep Learning Specialization are covered: with ``interval=1`` the
+    decay ``1 / (1 + decay epoch)``, with a longer one its decay at fixed intervals.
 
     Parameters
     ----------
     decay : float
-        At least 0.
+        Decay rate, at least 0.
     interval : int
-        For how many epochs or steps the rate is held.
+        Number of epochs or steps between changes of the rate.
     per : {"epoch", "step"}
-        What ``t``, ``interval`` and ``warmup`` count.
+        Unit of ``t``, ``interval`` and ``warmup``.
     warmup : int
-        How many of them the rate takes to rise at first, in equal steps; 0 for none.
+        Number of epochs or steps during which the rate rises linearly at first; 0 for no warm-up.
 
     Raises
     ------
@@ -135,16 +135,16 @@ class InverseTimeDecay(Schedule):
 
 
 class ExponentialDecay(Schedule):
-    """``gamma^t``.
+    """Exponential decay: the factor is ``gamma^t``.
 
     Parameters
     ----------
     gamma : float
-        In (0, 1].
+        Factor by which the rate changes in each epoch or step, in (0, 1].
     per : {"epoch", "step"}
-        What ``t`` and ``warmup`` count.
+        Unit of ``t`` and ``warmup``.
     warmup : int
-        How many of them the rate takes to rise at first, in equal steps; 0 for none.
+        Number of epochs or steps during which the rate rises linearly at first; 0 for no warm-up.
 
     Raises
     ------
@@ -165,18 +165,18 @@ class ExponentialDecay(Schedule):
 
 
 class StepDecay(Schedule):
-    """``gamma^floor(t / interval)``.
+    """Step decay: the factor is ``gamma^floor(t / interval)``.
 
     Parameters
     ----------
     interval : int
-        For how many epochs or steps the rate is held.
+        Number of epochs or steps between changes of the rate.
     gamma : float
-        In (0, 1].
+        Factor by which the rate changes after each interval, in (0, 1].
     per : {"epoch", "step"}
-        What ``t``, ``interval`` and ``warmup`` count.
+        Unit of ``t``, ``interval`` and ``warmup``.
     warmup : int
-        How many of them the rate takes to rise at first, in equal steps; 0 for none.
+        Number of epochs or steps during which the rate rises linearly at first; 0 for no warm-up.
 
     Raises
     ------
@@ -200,18 +200,19 @@ class StepDecay(Schedule):
 
 
 class CosineDecay(Schedule):
-    """Half a cosine from 1 down to ``final``: ``final + (1 - final) (1 + cos(pi t / n)) / 2``.
+    """Cosine decay: the factor is ``final + (1 - final) (1 + cos(pi t / n)) / 2``.
 
-    ``n`` is what the run has after the warm-up.
+    It falls from 1 towards ``final`` along half a cosine. ``n`` is the number of epochs or steps
+    after the warm-up.
 
     Parameters
     ----------
     final : float
-        What the factor would be at ``t = n``, in [0, 1].
+        Factor that would be reached at ``t = n``, in [0, 1].
     per : {"epoch", "step"}
-        What ``t``, ``n`` and ``warmup`` count.
+        Unit of ``t``, ``n`` and ``warmup``.
     warmup : int
-        How many of them the rate takes to rise at first, in equal steps; 0 for none.
+        Number of epochs or steps during which the rate rises linearly at first; 0 for no warm-up.
 
     Raises
     ------
@@ -236,27 +237,29 @@ class CosineDecay(Schedule):
 
 
 class ReduceOnPlateau(Schedule):
-    """Multiply the rate by ``gamma`` when a number that is watched has stopped improving.
+    """Multiply the learning rate by ``gamma`` when a monitored number stops improving.
 
-    After each epoch that is reported, the number is compared with the best so far; it is better
-    where a cost is less, or an accuracy more, by over ``threshold |best|``. Once more than
-    ``patience`` reports in a row are not, the rate is reduced; then ``cooldown`` reports are not
-    counted.
+    After each reported epoch the number is compared with the best so far. It is an improvement if a
+    cost is lower, or an accuracy higher, by more than ``threshold |best|``. After more than
+    ``patience`` reports in a row without an improvement the rate is reduced; the next ``cooldown``
+    reports are then not counted.
 
     Parameters
     ----------
     monitor : {"cost", "train_accuracy", "validation_cost", "validation_accuracy"}
-        Which number of a report.
+        Number of a report to monitor.
     gamma : float
-        In (0, 1).
-    patience, cooldown : int
-        In reports, at least 0.
+        Factor of each reduction, in (0, 1).
+    patience : int
+        Number of reports without an improvement to tolerate, at least 0.
     threshold : float
-        Relative, at least 0.
+        Smallest relative change that counts as an improvement, at least 0.
+    cooldown : int
+        Number of reports to ignore after a reduction, at least 0.
     min_factor : float
-        The least that the factor becomes, in [0, 1].
+        Lower bound of the factor, in [0, 1].
     warmup : int
-        How many epochs the rate takes to rise at first, in equal steps; 0 for none.
+        Number of epochs during which the rate rises linearly at first; 0 for no warm-up.
 
     Raises
     ------
@@ -290,15 +293,15 @@ class ReduceOnPlateau(Schedule):
         self._n_bad = self._n_left = 0
 
     def factor(self, t: int, n: int) -> float:
-        """Return what has been reached so far."""
+        """Return the current factor."""
         del t, n
         return self._factor
 
     def observe(self, value: float) -> None:
-        """Compare a number with the best so far, and reduce the rate where it is time."""
+        """Compare a number with the best so far and reduce the rate if it is time to."""
         margin = self.threshold * abs(self._best) if math.isfinite(self._best) else 0.0
         gain = value - self._best if self._is_accuracy else self._best - value
-        if gain > margin:  # which nan is not, and anything else is at first
+        if gain > margin:  # False for nan; at first True for anything else
             self._best, self._n_bad = value, 0
         else:
             self._n_bad += 1
@@ -311,7 +314,7 @@ class ReduceOnPlateau(Schedule):
 
 
 def check_monitor(monitor: str) -> str:
-    """Return the name of a number that can be watched, or raise a ValueError."""
+    """Return the name of a number that can be monitored, or raise a ValueError."""
     if monitor not in MONITORS:
         known = ", ".join(map(repr, MONITORS))
         raise ValueError(f"monitor must be one of {known}, got {monitor!r}")

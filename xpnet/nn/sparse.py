@@ -1,4 +1,4 @@
-"""Sparse samples, made dense batch by batch."""
+"""Sparse samples, converted to dense arrays batch by batch."""
 
 from __future__ import annotations
 
@@ -14,42 +14,46 @@ __all__ = ["SparseSamples", "is_sparse"]
 
 
 def is_sparse(X: Any) -> bool:
-    """Tell whether ``X`` is a sparse matrix or array, of SciPy or of SciPy's kind."""
+    """Return whether ``X`` is a sparse matrix or array of SciPy or a compatible library."""
     return hasattr(X, "tocsr")
 
 
 class SparseSamples:
-    """The samples of a sparse matrix, on the host, in compressed rows.
+    """Samples of a sparse matrix on the host, in compressed sparse row (CSR) format.
 
-    The entries of sample i are ``data[p]``, in the columns ``columns[p]``, where p runs from
-    ``starts[i]`` to ``starts[i + 1]``; everything else is 0. No more than a batch is ever dense.
+    The entries of sample i are ``data[p]``, in the columns ``columns[p]``, with p from
+    ``starts[i]`` to ``starts[i + 1] - 1``; everything else is 0. At most one batch is dense at any
+    time.
 
     Parameters
     ----------
     X : sparse matrix or array (n_samples, n_features)
-        Of ``scipy.sparse``, of any format, with real numbers. It stays as it is; what need not be
-        converted is not copied. Entries that stand there twice are added up.
+        Matrix or array of ``scipy.sparse`` in any format, with real numbers. It is not changed, and
+        not copied unless it has to be converted. Duplicate entries are summed.
     device : Device
-        Where batches go.
+        Device of the batches.
     dtype : {"float32", "float64"}
-        What numbers are converted to. One that is out of its range becomes infinite.
+        Dtype of the entries. Numbers out of its range become infinite.
     name : str
-        How error messages call ``X``.
+        Name of ``X`` in error messages.
 
     Attributes
     ----------
     shape : tuple of int
+        Shape of the matrix.
     ndim : int
-        2.
+        Number of dimensions, 2.
     dtype : numpy.dtype
+        Dtype of the entries.
     data : array (n_entries,)
+        The entries.
 
     Raises
     ------
     ValueError
         If ``X`` does not have two dimensions.
     TypeError
-        If it does not hold real numbers, or does not live on the host.
+        If ``X`` does not hold real numbers or is not on the host.
     """
 
     ndim = 2
@@ -65,8 +69,8 @@ class SparseSamples:
         rows = X.tocsr()
         if not isinstance(rows.data, np.ndarray):
             raise TypeError(
-                f"{name} is a sparse matrix of {type(rows.data).__module__}, whose samples do not "
-                "lie on the host: pass one of scipy.sparse"
+                f"{name} must be a matrix of scipy.sparse, got a sparse matrix with data of "
+                f"{type(rows.data).__module__}"
             )
         if not rows.has_canonical_format:
             rows = rows.copy()
@@ -74,7 +78,7 @@ class SparseSamples:
         self.shape: tuple[int, int] = rows.shape
         self._device = device
         self._starts = np.asarray(rows.indptr, dtype=np.int64)
-        n_entries = int(self._starts[-1])  # there may be room for more behind them
+        n_entries = int(self._starts[-1])  # the arrays may be longer
         self._columns = rows.indices[:n_entries]
         with np.errstate(all="ignore"):
             self.data = rows.data[:n_entries].astype(self.dtype, copy=False)
@@ -83,11 +87,12 @@ class SparseSamples:
         return self.shape[0]
 
     def __getitem__(self, chosen: slice | Array) -> npt.NDArray[Any]:
-        """Make some samples dense, in a new array on the host.
+        """Return some samples as a new dense array on the host.
 
         Parameters
         ----------
         chosen : slice or int64 device array (k,)
+            Indices of the samples.
 
         Returns
         -------
@@ -103,23 +108,23 @@ class SparseSamples:
         return dense
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> npt.NDArray[Any]:
-        """Refuse to be dense as a whole."""
+        """Raise a TypeError: the samples are never converted to one dense array."""
         del dtype, copy
         raise TypeError("sparse samples become dense batch by batch, never all at once")
 
     def gather(self, indices: Array, out: Array) -> Array:
-        """Make a batch dense, ``out[i] = X[indices[i]]``.
+        """Write a dense batch, ``out[i] = X[indices[i]]``.
 
-        On CUDA this waits for the device once, which tells the host the indices, and copies the
-        batch's entries there, not its zeros; so no graph can hold it. It asks for memory for the
-        entries, on the host and on the device.
+        On CUDA this waits once for the device, to copy the indices to the host, and then copies the
+        entries of the batch, not its zeros, to the device. A CUDA graph cannot record it. It
+        allocates memory for the entries on the host and on the device.
 
         Parameters
         ----------
         indices : int64 device array (k,)
-            In ``[0, n_samples)``.
+            Indices of the samples, in ``[0, n_samples)``.
         out : device array (k, n_features)
-            Overwritten.
+            Overwritten with the batch.
 
         Returns
         -------
@@ -136,11 +141,11 @@ class SparseSamples:
     def _entries(
         self, indices: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any], npt.NDArray[Any]]:
-        """Give the entries of some samples: row among them, column, value."""
+        """Return the entries of some samples: row in the batch, column, value."""
         starts = self._starts[indices]
         lengths = self._starts[indices + 1] - starts
         rows = np.repeat(np.arange(len(indices)), lengths)
-        # The p-th entry found is that of its sample which lies as far behind the sample's start.
+        # Entry p of the batch is as far from the start of its sample as in the whole matrix.
         before = np.cumsum(lengths) - lengths
         places = np.arange(len(rows)) + np.repeat(starts - before, lengths)
         return rows, self._columns[places], self.data[places]

@@ -22,62 +22,67 @@ __all__ = ["TrainingStep"]
 
 
 class TrainingStep:
-    """Gather, augment, forward, loss, backward, regularise and update, into buffers made once.
+    """Gather, augment, forward, loss, backward, regularise and update, in preallocated buffers.
 
     Steps for different batch sizes share the network's parameters and gradients and the
-    optimizer's state; each has activations of its own. The device must be active when a step is
-    made and when it is called. Nothing in a step waits for the device, unless its samples are
-    sparse.
+    optimizer's state, but each has its own activations. The device must be active when a step is
+    created and when it is called. A step never waits for the device, unless its samples are sparse.
 
     Parameters
     ----------
     network : Network
+        Network to train.
     loss : Loss
+        Loss to minimise.
     optimizer : Optimizer
+        Update rule.
     state : dict of str to device array
         The optimizer's state for this network.
     X : device array (n_samples, n_features) or SparseSamples
-        The data set, in the network's dtype; or of bytes (uint8), which become numbers as they are
-        gathered; or sparse, which become dense then, by the host. On CUDA it waits for the device
-        once a step, to be told the indices.
+        Data set, in the network's dtype, as bytes (uint8), which are converted when a batch is
+        gathered, or sparse. A batch of sparse samples is made dense on the host, which on CUDA
+        waits for the device once per step to get the indices.
     y : device array (n_samples, ...)
-        Its labels, as the loss gives them.
+        Labels, as returned by the loss.
     batch_size : int or None
-        None trains on the whole data set where it lies, without gathering; bytes and sparse samples
-        are gathered once, when the step is made.
+        Number of samples in a minibatch. None trains on the whole data set in place, without
+        gathering; bytes and sparse samples are then converted once, when the step is created.
     divide_by : float or None
-        What bytes are divided by; see :func:`check_divisor`.
+        Divisor of uint8 data; see :func:`check_divisor`.
     weights : device array (n_samples,), optional
-        How much each sample counts, in the network's dtype: the loss of a batch becomes ``sum_i w_i
-        l_i / sum_i w_i``. By default all count the same.
+        Weights of the samples, in the network's dtype: the loss of a batch becomes ``sum_i w_i l_i
+        / sum_i w_i``. By default all weights are equal.
     regularizer : Regularizer, optional
+        Penalties and gradient clipping.
     average : MovingAverage, optional
-        Takes the parameters in after each step.
+        Moving average to update after each step.
     augmentations : sequence of Augmentation
-        What is done to the samples of each step, one after another. The data set stays as it is.
+        Augmentations of the samples of each step, in order. The data set is not changed.
     image_shape : tuple of int or None
-        ``(height, width)`` or ``(height, width, channels)`` where samples are images.
+        Shape of the images, ``(height, width)`` or ``(height, width, channels)``; None if the
+        samples are not images.
     seed : int or None
-        Of what is drawn in training, such as dropout masks; None takes the network's.
+        Seed of random numbers in training, such as dropout masks; None takes the network's seed.
     counter : int64 device array (1,), optional
-        The number of steps taken, by all steps that share it; what is drawn depends on it. By
-        default one of its own, at 0.
+        Number of steps taken by all steps that share this counter; random numbers depend on it. By
+        default a new counter, at 0.
 
     Attributes
     ----------
     batch_size : int
-        The number of samples of a step.
+        Number of samples in a step.
     gathers : bool
-        Whether a step is given the indices of its samples.
+        Whether a step takes the indices of its samples.
     from_host : bool
-        Whether it is the host that gathers them, as it does sparse ones: no graph can hold that.
+        Whether the host gathers the samples, because they are sparse. A CUDA graph cannot record
+        such a step.
     loss_value : device array (1,)
-        The mean loss of the last batch and the penalties, taken before the update.
+        Mean loss of the last batch plus the penalties, before the update.
 
     Raises
     ------
     ValueError
-        If an augmentation does not fit the samples, or ``divide_by`` is given with sparse ones.
+        If an augmentation does not fit the samples, or ``divide_by`` is given with sparse samples.
     """
 
     def __init__(
@@ -138,7 +143,7 @@ class TrainingStep:
         if weights is not None and self.gathers:
             self._of_batch = xp.empty(self.batch_size, dtype=network.dtype)
         self._caches = network.allocate(self.batch_size, training=True, batch=self._batch)
-        # What there is nothing to do for costs nothing, not even a call.
+        # A regularizer that has nothing to do is not even called.
         self._regularizer = regularizer if regularizer and regularizer.is_needed else None
         if self._regularizer is not None:
             self._buffers = self._regularizer.allocate(network, self.batch_size)
@@ -151,7 +156,7 @@ class TrainingStep:
 
     @property
     def device(self) -> Device:
-        """The network's device."""
+        """Device of the network."""
         return self._network.device
 
     def __call__(self, indices: Array | None = None) -> Array:
@@ -160,8 +165,8 @@ class TrainingStep:
         Parameters
         ----------
         indices : int64 device array (batch_size,), optional
-            The samples of the minibatch, each from 0 to their number less 1, which a GPU does not
-            check; not given where the step trains on the whole data set.
+            Indices of the minibatch's samples, in ``[0, n_samples)``; a GPU does not check them.
+            None if the step trains on the whole data set.
 
         Returns
         -------
@@ -199,10 +204,10 @@ class TrainingStep:
     def _with_buffers(
         self, augmentations: Sequence[Augmentation]
     ) -> list[tuple[Augmentation, Array, Array]]:
-        """Give each augmentation what it reads and what it writes.
+        """Return each augmentation with the buffers it reads and writes.
 
-        A gathered batch may be written over, and one more buffer is enough; the data set itself, or
-        all of its numbers, may not.
+        A gathered batch may be overwritten, so one more buffer is enough. The data set, or its
+        converted copy, must not be overwritten.
         """
         xp = self._network.device.xp
         source, buffers = self.X, [self.X] if self.gathers else []
@@ -221,7 +226,7 @@ class TrainingStep:
         return found
 
     def _augment(self) -> Array:
-        """Give the samples as this step trains on them."""
+        """Return the augmented samples."""
         out = self.X
         for number, (augmentation, source, out) in enumerate(self._augmentations):
             came = augmentation.apply(
@@ -232,7 +237,7 @@ class TrainingStep:
         return out
 
     def _weigh(self) -> Array:
-        """Give the samples' parts in the mean, and tell the layers."""
+        """Compute the normalised weights of the batch, which the layers share, and return them."""
         batch = self._batch
         shares = self._ops.shares(self._of_batch, out=batch.weights[..., 0])
         self._ops.variance_correction(shares, out=batch.correction)
@@ -240,7 +245,7 @@ class TrainingStep:
 
 
 def _check_numbers(augmentation: Augmentation, dtype: np.dtype[Any]) -> None:
-    """Refuse numbers that are infinite in the network's dtype."""
+    """Raise a ValueError for options that are infinite in the network's dtype."""
     for key, value in augmentation.get_config().items():
         with np.errstate(over="ignore"):
             if isinstance(value, float) and not np.isfinite(dtype.type(value)):

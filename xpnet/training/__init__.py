@@ -1,4 +1,4 @@
-"""The training loop and what it leaves behind."""
+"""Train networks, evaluate them, and save and load networks and models."""
 
 from __future__ import annotations
 

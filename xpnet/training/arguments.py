@@ -1,4 +1,4 @@
-"""Checks the arguments of ``fit`` and resolves names to objects, once."""
+"""Check the arguments of ``fit`` and resolve names to objects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Order: TypeAlias = Callable[[int], npt.NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of ``fit`` but for the data, with names resolved to objects."""
+    """The arguments of ``fit`` except the data, with names resolved to objects."""
 
     loss: Loss
     optimizer: Optimizer
@@ -68,12 +68,12 @@ def check_options(
     report_every: int,
     on_report: OnReport | None,
 ) -> Options:
-    """Check arguments of :func:`xpnet.training.fit` and resolve names.
+    """Check the arguments of :func:`xpnet.training.fit` and resolve names.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range, or does not go with another or with the network.
+        If an argument is out of range, or does not fit another one or the network.
     """
     if on_report is not None and not callable(on_report):
         raise ValueError(f"on_report must be callable, got {on_report!r}")
@@ -88,7 +88,7 @@ def check_options(
     if penalty not in ("mean", "sum", "batch"):
         raise ValueError(f"penalty must be 'mean', 'sum' or 'batch', got {penalty!r}")
     if not isinstance(augmentation, (list, tuple)):
-        raise ValueError(f"augmentation must be a sequence of them, got {augmentation!r}")
+        raise ValueError(f"augmentation must be a list of augmentations, got {augmentation!r}")
     options = Options(
         loss=Loss.resolve(loss),
         optimizer=Optimizer.resolve(optimizer),
@@ -109,29 +109,30 @@ def check_options(
         report_every=check_count("report_every", report_every),
         on_report=on_report,
     )
-    _check_what_is_watched(options, has_validation=has_validation)
+    _check_monitors(options, has_validation=has_validation)
     return options
 
 
-def _check_what_is_watched(options: Options, *, has_validation: bool) -> None:
-    """Raise ValueError where a schedule or early stopping watches what is not measured."""
+def _check_monitors(options: Options, *, has_validation: bool) -> None:
+    """Raise a ValueError if a schedule or early stopping monitors a number that is not measured."""
     schedule, early_stopping = options.schedule, options.early_stopping
     if schedule.per not in ("epoch", "step"):
-        raise ValueError(f"schedule must be per 'epoch' or 'step', got {schedule.per!r}")
+        raise ValueError(f"schedule.per must be 'epoch' or 'step', got {schedule.per!r}")
     if schedule.monitor not in (None, *MONITORS):
         raise ValueError(
-            f"schedule must watch one of {', '.join(map(repr, MONITORS))}, got {schedule.monitor!r}"
+            f"schedule.monitor must be one of {', '.join(map(repr, MONITORS))}, got "
+            f"{schedule.monitor!r}"
         )
-    for name, watched in (
+    for name, monitor in (
         ("schedule", schedule.monitor),
         ("early_stopping", early_stopping and early_stopping.monitor),
     ):
-        if watched and watched.startswith("validation") and not has_validation:
-            raise ValueError(f"{name} watches {watched}: pass validation data as well")
-        if watched == "train_accuracy" and not options.train_accuracy:
-            raise ValueError(f"{name} watches train_accuracy: pass train_accuracy=True as well")
+        if monitor and monitor.startswith("validation") and not has_validation:
+            raise ValueError(f"{name} monitors {monitor}: pass validation data as well")
+        if monitor == "train_accuracy" and not options.train_accuracy:
+            raise ValueError(f"{name} monitors train_accuracy: pass train_accuracy=True as well")
 
 
 def is_true(answer: Any) -> bool:
-    """Tell whether a callback's answer is True, Python's or NumPy's; others may mean anything."""
+    """Return whether a callback returned True, of Python or NumPy; other values do not count."""
     return isinstance(answer, (bool, np.bool_)) and bool(answer)

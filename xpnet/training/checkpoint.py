@@ -1,4 +1,4 @@
-"""Saves and loads networks: safetensors with the configuration in the header."""
+"""Save and load networks as safetensors files with the configuration in the header."""
 
 from __future__ import annotations
 
@@ -28,34 +28,36 @@ def save_network(network: Network, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     network : Network
-        On any device.
+        Network on any device.
     path : path
-        Usually ``*.safetensors``. The file appears whole or not at all; an older one is replaced.
+        File to write, usually ``*.safetensors``. It is written atomically and replaces an existing
+        file.
 
     Raises
     ------
     TypeError
-        If an argument of a layer's constructor is not plain data (numbers, strings, tables).
+        If an argument of a layer's constructor is not plain data (numbers, strings, lists, dicts).
     OSError
         If the file cannot be written.
 
     Notes
     -----
-    Each parameter, and each statistic, is a tensor under its name, ``layers.<i>.<name>``, so that
-    other programs can read the file. Nothing is pickled. The header carries a SHA-256 of all the
-    rest, which tells a file that was damaged or edited; it is no signature.
+    Parameters and statistics are tensors with the names ``layers.<i>.<name>``, so that other
+    programs can read the file. Nothing is pickled. The header contains a SHA-256 of everything
+    else, to detect files that were damaged or edited; it is not a signature.
     """
     write_whole(path, pack_network(network))
 
 
 def load_network(path: str | os.PathLike[str], *, device: str | Device | None = None) -> Network:
-    """Load a network that :func:`save_network` or :func:`xpnet.training.save_model` wrote.
+    """Load a network saved by :func:`save_network` or :func:`xpnet.training.save_model`.
 
     Parameters
     ----------
     path : path
+        File to read.
     device : str, Device or None
-        Where the network is to live, whatever device it was trained on.
+        Device of the network, which may differ from the one it was trained on.
 
     Returns
     -------
@@ -66,8 +68,8 @@ def load_network(path: str | os.PathLike[str], *, device: str | Device | None = 
     OSError
         If the file cannot be read.
     ValueError
-        If it is not such a file, is damaged or has been changed, or names a layer or activation
-        that is not defined here: one of your own must be imported first.
+        If the file is not an xpnet network, is damaged or was edited, or uses an unknown layer or
+        activation: import your own first.
     """
     return read_network(path, device)[0]
 
@@ -78,18 +80,21 @@ def pack_network(
     model: Mapping[str, Any] | None = None,
     tensors: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> bytes:
-    """Give the file of a network and what belongs to it; see :func:`save_network`.
+    """Return the contents of a network's file, optionally with a model; see :func:`save_network`.
 
-    ``model`` is plain data for the header; the names of ``tensors`` do not begin with ``layers.``.
+    ``model`` is plain data for the header. Names in ``tensors`` must not start with ``layers.``.
     """
-    from safetensors.numpy import save  # which the mathematics does without
+    from safetensors.numpy import save  # an import that only saving needs
 
     try:
         metadata = {"format": _FORMAT, "network": json.dumps(network.get_config())}
         if model is not None:
             metadata["model"] = json.dumps(model)
     except TypeError as error:
-        raise TypeError(f"the network's configuration is not plain data: {error}") from error
+        raise TypeError(
+            "the network's configuration must be plain data (numbers, strings, lists, dicts) to "
+            f"be saved: {error}"
+        ) from error
     values = {
         name: np.ascontiguousarray(network.device.to_host(array))
         for name, array in (network.named_parameters() | network.named_statistics()).items()
@@ -100,10 +105,10 @@ def pack_network(
 
 
 def _ordered(packed: bytes) -> bytes:
-    """Sort a safetensors file's header, so that the same contents are always the same bytes.
+    """Sort the header of a safetensors file, so that the same contents give the same bytes.
 
-    It is JSON after its length in eight bytes, little-endian; offsets count from its end, which
-    spaces bring to a multiple of eight.
+    The header is JSON, preceded by its length in eight bytes, little-endian. Offsets count from its
+    end, which is padded with spaces to a multiple of eight.
     """
     end = 8 + int.from_bytes(packed[:8], "little")
     header = json.dumps(json.loads(packed[8:end]), sort_keys=True).encode()
@@ -114,15 +119,16 @@ def _ordered(packed: bytes) -> bytes:
 def read_network(
     path: str | os.PathLike[str], device: str | Device | None
 ) -> tuple[Network, str | None, dict[str, npt.NDArray[Any]]]:
-    """Read the file that :func:`pack_network` gave.
+    """Read a file with the contents that :func:`pack_network` returns.
 
     Returns
     -------
     network : Network
+        The network.
     model : str or None
-        The JSON of what belongs to it; None for a network alone.
+        JSON of the model; None if the file holds only a network.
     tensors : dict of str to array
-        The tensors that are not the network's parameters.
+        Tensors that do not belong to the network.
 
     Raises
     ------
@@ -133,7 +139,7 @@ def read_network(
 
     device = make_device(device)
     where = os.fspath(path)
-    Path(path).open("rb").close()  # which says why it cannot be; safetensors has one reason for all
+    Path(path).open("rb").close()  # raises a precise OSError, which safetensors does not
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -144,13 +150,12 @@ def read_network(
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{where} is not a whole safetensors file: {error}") from error
-    except TypeError as error:  # a dtype that NumPy lacks
+        raise ValueError(f"{where} is not a valid safetensors file: {error}") from error
+    except TypeError as error:  # a dtype that NumPy does not have
         raise ValueError(f"{where} does not describe a network: {error}") from error
     if metadata.get("sha256") != _digest(metadata, tensors):
         raise ValueError(
-            f"{where} is damaged or has been changed: its contents do not have the SHA-256 in "
-            "its header"
+            f"{where} is damaged or was edited: its contents do not match the SHA-256 in its header"
         )
     values = {name: tensors.pop(name) for name in list(tensors) if name.startswith("layers.")}
     try:
@@ -166,7 +171,7 @@ def read_network(
 
 
 def _digest(metadata: Mapping[str, str], tensors: Mapping[str, npt.NDArray[Any]]) -> str:
-    """Hash everything in a file but the hash itself."""
+    """Hash everything in a file except the hash itself."""
     rest = {key: value for key, value in metadata.items() if key != "sha256"}
     found = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):

@@ -1,4 +1,4 @@
-"""Checks training and validation data and moves them to the device."""
+"""Check training and validation data and move them to the device."""
 
 from __future__ import annotations
 
@@ -18,31 +18,33 @@ from xpnet.training.weights import sample_weights
 
 __all__ = ["TrainingData", "load_training_data", "samples", "shares"]
 
-# What to do about samples that a GPU has no room for.
+# What the error recommends if samples do not fit into a GPU's memory.
 _TOO_LARGE = "train on fewer samples, or on the CPU"
-_BYTES = "give bytes (uint8), with divide_by, where that will do"
+_BYTES = "pass uint8 data with divide_by if possible"
 _TOO_WIDE = {
     "float32": _BYTES,
-    "float64": f"make the network float32, which takes half; {_BYTES}",
+    "float64": f"use dtype float32, which needs half the memory; {_BYTES}",
 }
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Samples, their labels and weights, and those that are held out.
+    """Training samples with labels and weights, and held-out samples.
 
     Attributes
     ----------
     X : device array or SparseSamples
+        Samples.
     y : device array
+        Labels.
     weights : float64 array (n_samples,) or None
-        On the host, the largest of them 1; None where all samples count the same.
+        Sample weights on the host, scaled so that the largest is 1; None if all are equal.
     unit : float
-        What the weights were divided by.
+        Factor that the weights were divided by.
     divide_by : float or None
-        What bytes are divided by.
+        Divisor of uint8 data.
     held_out : tuple or None
-        X, y and shares in the mean, on the device.
+        Samples, labels and normalised weights of the validation data, on the device.
     """
 
     X: Array | SparseSamples
@@ -57,7 +59,7 @@ class TrainingData:
 
     @property
     def total_weight(self) -> float:
-        """The sum of the samples' weights as they were given; their number where there are none."""
+        """Sum of the sample weights as given, or the number of samples without weights."""
         return float(len(self)) if self.weights is None else float(self.weights.sum()) * self.unit
 
 
@@ -72,12 +74,12 @@ def load_training_data(
     divide_by: float | None,
     validation: Any,
 ) -> TrainingData:
-    """Check and bring over the data of a training; the parameters are those of ``fit``.
+    """Check the data and move them to the device; the parameters are those of ``fit``.
 
     Raises
     ------
     ValueError, TypeError
-        If they do not fit the network.
+        If the data do not fit the network.
     """
     X_data, y_data = samples(network, loss, X, y, "")
     weights, unit = sample_weights(
@@ -88,7 +90,7 @@ def load_training_data(
     if validation is not None:
         if not isinstance(validation, (tuple, list)) or len(validation) not in (2, 3):
             raise ValueError(
-                "validation must be a pair (X, y), or with weights (X, y, sample_weight), got "
+                "validation must be a tuple (X, y) or (X, y, sample_weight), got "
                 f"{type(validation).__name__}"
             )
         X_held_out, y_held_out = samples(network, loss, validation[0], validation[1], "validation ")
@@ -100,7 +102,7 @@ def load_training_data(
 def samples(
     network: Network, loss: Loss, X: Any, y: Any, prefix: str
 ) -> tuple[Array | SparseSamples, Array]:
-    """Bring samples and labels over the border, checked; bytes stay bytes, sparse ones sparse."""
+    """Check samples and labels and move them; bytes stay bytes, and sparse samples stay sparse."""
     is_bytes = getattr(X, "dtype", None) == np.uint8
     dtype = None if is_bytes else network.dtype
     advice = _TOO_LARGE if is_bytes else f"{_TOO_WIDE[network.dtype.name]}; {_TOO_LARGE}"
@@ -118,14 +120,14 @@ def samples(
     y_data = loss.labels(network.device, y, network.n_outputs, network.dtype, name=f"{prefix}y")
     if len(y_data) != len(X_data):
         raise ValueError(
-            f"{prefix}X and {prefix}y must have one length, got {len(X_data)} samples and "
+            f"{prefix}X and {prefix}y must have the same length, got {len(X_data)} samples and "
             f"{len(y_data)} labels"
         )
     return X_data, y_data
 
 
 def shares(network: Network, loss: Loss, labels: Array, sample_weight: Any = None) -> Array | None:
-    """Give the parts in the mean of samples that do not count the same, in the network's dtype."""
+    """Return sample weights that sum to 1, in the network's dtype; None if all are equal."""
     device, n_outputs = network.device, network.n_outputs
     weights, _ = sample_weights(sample_weight, None, labels, device, loss=loss, n_outputs=n_outputs)
     if weights is None:
@@ -136,7 +138,7 @@ def shares(network: Network, loss: Loss, labels: Array, sample_weight: Any = Non
 def _check_finite(device: Device, X: Array | SparseSamples, name: str) -> None:
     xp, values = (np, X.data) if isinstance(X, SparseSamples) else (device.xp, X)
     with device.activate(), np.errstate(all="ignore"):
-        # A sum costs one pass and no memory; only if it is not finite is every element looked at.
+        # A sum takes one pass and no memory; check every element only if the sum is not finite.
         if bool(xp.isfinite(values.sum())):
             return
         n_bad = int((~xp.isfinite(values)).sum())

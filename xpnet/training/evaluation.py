@@ -1,4 +1,4 @@
-"""``evaluate``: the mean loss and the score of a network on a data set."""
+"""``evaluate``: compute the mean loss and the score of a network on a data set."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xpnet.training.data import samples, shares
 
 __all__ = ["evaluate", "evaluate_on_device", "scored_samples"]
 
-_SCORED = 10_000  # training samples that a report's accuracy is measured on
+_SCORED = 10_000  # training samples used for the training accuracy of a report
 
 
 def evaluate(
@@ -31,24 +31,25 @@ def evaluate(
     Parameters
     ----------
     network : Network
-        Read only.
+        Network to evaluate; it is not changed.
     loss : str, dict or Loss
+        Loss to compute.
     X : array_like, or sparse matrix or array of SciPy, (n_samples, n_features)
-        Sparse samples become dense batch by batch (:attr:`.Network.default_batch_size`).
+        Samples. Sparse samples become dense batch by batch (:attr:`.Network.default_batch_size`).
     y : array_like
-        Labels, as the loss asks for them.
+        Labels in the form that the loss requires.
     divide_by : float or None
-        As for :func:`fit`.
+        Divisor of uint8 data; see :func:`fit`.
     sample_weight : array_like (n_samples,), optional
-        How much each sample counts, in the mean loss and in the accuracy.
+        Weight of each sample in the mean loss and in the accuracy. By default all are equal.
 
     Returns
     -------
     cost : float
         Mean loss.
     accuracy : float
-        Fraction of the samples whose prediction is right, in every output where there are
-        several; with a loss for regression, the coefficient of determination.
+        Fraction of the samples that are predicted correctly (in every output, if there are
+        several labels); with a regression loss, the coefficient of determination.
 
     Raises
     ------
@@ -70,15 +71,15 @@ def evaluate_on_device(
     divide_by: float | None,
     chosen: Array | None = None,
 ) -> tuple[float, float]:
-    """Give the mean loss and the accuracy on all samples, or on those that are chosen.
+    """Compute the mean loss and the accuracy on all samples, or on the chosen ones.
 
-    ``parts`` are the samples' shares in both.
+    ``parts`` are the sample weights, which sum to 1.
     """
     device = network.device
     with device.activate():
         if chosen is None:
             logits = device.asarray(network.predict(X, divide_by=divide_by))
-        else:  # they may be many: not all at once
+        else:  # there may be many: batch by batch
             n = network.default_batch_size
             rows = [chosen[start : start + n] for start in range(0, len(chosen), n)]
             logits = device.xp.concatenate(
@@ -94,8 +95,8 @@ def evaluate_on_device(
 
 
 def scored_samples(device: Device, n: int, seed: int) -> Array | None:
-    """Choose ``_SCORED`` samples at random, or None, for all, where there are no more.
+    """Choose ``_SCORED`` samples at random; None means all samples, if there are no more.
 
-    Not every so-many-th: labels may come in turn.
+    Samples at regular intervals would not do, since labels may alternate.
     """
     return None if n <= _SCORED else device.asarray(subset(n, _SCORED, seed), name="chosen")

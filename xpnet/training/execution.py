@@ -1,4 +1,4 @@
-"""Runs the steps of an epoch one by one, or many at once as a CUDA graph."""
+"""Run the steps of an epoch one by one, or many at once as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xpnet.training.rates import Rates
 
 __all__ = ["EagerExecution", "GraphExecution", "make_execution"]
 
-STEPS_PER_GRAPH = 16  # so that what is issued for each graph, and not for each step, hardly counts
+STEPS_PER_GRAPH = 16  # enough to make the cost of launching a graph negligible per step
 
 logger = logging.getLogger("xpnet")
 
@@ -27,8 +27,9 @@ class EagerExecution:
     Parameters
     ----------
     steps : list of TrainingStep
-        The steps of an epoch in order; those of one batch size are one object.
+        The steps of an epoch in order; steps of the same batch size are the same object.
     rates : Rates
+        Learning rates of the steps.
     """
 
     has_captured = False
@@ -43,15 +44,16 @@ class EagerExecution:
         Parameters
         ----------
         number : int
-            Of the epoch's next step, from 0.
+            Number of the epoch's next step, from 0.
         order : int64 device array (n_samples,)
-            The samples as the epoch visits them.
+            Indices of the samples in the order of the epoch.
 
         Returns
         -------
         n_taken : int
+            Number of steps taken.
         losses : device array (n_taken,)
-            Overwritten by the next call.
+            Losses of these steps; the next call overwrites them.
         """
         self._rates.begin_step(number)
         step = self._steps[number]
@@ -60,31 +62,32 @@ class EagerExecution:
         return 1, step(order[self._starts[number] : self._starts[number + 1]])
 
     def close(self) -> None:
-        """Let go of what it holds beside the steps."""
+        """Release everything except the steps."""
 
 
 class GraphExecution(EagerExecution):
-    """Takes steps as CUDA graphs of :data:`STEPS_PER_GRAPH`, and of one where fewer are left.
+    """Takes steps as CUDA graphs of :data:`STEPS_PER_GRAPH` steps, or of one if fewer are left.
 
-    The first step of each batch size is taken as it is, which makes whatever is made at first use.
+    The first step of each batch size is run directly, to create everything that is created on first
+    use.
 
     Parameters
     ----------
     steps, rates
-        As for :class:`EagerExecution`.
+        See :class:`EagerExecution`.
     is_required : bool
-        Whether to raise where a step cannot be captured, or else to warn (logger ``xpnet``) and
-        take it as it is.
+        Whether to raise an error if a step cannot be captured. If False, log a warning (logger
+        ``xpnet``) and run the steps one by one.
 
     Attributes
     ----------
     has_captured : bool
-        Whether graphs are launched, and have not been given up.
+        Whether steps are run as graphs.
 
     Raises
     ------
     CaptureError
-        From :meth:`take`, if a capture is required.
+        By :meth:`take`, if a capture is required and fails.
     """
 
     def __init__(self, steps: list[TrainingStep], rates: Rates, *, is_required: bool) -> None:
@@ -110,7 +113,7 @@ class GraphExecution(EagerExecution):
         except CaptureError as error:
             if self._is_required:
                 raise
-            logger.warning("training steps are not captured any more: %s", error)
+            logger.warning("training continues without CUDA graphs: %s", error)
             self.close()
             self.has_captured = False
             return super().take(number, order)
@@ -120,7 +123,7 @@ class GraphExecution(EagerExecution):
         return n, captured(indices, None if by_step is None else by_step[number : number + n])
 
     def close(self) -> None:
-        """Let go of the graphs; from now on steps are taken one by one."""
+        """Release the graphs; from now on steps are taken one by one."""
         self._is_closed = True
         self._graphs.clear()
         self._recorder.close()
@@ -136,26 +139,26 @@ class GraphExecution(EagerExecution):
 def make_execution(
     steps: list[TrainingStep], rates: Rates, capture: bool | None, parts: list[Any]
 ) -> EagerExecution:
-    """Choose how steps, which consist of ``parts``, are taken: as graphs where ``capture`` is true.
+    """Choose how to take steps that consist of ``parts``: as CUDA graphs if ``capture`` is True.
 
-    Where it is None, as graphs if a GPU has fused kernels, all parts are xpnet's own and nothing
-    comes from the host. Raises a ValueError if graphs are asked for on a device that has none, or
-    of steps that no graph can hold.
+    If it is None, use graphs if the device is a GPU with fused kernels, all parts belong to xpnet
+    and no samples come from the host. Raise a ValueError if ``capture`` is True but the device or
+    the steps do not support graphs.
     """
     if capture and steps[0].from_host:
         raise ValueError(
-            "capture=True takes dense samples, but X is sparse: minibatches come from the host, "
-            "which no graph can hold"
+            "capture=True needs dense samples, but X is sparse: a CUDA graph cannot record "
+            "minibatches that come from the host"
         )
     device = steps[0].device
     is_able = device.index is not None and device.kernels == "fused"
     if capture and not is_able:
         raise ValueError(
-            "capture=True takes a GPU with fused kernels, but the device is "
-            f"{device.name!r} with {device.kernels} ones"
+            "capture=True needs a GPU with fused kernels, but the device is "
+            f"{device.name!r} with {device.kernels} kernels"
         )
-    # Something of a user's may compute with Python's numbers that change from step to step, which a
-    # graph would not see.
+    # User code may compute with Python numbers that change from step to step, which a graph would
+    # not see.
     is_required = bool(capture)
     if capture is None:
         capture = is_able and not steps[0].from_host and all(map(_is_own, parts))
@@ -165,6 +168,6 @@ def make_execution(
 
 
 def _is_own(part: Any) -> bool:
-    """Tell whether a part of a step, and the layers inside, are of xpnet's own classes."""
+    """Return whether a part of a step, and the layers inside it, belong to xpnet."""
     inside = [value for value in vars(part).values() if isinstance(value, Layer)]
     return is_own(type(part)) and all(map(_is_own, inside))

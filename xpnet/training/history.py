@@ -1,4 +1,4 @@
-"""The history of a training run: reports of cost, scores and time."""
+"""The history of a training run: reports of cost, score and time."""
 
 from __future__ import annotations
 
@@ -11,32 +11,34 @@ __all__ = ["History", "Report"]
 
 @dataclass(frozen=True)
 class Report:
-    """The state of a run at the end of one reported epoch.
+    """State of a run at the end of a reported epoch.
 
     Attributes
     ----------
     epoch : int
-        Counted from 0.
+        Number of the epoch, from 0.
     iteration : int
-        Number of the epoch's first update, counted from 0. On a full batch, where an epoch is
-        one update, the cost is that of the parameters before update ``iteration``.
+        Number of the epoch's first update, from 0. On the full batch, where an epoch is a single
+        update, the cost is that of the parameters before update ``iteration``.
     cost : float
-        Mean loss over the epoch's samples, weighted as they are, and the penalties; each batch's
-        before its update.
+        Weighted mean loss over the epoch's samples plus the penalties, where the loss of each batch
+        is taken before its update.
     learning_rate : float
-        Of the last step.
+        Learning rate of the last step.
     seconds : float
-        Training time since the start, evaluation not counted.
+        Training time since the start, without evaluation.
     samples_per_second : float
-        Since the last report.
+        Training throughput since the last report.
     validation_cost, validation_accuracy : float or None
-        After the epoch, on the validation data; None without. Accuracy is a fraction; under a loss
-        for numbers it is that loss's score, the coefficient of determination R2.
+        Cost and accuracy on the validation data after the epoch; None without validation data.
+        Accuracy is a fraction; with a regression loss it is the coefficient of determination R2.
     train_accuracy : float or None
-        After the epoch, on the training data, or where there are more than 10,000 samples on
-        10,000 of them, drawn once at random; None where :func:`fit` was not asked for it.
+        Accuracy on the training data after the epoch, or, if there are more than 10,000 samples, on
+        10,000 of them, drawn once at random. None unless :func:`fit` is called with
+        ``train_accuracy=True``.
     last_cost : float or None
-        The cost of the epoch's last batch alone, which is what the course prints.
+        Cost of the epoch's last batch, which is what the exercises of Andrew Ng's Deep Learning
+        Specialization print.
     """
 
     epoch: int
@@ -53,27 +55,28 @@ class Report:
 
 @dataclass
 class History:
-    """The reports of one run.
+    """Reports and totals of a training run.
 
     Attributes
     ----------
     reports : list of Report
+        Reports in the order of epochs.
     n_steps, n_samples : int
-        Updates taken and samples seen, over the whole run.
+        Number of updates taken and of samples seen in the whole run.
     seconds : float
-        Training time, evaluation not counted.
+        Training time without evaluation.
     interrupted : bool
-        Whether the run was stopped by Ctrl-C. Its last step was a whole one.
+        Whether Ctrl-C stopped the run. The last step was completed.
     stopped_early : bool
-        Whether early stopping ended the run before its last epoch.
+        Whether early stopping or ``on_report`` ended the run before its last epoch.
     best_epoch : int or None
-        The best reported epoch by what early stopping watches; None without.
+        Best reported epoch according to early stopping; None without early stopping.
     device, precision : str
-        Where the run was, and what products of float32 matrices were computed in.
+        Device of the run and precision of products of float32 matrices.
     captured : bool
-        Whether steps were taken as CUDA graphs, but for the first of each batch size.
+        Whether steps were run as CUDA graphs, except the first of each batch size.
     score_name : str
-        What the reports' accuracies are: ``"accuracy"``, or what a loss for numbers scores by.
+        Name of the reports' accuracies: ``"accuracy"``, or ``"R2"`` for a regression loss.
     """
 
     reports: list[Report] = field(default_factory=list)
@@ -90,7 +93,7 @@ class History:
 
     @property
     def cost(self) -> list[tuple[int, float]]:
-        """The learning curve, as pairs of iteration and cost."""
+        """Learning curve, as pairs of iteration and cost."""
         return [(report.iteration, report.cost) for report in self.reports]
 
     @property
@@ -99,10 +102,10 @@ class History:
         return self.n_samples / self.seconds if self.seconds > 0 else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything as plain lists, dictionaries and numbers, ready for JSON.
+        """Return everything as lists, dictionaries and numbers, ready for JSON.
 
-        A number that is not finite, which JSON cannot say, is None. What is no accuracy is not
-        called so: ``validation_accuracy`` is then ``validation_R2``.
+        Numbers that are not finite, which JSON cannot represent, become None. With a regression
+        loss the key ``validation_accuracy`` becomes ``validation_R2``.
         """
         own = asdict(self)
         score = own.pop("score_name")
@@ -118,7 +121,7 @@ class History:
 
 
 def finite_or_none(value: Any) -> Any:
-    """Replace what is not finite, in lists and dictionaries too, by None."""
+    """Replace numbers that are not finite by None, also inside lists and dictionaries."""
     if isinstance(value, dict):
         return {key: finite_or_none(inner) for key, inner in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Turns Ctrl-C into a request to stop after the current step."""
+"""Turn Ctrl-C into a request to stop after the current step."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["Interruption"]
 
 
 class Interruption:
-    """Turns the first Ctrl-C into a request to stop, for as long as the ``with`` block runs.
+    """Turn the first Ctrl-C inside the ``with`` block into a request to stop.
 
-    The second raises ``KeyboardInterrupt`` at once. Blocks may be nested: the inner one then
-    shares the outer one's request, so that a Ctrl-C between two pieces of work stops the second.
-    Outside the main thread, where Python delivers no signals, nothing happens.
+    The second one raises ``KeyboardInterrupt`` immediately. Blocks may be nested: the inner block
+    shares the request of the outer one, so that Ctrl-C between two pieces of work stops the second.
+    Outside the main thread, where Python delivers no signals, the block has no effect.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Interruption:
         self._outer: Interruption | None = None
 
     def is_requested(self) -> bool:
-        """Tell whether Ctrl-C was pressed since the outermost block began."""
+        """Return whether Ctrl-C was pressed since the outermost block began."""
         return self._requested if self._outer is None else self._outer.is_requested()
 
     def __enter__(self) -> Self:
@@ -33,7 +33,7 @@ class Interruption:
         owner = getattr(previous, "__self__", None)
         if isinstance(owner, Interruption):
             self._outer = owner
-        # A signal that is ignored (a job in the background), or handled outside Python, stays so.
+        # Leave the signal alone if it is ignored (a background job) or handled outside Python.
         self._previous = previous if callable(previous) and self._outer is None else None
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._handle)

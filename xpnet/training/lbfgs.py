@@ -1,4 +1,4 @@
-"""Full-batch training by SciPy's L-BFGS."""
+"""Full-batch training with SciPy's L-BFGS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["minimize"]
 
 
 class _NoUpdate(Optimizer, abstract=True):
-    """Leaves the parameters to somebody else."""
+    """Leaves the parameters unchanged; SciPy updates them."""
 
     def update(
         self, ops: ReferenceOps, params: Array, grads: Array, state: State, n_decay: int = 0
@@ -46,32 +46,36 @@ def minimize(
     options: dict[str, Any] | None = None,
     on_iteration: Callable[[float], Any] | None = None,
 ) -> Any:
-    """Minimise the cost over all samples at once.
+    """Minimise the cost over all samples with L-BFGS.
 
-    The cost is that of :func:`xpnet.training.fit` with a full batch and ``penalty="sum"``: ``J =
+    The cost is that of :func:`xpnet.training.fit` with the full batch and ``penalty="sum"``: ``J =
     (sum_i w_i l_i + l2 / 2 sum W^2) / sum_i w_i``. Each evaluation is a forward and a backward pass
-    over all samples; the gradient lies in :attr:`~xpnet.nn.Network.gradients` as the parameters lie
-    in :attr:`~xpnet.nn.Network.parameters`, and L-BFGS works on these vectors.
+    over all samples. L-BFGS works on the flat vectors :attr:`~xpnet.nn.Network.parameters` and
+    :attr:`~xpnet.nn.Network.gradients`.
 
     Parameters
     ----------
     network : Network
-        Trained in place, on its device. In float32 the line search soon meets rounding; float64 is
-        what L-BFGS is for.
+        Network to train, in place and on its device. Use float64: in float32 rounding errors soon
+        stop the line search.
     X : array_like (n_samples, n_features)
+        Samples.
     y : array_like
-        Labels, as the loss asks for them.
+        Labels in the form that the loss requires.
     loss : str, dict or Loss
+        Loss to minimise.
     max_iter : int
-        Most iterations.
+        Maximum number of iterations.
     l2 : float
-        Coefficient of the penalty on the weights, before the division by the samples' number.
+        Coefficient of the L2 penalty on the weights, before the division by the number of samples.
     sample_weight : array_like (n_samples,), optional
+        Weights of the samples. By default all are equal.
     options : dict, optional
-        More of ``scipy.optimize.minimize(method="L-BFGS-B")``: ``gtol``, ``ftol``, ``maxfun``, ...
+        Further options of ``scipy.optimize.minimize(method="L-BFGS-B")``: ``gtol``, ``ftol``,
+        ``maxfun``, ...
     on_iteration : callable, optional
-        Called after each iteration with the cost, the network having the parameters that were
-        reached. If it returns True, the run ends.
+        Function called with the cost after each iteration; the network then has the parameters of
+        this iteration. If it returns True, the run ends.
 
     Returns
     -------
@@ -80,8 +84,8 @@ def minimize(
     Raises
     ------
     ValueError, TypeError
-        If an argument does not fit the network or is out of range; or if the network drops units or
-        normalises by the batch, so that its cost is no function of its parameters.
+        If an argument is out of range or does not fit the network, or if the cost depends on more
+        than the parameters, because of dropout, batch normalisation or ``max_norm``.
 
     References
     ----------
@@ -96,8 +100,8 @@ def minimize(
     for layer in network.layers:
         if isinstance(layer, (BatchNorm, Dropout)) or layer.has_constraint:
             raise ValueError(
-                f"L-BFGS minimises a function of the parameters alone, which {layer!r} does not "
-                "leave it: train with fit"
+                "L-BFGS needs a cost that depends only on the parameters, which does not work with "
+                f"{layer!r}: train with fit"
             )
     device = network.device
     X_data, y_data = samples(network, loss, X, y, "")
@@ -127,7 +131,7 @@ def minimize(
             gradient = device.to_host(network.gradients)
             return float(cost[0]), gradient.astype(np.float64)
 
-        # SciPy tells what is to be passed by the parameter's name.
+        # SciPy recognises this signature by the parameter's name.
         def at_iteration(intermediate_result: Any) -> None:
             if on_iteration is not None:
                 put(intermediate_result.x)

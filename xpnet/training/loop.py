@@ -1,4 +1,4 @@
-"""The training loop: epochs, minibatches, reports, and the ways a run can end."""
+"""``fit``: the training loop, with epochs, minibatches, reports and early stopping."""
 
 from __future__ import annotations
 
@@ -69,84 +69,92 @@ def fit(
     Parameters
     ----------
     network : Network
-        Trained in place, on its device and in its dtype.
+        Network to train, in place, on its device and in its dtype.
     X : array_like, or sparse matrix or array of SciPy, (n_samples, n_features)
-        Bytes (uint8) stay bytes in memory, a quarter of float32, and become numbers as each
-        minibatch is gathered. Training on the full batch holds the numbers as well.
+        Training samples. uint8 data keep their dtype in memory, a quarter of float32, and are
+        converted when a minibatch is gathered; training on the full batch holds a converted copy as
+        well.
 
-        Sparse samples, of whatever format, stay so on the host and become dense as each minibatch
-        is gathered, with the results of ``X.toarray()``; what is evaluated becomes dense batch by
-        batch (:attr:`.Network.default_batch_size`), and the full batch as a whole. On CUDA the host
-        waits for the device at every minibatch.
+        Sparse samples of any format stay sparse on the host and become dense when a minibatch is
+        gathered; the results are those of ``X.toarray()``. Evaluation makes them dense batch by
+        batch (:attr:`.Network.default_batch_size`), training on the full batch all at once. On CUDA
+        the host waits for the device at every sparse minibatch.
     y : array_like (n_samples,) or (n_samples, n_outputs)
-        Labels, as the loss asks for them.
+        Labels in the form that the loss requires.
     loss : str, dict or Loss
+        Loss to minimise.
     optimizer : str, dict or Optimizer
+        Update rule.
     epochs : int
-        Passes over the data.
+        Number of passes over the training data.
     batch_size : int or None
-        Samples in a minibatch; the last of an epoch holds what is left. None, or no fewer than
-        there are samples, trains on the full batch.
+        Number of samples in a minibatch. The last minibatch of an epoch may be smaller. None, or at
+        least the number of samples, trains on the full batch.
     divide_by : float or None
-        What bytes are divided by, of ``X`` and of the validation data: 255 brings pixels to
-        [0, 1]. Only for bytes, and not for sparse ones.
+        Divisor of ``X`` and of the validation data, only for dense uint8 data. 255 scales pixels to
+        [0, 1].
     shuffle : bool or callable
-        Whether each epoch visits the samples in a new random order; or a function that is called
-        once an epoch, with its number from 0, and gives the order, an int64 array of the indices 0
-        to n_samples - 1. On a full batch there is no order.
+        Whether to visit the samples in a new random order in each epoch. A function is called once
+        per epoch with the epoch's number, from 0, and returns the order, an int64 array of the
+        indices 0 to n_samples - 1. The order does not matter on the full batch.
     seed : int or None
-        Seed of the order, and of what layers draw; None takes the network's seed. A network with
-        ``rng="numpy-legacy"`` visits the samples as the course does: in epoch k, from 0, in the
-        order of ``RandomState(seed + k).permutation``.
+        Seed of the order, of dropout masks and of augmentations; None takes the network's seed. A
+        network with ``rng="numpy-legacy"`` visits the samples as in Andrew Ng's Deep Learning
+        Specialization: epoch k, from 0, uses the order of ``RandomState(seed + k).permutation``.
     schedule : str, dict or Schedule
-        What becomes of the optimizer's learning rate.
+        Schedule of the learning rate.
     sample_weight : array_like (n_samples,), optional
-        How much each sample counts, at least 0: a batch's loss is ``sum_i w_i l_i / sum_i w_i``.
+        Weight of each sample, at least 0: a batch's loss is ``sum_i w_i l_i / sum_i w_i``. By
+        default all weights are equal.
     class_weight : "balanced", list or dict, optional
-        Factors on the samples' weights, by class: one for each, or those that are not 1. Balanced
-        is ``n / (n_classes n_of_the_class)``, so that all classes weigh the same.
+        Factors on the weights of samples by class: a list with one factor for each class, or a dict
+        with the factors that are not 1. "balanced" takes ``n / (n_classes n_of_the_class)``, so
+        that all classes have the same total weight.
     l1, l2 : float
         Coefficients of penalties on the weights; see :class:`xpnet.nn.Regularizer`.
     penalty : {"mean", "sum", "batch"}
-        What the penalties are added to: the mean of the losses; or, as the course has it, their sum
-        over the training samples, before it is divided by their number (the sum of their weights);
-        or, as scikit-learn's networks have it, their sum over the batch, before it is divided by
-        the number of the batch (the sum of its weights). With the last, a report's cost is the mean
-        of the batches' costs by their numbers of samples, also where samples have weights.
+        Quantity to which the penalties are added. "mean": the mean loss. "sum": the sum of the
+        losses over the training samples, before it is divided by their number (or the sum of their
+        weights), as in Andrew Ng's Deep Learning Specialization. "batch": the sum of the losses
+        over the batch, before it is divided by the batch's number of samples (or the sum of their
+        weights), as in scikit-learn's networks. With "batch", a report's cost is the mean of the
+        batches' costs weighted by their numbers of samples, even if samples have weights.
     clip_value, clip_norm : float or None
         Bounds of the gradient; see :class:`xpnet.nn.Regularizer`.
     average : float or None
-        Decay of a moving average of the parameters, in [0, 1), which is what is evaluated, and what
-        the network has in the end; see :class:`xpnet.nn.MovingAverage`.
+        Decay of a moving average of the parameters, in [0, 1). Evaluation uses the average, and the
+        network has it after training; see :class:`xpnet.nn.MovingAverage`. None for no average.
     augmentation : sequence of str, dict or Augmentation
-        What is done to the samples of every step at random, one after another. What is evaluated
-        is the data as they are.
+        Random changes of the samples in every step, applied in order. Evaluation uses the original
+        data.
     image_shape : tuple of int or None
-        ``(height, width)`` or ``(height, width, channels)``, in whose C order the features of a
-        sample lie; augmentations of images need it.
+        Shape of the images, ``(height, width)`` or ``(height, width, channels)``; each sample holds
+        the features of an image in C order. Required by augmentations of images.
     early_stopping : EarlyStopping, optional
-        When to stop before the last epoch.
+        Criterion to stop before the last epoch.
     validation : tuple (X, y) or (X, y, sample_weight), or None
-        Evaluated at every report, with weights as for training. It has no influence on the training
-        but through ``early_stopping`` and a schedule that watches it. Its ``X`` may be sparse, too.
+        Validation data, evaluated at every report, optionally with sample weights. They influence
+        training only through ``early_stopping`` and through a schedule that monitors them. ``X``
+        may be sparse.
     state : TrainingState, optional
-        What an earlier run with this network and an equal optimizer has left, to go on from; it is
-        changed in place. By default a new one, with which a run begins.
-    capture : bool or None
-        Whether steps are taken as CUDA graphs of many, which gives the same bits and takes a small
-        network a fraction of the time. None does so on a GPU with fused kernels where the layers,
-        the loss, the optimizer and the augmentations are xpnet's own. True does it with others as
-        well: their steps must ask for no memory, and no number of Python's in them may change from
-        step to step, for a graph repeats those that it was recorded with. See
-        :class:`xpnet.nn.CapturedSteps`. Minibatches of sparse samples come from the host, which
-        no graph can hold: None takes single steps there, and True is an error.
+        State of an earlier run with this network and an equal optimizer, to resume from; it is
+        changed in place. By default training starts with a new state.
     train_accuracy : bool
-        Whether every report also measures the accuracy on the training data, or on some of them;
-        see :class:`Report`.
+        Whether every report includes the accuracy on the training data, or on a sample of them; see
+        :class:`Report`.
+    capture : bool or None
+        Whether to run several steps at a time as a CUDA graph. The results are identical, and small
+        networks train in a fraction of the time. None uses graphs on a GPU with fused kernels if
+        the layers, the loss, the optimizer and the augmentations belong to xpnet. True uses graphs
+        with your own classes, too: their steps must not allocate memory, and Python numbers in them
+        must not change from step to step, since a graph repeats the recorded ones; see
+        :class:`xpnet.nn.CapturedSteps`. A graph cannot record minibatches of sparse samples, which
+        come from the host: for them None takes single steps, and True is an error.
     report_every : int
-        Epochs between reports. The first and the last epoch are always reported.
+        Number of epochs between reports. The first and the last epoch are always reported.
     on_report : callable, optional
-        Called with each :class:`Report`, the device being active. If it returns True, the run ends.
+        Function called with each :class:`Report` while the device is active. If it returns True,
+        the run ends.
 
     Returns
     -------
@@ -155,24 +163,24 @@ def fit(
     Raises
     ------
     ValueError, TypeError
-        If an argument does not fit the network or is out of range.
+        If an argument is out of range or does not fit the network.
     DivergenceError
-        If a loss is not finite, noticed at the next report, or the last update leaves parameters
-        that are not.
+        If a loss is not finite, which is noticed at the next report, or if the parameters are not
+        finite after the last update.
 
     Notes
     -----
-    Ctrl-C ends the run after the step in progress, or the graph of up to sixteen steps: ``fit``
-    returns with ``history.interrupted`` set and the weights of the last whole step; a second one
-    raises ``KeyboardInterrupt`` at once. See :class:`Interruption`.
+    Ctrl-C ends the run after the current step, or the current graph of up to sixteen steps. ``fit``
+    then returns with ``history.interrupted`` set and the weights of the last complete step. A
+    second Ctrl-C raises ``KeyboardInterrupt`` immediately. See :class:`Interruption`.
 
-    However a run ends, also by an error, a network that is averaged is left with the average, and
-    one whose best epoch is to be restored with that.
+    However the run ends, also with an error, the network is left with the averaged parameters if
+    ``average`` is given, and with those of the best epoch if early stopping restores them.
 
-    A batch whose samples all have the weight 0 has the gradient 0; what an optimizer carries along,
-    such as a velocity, still moves the parameters.
+    A batch whose weights are all 0 has gradient 0, but the state of the optimizer, such as a
+    velocity, still moves the parameters.
 
-    The loss is read back from the device once per report, not once per step.
+    The loss is read from the device once per report, not once per step.
     """
     options = check_options(
         network,
@@ -215,14 +223,14 @@ def fit(
 
 
 def _divided(regularizer: Regularizer, penalty: str, data: TrainingData) -> Regularizer:
-    """Give a regularizer whose penalties are added to the mean of the losses."""
+    """Return a regularizer whose penalties are added to the mean of the losses."""
     if penalty == "mean" or not regularizer.has_penalty:
         return regularizer
     total = data.total_weight
     if not 1e-300 < total < math.inf:
         raise ValueError(
-            f"the weights of the samples sum to {total:g}: penalty={penalty!r} cannot divide "
-            "by that"
+            f"penalty={penalty!r} divides by the sum of the sample weights, which must be finite "
+            f"and above 1e-300, got {total:g}"
         )
     divisor = total if penalty == "sum" else data.unit
     return Regularizer(
@@ -235,7 +243,7 @@ def _divided(regularizer: Regularizer, penalty: str, data: TrainingData) -> Regu
 
 
 class _Run:
-    """One call of ``fit``, with the device active: what it binds once, and its epochs."""
+    """One call of ``fit``: everything that is created once, and the loop over epochs."""
 
     def __init__(
         self,
@@ -292,7 +300,7 @@ class _Run:
         self.execution = make_execution(self.steps, self.rates, options.capture, parts)
 
     def train(self, callers_errstate: Any) -> History:
-        """Go through the epochs, as many as there are to be, and leave the network as promised."""
+        """Run the epochs and leave the network with the right parameters however the run ends."""
         history, last = self.recorder.history, self.options.epochs - 1
         try:
             for epoch in range(self.options.epochs):
@@ -321,7 +329,7 @@ class _Run:
                     self.best.restore()
 
     def take_epoch(self, epoch: int) -> bool:
-        """Take the steps of an epoch, and tell whether an interruption has cut it short."""
+        """Take the steps of an epoch; return whether an interruption has cut it short."""
         self.shuffle(epoch)
         self.rates.begin_epoch(epoch)
         weights = None if self.options.penalty == "batch" else self.data.weights
@@ -338,7 +346,7 @@ class _Run:
         return number < n_steps
 
     def shuffle(self, epoch: int) -> None:
-        """Bring the order in which an epoch visits the samples to the device."""
+        """Choose the order of the samples in an epoch and move it to the device."""
         shuffle, n = self.options.shuffle, len(self.data)
         if callable(shuffle):
             self.visited = _check_order(shuffle(epoch), n)
@@ -348,7 +356,7 @@ class _Run:
             self.order = self.network.device.asarray(self.visited, name="order")
 
     def report(self, epoch: int, callers_errstate: Any) -> bool:
-        """Read the losses back, evaluate, report, and tell whether the run is to end."""
+        """Read the losses back, evaluate and report; return whether the run must end."""
         options, recorder = self.options, self.recorder
         cost = recorder.read()
         with nullcontext() if self.average is None else self.average.in_place():
@@ -363,7 +371,7 @@ class _Run:
         return stops
 
     def evaluate(self) -> tuple[tuple[float, float] | None, float | None]:
-        """Give the cost and score on the validation data, and the score on training samples."""
+        """Return the cost and score on the validation data and the score on training samples."""
         network, loss, data = self.network, self.options.loss, self.data
         of_validation = of_training = None
         if data.held_out is not None:
@@ -380,7 +388,7 @@ def _counts(
     weights: npt.NDArray[np.float64] | None,
     visited: npt.NDArray[np.int64],
 ) -> list[float]:
-    """Tell how much the samples of each step count together."""
+    """Return the total weight of the samples in each step."""
     sizes = [step.batch_size for step in steps]
     if weights is None:
         return [float(size) for size in sizes]
@@ -391,7 +399,7 @@ def _counts(
 def _bind_steps(
     bind: Callable[..., TrainingStep], n: int, batch_size: int | None
 ) -> list[TrainingStep]:
-    """Make the steps of one epoch; those of one size are the same object."""
+    """Create the steps of an epoch; steps of the same batch size are the same object."""
     if batch_size is None:
         return [bind()]
     n_whole, n_left = divmod(n, batch_size)
@@ -402,10 +410,12 @@ def _bind_steps(
 
 
 def _check_order(order: Any, n: int) -> npt.NDArray[np.int64]:
-    """Return an order of the samples if it is one, or raise a ValueError."""
+    """Return ``order`` as int64 if it is a permutation of the samples, else raise a ValueError."""
     found = np.asarray(order)
     is_order = found.shape == (n,) and found.dtype.kind in "iu"
     is_order = is_order and found.min() >= 0 and found.max() < n
     if not is_order or not (np.bincount(found, minlength=n) == 1).all():
-        raise ValueError(f"shuffle must give the indices 0 to {n - 1} in some order, got {order!r}")
+        raise ValueError(
+            f"shuffle must return each index from 0 to {n - 1} exactly once, got {order!r}"
+        )
     return found.astype(np.int64, copy=False)

@@ -30,27 +30,30 @@ _OF_TARGETS = ("targets.shift", "targets.scale")
 
 @dataclass(frozen=True)
 class Model:
-    """What it takes to turn raw samples into probabilities of named classes, or into numbers.
+    """A trained network with its preprocessing and class names, which predicts from raw samples.
 
     Attributes
     ----------
     network : Network
+        The trained network.
     loss : Loss
-        What the network was trained with; it says how logits become probabilities, or numbers.
+        Loss of the training, which defines how logits become probabilities or numbers.
     preprocessing : Preprocessing
+        Preprocessing of the features.
     class_names : tuple of str
-        As many as the network has outputs; two for a single output; none under a loss for numbers.
+        Names of the classes: one for each output, two for a single output, none for regression.
     image_shape : tuple of int or None
-        Shape of a sample, where samples are images.
+        Shape of a sample if samples are images, else None.
     feature_names : tuple of str or None
+        Names of the features.
     targets : Preprocessing or None
-        How the numbers were standardised that the network was trained to predict; its predictions
-        are scaled back. None where they were not.
+        Standardisation of the regression targets during training, which predictions invert; None if
+        they were not standardised.
 
     Raises
     ------
     ValueError
-        If these do not fit each other.
+        If the arguments do not fit each other.
     """
 
     network: Network
@@ -88,10 +91,12 @@ class Model:
         if self.targets is not None:
             shift = self.targets.shift
             if has_classes or self.targets.divide_by != 1 or shift is None:
-                raise ValueError("targets must be standardised numbers, under a loss for numbers")
+                raise ValueError(
+                    "targets must be None or standardised regression targets with a regression loss"
+                )
             if not self.loss.has_negatives:
                 raise ValueError(
-                    f"targets must be None under {self.loss.name}, which is for numbers >= 0"
+                    f"targets must be None with loss {self.loss.name!r}, which needs targets >= 0"
                 )
             if shift.shape != (n_outputs,):
                 raise ValueError(
@@ -104,41 +109,41 @@ class Model:
         Parameters
         ----------
         X : array_like (n_samples, n_features) or (n_samples, height, width, ...)
-            Raw features on the host, as the data set gave them. A memory-mapped array is read
-            batch by batch.
+            Raw features on the host, as in the data set. A memory-mapped array is read batch by
+            batch.
         batch_size : int, optional
-            Samples at a time; by default :attr:`.Network.default_batch_size`.
+            Number of samples to process at a time; by default :attr:`.Network.default_batch_size`.
 
         Returns
         -------
         array (n_samples, n_classes), in the network's dtype
-            Each row sums to 1. The last bits depend on the batch size, as those of matrix
-            products do.
+            Probabilities; each row sums to 1. The last bits depend on the batch size, as do those
+            of matrix products.
 
         Raises
         ------
         ValueError, TypeError
-            If ``X`` is not finite, before or after preprocessing, too large for the network, or
-            has the wrong shape; or if the model predicts numbers.
+            If ``X`` has the wrong shape, is not finite before or after preprocessing, or is too
+            large for the network; or if the model is a regression model.
         """
         if not self.loss.has_classes:
             raise ValueError(
-                f"predict_proba is for models of classes, and the loss {self.loss.name} is for "
-                "numbers: call predict"
+                f"predict_proba needs a classifier, but {self.loss.name!r} is a regression loss: "
+                "call predict"
             )
         return self._outputs(X, batch_size, self.loss.probabilities)
 
     def _outputs(
         self, X: Any, batch_size: int | None, convert: Callable[[ReferenceOps, Array], Array]
     ) -> npt.NDArray[Any]:
-        """Preprocess samples and give what becomes of their logits, batch by batch."""
+        """Preprocess samples, compute logits and convert them, batch by batch."""
         if batch_size is None:
             batch_size = self.network.default_batch_size
         batch_size = check_count("batch_size", batch_size)
         if type(X) not in (np.ndarray, np.memmap):
             X = host_array(X, name="X")
         shape = self.image_shape
-        if shape is not None and X.shape[1:] in (shape, (*shape, 1)):  # a channel of its own
+        if shape is not None and X.shape[1:] in (shape, (*shape, 1)):  # 1: an axis for one channel
             X = X.reshape(len(X), math.prod(shape))
         network, device = self.network, self.network.device
         check_samples(X, network.n_features)
@@ -154,7 +159,7 @@ class Model:
             with device.activate():
                 on_device = device.asarray(logits)
                 found = device.to_host(convert(device.ops, on_device))
-            if found.shape[1] < n_columns:  # one output for two classes: that of the second
+            if found.shape[1] < n_columns:  # one output for two classes: probability of the second
                 found = np.concatenate([1 - found, found], axis=1)
             if not np.isfinite(found).all():
                 row = start + int(np.argmin(np.isfinite(found).all(axis=1)))
@@ -163,24 +168,24 @@ class Model:
         return result
 
     def predict(self, X: Any, *, batch_size: int | None = None) -> npt.NDArray[Any]:
-        """Give the most probable class of every sample, counted from 0, or the predicted numbers.
+        """Predict the class of every sample, counted from 0, or the regression targets.
 
         Parameters
         ----------
         X, batch_size
-            As for :meth:`predict_proba`.
+            See :meth:`predict_proba`.
 
         Returns
         -------
         int64 array (n_samples,)
-            Indices into :attr:`class_names`. Of two classes that are equally probable, the first.
-            Or, under a loss for numbers, a float64 array (n_samples,), or (n_samples, n_targets)
-            if there are several.
+            Indices into :attr:`class_names` of the most probable classes, in case of a tie of the
+            first of them. For regression, a float64 array (n_samples,), or (n_samples, n_targets)
+            if there are several targets.
 
         Raises
         ------
         ValueError, TypeError
-            If ``X`` is not as for :meth:`predict_proba`.
+            If ``X`` is invalid; see :meth:`predict_proba`.
         """
         if not self.loss.has_classes:
             numbers = self._outputs(X, batch_size, self.loss.decide).astype(np.float64)
@@ -193,13 +198,15 @@ class Model:
 
 
 def save_model(model: Model, path: str | os.PathLike[str]) -> None:
-    """Save a model in one safetensors file.
+    """Save a model in a single safetensors file.
 
     Parameters
     ----------
     model : Model
+        Model to save.
     path : path
-        Usually ``*.safetensors``. The file appears whole or not at all; an older one is replaced.
+        File to write, usually ``*.safetensors``. It is written atomically and replaces an existing
+        file.
 
     Raises
     ------
@@ -210,15 +217,16 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
 
     Notes
     -----
-    The file is one of :func:`xpnet.training.save_network`, from which
-    :func:`~xpnet.training.load_network` takes the network alone; beside it are the statistics of
-    the preprocessing, as float64 tensors, and the rest as JSON in the header. Nothing is pickled.
+    The file has the format of :func:`xpnet.training.save_network`, so that
+    :func:`~xpnet.training.load_network` can load just the network. It also contains the statistics
+    of the preprocessing, as float64 tensors, and the rest as JSON in the header. Nothing is
+    pickled.
     """
     write_whole(path, pack_model(model))
 
 
 def pack_model(model: Model) -> bytes:
-    """Give the file of a model; see :func:`save_model`."""
+    """Return the contents of a model's file; see :func:`save_model`."""
     features, targets = model.preprocessing, model.targets or Preprocessing()
     statistics = (features.shift, features.scale, targets.shift, targets.scale)
     return pack_network(
@@ -240,14 +248,14 @@ def pack_model(model: Model) -> bytes:
 
 
 def load_model(path: str | os.PathLike[str], *, device: str | Device | None = None) -> Model:
-    """Load a model that :func:`save_model` wrote.
+    """Load a model saved by :func:`save_model`.
 
     Parameters
     ----------
     path : path
-        The file, or the folder of a run, which holds it as ``model.safetensors``.
+        File to read, or the folder of a run, which contains it as ``model.safetensors``.
     device : str, Device or None
-        Where the network is to live, whatever device it was trained on.
+        Device of the network, which may differ from the one it was trained on.
 
     Returns
     -------
@@ -258,15 +266,15 @@ def load_model(path: str | os.PathLike[str], *, device: str | Device | None = No
     OSError
         If the file cannot be read.
     ValueError
-        If it is not such a file, is damaged or has been changed, holds a network alone, or names
-        a layer or loss that is not defined here: one of your own must be imported first.
+        If the file is not an xpnet model, is damaged or was edited, holds only a network, or uses
+        an unknown layer or loss: import your own first.
     """
     if Path(path).is_dir():
         path = Path(path) / "model.safetensors"
     network, described, tensors = read_network(path, device)
     if described is None:
         raise ValueError(
-            f"{os.fspath(path)} holds a network alone: open it with load_network, or save a whole "
+            f"{os.fspath(path)} holds only a network: load it with load_network, or save a whole "
             "model with save_model"
         )
     try:

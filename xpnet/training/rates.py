@@ -1,4 +1,4 @@
-"""Computes the learning rate of each step and moves it to the device."""
+"""Compute the learning rate of each step and move it to the device."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ __all__ = ["Rates"]
 
 
 class Rates:
-    """Sets an optimizer's learning rate as a schedule says, without waiting for the device.
+    """Sets an optimizer's learning rate from a schedule, without waiting for the device.
 
-    A schedule by the epoch writes one number an epoch. One by the step sends the rates of a whole
-    epoch to the device, and a step takes the next of them. The factors multiply ``learning_rate``;
-    ``state`` is the optimizer's, and its device must be active. Each epoch has ``n_steps`` steps.
+    A schedule per epoch writes one number per epoch. A schedule per step sends the rates of a whole
+    epoch to the device, and each step takes the next of them. The factors multiply
+    ``learning_rate``. ``state`` is the optimizer's state, whose device must be active. Each epoch
+    has ``n_steps`` steps.
 
     Attributes
     ----------
     rate : device array (1,)
-        Where the optimizer reads it.
+        Array from which the optimizer reads the learning rate.
     by_step : device array (n_steps,) or None
-        The rates of this epoch's steps, where each has its own.
+        Rates of this epoch's steps, if each step has its own.
     """
 
     def __init__(
@@ -44,10 +45,10 @@ class Rates:
         self._n_epochs, self._n_steps = n_epochs, n_steps
         self._device, self._dtype = network.device, network.dtype
         self.by_step: Array | None = None
-        self._current = math.nan  # so that what an earlier run has left is overwritten
+        self._current = math.nan  # so that the rate of an earlier run is overwritten
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set the rate of an epoch, or get those of its steps ready."""
+        """Set the rate of an epoch, or prepare the rates of its steps."""
         schedule, n = self._schedule, self._n_epochs
         if schedule.per == "step":
             first, total = epoch * self._n_steps, n * self._n_steps

@@ -1,4 +1,4 @@
-"""Keeps the losses of steps on the device, reads them at reports, and detects divergence."""
+"""Keep the losses of steps on the device, read them at reports, and detect divergence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xpnet.training.history import History, Report
 
 __all__ = ["DivergenceError", "LossRecorder"]
 
-_CAPACITY = 65_536  # losses that wait on the device between two reports
+_CAPACITY = 65_536  # largest number of losses kept on the device
 
 
 class DivergenceError(ArithmeticError):
@@ -23,10 +23,10 @@ class DivergenceError(ArithmeticError):
     Attributes
     ----------
     step : int
-        The first update, counted from 0, whose loss was not finite; or the last one, where the
-        loss was still finite and the update's result was not.
+        Number, from 0, of the first update whose loss was not finite; or of the last update, if its
+        loss was finite but its result was not.
     learning_rate : float
-        The learning rate when it was noticed.
+        Learning rate when the divergence was noticed.
     """
 
     def __init__(self, step: int, learning_rate: float) -> None:
@@ -39,14 +39,15 @@ class DivergenceError(ArithmeticError):
         self.learning_rate = learning_rate
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle by what it was made from, not by its message."""
+        """Pickle the constructor's arguments, not the message."""
         return type(self), (self.step, self.learning_rate)
 
 
 class LossRecorder:
     """Keeps the losses of the steps on the device until a report reads them all at once.
 
-    ``state`` is the optimizer's, ``n_steps`` the largest number of steps between two reports.
+    ``state`` is the optimizer's state and ``n_steps`` the largest number of steps between two
+    reports.
     """
 
     def __init__(self, network: Network, state: dict[str, Array], n_steps: int) -> None:
@@ -59,14 +60,14 @@ class LossRecorder:
         self.resume()
 
     def resume(self) -> None:
-        """Start an interval, and its clock."""
+        """Start an interval between reports and its clock."""
         self._losses: list[npt.NDArray[np.float64]] = []
         self._sizes: list[int] = []
         self._weights: list[float] = []
         self._resumed = time.perf_counter()
 
     def record(self, losses: Array, n_steps: int) -> None:
-        """Take the losses of some steps."""
+        """Record the losses of some steps."""
         filled = self._filled + n_steps
         if filled > len(self._on_device):
             self._fetch()
@@ -75,7 +76,7 @@ class LossRecorder:
         self._filled = filled
 
     def end_epoch(self, batch_sizes: list[int], weights: list[float]) -> None:
-        """Take the sizes of an epoch's steps, and how much their samples count."""
+        """Record the sizes of an epoch's steps and the total weights of their samples."""
         self._epoch_start = len(self._sizes)
         self._sizes += batch_sizes
         self._weights += weights
@@ -86,7 +87,7 @@ class LossRecorder:
         self._filled = 0
 
     def read(self) -> float:
-        """Read the costs back and give the mean over the epoch's samples."""
+        """Read the costs back and return the mean over the epoch's samples."""
         history = self.history
         self._fetch()
         losses = np.concatenate(self._losses)
@@ -109,7 +110,7 @@ class LossRecorder:
         scores: tuple[float, float] | None,
         train_accuracy: float | None,
     ) -> Report:
-        """Note what was read; ``scores`` are the cost and accuracy on the validation data."""
+        """Add a report to the history; ``scores`` are the validation cost and accuracy."""
         history = self.history
         validation_cost, validation_accuracy = scores or (None, None)
         history.reports.append(
@@ -129,7 +130,7 @@ class LossRecorder:
         return history.reports[-1]
 
     def check_parameters(self) -> None:
-        """Raise a DivergenceError if the latest update, which no loss has seen, went wrong."""
+        """Raise a DivergenceError if the last update left parameters that are not finite."""
         network, xp = self._network, self._device.xp
         if not all(bool(xp.isfinite(a).all()) for a in (network.parameters, network.statistics)):
             raise DivergenceError(self.history.n_steps - 1, self._learning_rate())

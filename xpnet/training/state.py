@@ -1,4 +1,4 @@
-"""The state of a run beside its network, from which another run can continue."""
+"""The state of a training run, from which another run can resume."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ __all__ = ["TrainingState", "check_state"]
 
 @dataclass
 class TrainingState:
-    """The optimizer's state, and the number of steps taken.
+    """The optimizer's state and the number of steps taken.
 
-    Given to one call of :func:`xpnet.training.fit` after another, it makes them one run: moments
-    and velocities go on, and no mask or augmentation is drawn twice.
+    Passing the same state to several calls of :func:`xpnet.training.fit` turns them into one run:
+    moments and velocities continue, and no dropout mask or augmentation is drawn twice.
 
     Attributes
     ----------
     network : Network
-        Whose parameters are trained; the state lives on its device.
+        Network that is trained; the state is on its device.
     optimizer : dict of str to device array
-        As :meth:`xpnet.nn.Optimizer.init_state` makes it.
+        State created by :meth:`xpnet.nn.Optimizer.init_state`.
     steps : int64 device array (1,)
-        Steps taken by all runs.
+        Number of steps taken in all runs.
     """
 
     network: Network
@@ -37,12 +37,14 @@ class TrainingState:
 
     @classmethod
     def start(cls, network: Network, optimizer: Optimizer) -> Self:
-        """Make the state of a run that begins.
+        """Return the state of a new run.
 
         Parameters
         ----------
         network : Network
+            Network to train.
         optimizer : Optimizer
+            Optimizer of the run.
 
         Returns
         -------
@@ -54,7 +56,7 @@ class TrainingState:
             return cls(network, state, device.xp.zeros(1, dtype=np.int64))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take what a pickle holds; joblib gives its arrays as read-only maps of a file."""
+        """Restore a pickle; joblib loads arrays as read-only memory maps, which must be copied."""
 
         def own(array: Array) -> Array:
             is_mapped = isinstance(array, np.ndarray) and not array.flags.writeable
@@ -64,12 +66,12 @@ class TrainingState:
         self.optimizer = {name: own(array) for name, array in state["optimizer"].items()}
 
     def moved_to(self, network: Network) -> TrainingState:
-        """Copy the state to where a copy of the network lives, in its dtype.
+        """Copy the state to the device and dtype of a copy of the network.
 
         Parameters
         ----------
         network : Network
-            A copy of :attr:`network`, see :meth:`xpnet.nn.Network.copy`.
+            Copy of :attr:`network`; see :meth:`xpnet.nn.Network.copy`.
 
         Returns
         -------
@@ -88,9 +90,11 @@ class TrainingState:
 
 
 def check_state(state: Any, network: Network) -> TrainingState:
-    """Return the state if it is one, of this very network, or raise a ValueError."""
+    """Return ``state`` if it is a TrainingState of this network, else raise a ValueError."""
     if not isinstance(state, TrainingState):
         raise ValueError(f"state must be a TrainingState, got {state!r}")
     if state.network is not network:
-        raise ValueError(f"state must be that of {network!r}, got that of {state.network!r}")
+        raise ValueError(
+            f"state must belong to this network, {network!r}, got the state of {state.network!r}"
+        )
     return state

@@ -1,4 +1,4 @@
-"""Early stopping: when a run ends, and which parameters it keeps."""
+"""Early stopping: when a run ends and which parameters it keeps."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ["Best", "EarlyStopping"]
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Stop when a number that is watched has not improved for some epochs.
+    """Stop training when a monitored number has not improved for some epochs.
 
     Attributes
     ----------
     monitor : {"cost", "train_accuracy", "validation_cost", "validation_accuracy"}
-        Which number of a report. A cost is to fall, an accuracy to rise.
+        Number of a report to monitor. A cost should fall, an accuracy rise.
     patience : int
-        Epochs without an improvement after which training stops, at least 1. They are noticed at
-        the next report.
+        Number of epochs without an improvement after which training stops, at least 1. It is
+        checked at each report.
     min_delta : float
-        By how much a number must be better than the best so far to count, at least 0.
+        Smallest change from the best value so far that counts as an improvement, at least 0.
     restore_best : bool
-        Whether the network then has the parameters of the best reported epoch, also where all
-        epochs were run; else it keeps the last ones.
+        Whether to restore the parameters of the best reported epoch, even if all epochs were run.
+        If False, the network keeps the last parameters.
 
     Raises
     ------
@@ -54,14 +54,14 @@ class EarlyStopping:
 
 
 class Best:
-    """The best epoch so far, and its parameters; the network's device must be active.
+    """The best epoch so far and its parameters; the network's device must be active.
 
-    Where parameters are ``averaged``, the average is what is evaluated and kept.
+    If the parameters are ``averaged``, the average is evaluated and kept.
 
     Attributes
     ----------
     epoch : int or None
-        The best reported epoch.
+        Best reported epoch.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class Best:
             self._statistics = network.statistics.copy()
 
     def is_time_to_stop(self, report: Report) -> bool:
-        """Take note of a report, and of the parameters where it is the best."""
+        """Return whether to stop after a report; keep the parameters if it is the best."""
         settings, network = self._settings, self._network
         value = self._sign * getattr(report, settings.monitor)
-        if value > self._value + settings.min_delta:  # which nan is not
+        if value > self._value + settings.min_delta:  # False for nan
             self.epoch, self._value = report.epoch, value
             if settings.restore_best:
                 averaged = self._averaged
@@ -89,7 +89,7 @@ class Best:
         return report.epoch - best >= settings.patience
 
     def restore(self) -> None:
-        """Give the network the parameters of the best epoch, where that is wanted."""
+        """Restore the parameters of the best epoch if ``restore_best`` is True."""
         if self._settings.restore_best and self.epoch is not None:
             self._network.parameters[...] = self._parameters
             self._network.statistics[...] = self._statistics

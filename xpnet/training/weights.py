@@ -30,28 +30,31 @@ def sample_weights(
     Parameters
     ----------
     sample_weight : array_like (n_samples,) or None
+        Weights of the samples.
     class_weight : "balanced", sequence, mapping or None
-        See :func:`xpnet.training.fit`.
+        Weights of the classes; see :func:`xpnet.training.fit`.
     labels : device array (n_samples,) or (n_samples, n_outputs)
-        As the loss gives them.
+        Labels as returned by the loss.
     device : Device
+        Device of the labels.
     loss : Loss
+        Loss of the labels.
     n_outputs : int
-        The network's.
+        Number of outputs of the network.
 
     Returns
     -------
     weights : float64 array (n_samples,) or None
-        Of which the largest is 1: only ratios count, and these are in the range of every dtype.
-        None where all samples count the same.
+        Weights, scaled so that the largest is 1, which is in the range of every dtype; only their
+        ratios matter. None if all are equal.
     unit : float
-        What they were divided by; may be infinite.
+        Factor that the weights were divided by; may be infinite.
 
     Raises
     ------
     ValueError, TypeError
-        If a weight is negative or not finite, all are 0, or there are not as many as there must
-        be; or if the loss has no classes.
+        If a weight is negative or not finite, all weights are 0, their number is wrong, or class
+        weights are given for labels without classes.
     """
     if sample_weight is None and class_weight is None:
         return None, 1.0
@@ -83,12 +86,15 @@ def sample_weights(
 
 
 def _classes(labels: npt.NDArray[Any], loss: Loss) -> npt.NDArray[np.int64]:
-    """Give the class of each sample; a probability above 1/2 is class 1."""
+    """Return the class of each sample; a probability above 1/2 is class 1."""
     if labels.dtype.kind in "iu":
         return labels.astype(np.int64, copy=False)
     if labels.ndim == 2 and labels.shape[1] == 1 and loss.has_classes:
         return (labels[:, 0] > 0.5).astype(np.int64)
-    raise ValueError(f"class_weight is for labels of one class each, which {loss!r} has not here")
+    raise ValueError(
+        "class_weight needs one class per sample and cannot be used for regression or several "
+        f"labels, got loss {loss!r}"
+    )
 
 
 def _of_classes(
@@ -98,14 +104,14 @@ def _of_classes(
 ) -> npt.NDArray[np.float64]:
     if isinstance(class_weight, str) and class_weight == "balanced":
         counts = np.bincount(classes, minlength=n_classes)
-        # A class without samples has no part, and its weight no meaning.
+        # A class without samples is not counted, and its weight does not matter.
         return len(classes) / (np.count_nonzero(counts) * np.maximum(counts, 1))
     if isinstance(class_weight, Mapping):
         weights = np.ones(n_classes)
         for key, value in class_weight.items():
             if not is_integer(key) or not 0 <= key < n_classes:
                 raise ValueError(
-                    f"class_weight must have classes 0 to {n_classes - 1} for keys, got {key!r}"
+                    f"keys of class_weight must be classes from 0 to {n_classes - 1}, got {key!r}"
                 )
             weights[key] = check_positive(f"class_weight[{key}]", value, zero=True)
         return weights
