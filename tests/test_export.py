@@ -379,7 +379,7 @@ def test_one_output_has_no_softmax():
 @host
 def test_networks_that_are_too_large(monkeypatch):
     monkeypatch.setattr("xpnet.export.model.MOST_BYTES", 1000)
-    with pytest.raises(ValueError, match="holds less than 2 GiB, and the network has"):
+    with pytest.raises(ValueError, match="holds less than 2 GiB, but the network has"):
         onnx_model(network([nn.Dense(3)]), outputs="numbers")
 
 

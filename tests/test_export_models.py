@@ -117,7 +117,7 @@ class Squared(nn.MeanSquaredError):
 @host
 def test_losses_that_are_not_known():
     made, _ = model("Export-squared", 2)
-    with pytest.raises(ValueError, match=r"under the loss Squared\(\) is not known, .*outputs="):
+    with pytest.raises(ValueError, match=r"with your own loss Squared\(\): .*outputs="):
         export_model(made)
 
 

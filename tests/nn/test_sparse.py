@@ -160,7 +160,7 @@ class OnTheGPU:
 @pytest.mark.accelerator
 def test_a_sparse_matrix_on_a_gpu_is_refused(dev):
     X = OnTheGPU(dev.asarray(np.ones(2, "float32")))
-    with pytest.raises(TypeError, match=r"X is a sparse matrix of cupy.*: pass one of scipy"):
+    with pytest.raises(TypeError, match=r"X must be a matrix of scipy\.sparse, got .* cupy"):
         make(dev).predict(X)
 
 

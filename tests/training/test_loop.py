@@ -507,7 +507,7 @@ X_OK, Y_OK = problem()
         ({"y": Y_OK + 1}, ValueError, "y must hold classes 0 to 2"),
         ({"validation": (X_OK, Y_OK[:9])}, ValueError, "validation X and validation y"),
         ({"validation": (X_OK, Y_OK + 1)}, ValueError, "validation y must hold classes"),
-        ({"validation": X_OK}, ValueError, r"validation must be a pair .*, got ndarray"),
+        ({"validation": X_OK}, ValueError, r"validation must be a tuple .*, got ndarray"),
         ({"on_report": 5}, ValueError, "on_report must be callable, got 5"),
         ({"epochs": 0}, ValueError, "epochs must be a positive integer, got 0"),
         ({"batch_size": 2.5}, ValueError, "batch_size must be a positive integer, got 2.5"),

@@ -273,9 +273,7 @@ def test_numbers(dev, tmp_path, n_outputs, dtype, standardised):
         Z = Z * model.targets.scale + model.targets.shift
     np.testing.assert_allclose(found, Z.reshape(found.shape), rtol=1e-12 if standardised else 1e-5)
     assert model.predict(raw[:0]).shape == found[:0].shape
-    with pytest.raises(
-        ValueError, match="the loss mean_squared_error is for numbers: call predict"
-    ):
+    with pytest.raises(ValueError, match="'mean_squared_error' is a regression loss: call predict"):
         model.predict_proba(raw)
     save_model(model, tmp_path / "model")
     again = load_model(tmp_path / "model", device=dev)
