@@ -345,7 +345,7 @@ def test_options_that_toml_has_no_word_for():
         (
             'activation = "tanh"',
             'activation = "tanh", bias_init = { type = "constant" }',
-            "network.layers.0.bias_init.value is missing: Any finite number.",
+            "network.layers.0.bias_init.value is missing: The constant, any finite number.",
         ),
         (
             'activation = "tanh"',

@@ -87,6 +87,6 @@ def test_what_another_process_does_not_know(monkeypatch):
     received = pickle.loads(sent)
     assert received == recipe
     with pytest.raises(
-        RecipeError, match=r"^good: network\.layers: there is no layer named 'OfThisTest'; known"
+        RecipeError, match=r"^good: network\.layers: unknown layer 'OfThisTest'; valid"
     ):
         _ = received.settings

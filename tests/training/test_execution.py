@@ -115,7 +115,7 @@ def test_reference_kernels_are_not_captured():
     reference = xpnet.device(xpnet.device().name, "reference")
     _, history = train(device=reference, epochs=1)
     assert not history.captured
-    with pytest.raises(ValueError, match=r"the device is 'cuda:\d' with reference ones"):
+    with pytest.raises(ValueError, match=r"the device is 'cuda:\d' with reference kernels"):
         train(device=reference, capture=True)
 
 

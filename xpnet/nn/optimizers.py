@@ -295,8 +295,10 @@ class Adam(_Rule):
     ----------
     learning_rate : float
         Learning rate, positive: about the size of a parameter's step.
-    beta1, beta2 : float
-        Decay rates of the first moment ``m`` and of the second moment ``v``, in [0, 1).
+    beta1 : float
+        Decay rate of the first moment ``m``, in [0, 1).
+    beta2 : float
+        Decay rate of the second moment ``v``, in [0, 1).
     eps : float
         Value added to the denominator to keep it from 0, positive.
     epsilon_hat : bool
@@ -369,8 +371,10 @@ class AdamW(Adam):
     ----------
     learning_rate : float
         Learning rate, positive: about the size of a parameter's step.
-    beta1, beta2 : float
-        Decay rates of the first moment ``m`` and of the second moment ``v``, in [0, 1).
+    beta1 : float
+        Decay rate of the first moment ``m``, in [0, 1).
+    beta2 : float
+        Decay rate of the second moment ``v``, in [0, 1).
     eps : float
         Value added to the denominator to keep it from 0, positive.
     epsilon_hat : bool
