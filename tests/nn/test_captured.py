@@ -204,7 +204,7 @@ def test_arguments_are_asked_for(device):
             captured()
         with pytest.raises(ValueError, match=r"indices must have shape \(64,\), got \(32,\)"):
             captured(order[:32])
-        with pytest.raises(TypeError, match="rates must be given, one for each step"):
+        with pytest.raises(TypeError, match="rates must be None, got array"):
             captured(order[:64], rates=order[:2])
         with pytest.raises(ValueError, match="n_steps must be a positive integer, got 0"):
             nn.CapturedSteps(step, 0, recorder)

@@ -307,7 +307,7 @@ def test_the_table_and_the_dictionary(dev):
     layers = [nn.Dense(6, "tanh"), nn.Dense(5, "relu", init="zeros"), nn.Dense(2)]
     found = diagnose(nn.Network(layers, 4, device=dev), batch(4), saturated_below=0.125)
     title, head, *rows = str(found).splitlines()
-    assert title == "signals of a batch of 200"
+    assert title == "signals in a batch of 200 samples"
     table, meanings = rows[:4], rows[4:]
     assert len({len(line) for line in (head, *table)}) == 1
     assert table[2].startswith("1 dense 5 relu")

@@ -127,7 +127,7 @@ def onnx_model(
             "bytes of parameters: save it with xpnet.training.save_network"
         )
     graph = Graph(module, network)
-    Z = network_nodes(graph, _preprocessed(graph, "X", preprocessing))
+    Z = network_nodes(graph, _preprocess(graph, "X", preprocessing))
     graph.scope = outputs
     if outputs == "classes":
         results = _classes(graph, Z, link, _class_labels(classes, max(2, network.n_outputs)))
@@ -171,12 +171,12 @@ def export_model(model: Model, path: str | os.PathLike[str] | None = None) -> on
         If the file cannot be written.
     """
     loss = type(model.loss)
-    if loss not in _OF_LOSS:
+    if loss not in _LOSS_OUTPUTS:
         raise ValueError(
             f"cannot export a model with your own loss {model.loss!r}: call "
             "onnx_model(model.network, outputs=..., link=...), which needs no loss"
         )
-    outputs, link = _OF_LOSS[loss]
+    outputs, link = _LOSS_OUTPUTS[loss]
     described = {
         "class_names": model.class_names or None,
         "feature_names": model.feature_names,
@@ -197,7 +197,7 @@ def export_model(model: Model, path: str | os.PathLike[str] | None = None) -> on
     )
 
 
-_OF_LOSS: dict[type, tuple[str, str | None]] = {
+_LOSS_OUTPUTS: dict[type, tuple[str, str | None]] = {
     SoftmaxCrossEntropy: ("classes", "softmax"),
     SigmoidCrossEntropy: ("classes", "sigmoid"),
     MeanSquaredError: ("numbers", "identity"),
@@ -217,7 +217,7 @@ def _require_onnx() -> Any:
 # Input and outputs
 
 
-def _preprocessed(graph: Graph, X: str, preprocessing: Preprocessing | None) -> str:
+def _preprocess(graph: Graph, X: str, preprocessing: Preprocessing | None) -> str:
     """Add the preprocessing, computed in float64 and rounded once, as on the host."""
     if preprocessing is None or (
         preprocessing.divide_by == 1 and preprocessing.normalise == "none"
@@ -273,9 +273,9 @@ def _classes(graph: Graph, Z: str, link: str, labels: npt.NDArray[Any]) -> _Resu
     elif graph._network.n_outputs > 1:
         P = graph.add("Sigmoid", Z, output="probabilities")
     else:
-        of_second = graph.add("Sigmoid", Z)
-        of_first = graph.add("Sub", 1.0, of_second)
-        P = graph.add("Concat", of_first, of_second, axis=1, output="probabilities")
+        second = graph.add("Sigmoid", Z)
+        first = graph.add("Sub", 1.0, second)
+        P = graph.add("Concat", first, second, axis=1, output="probabilities")
     most = graph.add("ArgMax", P, axis=1, keepdims=0)
     graph.add("Gather", graph.constant(labels, "names", labels.dtype), most, output="label")
     return {"label": (labels.dtype, ["N"]), "probabilities": (graph.dtype, ["N", n])}

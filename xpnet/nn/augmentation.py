@@ -32,7 +32,7 @@ __all__ = [
     "check_image_shape",
 ]
 
-_MOST_PIXELS = 65_535
+_MAX_PIXELS = 65_535
 
 
 class Augmentation(Configurable):
@@ -330,6 +330,6 @@ class GaussianNoise(_OpAugmentation):
 
 
 def _check_pixels(name: str, value: Any) -> int:
-    if not is_integer(value) or not 0 <= value <= _MOST_PIXELS:
-        raise ValueError(f"{name} must be an integer in [0, {_MOST_PIXELS}], got {value!r}")
+    if not is_integer(value) or not 0 <= value <= _MAX_PIXELS:
+        raise ValueError(f"{name} must be an integer in [0, {_MAX_PIXELS}], got {value!r}")
     return int(value)

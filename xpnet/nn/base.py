@@ -6,7 +6,7 @@ import importlib
 import warnings
 from typing import Any
 
-_NOW_IN = {
+_MOVED_TO = {
     **dict.fromkeys(("Activation", "Cache", "Initializer", "Layer"), "interfaces"),
     "Augmentation": "augmentation",
     "Batch": "batch",
@@ -18,9 +18,9 @@ _NOW_IN = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _NOW_IN:
+    if name not in _MOVED_TO:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = f"xpnet.nn.{_NOW_IN[name]}"
+    module = f"xpnet.nn.{_MOVED_TO[name]}"
     message = f"xpnet.nn.base.{name} has moved: import it from {module}"
     warnings.warn(message, DeprecationWarning, stacklevel=2)
     return getattr(importlib.import_module(module), name)

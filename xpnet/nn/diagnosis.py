@@ -95,7 +95,7 @@ class Diagnosis:
             f"  {column}: {meaning.format(self.saturated_below)}"
             for column, meaning in _COLUMNS.items()
         ]
-        return "\n".join([f"signals of a batch of {self.n_samples}", *table, *meanings])
+        return "\n".join([f"signals in a batch of {self.n_samples} samples", *table, *meanings])
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain dictionaries for JSON; non-finite numbers become None."""
@@ -108,13 +108,13 @@ class Diagnosis:
 
 
 _COLUMNS = {
-    "mean": "of the layer's output, over samples and units",
-    "variance": "of the output",
-    "mean square": "of the output, variance + mean^2",
-    "gradient mean": "of the gradient with respect to the output",
-    "gradient variance": "of that gradient",
-    "saturated": "elements whose activation's derivative is below {:g} times its largest",
-    "dead": "units whose activation's derivative is 0 for every sample",
+    "mean": "mean of the layer's output over samples and units",
+    "variance": "variance of the output",
+    "mean square": "variance + mean^2 of the output",
+    "gradient mean": "mean of the gradient with respect to the output",
+    "gradient variance": "variance of that gradient",
+    "saturated": "share of elements whose activation has a derivative below {:g} times its largest",
+    "dead": "share of units whose activation has derivative 0 for every sample",
 }
 
 

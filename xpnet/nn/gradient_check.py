@@ -69,10 +69,10 @@ class GradientCheck:
     def __str__(self) -> str:
         lines = [f"gradient check {'passed' if self.passed else 'FAILED'}, worst: {self.worst}"]
         for name, error in self.errors.items():
-            verdict = "" if error < self.tolerance else f"  not under {self.tolerance:g}"
-            left_out = f", {self.skipped[name]} left out" if self.skipped[name] else ""
+            verdict = "" if error < self.tolerance else f"  not below {self.tolerance:g}"
+            skipped = f", {self.skipped[name]} skipped" if self.skipped[name] else ""
             lines.append(
-                f"  {name:<16} {error:9.2e}  ({self.checked[name]} elements{left_out}){verdict}"
+                f"  {name:<16} {error:9.2e}  ({self.checked[name]} elements{skipped}){verdict}"
             )
         return "\n".join(lines)
 
@@ -263,7 +263,7 @@ class _Objective:
             self.loss.forward(
                 device.ops, output, self.y, self.losses, self.mean, dA, **self.weights
             )
-        self.network.gradients.fill(np.nan)  # what backward forgets to write must not pass
+        self.network.gradients.fill(np.nan)  # elements that backward does not write must not pass
         dX: Array = self.network.backward(dA, self.caches)
         if dX.shape != self.X.shape or dX.dtype != self.X.dtype:
             raise TypeError(

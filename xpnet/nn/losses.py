@@ -296,7 +296,7 @@ class SoftmaxCrossEntropy(_CrossEntropy):
         return ops.xp.argmax(logits, axis=-1)
 
 
-class _OfNumbers(_OpLoss, abstract=True):
+class _RegressionLoss(_OpLoss, abstract=True):
     """Base class of regression losses."""
 
     has_classes = False
@@ -323,7 +323,7 @@ class _OfNumbers(_OpLoss, abstract=True):
         return determination(ops.xp, self.decide(ops, logits), labels, weights).mean()
 
 
-class MeanSquaredError(_OfNumbers):
+class MeanSquaredError(_RegressionLoss):
     """Mean squared error, for regression: the network's outputs are its predictions.
 
     The loss of a sample with m outputs is ``1/m sum_j (Z_j - Y_j)^2``, so that the mean over the
@@ -340,7 +340,7 @@ class MeanSquaredError(_OfNumbers):
         return logits
 
 
-class PoissonDeviance(_OfNumbers):
+class PoissonDeviance(_RegressionLoss):
     """Half the Poisson deviance, for counts and rates: the predictions are exp of the outputs.
 
     With the expected value ``mu = exp(Z)``, which is always positive, the loss of a sample is
@@ -408,9 +408,9 @@ def determination(
         residual = (parts * xp.square(predictions - targets)).sum(axis=0)
         total = (parts * xp.square(targets - (parts * targets).sum(axis=0))).sum(axis=0)
         is_constant = total == 0  # also if all other samples have weight 0
-    of_constant = xp.where(residual == 0, 1.0, 0.0)
+    constant_score = xp.where(residual == 0, 1.0, 0.0)
     R2 = 1 - residual / xp.where(is_constant, 1.0, total)
-    return xp.where(is_constant, of_constant, R2)
+    return xp.where(is_constant, constant_score, R2)
 
 
 def _check_range(

@@ -104,7 +104,7 @@ class Network:
         self.device = make_device(device)
         self.rng = rng
         self.seed = secrets.randbits(32) if seed is None else check_seed(seed)
-        of_seed = weight_stream(self.seed, rng)
+        seeded_stream = weight_stream(self.seed, rng)
         attached: list[Layer] = []
         try:
             self._widths = [self.n_features]
@@ -115,7 +115,7 @@ class Network:
             self.n_outputs = self._widths[-1]
             sizes = self._lay_out()
             with self.device.activate():
-                self._bind(*self._first_values(*sizes, stream or of_seed, values))
+                self._bind(*self._first_values(*sizes, stream or seeded_stream, values))
                 self._check_layers()
         except BaseException:
             for layer in attached:
@@ -363,7 +363,7 @@ class Network:
         return gradient
 
     def constrain(self, caches: list[Cache]) -> None:
-        """Let the layers enforce constraints on their parameters after an update."""
+        """Enforce the layers' constraints on their parameters after an update."""
         for layer, cache in zip(self.layers, caches, strict=True):
             layer.constrain(cache)
 

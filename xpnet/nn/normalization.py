@@ -96,9 +96,9 @@ class BatchNorm(Layer):
         check_normal("eps", self.eps, dtype)
         xp = self.xp
         cache.normalized, cache.A = xp.empty(shape, dtype=dtype), xp.empty(shape, dtype=dtype)
-        of_features = (*shape[:-2], shape[-1])
+        feature_shape = (*shape[:-2], shape[-1])
         for name in ("mean", "variance", "inverse_std"):
-            setattr(cache, name, xp.empty(of_features, dtype=dtype))
+            setattr(cache, name, xp.empty(feature_shape, dtype=dtype))
         if not self.unbiased:
             cache.correction = xp.empty(1, dtype=dtype)
 

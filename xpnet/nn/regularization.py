@@ -95,13 +95,13 @@ class Regularizer:
             factor=xp.empty(1, dtype=dtype),
         )
         if self.per_batch:
-            cache.of_samples = xp.ones(batch_size, dtype=dtype)
+            cache.sample_ones = xp.ones(batch_size, dtype=dtype)
             cache.total = xp.empty(1, dtype=dtype)
             cache.share = xp.empty(1, dtype=dtype)
         cache.weights = _rows(network.parameters[: network.n_decayed])
         # One number for each row: broadcasting a single one would allocate memory in every step.
         factor = 1 / batch_size if self.per_batch else 1.0
-        cache.of_penalty = xp.full((len(cache.weights), 1), factor, dtype=dtype)
+        cache.penalty_factor = xp.full((len(cache.weights), 1), factor, dtype=dtype)
         cache.dW = _rows(network.gradients[: network.n_decayed])
         cache.gradient = _rows(network.gradients)
         return cache
@@ -135,7 +135,7 @@ class Regularizer:
             if self.per_batch and weights is not None:
                 self._divide(ops, cache, weights, shares)
             ops.penalty_grad(
-                *(cache.dW, cache.weights, cache.of_penalty, self.l1, self.l2),
+                *(cache.dW, cache.weights, cache.penalty_factor, self.l1, self.l2),
                 out=cache.dW,
                 penalty=cache.sums,
             )
@@ -153,11 +153,11 @@ class Regularizer:
     ) -> None:
         """Set the factor of the penalties to 1 / sum of weights, or to 0 if the sum is 0."""
         xp, smallest = ops.xp, np.finfo(weights.dtype).tiny
-        ops.mean(weights, cache.of_samples, out=cache.total)  # with weights 1: the sum
+        ops.mean(weights, cache.sample_ones, out=cache.total)  # with weights 1: the sum
         xp.maximum(cache.total, smallest, out=cache.total)
-        ops.mean(shares, cache.of_samples, out=cache.share)  # 1, or 0 if all weights are 0
+        ops.mean(shares, cache.sample_ones, out=cache.share)  # 1, or 0 if all weights are 0
         xp.divide(cache.share, cache.total, out=cache.share)
-        cache.of_penalty[...] = cache.share
+        cache.penalty_factor[...] = cache.share
 
 
 def _rows(flat: Array) -> Array:
@@ -196,7 +196,7 @@ class MovingAverage:
         self.beta = check_fraction("beta", beta)
         self._network = network
         self.average = network.parameters.copy()
-        self._aside = network.device.xp.empty_like(self.average)
+        self._saved = network.device.xp.empty_like(self.average)
 
     def update(self, ops: ReferenceOps, step: Array) -> None:
         """Update the average after step ``step``, an int64 device array (1,) that starts at 1."""
@@ -205,12 +205,12 @@ class MovingAverage:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Replace the network's parameters by the average inside the ``with`` block."""
-        self._aside[...] = self._network.parameters
+        self._saved[...] = self._network.parameters
         self.keep()
         try:
             yield
         finally:
-            self._network.parameters[...] = self._aside
+            self._network.parameters[...] = self._saved
 
     def keep(self) -> None:
         """Replace the network's parameters by the average for good."""

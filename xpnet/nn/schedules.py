@@ -88,7 +88,7 @@ class NoDecay(Schedule):
     name = "constant"
 
     def __init__(self, *, per: str = "epoch", warmup: int = 0) -> None:
-        self.per, self.warmup = _check_course(per, warmup)
+        self.per, self.warmup = _check_unit_and_warmup(per, warmup)
 
     def factor(self, t: int, n: int) -> float:
         """Return 1."""
@@ -126,7 +126,7 @@ class InverseTimeDecay(Schedule):
     ) -> None:
         self.decay = check_positive("decay", decay, zero=True)
         self.interval = check_count("interval", interval)
-        self.per, self.warmup = _check_course(per, warmup)
+        self.per, self.warmup = _check_unit_and_warmup(per, warmup)
 
     def factor(self, t: int, n: int) -> float:
         """Return ``1 / (1 + decay floor(t / interval))``."""
@@ -156,7 +156,7 @@ class ExponentialDecay(Schedule):
 
     def __init__(self, gamma: float = 0.95, *, per: str = "epoch", warmup: int = 0) -> None:
         self.gamma = check_fraction("gamma", gamma, "(0, 1]")
-        self.per, self.warmup = _check_course(per, warmup)
+        self.per, self.warmup = _check_unit_and_warmup(per, warmup)
 
     def factor(self, t: int, n: int) -> float:
         """Return ``gamma^t``."""
@@ -191,7 +191,7 @@ class StepDecay(Schedule):
     ) -> None:
         self.interval = check_count("interval", interval)
         self.gamma = check_fraction("gamma", gamma, "(0, 1]")
-        self.per, self.warmup = _check_course(per, warmup)
+        self.per, self.warmup = _check_unit_and_warmup(per, warmup)
 
     def factor(self, t: int, n: int) -> float:
         """Return ``gamma^floor(t / interval)``."""
@@ -229,7 +229,7 @@ class CosineDecay(Schedule):
 
     def __init__(self, final: float = 0.0, *, per: str = "epoch", warmup: int = 0) -> None:
         self.final = check_fraction("final", final, "[0, 1]")
-        self.per, self.warmup = _check_course(per, warmup)
+        self.per, self.warmup = _check_unit_and_warmup(per, warmup)
 
     def factor(self, t: int, n: int) -> float:
         """Return the cosine at ``t`` of ``n``."""
@@ -286,7 +286,7 @@ class ReduceOnPlateau(Schedule):
         self.threshold = check_positive("threshold", threshold, zero=True)
         self.cooldown = check_count("cooldown", cooldown, zero=True)
         self.min_factor = check_fraction("min_factor", min_factor, "[0, 1]")
-        self.per, self.warmup = _check_course("epoch", warmup)
+        self.per, self.warmup = _check_unit_and_warmup("epoch", warmup)
         self._factor = 1.0
         self._is_accuracy = monitor.endswith("accuracy")
         self._best = -math.inf if self._is_accuracy else math.inf
@@ -321,7 +321,7 @@ def check_monitor(monitor: str) -> str:
     return monitor
 
 
-def _check_course(per: str, warmup: int) -> tuple[str, int]:
+def _check_unit_and_warmup(per: str, warmup: int) -> tuple[str, int]:
     if per not in ("epoch", "step"):
         raise ValueError(f"per must be 'epoch' or 'step', got {per!r}")
     return per, check_count("warmup", warmup, zero=True)

@@ -139,9 +139,9 @@ class TrainingStep:
             seed=network.seed if seed is None else seed,
             step=counter,
         )
-        self._weights, self._of_batch = weights, weights
+        self._weights, self._batch_weights = weights, weights
         if weights is not None and self.gathers:
-            self._of_batch = xp.empty(self.batch_size, dtype=network.dtype)
+            self._batch_weights = xp.empty(self.batch_size, dtype=network.dtype)
         self._caches = network.allocate(self.batch_size, training=True, batch=self._batch)
         # A regularizer that has nothing to do is not even called.
         self._regularizer = regularizer if regularizer and regularizer.is_needed else None
@@ -180,9 +180,9 @@ class TrainingStep:
             self._gather(indices, out=self.X)
             ops.gather(self._labels, indices, out=self.y)
             if self._weights is not None:
-                ops.gather(self._weights, indices, out=self._of_batch)
+                ops.gather(self._weights, indices, out=self._batch_weights)
         batch.step += 1
-        weighted = () if self._weights is None else (self._weigh(),)
+        weighted = () if self._weights is None else (self._normalise_weights(),)
         X = self._augment() if self._augmentations else self.X
         logits = network.forward(X, self._caches)
         self._loss.forward(
@@ -190,8 +190,8 @@ class TrainingStep:
         )
         network.backward(self._dlogits, self._caches)
         if self._regularizer is not None:
-            of_batch = () if self._of_batch is None else (self._of_batch, *weighted)
-            self._regularizer.apply(ops, network, self.loss_value, self._buffers, *of_batch)
+            batch_weights = () if self._batch_weights is None else (self._batch_weights, *weighted)
+            self._regularizer.apply(ops, network, self.loss_value, self._buffers, *batch_weights)
         self._optimizer.update(
             ops, network.parameters, network.gradients, self._state, *self._n_decay
         )
@@ -236,10 +236,10 @@ class TrainingStep:
                 raise TypeError(f"augmentation {augmentation!r} must write to out and return it")
         return out
 
-    def _weigh(self) -> Array:
+    def _normalise_weights(self) -> Array:
         """Compute the normalised weights of the batch, which the layers share, and return them."""
         batch = self._batch
-        shares = self._ops.shares(self._of_batch, out=batch.weights[..., 0])
+        shares = self._ops.shares(self._batch_weights, out=batch.weights[..., 0])
         self._ops.variance_correction(shares, out=batch.correction)
         return shares
 

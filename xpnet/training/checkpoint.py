@@ -101,10 +101,10 @@ def pack_network(
     }
     values.update({name: np.ascontiguousarray(array) for name, array in (tensors or {}).items()})
     metadata["sha256"] = _digest(metadata, values)
-    return _ordered(save(values, metadata=metadata))
+    return _sort_header(save(values, metadata=metadata))
 
 
-def _ordered(packed: bytes) -> bytes:
+def _sort_header(packed: bytes) -> bytes:
     """Sort the header of a safetensors file, so that the same contents give the same bytes.
 
     The header is JSON, preceded by its length in eight bytes, little-endian. Offsets count from its

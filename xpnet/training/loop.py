@@ -215,14 +215,14 @@ def fit(
         divide_by=divide_by,
         validation=validation,
     )
-    regularizer = _divided(regularizer, penalty, data)
+    regularizer = _scale_penalties(regularizer, penalty, data)
     callers_errstate = np.geterr()
     with network.device.activate(), Interruption() as interruption:
         run = _Run(network, options, data, regularizer, state, interruption)
         return run.train(callers_errstate)
 
 
-def _divided(regularizer: Regularizer, penalty: str, data: TrainingData) -> Regularizer:
+def _scale_penalties(regularizer: Regularizer, penalty: str, data: TrainingData) -> Regularizer:
     """Return a regularizer whose penalties are added to the mean of the losses."""
     if penalty == "mean" or not regularizer.has_penalty:
         return regularizer
@@ -373,14 +373,14 @@ class _Run:
     def evaluate(self) -> tuple[tuple[float, float] | None, float | None]:
         """Return the cost and score on the validation data and the score on training samples."""
         network, loss, data = self.network, self.options.loss, self.data
-        of_validation = of_training = None
+        validation = train_score = None
         if data.held_out is not None:
-            of_validation = evaluate_on_device(network, loss, *data.held_out, data.divide_by)
+            validation = evaluate_on_device(network, loss, *data.held_out, data.divide_by)
         if self.options.train_accuracy:
-            of_all = data.X, data.y, None
-            found = evaluate_on_device(network, loss, *of_all, data.divide_by, self.scored)
-            of_training = found[1]
-        return of_validation, of_training
+            all_samples = data.X, data.y, None
+            found = evaluate_on_device(network, loss, *all_samples, data.divide_by, self.scored)
+            train_score = found[1]
+        return validation, train_score
 
 
 def _counts(

@@ -24,8 +24,8 @@ from xpnet.training.checkpoint import pack_network, read_network
 
 __all__ = ["Model", "load_model", "pack_model", "save_model"]
 
-_STATISTICS = ("preprocessing.shift", "preprocessing.scale")
-_OF_TARGETS = ("targets.shift", "targets.scale")
+_FEATURE_STATISTICS = ("preprocessing.shift", "preprocessing.scale")
+_TARGET_STATISTICS = ("targets.shift", "targets.scale")
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,9 @@ def pack_model(model: Model) -> bytes:
         },
         tensors={
             name: values
-            for name, values in zip(_STATISTICS + _OF_TARGETS, statistics, strict=True)
+            for name, values in zip(
+                _FEATURE_STATISTICS + _TARGET_STATISTICS, statistics, strict=True
+            )
             if values is not None
         },
     )
@@ -286,9 +288,9 @@ def load_model(path: str | os.PathLike[str], *, device: str | Device | None = No
 def _make_model(
     network: Network, described: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]
 ) -> Model:
-    shift, scale = (tensors.get(name) for name in _STATISTICS)
-    of_targets = [tensors.get(name) for name in _OF_TARGETS]
-    is_standardised = any(statistic is not None for statistic in of_targets)
+    shift, scale = (tensors.get(name) for name in _FEATURE_STATISTICS)
+    target_statistics = [tensors.get(name) for name in _TARGET_STATISTICS]
+    is_standardised = any(statistic is not None for statistic in target_statistics)
     class_names, image_shape, feature_names = (
         tuple(value) if isinstance(value, list) else value  # as JSON has no tuples
         for value in map(described.__getitem__, ("class_names", "image_shape", "feature_names"))
@@ -300,7 +302,7 @@ def _make_model(
         class_names,
         image_shape,
         feature_names,
-        Preprocessing(1.0, "standardise", *of_targets) if is_standardised else None,
+        Preprocessing(1.0, "standardise", *target_statistics) if is_standardised else None,
     )
 
 

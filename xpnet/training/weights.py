@@ -75,11 +75,11 @@ def sample_weights(
         weights /= largest
     if class_weight is not None:
         classes = _classes(device.to_host(labels), loss)
-        of_classes = _of_classes(class_weight, classes, max(n_outputs, 2))
-        if of_classes.any():
-            largest *= float(of_classes.max())  # infinite where it overflows
-            of_classes = of_classes / of_classes.max()
-        weights *= of_classes[classes]
+        per_class = _class_weights(class_weight, classes, max(n_outputs, 2))
+        if per_class.any():
+            largest *= float(per_class.max())  # infinite where it overflows
+            per_class = per_class / per_class.max()
+        weights *= per_class[classes]
     if not weights.any():
         raise ValueError("the weights of all samples are 0: there is nothing to train on")
     return weights / weights.max(), largest * float(weights.max())
@@ -97,7 +97,7 @@ def _classes(labels: npt.NDArray[Any], loss: Loss) -> npt.NDArray[np.int64]:
     )
 
 
-def _of_classes(
+def _class_weights(
     class_weight: str | Sequence[float] | Mapping[int, float],
     classes: npt.NDArray[np.int64],
     n_classes: int,
