@@ -533,6 +533,7 @@ X_OK, Y_OK = problem()
             "uint8 arrays, got float64 for validation X",
         ),
         ({"loss": "hinge"}, ValueError, "unknown loss 'hinge'; valid losses: .*softmax_cross"),
+        ({"loss": "softmax_cross_entrop"}, ValueError, r"did you mean 'softmax_cross_entropy'\?"),
         ({"optimizer": "adan"}, ValueError, "unknown optimizer 'adan'; did you mean 'adam'"),
         ({"optimizer": {"type": "adam", "beta": 1}}, ValueError, "optimizer 'adam': got an unexp"),
     ],
