@@ -205,7 +205,7 @@ def test_masks_are_those_of_the_random_state():
             r"'activation' parameter .* one for all .* each of the 2. Got",
         ),
         ({"activation": "mish"}, r"The 'activation' parameter"),
-        ({"activation": ["relu", "mish"]}, r"'activation' .*there is no activation named 'mish'"),
+        ({"activation": ["relu", "mish"]}, r"'activation' .*unknown activation 'mish'"),
         ({"activation": {"type": "elu", "slope": 1}}, r"'activation' parameter .*slope"),
         ({"initialization": {"type": "normal", "q": 1}}, r"'initialization' parameter .*q"),
         ({"initialization": "he"}, r"The 'initialization' parameter"),

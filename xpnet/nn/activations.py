@@ -9,8 +9,8 @@ the standard deviation of the weights; :mod:`xpnet.nn.initializers` explains why
 sigmoid, tanh, ReLU and leaky ReLU it is the customary value, the one of PyTorch's
 ``calculate_gain``. For the others it is ``1 / sqrt(E f(Z)^2)`` with Z standard normal, which brings
 the second moment back to 1. The two definitions agree for identity, ReLU and leaky ReLU. For tanh
-the customary gain is 5/3 and the second definition gives 1.593; for sigmoid they are 1 and 1.846,
-since most of the second moment of a sigmoid is its mean.
+the customary gain is 5/3 and the second definition gives 1.593. For sigmoid they are 1 and 1.846,
+and most of the second moment comes from the mean.
 """
 
 from __future__ import annotations
@@ -167,8 +167,8 @@ class ReLU(_OpActivation):
 class LeakyReLU(_OpActivation):
     """Leaky ReLU, ``A = Z`` for ``Z > 0``, else ``slope Z``.
 
-    ``dA/dZ`` is 1 for ``Z > 0``, else ``slope``, also at the kink. Since ``slope >= 0``, ``A`` and
-    ``Z`` have the same sign, so the derivative can be computed from ``A``.
+    ``dA/dZ`` is 1 for ``Z > 0``, else ``slope``, also at the kink. Since ``slope >= 0``, ``A > 0``
+    exactly where ``Z > 0``, so the derivative can be computed from ``A``.
 
     One half of ``E Z^2 = 1`` is kept and the other is multiplied by ``slope^2``, so the gain is
     ``sqrt(2 / (1 + slope^2))``.
