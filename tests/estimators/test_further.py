@@ -195,14 +195,14 @@ def test_masks_are_those_of_the_random_state():
     [
         (
             {"dropout": [0.1]},
-            r"'dropout' parameter .* must be one for all .* each of the 2. Got \[0.1\]",
+            r"'dropout' parameter .* must be one value, or .* each of the 2 hidden .* Got \[0.1\]",
         ),
         ({"dropout": [0.1, 1.0]}, r"'dropout' parameter .* in the range \[0.0, 1.0\)"),
         ({"dropout": ["a", "b"]}, r"'dropout' parameter .* in the range \[0.0, 1.0\)"),
         ({"dropout": 1.0}, r"The 'dropout' parameter"),
         (
             {"activation": ["relu"] * 3},
-            r"'activation' parameter .* one for all .* each of the 2. Got",
+            r"'activation' parameter .* one value, or .* each of the 2 hidden layers. Got",
         ),
         ({"activation": "mish"}, r"The 'activation' parameter"),
         ({"activation": ["relu", "mish"]}, r"'activation' .*unknown activation 'mish'"),
@@ -210,16 +210,19 @@ def test_masks_are_those_of_the_random_state():
         ({"initialization": {"type": "normal", "q": 1}}, r"'initialization' parameter .*q"),
         ({"initialization": "he"}, r"The 'initialization' parameter"),
         ({"optimizer": {"type": "adam", "rate": 1}}, r"'optimizer' parameter .*rate"),
-        ({"optimizer": nn.Adam(), "weight_decay": 0.1}, r"weight_decay is for a solver or the na"),
+        (
+            {"optimizer": nn.Adam(), "weight_decay": 0.1},
+            r"weight_decay must be 0 with optimizer=.*got 0.1",
+        ),
         ({"schedule": {"type": "cosine", "end": 1}}, r"'schedule' parameter .*end"),
         ({"schedule": "reduce_on_plateau"}, r"schedule monitors validation_cost: pass validation"),
         (
             {"solver": "sgd", "learning_rate": "adaptive", "schedule": "cosine"},
-            r"learning_rate='adaptive' .* 'constant' beside schedule='cosine'",
+            r"learning_rate must be 'constant' with schedule='cosine', got 'adaptive'",
         ),
         (
             {"solver": "sgd", "learning_rate": "invscaling", "optimizer": "adam"},
-            r"learning_rate='invscaling' .* 'constant' beside optimizer='adam'",
+            r"learning_rate must be 'constant' with optimizer='adam', got 'invscaling'",
         ),
         ({"device": "gpu"}, r"'device' parameter .*device must be 'cpu', 'cuda'"),
         ({"precision": "float16"}, r"The 'precision' parameter"),
@@ -256,7 +259,7 @@ def test_what_is_refused(options, said):
 def test_what_lbfgs_refuses(options):
     X, y = problem()
     (name,) = options
-    with pytest.raises(ValueError, match=rf"solver='lbfgs' .* {name} must be"):
+    with pytest.raises(ValueError, match=rf"^{name} must be .* with solver='lbfgs', got "):
         fitted(X, y, solver="lbfgs", **options)
 
 
@@ -272,7 +275,7 @@ def test_what_lbfgs_takes():
         {"class_weight": "balanced"},
     ):
         assert differ(made, fitted(X, y, solver="lbfgs", **options)), options
-    with pytest.raises(ValueError, match="X_val is for solver='adam' and 'sgd'"):
+    with pytest.raises(ValueError, match="X_val needs solver='adam' or 'sgd'"):
         fitted(X, y, solver="lbfgs", fit={"X_val": X, "y_val": y})
 
 
@@ -310,7 +313,7 @@ def test_coefs_hold_the_normalisation(activation):
     X = X * [1, 10, 100, 0.1, 1] + [0, 5, 50, 0, 1]
     made = fitted(X, y, batch_norm=True, activation=activation, max_iter=20)
     np.testing.assert_allclose(made.predict_proba(X), forward(made, X), rtol=1e-9, atol=1e-12)
-    with pytest.raises(AttributeError, match="coefs_ can be set where every layer"):
+    with pytest.raises(AttributeError, match="coefs_ cannot be set with batch_norm=True"):
         made.coefs_ = made.coefs_
 
 

@@ -84,7 +84,7 @@ def test_the_weights_of_a_logistic_regression_can_be_set():
         assert alike(theirs.decision_function(X), ours.decision_function(X))
     with pytest.raises(ValueError, match="coef_ must have the shapes"):
         pair[2].coef_ = np.zeros((2, 30))
-    with pytest.raises(AttributeError, match="intercept_ can be set where"):
+    with pytest.raises(AttributeError, match="intercept_ cannot be set with fit_intercept=False"):
         pair[3].intercept_ = np.zeros(1)
 
 

@@ -178,5 +178,5 @@ def test_what_cannot_be_exported():
     with pytest.raises(NotFittedError):
         MLPClassifier().to_onnx()
     one = MLPClassifier(max_iter=2).fit(X[:50], y[:50])
-    with pytest.raises(ValueError, match="must have two classes or more"):
+    with pytest.raises(ValueError, match="needs a classifier of at least two classes"):
         one.to_onnx()

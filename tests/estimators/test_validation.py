@@ -98,7 +98,7 @@ def test_scores_that_are_no_numbers():
     assert made.best_validation_score_ == -np.inf
     assert made.predict(X).shape == y.shape
     for score in (None, "good", {"f1": 1.0}):
-        with pytest.raises(ValueError, match="scoring must give a number, got"):
+        with pytest.raises(ValueError, match="scoring must return a number, got"):
             fitted(X, y, scoring=lambda e, X, y, score=score: score, **options)
     with pytest.raises(ZeroDivisionError):
         fitted(X, y, scoring=lambda e, X, y: 1 / 0, **options)
@@ -128,9 +128,9 @@ def test_data_frames(library):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"X_val": "X"}, "X_val and y_val must be given together, got X_val alone"),
-        ({"y_val": "y"}, "X_val and y_val must be given together, got y_val alone"),
-        ({"sample_weight_val": "y"}, "sample_weight_val must go with X_val and y_val"),
+        ({"X_val": "X"}, "X_val and y_val must be given together, got only X_val"),
+        ({"y_val": "y"}, "X_val and y_val must be given together, got only y_val"),
+        ({"sample_weight_val": "y"}, "sample_weight_val needs X_val and y_val, got neither"),
         ({"X_val": "narrow", "y_val": "y"}, "X has 2 features"),
         ({"X_val": "X", "y_val": "other"}, "`y` has classes not in"),
         ({"X_val": "X", "y_val": "short"}, "inconsistent numbers of samples"),

@@ -173,7 +173,7 @@ def test_what_a_refused_call_leaves():
     X, _ = problem()
     made = fitted(X, X[:, 0], MLPRegressor)
     before = made.predict(X)
-    with pytest.raises(ValueError, match="the weights of the last fit have the shapes"):
+    with pytest.raises(ValueError, match="the previous fit's weights must have the shapes"):
         made.partial_fit(X, X[:, :2])
     assert made.n_outputs_ == 1
     np.testing.assert_array_equal(made.predict(X), before)
@@ -199,7 +199,7 @@ def test_parameters_that_change_with_a_warm_start():
     before = made.predict_proba(X)
     for changes in ({"hidden_layer_sizes": (9,)}, {"batch_norm": True}):
         made.set_params(**changes)
-        with pytest.raises(ValueError, match=r"the weights of the last fit .* warm_start=False"):
+        with pytest.raises(ValueError, match=r"the previous fit's weights .* warm_start=False"):
             made.fit(X, y)
         made.set_params(**{name: BASE.get(name, False) for name in changes})
     np.testing.assert_array_equal(made.predict_proba(X), before)

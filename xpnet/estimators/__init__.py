@@ -1,4 +1,4 @@
-"""Estimators for scikit-learn: its parameters, on xpnet's networks."""
+"""Estimators for scikit-learn: its parameters, xpnet's networks."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ __all__ = ["Arrays", "affine", "put"]
 
 
 class Arrays(list[npt.NDArray[Any]]):
-    """The arrays of the layers; one that is put in the place of another goes into the network."""
+    """The arrays of the layers; assigning an element also updates the network."""
 
     def __init__(
         self, arrays: Iterable[npt.NDArray[Any]], put: Callable[[Sequence[Any]], None]
@@ -33,7 +33,7 @@ class Arrays(list[npt.NDArray[Any]]):
 
 
 def affine(network: Network) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-    """Give weights and biases layer by layer, batch normalisation folded in."""
+    """Return weights and biases layer by layer, with batch normalisation folded in."""
     to_host = network.device.to_host
     found = []
     for layer, after in zip(network.layers, [*network.layers[1:], None], strict=True):
@@ -44,7 +44,7 @@ def affine(network: Network) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
         if isinstance(after, BatchNorm):
             scale = to_host(after.gamma) / np.sqrt(to_host(after.running_variance) + after.eps)
             W, b = W * scale, to_host(after.beta) - to_host(after.running_mean) * scale
-        # What is written into a copy would be lost.
+        # Writing into a copy would not change the network.
         is_copied = network.device.index is not None or isinstance(after, BatchNorm)
         W.flags.writeable = W.flags.writeable and not is_copied
         b.flags.writeable = b.flags.writeable and layer.bias and not is_copied
@@ -53,9 +53,9 @@ def affine(network: Network) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
 
 
 def put(network: Network, attribute: str, name: str, values: Sequence[Any]) -> None:
-    """Give the dense layers new values of a parameter, ``"W"`` or ``"b"``.
+    """Set a parameter, ``"W"`` or ``"b"``, of every dense layer.
 
-    ``attribute`` is what messages call it.
+    ``attribute`` is its name in messages.
     """
     dense = [layer for layer in network.layers if isinstance(layer, Dense)]
     shapes = [getattr(layer, name).shape for layer in dense]

@@ -1,6 +1,6 @@
 """The base class of the estimators: training, prediction and learned attributes.
 
-Names with an underscore that are imported here are scikit-learn's for authors of estimators, as in
+The underscored names imported from scikit-learn are explained in
 :mod:`xpnet.estimators.parameters`.
 """
 
@@ -41,36 +41,36 @@ from xpnet.training import DivergenceError, Report, TrainingState, fit, minimize
 
 __all__ = ["NetworkEstimator"]
 
-# What an optimizer's state holds of its arguments.
+# Arguments of the optimizer that its state also holds.
 _CONSTANTS = {"learning_rate", "eps", "weight_decay"}
 
 
 class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
     """An estimator that trains a :class:`xpnet.nn.Network` by scikit-learn's rules.
 
-    A subclass says by attributes of the names in :class:`EstimatorParameters`, which may be its
-    parameters or constants, what its network is and how it is trained; by :meth:`_targets` what
-    labels are to the network; by :meth:`_loss` what it is trained on.
+    A subclass describes its network and its training with the attributes of
+    :class:`EstimatorParameters`, as parameters or as constants. It also implements the methods
+    below, such as :meth:`_targets` and :meth:`_loss`.
     """
 
     network_: Network
 
-    # What subclasses say.
+    # Implemented by subclasses.
 
     def _targets(self, y: Any, *, incremental: bool) -> npt.NDArray[Any]:
-        """Check labels against those of earlier calls and give them in columns."""
+        """Check labels against those of earlier calls and return them in columns."""
         raise NotImplementedError
 
     def _labels(self, targets: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Give targets in the form that the loss takes."""
+        """Return targets in the form that the loss takes."""
         raise NotImplementedError
 
     def _loss(self, dtype: np.dtype[Any]) -> Loss:
-        """Make the loss."""
+        """Return the loss."""
         raise NotImplementedError
 
     def _out_activation(self) -> str:
-        """Name what follows the last layer, as scikit-learn calls it."""
+        """Return scikit-learn's name of the output activation."""
         raise NotImplementedError
 
     # Fitting.
@@ -91,8 +91,8 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
             raise ValueError("partial_fit does not support early_stopping=True")
         if self.schedule is not None and incremental:
             raise ValueError(
-                "partial_fit does not support a schedule, which is for the epochs of one fit, got "
-                f"schedule={self.schedule!r}: set learning_rate_init between the calls"
+                f"partial_fit does not support a schedule, got schedule={self.schedule!r}; set "
+                "learning_rate_init between the calls instead"
             )
         shown = X
         X, y = self._validate(X, y, reset=is_first)
@@ -138,24 +138,24 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
         return X, column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
 
     def _weigh(self, X: Any, y: Any, sample_weight: Any, *, incremental: bool) -> Any:
-        """Give the weights that samples are trained with."""
+        """Return the sample weights to train with."""
         del y, incremental
         return _checked_weights(X, sample_weight)
 
     def _held_out(self, X_val: Any, y_val: Any, sample_weight_val: Any) -> Samples | None:
-        """Check validation data that the caller gave."""
+        """Check the caller's validation data."""
         if (X_val is None) != (y_val is None):
             raise ValueError(
-                "X_val and y_val must be given together, got "
-                f"{'X_val' if y_val is None else 'y_val'} alone"
+                "X_val and y_val must be given together, got only "
+                f"{'X_val' if y_val is None else 'y_val'}"
             )
         if X_val is None:
             if sample_weight_val is not None:
-                raise ValueError("sample_weight_val must go with X_val and y_val, got it alone")
+                raise ValueError("sample_weight_val needs X_val and y_val, got neither")
             return None
         if self.solver == "lbfgs":
             raise ValueError(
-                "X_val is for solver='adam' and 'sgd', whose epochs it is evaluated after, got "
+                "X_val needs solver='adam' or 'sgd', which evaluate it after each epoch, got "
                 "solver='lbfgs'"
             )
         shown = X_val
@@ -165,14 +165,14 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
         return Samples(X_val, targets, y_val, weights, shown)
 
     def _dtype(self, X: Any, *, is_first: bool) -> np.dtype[Any]:
-        """Give the dtype of the weights where ``precision`` is None."""
+        """Return the dtype of the weights if ``precision`` is None."""
         if self.solver == "lbfgs":
             return np.dtype(np.float64)
-        # Weights that are there stay what they are, as scikit-learn's do.
+        # Later fits keep the dtype of the weights, as in scikit-learn.
         return np.dtype(X.dtype) if is_first else self.network_.dtype
 
     def _begin(self) -> None:
-        """Set the attributes that a first fit starts from."""
+        """Reset the attributes for a first fit."""
         self.n_iter_: Any = 0
         self.t_ = 0
         self.n_layers_ = len(hidden_units(self)) + 2
@@ -180,7 +180,7 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
             self.__dict__.pop(name, None)
 
     def _begin_curves(self) -> None:
-        """Set the attributes that a first fit by epochs starts from."""
+        """Reset the learning curves for a first fit with minibatches."""
         self.loss_curve_: list[float] = []
         self.validation_scores_: list[float] | None = [] if self.early_stopping else None
         self.validation_loss_curve_: list[float] | None = None
@@ -279,7 +279,10 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
         except DivergenceError as error:
             if not self.early_stopping or self._best is None:
                 raise ValueError(f"{_NON_FINITE} ({error})") from error
-            _warn(f"{_NON_FINITE} The best epoch's are restored. ({error})", ConvergenceWarning)
+            _warn(
+                f"{_NON_FINITE} The best epoch's weights are restored. ({error})",
+                ConvergenceWarning,
+            )
         else:
             is_at_its_end = self.n_iter_ == self.max_iter and not incremental
             if history.interrupted:
@@ -304,14 +307,14 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
         return min(int(self.batch_size), n_samples)
 
     def _make_update(self, incremental: bool) -> tuple[Optimizer, Schedule]:
-        """Make the optimizer, the schedule, and the state that training resumes from."""
+        """Return the optimizer and the schedule, and set the state that training starts from."""
         rate = Rate(
             float(self.learning_rate_init),
             self.learning_rate if self.solver == "sgd" else "constant",
             self.power_t,
         )
         optimizer = make_optimizer(self)
-        goes_on = incremental or (self.warm_start and self.warm_start_optimizer)
+        resumes = incremental or (self.warm_start and self.warm_start_optimizer)
         old: TrainingState | None = getattr(self, "_state", None)
         last: Rate | None = getattr(self, "_rate", None)
         begun = TrainingState.start(self.network_, optimizer)
@@ -320,7 +323,7 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
                 old = old.moved_to(self.network_)
             begun.steps = old.steps  # no mask is drawn twice
             carried = {name: a for name, a in old.optimizer.items() if name not in _CONSTANTS}
-            if goes_on and carried.keys() == begun.optimizer.keys() - _CONSTANTS:
+            if resumes and carried.keys() == begun.optimizer.keys() - _CONSTANTS:
                 begun.optimizer.update(carried)
                 if last is not None and last.initial == rate.initial:
                     rate.current = last.current
@@ -333,7 +336,7 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
         return optimizer, Held(rate)
 
     def _split(self, samples: Samples) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Choose samples to train on and for validation, as scikit-learn draws them."""
+        """Split the samples into training and validation rows, as scikit-learn does."""
         should_stratify = is_classifier(self) and self.n_outputs_ == 1
         train, val = train_test_split(
             np.arange(len(samples)),
@@ -351,7 +354,7 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
     # After each epoch.
 
     def _end_epoch(self, report: Report, held_out: Samples | None, n_samples: int) -> bool:
-        """Record an epoch; tell whether training ends because nothing improves any more."""
+        """Record an epoch; return whether to stop because nothing improves any more."""
         self.n_iter_ = report.epoch + 1
         self.loss_ = np.float64(report.cost)
         self.t_ += n_samples
@@ -366,7 +369,7 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
         return stops
 
     def _watch(self, report: Report, held_out: Samples | None) -> None:
-        """Record the score on the validation data, and whether anything improved."""
+        """Record the validation score, and whether the loss or score improved."""
         patience = self._patience
         if held_out is not None:
             score = self._score_of(held_out, report)
@@ -388,22 +391,22 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
         self.best_validation_score_ = patience.best_score
 
     def _lower_rate_or_stop(self) -> bool:
-        """Lower an adaptive rate where that is possible; tell whether the run ends instead."""
+        """Lower an adaptive learning rate if possible; return whether to stop instead."""
         what = "Validation score" if self.early_stopping else "Training loss"
-        said = (
+        message = (
             f"{what} did not improve more than tol={self.tol:f} for "
             f"{self.n_iter_no_change:d} consecutive epochs."
         )
-        goes_on = self._rate.lower()
-        if goes_on:
+        is_lowered = self._rate.lower()
+        if is_lowered:
             self._patience.n_without = 0
-            said += f" Setting learning rate to {self._rate.current:f}"
+            message += f" Setting learning rate to {self._rate.current:f}"
         else:
             is_low = self._rate.kind == "adaptive"
-            said += " Learning rate too small. Stopping." if is_low else " Stopping."
+            message += " Learning rate too small. Stopping." if is_low else " Stopping."
         if self.verbose:
-            print(said)
-        return not goes_on
+            print(message)
+        return not is_lowered
 
     def _rescale_velocity(self, old: float) -> None:
         """Rescale the velocity after the learning rate has changed.
@@ -429,34 +432,34 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
                 buffer[...] = network.device.asarray(best)
 
     def _score_of(self, held_out: Samples, report: Any) -> float:
-        """Give the score of an epoch on the validation data."""
+        """Return an epoch's score on the validation data."""
         if self.scoring is None:
             return float(report.validation_accuracy)
         if self.scoring == "loss":
             return -float(report.validation_cost)
         scorer = check_scoring(self, scoring=self.scoring)
-        # A function of one's own need not know of weights.
+        # A user's function need not take weights.
         given: dict[str, Any] = {}
         if held_out.weights is not None and _takes_weights(scorer):
             given["sample_weight"] = held_out.weights
-        names = self.__dict__.pop("feature_names_in_", None)  # which the checked data have lost
+        names = self.__dict__.pop("feature_names_in_", None)  # the checked data have no names
         try:
             score = scorer(self, held_out.X, held_out.y, **given)
         finally:
             if names is not None:
                 self.feature_names_in_ = names
         if not isinstance(score, Real):
-            raise ValueError(f"scoring must give a number, got {score!r} from {scorer!r}")
+            raise ValueError(f"scoring must return a number, got {score!r} from {scorer!r}")
         return float(score)
 
     # Predicting.
 
     def _logits(self, X: Any) -> npt.NDArray[Any]:
-        """Check samples and give the network's output."""
+        """Check samples and return the network's output."""
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)
         logits: npt.NDArray[Any] = self.network_.predict(X)
-        if self.precision is None:  # as NumPy has it for X @ W
+        if self.precision is None:  # the dtype of X @ W in NumPy
             logits = logits.astype(np.result_type(X.dtype, logits.dtype), copy=False)
         return logits
 
@@ -464,15 +467,15 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
         return "network_" in vars(self)
 
     def to_onnx(self, path: Any = None) -> Any:
-        """Export the fitted estimator to ONNX, for runtimes that know nothing of xpnet.
+        """Export the fitted estimator to ONNX, to predict without xpnet.
 
-        The model takes ``X`` (n_samples, n_features) in the network's dtype. A classifier's gives
-        ``label`` and ``probabilities``, a regressor's ``variable``.
+        The model's input is ``X`` of shape (n_samples, n_features), in the network's dtype. Its
+        outputs are ``label`` and ``probabilities`` for a classifier, ``variable`` for a regressor.
 
         Parameters
         ----------
         path : path-like, optional
-            The file to write.
+            File to write.
 
         Returns
         -------
@@ -481,9 +484,9 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
         Raises
         ------
         ImportError
-            Where the package onnx is not installed.
+            If the package onnx is not installed.
         ValueError
-            If the network has a layer or an activation that has no form in ONNX.
+            If a layer or an activation of the network has no equivalent in ONNX.
         """
         from xpnet.export import onnx_model
 
@@ -492,10 +495,10 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
         return onnx_model(self.network_, name=name, path=path, **self._onnx_outputs())
 
     def _onnx_outputs(self) -> dict[str, Any]:
-        """Say what the outputs are, as :func:`xpnet.export.onnx_model` takes it."""
+        """Return the arguments of :func:`xpnet.export.onnx_model` that describe the outputs."""
         raise NotImplementedError
 
-    # What has been learned.
+    # Learned attributes.
 
     def _affine(self) -> list[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
         if "network_" not in vars(self):
@@ -503,18 +506,17 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
         return affine(self.network_)
 
     def _put(self, attribute: str, name: str, values: Sequence[Any]) -> None:
-        """Give the dense layers new values of a parameter, ``"W"`` or ``"b"``."""
+        """Set a parameter, ``"W"`` or ``"b"``, of every dense layer."""
         if "network_" not in vars(self):
-            raise AttributeError(f"{attribute} can be set after a fit, which makes the network")
+            raise AttributeError(f"{attribute} can only be set after fit")
         if self.batch_norm or (name == "b" and not self.fit_intercept):
-            raise AttributeError(
-                f"{attribute} can be set where every layer has them: the network is {self.network_}"
-            )
+            reason = "batch_norm=True" if self.batch_norm else "fit_intercept=False"
+            raise AttributeError(f"{attribute} cannot be set with {reason}")
         put(self.network_, attribute, name, values)
 
     @property
     def coefs_(self) -> list[npt.NDArray[Any]]:
-        """The weight matrices, as they act in prediction."""
+        """The weight matrices, as used in prediction."""
         return Arrays((W for W, _ in self._affine()), functools.partial(setattr, self, "coefs_"))
 
     @coefs_.setter
@@ -523,7 +525,7 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
 
     @property
     def intercepts_(self) -> list[npt.NDArray[Any]]:
-        """The biases, as they act in prediction."""
+        """The biases, as used in prediction."""
         return Arrays(
             (b for _, b in self._affine()), functools.partial(setattr, self, "intercepts_")
         )
@@ -540,7 +542,7 @@ class NetworkEstimator(CallbackSupportMixin, EstimatorParameters):
         if network is not None and network.device.index is not None:
             on_host = state["network_"] = network.copy(device=host())
             if isinstance(state["device"], Device):
-                state["device"] = state["device"].name  # a GPU may be missing where it is loaded
+                state["device"] = state["device"].name  # it may be loaded without a GPU
             if "_state" in state:
                 state["_state"] = state["_state"].moved_to(on_host)
         return state
@@ -564,7 +566,7 @@ def _checked_weights(X: Any, sample_weight: Any) -> Any:
 
 
 def _warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line that called into scikit-learn's or xpnet's code."""
+    """Warn at the line that called scikit-learn or xpnet."""
     level, frame = 2, inspect.currentframe()
     while frame is not None and _INSIDE.match(frame.f_globals.get("__name__", "")):
         level, frame = level + 1, frame.f_back
@@ -581,5 +583,5 @@ def _takes_weights(scorer: Any) -> bool:
 
 @functools.cache
 def host() -> Device:
-    """Give the CPU, for what predictions become there, whatever precision is asked of a GPU."""
+    """Return the CPU device, which turns logits into predictions."""
     return make_device("cpu", precision="float32")

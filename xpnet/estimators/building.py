@@ -1,4 +1,4 @@
-"""Builds the network and the optimizer that an estimator's parameters ask for."""
+"""Builds an estimator's network and optimizer from its parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["hidden_units", "make_network", "make_optimizer"]
 
 
 def hidden_units(parameters: EstimatorParameters) -> list[int]:
-    """Give the number of units of each hidden layer."""
+    """Return the number of units of each hidden layer."""
     sizes = parameters.hidden_layer_sizes
     units = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
     if any(isinstance(n, bool) or not isinstance(n, Integral) for n in units):
@@ -32,12 +32,12 @@ def hidden_units(parameters: EstimatorParameters) -> list[int]:
 
 
 def _per_layer(parameters: EstimatorParameters, name: str, n_hidden: int) -> list[Any]:
-    """Give a parameter's value for each hidden layer."""
+    """Return a parameter's value for each hidden layer."""
     value = getattr(parameters, name)
     if isinstance(value, (str, dict, Layer)) or np.ndim(value) == 0:
         return [value] * n_hidden
     if len(value) != n_hidden:
-        wanted = f"one for all hidden layers or one for each of the {n_hidden}"
+        wanted = f"one value, or one for each of the {n_hidden} hidden layers"
         raise invalid(parameters, name, wanted)
     return list(value)
 
@@ -59,12 +59,12 @@ def _layers(parameters: EstimatorParameters, n_features: int, n_outputs: int) ->
         else:
             layers.append(dense(f, **drawn))
         if not (isinstance(rate, Real) and 0 <= float(rate) < 1):
-            wanted = "a float in the range [0.0, 1.0) or one for each hidden layer"
+            wanted = "a float in the range [0.0, 1.0), or one for each hidden layer"
             raise invalid(parameters, "dropout", wanted)
         if rate:
             layers.append(Dropout(float(rate)))
     last = activations[-1] if activations else _output_of(parameters)
-    if parameters.initialization is not None:  # scikit-learn's draws look at the one before
+    if parameters.initialization is not None:  # only scikit-learn's draws depend on it
         last = Activation.resolve("identity")
     drawn = _drawn(parameters, widths[-2], n_outputs, last)
     if not parameters.fit_intercept:
@@ -76,7 +76,7 @@ def _layers(parameters: EstimatorParameters, n_features: int, n_outputs: int) ->
 def _drawn(
     parameters: EstimatorParameters, fan_in: int, fan_out: int, f: Activation
 ) -> dict[str, Any]:
-    """Say how a layer's weights and biases are drawn."""
+    """Return the initializers of a layer's weights and biases."""
     if parameters.initialization is not None:
         if isinstance(parameters.initialization, str) and parameters.initialization == "auto":
             return {"init": f.default_init}
@@ -93,7 +93,7 @@ def _device(parameters: EstimatorParameters) -> Device:
         return make_device(parameters.device, precision=precision)
     except ValueError as error:
         name = "precision" if str(error).startswith("precision") else "device"
-        raise invalid(parameters, name, "one that there is", error) from error
+        raise invalid(parameters, name, f"a valid {name}", error) from error
 
 
 def make_network(
@@ -105,10 +105,10 @@ def make_network(
     old: Network | None,
     random_state: np.random.RandomState,
 ) -> Network:
-    """Make the network, with new weights or with those of ``old``, the last fit's.
+    """Build the network, with new weights or with those of ``old``, the previous fit's.
 
-    The old one itself is given back where it is what the parameters ask for. ``dtype`` counts where
-    ``precision`` names none.
+    Returns ``old`` itself if it already matches the parameters. ``dtype`` is used if ``precision``
+    is None.
     """
     device = _device(parameters)
     if parameters.precision is not None:
@@ -127,15 +127,15 @@ def make_network(
 
 
 def make_optimizer(parameters: EstimatorParameters) -> Optimizer:
-    """Make the optimizer: the solver's, or the one that takes its place."""
+    """Return the solver's optimizer, or the one that replaces it."""
     spec, decay = parameters.optimizer, float(parameters.weight_decay)
     if isinstance(spec, str):
         spec = {"type": spec, "learning_rate": float(parameters.learning_rate_init)}
         spec |= {"weight_decay": decay} if decay else {}
     elif spec is not None and decay:
         raise ValueError(
-            "weight_decay is for a solver or the name of an optimizer; give it to the "
-            f"optimizer itself, got weight_decay={parameters.weight_decay!r} beside {spec!r}"
+            f"weight_decay must be 0 with optimizer={spec!r}, got {parameters.weight_decay!r}; "
+            "set it in the optimizer itself"
         )
     if spec is not None:
         found: Optimizer = resolved(parameters, "optimizer", Optimizer, spec)
@@ -156,7 +156,7 @@ def make_optimizer(parameters: EstimatorParameters) -> Optimizer:
 
 
 def _with_weights_of(old: Network, network: Network) -> Network:
-    """Give a network the weights of another, whose other layers may be different ones."""
+    """Copy the weights of a network into one whose other layers may differ."""
     buffers = [
         [*one.named_parameters().values(), *one.named_statistics().values()]
         for one in (old, network)
@@ -164,8 +164,8 @@ def _with_weights_of(old: Network, network: Network) -> Network:
     shapes = [[view.shape for view in views] for views in buffers]
     if shapes[0] != shapes[1]:
         raise ValueError(
-            f"the weights of the last fit have the shapes {shapes[0]}, and these parameters ask "
-            f"for {shapes[1]}: fit with warm_start=False"
+            f"the previous fit's weights must have the shapes {shapes[1]} for these parameters, "
+            f"got {shapes[0]}; fit with warm_start=False to start again"
         )
     with network.device.activate():
         for source, target in zip(*buffers, strict=True):
@@ -174,7 +174,7 @@ def _with_weights_of(old: Network, network: Network) -> Network:
 
 
 def _output_of(parameters: EstimatorParameters) -> Activation:
-    """Give the activation that a network without hidden layers draws its weights for."""
+    """Return the activation for which a network without hidden layers draws its weights."""
     spec = parameters.activation
     if isinstance(spec, (str, dict, Activation)):
         return _activation(parameters, spec)

@@ -11,7 +11,7 @@ __all__ = ["Task"]
 
 
 class Task:
-    """One task for the fit, with a subtask for each epoch, of which there are at most ``n_epochs``.
+    """The task of a fit, with a subtask for each of its at most ``n_epochs`` epochs.
 
     References
     ----------
@@ -20,7 +20,7 @@ class Task:
 
     def __init__(self, estimator: Any, network: Network, samples: Samples, n_epochs: int) -> None:
         weights = samples.weights
-        self._told = {
+        self._arguments = {
             "estimator": estimator,
             "X": samples.shown,
             "y": samples.y,
@@ -28,25 +28,25 @@ class Task:
             "reconstruction_attributes": lambda: {"network_": network.copy()},
         }
         self._root = self._epoch = estimator._init_callback_context(max_subtasks=n_epochs)
-        self._root.call_on_fit_task_begin(**self._told)
-        # Most fits have no callbacks, and an epoch may be shorter than a call of a hook.
-        self._is_heard = bool(getattr(estimator, "_skl_callbacks", ()))
-        if self._is_heard:
+        self._root.call_on_fit_task_begin(**self._arguments)
+        # Most fits have no callbacks, and calling a hook may take longer than an epoch.
+        self._has_callbacks = bool(getattr(estimator, "_skl_callbacks", ()))
+        if self._has_callbacks:
             self._begin_epoch()
 
     def end_epoch(self, *, is_last: bool) -> bool:
-        """End an epoch's task, and begin the next; tell whether a callback asks to stop."""
-        if not self._is_heard:
+        """End an epoch's task and begin the next; return whether a callback asks to stop."""
+        if not self._has_callbacks:
             return False
-        stops = bool(self._epoch.call_on_fit_task_end(**self._told))
+        stops = bool(self._epoch.call_on_fit_task_end(**self._arguments))
         if not is_last and not stops:
             self._begin_epoch()
         return stops
 
     def end(self) -> None:
         """End the fit's task."""
-        self._root.call_on_fit_task_end(**self._told)
+        self._root.call_on_fit_task_end(**self._arguments)
 
     def _begin_epoch(self) -> None:
         self._epoch = self._root.subcontext(task_name="epoch")
-        self._epoch.call_on_fit_task_begin(**self._told)
+        self._epoch.call_on_fit_task_begin(**self._arguments)

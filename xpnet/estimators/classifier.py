@@ -21,7 +21,7 @@ __all__ = ["NetworkClassifier"]
 
 
 def _balanced(y: npt.NDArray[Any], weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Give the classes equal sums of weights, each sample standing for as many as its weight is."""
+    """Scale the weights so that all classes have the same total weight."""
     _, labels = np.unique(y, return_inverse=True)
     totals = np.bincount(labels, weights)
     balanced: npt.NDArray[Any] = weights * weights.sum() / np.count_nonzero(totals)
@@ -86,27 +86,29 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         if isinstance(self.class_weight, str) and weights is not None and y.ndim == 1:
             return _balanced(y, weights)
         if isinstance(self.class_weight, list) and y.ndim == 1:
-            raise invalid(self, "class_weight", "a list only where y has several outputs")
+            raise invalid(self, "class_weight", "a list only if y has several outputs")
         of_classes = compute_sample_weight(self.class_weight, y)
         if not (np.isfinite(of_classes) & (of_classes >= 0)).all():
-            raise invalid(self, "class_weight", "of finite numbers of at least 0")
+            raise invalid(self, "class_weight", "finite and at least 0 for each class")
         return of_classes if weights is None else weights * of_classes
 
     def _score_of(self, held_out: Any, report: Any) -> float:
         if self.scoring is None and len(self.classes_) == 1:
-            return 1.0  # predict knows no other, whatever the probability
+            return 1.0  # predict returns the only class, whatever its probability
         return super()._score_of(held_out, report)
 
     def predict(self, X: Any) -> Any:
-        """Predict the classes of samples.
+        """Predict the class of each sample.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Samples.
 
         Returns
         -------
-        ndarray of shape (n_samples,), or (n_samples, n_classes) for several labels
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            Class of each sample; for multilabel problems a matrix of 0 and 1.
         """
         logits = self._logits(X)
         outputs = np.asarray(self._cross_entropy().probabilities(host().ops, logits))
@@ -115,16 +117,18 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         )
 
     def predict_proba(self, X: Any) -> npt.NDArray[Any]:
-        """Compute the probability of each class.
+        """Predict the probability of each class.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Samples.
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            In the order of ``classes_``; for several labels each label's own.
+            Probabilities, in the order of ``classes_``. For multilabel problems each column is the
+            probability of that label.
         """
         logits = self._logits(X)
         probabilities = functools.partial(self._cross_entropy().probabilities, host().ops)
@@ -134,18 +138,19 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         return np.column_stack([probabilities(-logits), probabilities(logits)])
 
     def predict_log_proba(self, X: Any) -> npt.NDArray[Any]:
-        """Compute the logarithm of the probability of each class.
+        """Predict the logarithm of the probability of each class.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Samples.
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            In the order of ``classes_``.
+            Logarithms of the probabilities, in the order of ``classes_``.
         """
-        with np.errstate(divide="ignore"):  # a probability may be too small for a number
+        with np.errstate(divide="ignore"):  # a probability may underflow to 0
             log_proba: npt.NDArray[Any] = np.log(self.predict_proba(X))
         return log_proba
 
@@ -154,7 +159,7 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
             return {"outputs": "labels"}
         if len(self.classes_) < 2:
             raise ValueError(
-                f"a classifier to be exported must have two classes or more, got {self.classes_}"
+                f"to_onnx needs a classifier of at least two classes, got {self.classes_}"
             )
         return {"outputs": "classes", "classes": self.classes_}
 

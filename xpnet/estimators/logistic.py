@@ -1,4 +1,4 @@
-"""Logistic regression: the network of one layer."""
+"""Logistic regression, a network of one layer."""
 
 from __future__ import annotations
 
@@ -18,55 +18,66 @@ __all__ = ["LogisticRegression"]
 
 
 class LogisticRegression(NetworkClassifier):
-    """Logistic regression: the network of one layer, with scikit-learn's commonest parameters.
+    """Logistic regression with scikit-learn's most common parameters.
 
-    ``J = C sum_i w_i l_i + 1/2 sum W^2`` is minimised, where ``l_i`` is the cross-entropy of the
-    softmax of ``X W + b``, or of its sigmoid where there are two classes; the intercept has no
-    penalty. Several labels at once are several such models.
+    It minimises ``J = C sum_i w_i l_i + 1/2 sum W^2``, where ``l_i`` is the cross-entropy of the
+    softmax of ``X W + b``, or of its sigmoid for two classes. The intercept is not penalised. A
+    multilabel problem is fitted as one such model per label.
 
     Parameters
     ----------
     C : float, default=1.0
-        Inverse strength of the L2 penalty, positive; infinite for none.
+        Inverse of the strength of the L2 penalty; must be positive. Use ``np.inf`` for no penalty.
     tol : float, default=1e-4
-        With L-BFGS, the largest element of the gradient of the cost's mean at which it ends; else
-        by how much the loss must improve.
+        Tolerance for stopping. L-BFGS stops when the largest element of the gradient of the mean
+        cost is at most ``tol``; the other solvers stop when the loss no longer improves by ``tol``.
     fit_intercept : bool, default=True
+        Whether to fit an intercept (bias).
     class_weight : dict, "balanced" or None, default=None
-        Factors on the weights of samples by their class.
+        Weights of the classes, which multiply the sample weights. ``"balanced"`` gives all classes
+        the same total weight.
     random_state : int, RandomState instance or None, default=None
-        Of the order of the samples; nothing else is random, the weights begin at 0.
+        Seed of the order of the samples for ``"adam"`` and ``"sgd"``. Nothing else is random: the
+        weights start at 0.
     solver : {"lbfgs", "adam", "sgd"}, default="lbfgs"
-        The first is exact; the others take minibatches, for data that are large or on a GPU.
+        ``"lbfgs"`` converges to the exact minimum. ``"adam"`` and ``"sgd"`` train on minibatches,
+        which suits large data and GPUs.
     max_iter : int, default=100
-        Most iterations, or epochs.
+        Maximum number of iterations, or of epochs for ``"adam"`` and ``"sgd"``.
     verbose : int, default=0
-        Whether to print each iteration's loss.
+        Whether to print the loss of each iteration.
     warm_start : bool, default=False
-        Whether to begin with the last fit's weights.
+        Whether to start from the weights of the previous fit.
     learning_rate_init : float, default=0.01
-        Of ``"adam"`` and ``"sgd"``.
+        Learning rate of ``"adam"`` and ``"sgd"``.
     batch_size : int or "auto", default="auto"
-        Of ``"adam"`` and ``"sgd"``: samples in a minibatch; ``"auto"`` is 200, or all where there
-        are fewer.
+        Number of samples in a minibatch, for ``"adam"`` and ``"sgd"``. ``"auto"`` is
+        ``min(200, n_samples)``.
     n_iter_no_change : int, default=10
-        Of ``"adam"`` and ``"sgd"``: they end after more epochs than this without an improvement.
+        ``"adam"`` and ``"sgd"`` stop after more consecutive epochs than this without improvement.
     device : str, :class:`xpnet.Device` or None, default=None
-        As for :class:`xpnet.MLPClassifier`, as is ``precision``.
+        Device to compute on, as for :class:`xpnet.MLPClassifier`.
     precision : {"float32", "float64", "tf32"} or None, default=None
-        None is float64 with L-BFGS and else the dtype of ``X``, or that of the weights which a fit
-        goes on from.
+        Precision to compute in, as for :class:`xpnet.MLPClassifier`. None is float64 with L-BFGS.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
+        Class labels.
     coef_ : ndarray of shape (1, n_features), or (n_classes, n_features) for more than two classes
+        Weights.
     intercept_ : ndarray of shape (1,) or (n_classes,)
+        Biases.
     n_iter_ : ndarray of shape (1,)
+        Number of iterations, or epochs.
     network_ : xpnet.nn.Network
+        The trained network.
     device_ : str
+        Device of the last fit.
     n_features_in_ : int
+        Number of features.
     feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if ``X`` has names that are all strings.
 
     Examples
     --------
@@ -116,7 +127,7 @@ class LogisticRegression(NetworkClassifier):
 
     @property
     def alpha(self) -> float:
-        """Coefficient of half the sum of squares of the weights, beside the sum of the losses."""
+        """Coefficient of half the weights' sum of squares, relative to the sum of the losses."""
         return float(1.0 / self.C)
 
     def _lbfgs_options(self) -> dict[str, Any]:
@@ -125,33 +136,38 @@ class LogisticRegression(NetworkClassifier):
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit the weights to samples and their classes.
+        """Fit the model to training samples.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,)
+            Training samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Class of each sample; for multilabel problems a matrix of 0 and 1.
         sample_weight : array-like of shape (n_samples,), optional
-            How much each sample counts, at least 0.
+            Weight of each sample, at least 0. None gives all samples weight 1.
 
         Returns
         -------
         self
+            The fitted estimator.
         """
         self._fit(X, y, sample_weight)
         self.n_iter_ = np.array([self.n_iter_], dtype=np.int32)
         return self
 
     def decision_function(self, X: Any) -> npt.NDArray[Any]:
-        """Compute the logits, which are linear in the features.
+        """Compute the logits ``X W + b``.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Samples.
 
         Returns
         -------
         ndarray of shape (n_samples,), or (n_samples, n_classes) for more than two classes
+            Logits, in the order of ``classes_``. With two classes, that of ``classes_[1]``.
         """
         logits = self._logits(X)
         return logits.ravel() if logits.shape[1] == 1 else logits

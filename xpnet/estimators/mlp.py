@@ -33,7 +33,7 @@ def _is_stochastic(estimator: NetworkEstimator) -> bool:
 
 
 class _MultiLayerPerceptron(NetworkEstimator):
-    """What the classifier and the regressor share."""
+    """Base class of the classifier and the regressor."""
 
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
@@ -47,160 +47,178 @@ class _MultiLayerPerceptron(NetworkEstimator):
         y_val: Any = None,
         sample_weight_val: Any = None,
     ) -> Self:
-        """Fit the network to samples and their classes or numbers.
+        """Fit the network to training samples.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Training samples.
         y : array-like of shape (n_samples,), (n_samples, n_classes) or (n_samples, n_outputs)
-            Classes, numbers or strings; or for several labels a matrix of 0 and 1. In regression
-            the numbers to be predicted.
+            Class labels, numbers or strings; for multilabel problems a matrix of 0 and 1. For
+            regression the target values.
         sample_weight : array-like of shape (n_samples,), optional
-            How much each sample counts, at least 0.
+            Weight of each sample, at least 0. None gives all samples weight 1.
         X_val, y_val, sample_weight_val : like X, y and sample_weight, optional
-            Samples that are evaluated after each epoch and not trained on. With
-            ``early_stopping=True`` they are what it watches, and no part of ``X`` is set aside.
+            Validation samples, evaluated after each epoch and never trained on. With
+            ``early_stopping=True`` they are used instead of a part of ``X``.
 
         Returns
         -------
         self
+            The fitted estimator.
         """
         return self._fit(X, y, sample_weight, validation=(X_val, y_val, sample_weight_val))
 
 
 class MLPClassifier(_MultiLayerPerceptron, NetworkClassifier):
-    """Multi-layer perceptron for classification, a drop-in replacement of scikit-learn's.
+    """Multi-layer perceptron classifier, a drop-in replacement for scikit-learn's.
 
-    Hidden layers ``A = f(X W + b)`` and a softmax, or for two classes and for several labels at
-    once a sigmoid, are fitted by minimising the cross-entropy with an L2 penalty, ``J = (sum_i w_i
-    l_i + alpha / 2 sum W^2) / sum_i w_i`` over each minibatch.
+    The hidden layers compute ``A = f(X W + b)``. The output layer is a softmax, or a sigmoid for
+    two classes and for multilabel problems. Training minimises the cross-entropy with an L2
+    penalty, ``J = (sum_i w_i l_i + alpha / 2 sum W^2) / sum_i w_i`` over each minibatch.
 
-    All parameters of :class:`sklearn.neural_network.MLPClassifier` have its names, meanings and
-    defaults, and the same ``random_state`` draws the same weights, split and order of the samples:
-    with these alone the result is scikit-learn's but for rounding. Those after ``max_fun`` are new.
+    Every parameter of :class:`sklearn.neural_network.MLPClassifier` has the same name, meaning and
+    default here. The same ``random_state`` draws the same weights, validation split and order of
+    samples, so with these parameters only, results equal scikit-learn's up to rounding. The
+    parameters after ``max_fun`` are new.
 
     Parameters
     ----------
     hidden_layer_sizes : array-like of shape (n_layers - 2,), default=(100,)
-        Units of the hidden layers. Without any the model is logistic regression.
+        Number of units of each hidden layer. Without hidden layers the model is logistic
+        regression.
     activation : str, dict, Activation, or a list with one for each hidden layer, default="relu"
-        What a hidden layer applies to ``X W + b``: scikit-learn's ``"identity"``, ``"logistic"``,
-        ``"tanh"`` and ``"relu"``; any name known to :class:`xpnet.nn.Activation`, such as
-        ``"gelu_tanh"`` or ``"elu"``; a table of one's options; or one of your own.
+        Activation function of the hidden layers: ``"identity"``, ``"logistic"``, ``"tanh"`` or
+        ``"relu"`` as in scikit-learn; any other name of an :class:`xpnet.nn.Activation`, such as
+        ``"gelu_tanh"`` or ``"elu"``; a dict of one's options; or an instance, also of your own
+        class.
     solver : {"adam", "sgd", "lbfgs"}, default="adam"
-        ``"adam"`` in the form with epsilon-hat, ``"sgd"`` with momentum, both on minibatches; or
-        SciPy's L-BFGS on all samples at once, in float64.
+        Optimizer of the weights. ``"adam"``, in the epsilon-hat form, and ``"sgd"``, with momentum,
+        train on minibatches. ``"lbfgs"`` is SciPy's L-BFGS on all samples at once, in float64.
     alpha : float, default=0.0001
-        Coefficient of the L2 penalty on the weights; biases have none. It is divided by the number
-        of samples of the batch, or the sum of their weights.
+        Strength of the L2 penalty on the weights; biases are not penalised. The penalty is divided
+        by the number of samples in the batch, or by the sum of their weights.
     batch_size : int or "auto", default="auto"
-        Samples in a minibatch; ``"auto"`` is 200, or all where there are fewer.
+        Number of samples in a minibatch. ``"auto"`` is ``min(200, n_samples)``.
     learning_rate : {"constant", "invscaling", "adaptive"}, default="constant"
-        Of ``solver="sgd"``: as it is; divided by ``(t + 1)^power_t`` after ``t`` samples, from the
-        second epoch on; or divided by 5 where training has stopped improving, down to 1e-6.
+        Learning rate schedule of ``solver="sgd"``. ``"invscaling"`` divides the learning rate by
+        ``(t + 1)^power_t`` after ``t`` samples, from the second epoch on. ``"adaptive"`` divides it
+        by 5, down to 1e-6, whenever training stops improving.
     learning_rate_init : float, default=0.001
+        Initial learning rate of ``"adam"`` and ``"sgd"``.
     power_t : float, default=0.5
+        Exponent of ``learning_rate="invscaling"``.
     max_iter : int, default=200
-        Most epochs, or iterations of L-BFGS.
+        Maximum number of epochs, or of iterations of L-BFGS.
     shuffle : bool, default=True
-        Whether each epoch visits the samples in a new order.
+        Whether to shuffle the samples in each epoch.
     random_state : int, RandomState instance or None, default=None
-        What weights, the split for early stopping, the order of samples and dropout are drawn from.
+        Seed of the initial weights, the validation split, the order of samples and dropout.
     tol : float, default=1e-4
-        By how much the loss, or the validation score, must improve.
+        Minimum improvement of the loss, or of the validation score with early stopping. See
+        ``n_iter_no_change``.
     verbose : bool, default=False
-        Whether to print each epoch's loss.
+        Whether to print the loss of each epoch.
     warm_start : bool, default=False
-        Whether to go on from the last fit's weights.
+        Whether to start from the weights of the previous fit.
     momentum : float, default=0.9
-        What is left of the velocity after a step, of ``solver="sgd"``.
+        Momentum of ``solver="sgd"``: the fraction of the velocity kept after a step.
     nesterovs_momentum : bool, default=True
+        Whether ``solver="sgd"`` uses Nesterov's momentum.
     early_stopping : bool, default=False
-        Whether to set ``validation_fraction`` of the samples aside, to stop where their score does
-        not improve any more, and to keep the weights of the best epoch.
+        Whether to hold out ``validation_fraction`` of the samples, stop when their score no longer
+        improves, and keep the weights of the best epoch.
     validation_fraction : float, default=0.1
+        Fraction of the samples held out for early stopping.
     beta_1, beta_2 : float, default=0.9, 0.999
-        Decay rates of the moments of Adam.
+        Decay rates of Adam's first and second moment.
     epsilon : float, default=1e-8
-        Added to the uncorrected root of Adam's second moment.
+        Added to the square root of Adam's second moment, without bias correction.
     n_iter_no_change : int, default=10
-        Training ends after more epochs than this without an improvement by ``tol``.
+        Training stops after more consecutive epochs than this without an improvement by ``tol``.
     max_fun : int, default=15000
-        Most evaluations of L-BFGS.
+        Maximum number of function evaluations of L-BFGS.
     device : str, :class:`xpnet.Device` or None, default=None
-        Where to compute: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"auto"``; None takes what
-        ``XPNET_DEVICE`` says, else the CPU.
+        Device to compute on: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"auto"``. None uses the
+        environment variable ``XPNET_DEVICE``, or the CPU if it is not set.
     precision : {"float32", "float64", "tf32"} or None, default=None
-        What to compute in; None takes the dtype of ``X``, or that of the weights which a fit goes
-        on from. ``"tf32"`` is float32 with products in TensorFloat-32, on a GPU.
+        Precision to compute in. ``"tf32"`` is float32 with matrix products in TensorFloat-32, on a
+        GPU. None uses the dtype of ``X`` or, in later fits with ``warm_start`` or ``partial_fit``,
+        that of the weights.
     dropout : float or array-like of shape (n_layers - 2,), default=0.0
-        Probability of dropping a unit of a hidden layer in training.
+        Probability of dropping a unit of a hidden layer during training.
     batch_norm : bool, default=False
-        Whether to normalise each hidden layer over the batch, before its activation.
+        Whether to apply batch normalisation in each hidden layer, before its activation.
     initialization : str, dict, Initializer or None, default=None
-        How weights are drawn, biases being 0: ``"he_normal"``, ``"xavier_uniform"``, ...;
-        ``"auto"`` takes what suits the activation. None draws both as scikit-learn does.
+        Initialisation of the weights, such as ``"he_normal"`` or ``"xavier_uniform"``, with biases
+        of 0. ``"auto"`` chooses it by the activation. None draws weights and biases as scikit-learn
+        does.
     class_weight : dict, list of dict, "balanced" or None, default=None
-        Factors on the weights of samples by their class.
+        Weights of the classes, which multiply the sample weights. ``"balanced"`` gives all classes
+        the same total weight.
     label_smoothing : float, default=0.0
-        In [0, 1): how much of a label is spread over all classes.
+        Share of each label, in [0, 1), that is spread over all classes.
     optimizer : str, dict, Optimizer or None, default=None
-        An update rule of xpnet's or of your own in place of the solver's. One that is named has the
-        learning rate ``learning_rate_init``.
+        Optimizer of xpnet, or of your own class, that replaces the solver's. An optimizer given by
+        name has the learning rate ``learning_rate_init``.
     schedule : str, dict, Schedule or None, default=None
-        What becomes of the learning rate, with any optimizer, in place of ``learning_rate``.
+        Learning rate schedule, for any optimizer. It replaces ``learning_rate``.
     weight_decay : float, default=0.0
-        Decoupled weight decay: in each step the weights also lose ``learning_rate weight_decay``
-        times themselves.
+        Decoupled weight decay: each step also subtracts ``learning_rate * weight_decay`` times the
+        weights from the weights.
     max_norm : float or None, default=None
-        Longest that a hidden unit's vector of incoming weights may be.
+        Maximum norm of the vector of incoming weights of each hidden unit.
     clip_norm : float or None, default=None
-        Largest norm of the gradient; a larger one is scaled down.
+        Maximum norm of the gradient; a larger gradient is scaled down.
     scoring : str, callable or None, default=None
-        What early stopping watches: a scorer, by name or as a function of estimator, ``X`` and
-        ``y``; ``"loss"`` for the loss on the validation samples, negated; None for the accuracy.
+        Score for early stopping: the name of a scorer; a callable with the arguments estimator,
+        ``X`` and ``y``; or ``"loss"`` for the negative validation loss. None is the accuracy.
     warm_start_optimizer : bool, default=False
         Whether ``warm_start`` also keeps the optimizer's moments and step count, which scikit-learn
-        begins anew.
+        resets.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
+        Class labels.
     coefs_, intercepts_ : lists of length n_layers - 1
-        Weights (n_in, n_out) and biases (n_out,) of each layer; with ``batch_norm`` those that act
-        in prediction, the normalisation folded in. They may be set where there is none.
+        Weights of shape (n_in, n_out) and biases of shape (n_out,) of each layer. With
+        ``batch_norm`` the normalisation is folded into them, and they cannot be set.
     network_ : xpnet.nn.Network
-        What has been trained: see :func:`xpnet.diagnose`, :func:`xpnet.training.save_network`.
+        The trained network. See :func:`xpnet.diagnose` and :func:`xpnet.training.save_network`.
     device_ : str
-        Where the last fit was.
+        Device of the last fit.
     loss_ : float
-        The last epoch's, with the penalty.
+        Loss of the last epoch, with the penalty.
     best_loss_ : float or None
-        The lowest; None with early stopping.
+        Lowest loss; None with early stopping.
     loss_curve_ : list of length n_iter_
+        Loss of each epoch.
     validation_scores_ : list of length n_iter_ or None
-        Scores on validation samples; None where there are none.
+        Validation score of each epoch; None without validation samples.
     validation_loss_curve_ : list of length n_iter_ or None
-        Losses on validation samples, without the penalty.
+        Validation loss of each epoch, without the penalty; None without validation samples.
     best_validation_score_ : float or None
-        None without early stopping.
+        Best validation score; None without early stopping.
     n_iter_ : int
-        Epochs of the last fit.
+        Number of epochs of the last fit.
     t_ : int
-        Samples seen, those of each epoch counted anew.
+        Number of samples seen in training; a sample counts once in each epoch.
     n_layers_, n_outputs_, n_features_in_ : int
+        Number of layers, including the input, of outputs and of features.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Where ``X`` has names.
+        Names of the features, if ``X`` has names that are all strings.
     out_activation_ : str
+        Activation function of the output layer.
 
     Notes
     -----
-    An estimator that was fitted on a GPU is pickled with its arrays on the host; what is unpickled
-    predicts on the CPU, without CuPy, and a later fit goes where ``device`` says.
+    An estimator fitted on a GPU is pickled with its arrays on the host. The unpickled estimator
+    predicts on the CPU, without CuPy; a later fit uses ``device`` again.
 
     With ``batch_norm`` the running variance is that of the batch, not the unbiased one, so that a
-    sample of weight 2 is the same as the sample twice. Batch normalisation, dropout and the other
-    new parameters of training have no meaning for ``solver="lbfgs"``, which refuses them by name.
+    sample of weight 2 counts exactly like two copies of it. Parameters such as ``batch_norm`` and
+    ``dropout`` do not apply to ``solver="lbfgs"``, which raises an error that names them.
 
     References
     ----------
@@ -225,7 +243,7 @@ class MLPClassifier(_MultiLayerPerceptron, NetworkClassifier):
         "class_weight": [dict, list, StrOptions({"balanced"}), None],
         "label_smoothing": [Interval(Real, 0, 1, closed="left")],
     }
-    loss = "log_loss"  # the only one; no parameter, as in scikit-learn
+    loss = "log_loss"  # the only loss, and not a parameter, as in scikit-learn
 
     def __init__(
         self,
@@ -274,19 +292,23 @@ class MLPClassifier(_MultiLayerPerceptron, NetworkClassifier):
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
-        """Train for one epoch on these samples.
+        """Train for one epoch on the given samples.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Training samples.
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            Class labels.
         sample_weight : array-like of shape (n_samples,), optional
+            Weight of each sample, at least 0.
         classes : array of shape (n_classes,), optional
-            All classes of all calls; needed in the first, and may be left out in later ones.
+            All classes that occur in any call. Required in the first call, optional later.
 
         Returns
         -------
         self
+            The trained estimator.
         """
         if _check_partial_fit_first_call(self, classes):
             is_multilabel = type_of_target(y).startswith("multilabel")
@@ -295,42 +317,44 @@ class MLPClassifier(_MultiLayerPerceptron, NetworkClassifier):
 
 
 class MLPRegressor(RegressorMixin, _MultiLayerPerceptron):
-    """Multi-layer perceptron for regression, a drop-in replacement of scikit-learn's.
+    """Multi-layer perceptron regressor, a drop-in replacement for scikit-learn's.
 
-    Hidden layers ``A = f(X W + b)`` and a linear layer, or under a Poisson loss the exponential of
-    one, are fitted by minimising half the squared error, ``l_i = 1 / (2 m) sum_j (Z_ij - Y_ij)^2``
-    for m outputs, or half the Poisson deviance, with an L2 penalty.
+    The hidden layers compute ``A = f(X W + b)``. The output layer is linear, or the exponential of
+    a linear layer with ``loss="poisson"``. Training minimises half the squared error,
+    ``l_i = 1 / (2 m) sum_j (Z_ij - Y_ij)^2`` for m outputs, or half the Poisson deviance, with an
+    L2 penalty.
 
-    All parameters of :class:`sklearn.neural_network.MLPRegressor` have its names, meanings and
-    defaults, and the same ``random_state`` gives the same result but for rounding. Those after
-    ``max_fun`` are new.
+    Every parameter of :class:`sklearn.neural_network.MLPRegressor` has the same name, meaning and
+    default here, and the same ``random_state`` gives the same result up to rounding. The parameters
+    after ``max_fun`` are new.
 
     Parameters
     ----------
     loss : {"squared_error", "poisson"}, default="squared_error"
-        The second is for counts and other numbers of at least 0, with a logarithm as the link.
+        Loss function. ``"poisson"`` is for counts and other targets >= 0, with a log link.
     hidden_layer_sizes : array-like of shape (n_layers - 2,), default=(100,)
+        Number of units of each hidden layer. Without hidden layers the model is linear.
     activation : str, dict, Activation, or a list with one for each hidden layer, default="relu"
+        As for :class:`MLPClassifier`, like all the parameters listed below without a description.
     solver, alpha, batch_size, learning_rate, learning_rate_init, power_t, max_iter, shuffle
-        As for :class:`MLPClassifier`, as are all that follow.
     random_state, tol, verbose, warm_start, momentum, nesterovs_momentum, early_stopping
     validation_fraction, beta_1, beta_2, epsilon, n_iter_no_change, max_fun
     device, precision, dropout, batch_norm, initialization, optimizer, schedule, weight_decay
     max_norm, clip_norm, warm_start_optimizer
     scoring : str, callable or None, default=None
-        What early stopping watches; None for the coefficient of determination.
+        As for :class:`MLPClassifier`, except that None is the coefficient of determination, R^2.
 
     Attributes
     ----------
     coefs_, intercepts_, network_, device_, loss_, best_loss_, loss_curve_, validation_scores_
-        As for :class:`MLPClassifier`, as are all that follow.
+        As for :class:`MLPClassifier`, like all the attributes listed below.
     validation_loss_curve_, best_validation_score_, n_iter_, t_, n_layers_, n_outputs_
     n_features_in_, feature_names_in_, out_activation_
 
     Notes
     -----
-    With several outputs the gradient is that of the sum of their squared errors, while the loss
-    that is stated is the mean, as in scikit-learn.
+    With several outputs the gradient is that of the sum of their squared errors, while the reported
+    loss is their mean, as in scikit-learn.
 
     Examples
     --------
@@ -407,15 +431,17 @@ class MLPRegressor(RegressorMixin, _MultiLayerPerceptron):
         return {"outputs": "numbers", "link": self.out_activation_}
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Predict numbers.
+        """Predict the target values of samples.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Samples.
 
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Predicted values.
         """
         outputs = self._logits(X)
         if self.out_activation_ == "exp":
@@ -426,16 +452,20 @@ class MLPRegressor(RegressorMixin, _MultiLayerPerceptron):
     @with_callbacks
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train for one epoch on these samples.
+        """Train for one epoch on the given samples.
 
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Training samples.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Target values.
         sample_weight : array-like of shape (n_samples,), optional
+            Weight of each sample, at least 0.
 
         Returns
         -------
         self
+            The trained estimator.
         """
         return self._fit(X, y, sample_weight, incremental=True)

@@ -1,9 +1,9 @@
 """The parameters of the estimators: their constraints, and which exclude each other.
 
-Some names that are imported here begin with an underscore or lie in a module that does. They are
-what scikit-learn has for authors of estimators: without them the checks of parameters and their
-words would have to be written anew. The tests hold these words to scikit-learn's. The constraints
-of the parameters that scikit-learn's ``MLPClassifier`` has are its own.
+Some names imported from scikit-learn are underscored, or come from an underscored module. They are
+scikit-learn's tools for authors of estimators. With them our checks and messages are scikit-learn's
+own, which the tests verify. Parameters that ``MLPClassifier`` has in scikit-learn keep its
+constraints.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NOT_WITH_LBFGS = (
 
 
 class EstimatorParameters(BaseEstimator):
-    """The parameters that estimators have in common, each with the value of those without it."""
+    """The parameters of all estimators, with the values for estimators that lack them."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **MLPClassifier._parameter_constraints,  # scikit-learn's
@@ -51,7 +51,7 @@ class EstimatorParameters(BaseEstimator):
         "warm_start_optimizer": ["boolean"],
     }
 
-    # What an estimator without such a parameter does.
+    # Values for an estimator that lacks the parameter.
     hidden_layer_sizes: Any = ()
     activation: Any = "identity"
     learning_rate: str = "constant"
@@ -78,22 +78,22 @@ class EstimatorParameters(BaseEstimator):
     label_smoothing: float = 0.0
     scoring: Any = None
     warm_start_optimizer: bool = False
-    _penalty: ClassVar[str] = "batch"  # what alpha stands beside: the sum over a batch
+    _penalty: ClassVar[str] = "batch"  # how alpha is scaled, as in xpnet.training.fit
 
     def _store(self, arguments: dict[str, Any]) -> None:
-        """Keep a constructor's arguments, its ``locals()``, as they came."""
+        """Store a constructor's arguments, its ``locals()``, unchanged."""
         for name, value in arguments.items():
             if name != "self":
                 setattr(self, name, value)
 
     def _check_options(self) -> None:
-        """Refuse parameters that exclude each other."""
+        """Raise an error for parameters that exclude each other."""
         if self.solver == "sgd" and self.learning_rate != "constant":
             for name in ("optimizer", "schedule"):
                 if getattr(self, name) is not None:
                     raise ValueError(
-                        f"learning_rate={self.learning_rate!r} is a rule of solver='sgd' for its "
-                        f"rate: it must be 'constant' beside {name}={getattr(self, name)!r}"
+                        f"learning_rate must be 'constant' with {name}={getattr(self, name)!r}, "
+                        f"got {self.learning_rate!r}"
                     )
         if self.solver != "lbfgs":
             return
@@ -104,25 +104,24 @@ class EstimatorParameters(BaseEstimator):
                 is_default = not np.any(np.asarray(value, dtype=float))
             if not is_default:
                 raise ValueError(
-                    f"solver='lbfgs' minimises a function of the weights alone, in steps of its "
-                    f"own: {name} must be {default!r} with it, got {value!r}; choose "
-                    "solver='adam' or 'sgd'"
+                    f"{name} must be {default!r} with solver='lbfgs', got {value!r}; use "
+                    "solver='adam' or 'sgd' instead"
                 )
 
 
 def resolved(estimator: BaseEstimator, name: str, kind: Any, spec: Any = None) -> Any:
-    """Turn a parameter's value, or one of several, into what it stands for."""
+    """Return the object that a parameter's value, or one of its values, specifies."""
     try:
         return kind.resolve(getattr(estimator, name) if spec is None else spec)
     except (TypeError, ValueError) as error:
-        wanted = f"a known name, a table of a known one's options or an instance of {kind.__name__}"
+        wanted = f"a known name, a dict of options or an instance of {kind.__name__}"
         raise invalid(estimator, name, wanted, error) from error
 
 
 def invalid(
     estimator: BaseEstimator, name: str, wanted: str, detail: Any = None
 ) -> InvalidParameterError:
-    """Make the error of a parameter's value, as scikit-learn words it."""
+    """Return the error for a parameter's value, in scikit-learn's wording."""
     return InvalidParameterError(
         f"The {name!r} parameter of {type(estimator).__name__} must be {wanted}. Got "
         f"{getattr(estimator, name)!r} instead." + (f" ({detail})" if detail is not None else "")

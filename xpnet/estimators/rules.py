@@ -1,8 +1,8 @@
 """scikit-learn's own rules: order of samples, convergence, falling rates, squared error.
 
-What its multi-layer perceptrons do that a training run of xpnet does not do by itself: the
-distribution that weights and biases are drawn from, the order of the samples, when a run has
-converged, how the learning rate of plain gradient descent falls, and what a squared error is.
+Here are the rules of scikit-learn's multi-layer perceptrons that differ from xpnet's: the
+distribution of the initial weights and biases, the order of the samples, when a run has converged,
+how ``solver="sgd"`` lowers its learning rate, and how the squared error is defined.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from xpnet.nn.schedules import Schedule
 
 __all__ = ["EpochOrder", "HalfSquaredError", "Held", "Known", "Patience", "Rate", "glorot_bound"]
 
-_LOWEST_RATE = 1e-6  # at which an adaptive rate stops falling, and the run
+_LOWEST_RATE = 1e-6  # an adaptive rate stops falling here, and so does training
 
 
 def glorot_bound(fan_in: int, fan_out: int, *, sigmoid: bool) -> float:
-    """Give the bound of the uniform distribution of a layer's weights and biases.
+    """Return the bound of the uniform distribution of a layer's weights and biases.
 
-    ``sqrt(6 / (fan_in + fan_out))``, with 2 in place of 6 in front of a sigmoid. That scikit-learn
-    draws biases as well, and takes the 6 for ReLU too, is its own.
+    ``sqrt(6 / (fan_in + fan_out))``, with 2 instead of 6 before a sigmoid. Drawing the biases too,
+    and using 6 for ReLU, are scikit-learn's choices, not the paper's.
 
     References
     ----------
@@ -41,8 +41,9 @@ def glorot_bound(fan_in: int, fan_out: int, *, sigmoid: bool) -> float:
 class HalfSquaredError(MeanSquaredError, abstract=True):
     """Half the squared error, ``l_i = 1 / (2 m) sum_j (Z_ij - Y_ij)^2`` for m outputs.
 
-    The gradient is that of the sum over the outputs, ``Z - Y``, so that one output learns as fast
-    with others as alone; the loss that is stated is their mean. Both are scikit-learn's.
+    The gradient is that of the sum over the outputs, ``Z - Y``, so that an output learns as fast
+    with others as without. The reported loss is the mean over the outputs. Both follow
+    scikit-learn.
     """
 
     def forward(
@@ -64,14 +65,14 @@ class HalfSquaredError(MeanSquaredError, abstract=True):
 
 
 class EpochOrder:
-    """The order of the samples in each epoch: the last one's, shuffled once more."""
+    """The order of the samples in each epoch: the previous order, shuffled."""
 
     def __init__(self, n_samples: int, random_state: np.random.RandomState) -> None:
         self._order = np.arange(n_samples)
         self._random_state = random_state
 
     def __call__(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Draw the next epoch's."""
+        """Return the order of the next epoch."""
         del epoch
         self._order = self._random_state.permutation(self._order)
         return self._order
@@ -79,14 +80,14 @@ class EpochOrder:
 
 @dataclass
 class Rate:
-    """The learning rate of gradient descent from epoch to epoch.
+    """The learning rate of ``solver="sgd"``, epoch by epoch.
 
     Attributes
     ----------
     initial, current : float
     kind : {"constant", "invscaling", "adaptive"}
-        Inverse scaling has ``initial / (t + 1)^power`` after t samples; adaptive divides the rate
-        by 5 where training has stopped improving.
+        ``"invscaling"`` is ``initial / (t + 1)^power`` after t samples; ``"adaptive"`` divides the
+        rate by 5 when training stops improving.
     power : float
     """
 
@@ -99,12 +100,12 @@ class Rate:
         self.current = self.initial
 
     def at_epochs_end(self, n_seen: int) -> None:
-        """Set the next epoch's rate, after so many samples."""
+        """Set the next epoch's rate, after ``n_seen`` samples."""
         if self.kind == "invscaling":
             self.current = self.initial / (n_seen + 1) ** self.power
 
     def lower(self) -> bool:
-        """Lower an adaptive rate; tell whether that was possible."""
+        """Lower an adaptive rate; return whether it could be lowered."""
         if self.kind != "adaptive" or self.current <= _LOWEST_RATE:
             return False
         self.current /= 5.0
@@ -112,43 +113,44 @@ class Rate:
 
 
 class Known(StrOptions):
-    """The names of a kind, such as Activation, also those defined later, and ``others``."""
+    """The names of a kind such as Activation, including those defined later, and ``others``."""
 
     def __init__(self, kind: Any, *others: str) -> None:
         super().__init__({*others, *kind.known()})
         self._kind, self._others = kind, others
 
     def is_satisfied_by(self, val: Any) -> bool:
-        """Tell whether something is one of the names."""
+        """Return whether the value is one of the names."""
         self.options = {*self._others, *self._kind.known()}
         return bool(super().is_satisfied_by(val))
 
 
 class Held(Schedule, abstract=True):
-    """The schedule of a rate that is set from outside."""
+    """A schedule whose rate is set from outside."""
 
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
 
     def factor(self, t: int, n: int) -> float:
-        """Give the rate that is set now, as a factor."""
+        """Return the current rate, as a factor of the initial one."""
         del t, n
         return self.rate.current / self.rate.initial
 
 
 @dataclass
 class Patience:
-    """Counts the epochs that have brought no improvement.
+    """Counts the epochs without improvement.
 
     Attributes
     ----------
     tol : float
-        How much better than the best so far a value must be to count as an improvement.
+        Minimum improvement on the best value so far.
     n_epochs : int or float
-        More of them than this, one after another, are too many.
+        Training stops after more consecutive epochs than this without improvement.
     best : float
         The lowest loss so far, or the negative of the highest score.
     n_without : int
+        Number of consecutive epochs without improvement.
     """
 
     tol: float
@@ -157,12 +159,12 @@ class Patience:
     n_without: int = 0
 
     def observe_loss(self, loss: float) -> bool:
-        """Record a training loss; tell whether it is the best."""
+        """Record a training loss; return whether it is the best."""
         self.n_without = self.n_without + 1 if loss > self.best - self.tol else 0
         return self._is_best(loss)
 
     def observe_score(self, score: float) -> bool:
-        """Record a validation score, which may be nan; tell whether it is the best."""
+        """Record a validation score, which may be nan; return whether it is the best."""
         self.n_without = self.n_without + 1 if score < self.best_score + self.tol else 0
         return self._is_best(-score)
 

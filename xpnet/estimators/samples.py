@@ -13,20 +13,21 @@ __all__ = ["Samples"]
 
 @dataclass(frozen=True)
 class Samples:
-    """What is trained or evaluated on.
+    """Samples to train or evaluate on.
 
     Attributes
     ----------
     X : array or sparse matrix (n_samples, n_features)
-        Checked.
+        Checked samples.
     targets : array (n_samples, n_outputs)
-        What the network is to give: for classes booleans, one column for each but where there are
-        two.
+        Targets of the network. For classes they are boolean, with one column for each class, or a
+        single column for two classes.
     y : array
-        The labels as they were given, checked.
+        Checked labels.
     weights : array (n_samples,) or None
+        Sample weights.
     shown : array, sparse matrix or DataFrame
-        ``X`` as callbacks see it: with the names of features where it was given some.
+        ``X`` as callbacks see it, with feature names if it has any.
     """
 
     X: Any
