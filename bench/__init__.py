@@ -1,1 +1,1 @@
-"""Benchmarks; ``make bench`` runs them."""
+"""Benchmarks; run them with ``make bench``."""

@@ -1,4 +1,4 @@
-"""What benchmarks of operations report beyond a time: traffic, and how it compares."""
+"""A summary of the benchmarks of operations, with their memory traffic."""
 
 from __future__ import annotations
 

@@ -13,20 +13,20 @@ __all__ = ["BY_HAND", "RESULTS", "ROOT", "THREADS", "cannot_write", "output_of",
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
-# Beginnings of variables that set a library by hand, where a measurement wants it as it is.
+# Prefixes of variables that configure a library by hand; measurements want its own choices.
 BY_HAND = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "XLA_FLAGS", "GOMP_", "KMP_", "OMP_WAIT")
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 def restart_without(*beginnings: str) -> None:
-    """Start this command again without such variables, which a BLAS reads when it is loaded."""
+    """Restart this command without variables of these prefixes, which a BLAS reads on loading."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith(beginnings)}
     if len(kept) < len(os.environ):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], kept)
 
 
 def cannot_write(option: str, folder: Path) -> str | None:
-    """Make a folder, and give a line that says why nothing can be written into it, if so."""
+    """Make a folder; return an error line if nothing can be written into it, else None."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -36,10 +36,10 @@ def cannot_write(option: str, folder: Path) -> str | None:
 
 
 def output_of(*command: str) -> str:
-    """Give what a program prints, or say that it is not installed or why it failed."""
+    """Return what a program prints, or ``"unknown: ..."`` with the reason."""
     program = shutil.which(command[0])
     if program is None:
-        return f"unknown: there is no {command[0]}"
+        return f"unknown: {command[0]} is not installed"
     done = subprocess.run(
         [program, *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False, timeout=20
     )

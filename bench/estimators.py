@@ -1,10 +1,9 @@
-"""The estimators beside scikit-learn's: ``python -m bench.estimators``.
+"""xpnet's estimators compared with scikit-learn's: ``python -m bench.estimators``.
 
-Ten data sets that scikit-learn ships or generates, Fashion-MNIST, and cases in which the time goes
-elsewhere than into small steps. Both sides have the same
-parameters, the same ``random_state`` and the same split, seed by seed, and take turns, so that
-whatever else the machine does meets both alike; a ratio of times is the median of those of the
-seeds.
+The data are ten small data sets that scikit-learn ships or generates, Fashion-MNIST, and cases that
+do not spend their time on small steps. For each seed both sides have the same parameters,
+``random_state`` and split, and train alternately, so that other load on the machine affects both.
+Ratios of times are medians over the seeds.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ Data = tuple[Any, ...]  # X and y, or all four parts of a split
 
 @dataclass(frozen=True)
 class Problem:
-    """A data set, and how both sides are asked to learn it: parameters that are not the default."""
+    """A data set and the parameters that differ from the defaults, for both sides."""
 
     name: str
     what: str
-    load: Callable[[int], Data]  # given a seed
+    load: Callable[[int], Data]  # takes a seed
     score: str = "accuracy"  # a scorer of scikit-learn's
     estimator: str = "MLPClassifier"
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -57,7 +56,7 @@ def generated(*arguments: Any, **options: Any) -> Callable[[int], Data]:
 
 
 def problems() -> list[Problem]:
-    """Give the ten."""
+    """Return the ten small data sets."""
     from sklearn import datasets
 
     def sparse(seed: int) -> Data:
@@ -103,7 +102,7 @@ def problems() -> list[Problem]:
 
 
 def large_problems() -> list[Problem]:
-    """Give what is not a small table: where the time goes elsewhere."""
+    """Return the problems that do not spend their time on small steps."""
 
     def sparse(seed: int) -> Data:
         from scipy.sparse import random_array
@@ -160,7 +159,7 @@ def large_problems() -> list[Problem]:
 
 
 def split(problem: Problem, seed: int) -> Data:
-    """Give training and test samples, standardised where they are not sparse."""
+    """Return training and test samples, standardised unless they are sparse."""
     from sklearn.model_selection import train_test_split
     from sklearn.preprocessing import StandardScaler
 
@@ -178,7 +177,7 @@ def split(problem: Problem, seed: int) -> Data:
 
 
 def run(problem: Problem, seeds: int) -> list[str]:
-    """Fit both sides for each seed, and give the row of the table."""
+    """Fit both sides for each seed, and return the row of the table."""
     import sklearn.linear_model
     import sklearn.neural_network
     from sklearn.metrics import get_scorer
@@ -220,7 +219,7 @@ def run(problem: Problem, seeds: int) -> list[str]:
 
 
 def page(rows: list[list[str]], seeds: int) -> list[str]:
-    """Write the page: what was measured, where, and the table."""
+    """Return the lines of the page."""
     from xpnet.environment import versions
 
     about = {
@@ -229,16 +228,16 @@ def page(rows: list[list[str]], seeds: int) -> list[str]:
         **versions(),
     }
     return [
-        f"# The estimators beside scikit-learn's, {datetime.date.today():%Y-%m-%d}",
+        f"# xpnet's estimators compared with scikit-learn's, {datetime.date.today():%Y-%m-%d}",
         "",
-        "Written by `python -m bench.estimators`. Both sides have the same parameters, which are "
-        "the defaults but for what the table says, the same `random_state` and the same splits, "
-        f"and are fitted in turns, {seeds} seeds each. Scores are those of a quarter that is held "
-        "out, means with the standard deviation over the seeds; *largest difference* is xpnet's "
-        "score less scikit-learn's, for the seed where they differ most; *same n_iter_*, how often "
-        "both ended after the same number of epochs. Seconds are medians of one fit, *times "
-        "faster* is the median of the ratios of the seeds, with quartiles. Both use all "
-        "processors.",
+        "Written by `python -m bench.estimators`. Both sides have the same parameters (the "
+        "defaults, except as the table says), the same `random_state` and the same splits. They "
+        f"are fitted alternately, with {seeds} seeds each, and use all processors. Scores are on a "
+        "held-out quarter of the samples: means with the standard deviation over the seeds. "
+        "*Largest difference* is xpnet's score minus scikit-learn's, for the seed where they "
+        "differ most. *Same n_iter_* counts the seeds for which both took the same number of "
+        "epochs. Seconds are medians for one fit; *times faster* is the median ratio over the "
+        "seeds, with quartiles.",
         "",
         *table(("", ""), list(about.items())),
         "",
@@ -253,12 +252,17 @@ TITLES = (
 
 
 def main() -> None:
-    """Measure with NumPy's own choice of BLAS kernels and threads, and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench.estimators", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="how often each is fitted")
-    parser.add_argument("--only", nargs="*", help="names of data sets")
-    parser.add_argument("--quick", action="store_true", help="the ten small data sets alone")
-    parser.add_argument("--out", type=Path, help="a file for the page")
+    """Measure with the BLAS's own choice of kernels and threads, and print the page."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.estimators",
+        description="Compare xpnet's estimators with scikit-learn's.",
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=SEEDS, help="number of seeds (default: %(default)s)"
+    )
+    parser.add_argument("--only", nargs="*", help="names of the data sets to run")
+    parser.add_argument("--quick", action="store_true", help="run only the ten small data sets")
+    parser.add_argument("--out", type=Path, help="file for the page")
     chosen = parser.parse_args()
     restart_without(*BY_HAND, *THREADS)
     seeds = max(chosen.seeds, 2)

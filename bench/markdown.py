@@ -9,7 +9,7 @@ __all__ = ["spread", "table"]
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Give the lines of a table."""
+    """Return the lines of a table."""
     return [
         f"| {' | '.join(titles)} |",
         f"|{'|'.join(' --- ' for _ in titles)}|",

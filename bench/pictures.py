@@ -1,4 +1,4 @@
-"""Figures that pages show."""
+"""Figures for the pages."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 __all__ = ["BLUE", "COLOURS", "GREY", "curves", "figure", "label_axes", "png", "remove_frame"]
 
 BLUE, GREY = "#1f5fa8", "#8a8a8a"
-# Told apart by people who see no red or green (Okabe and Ito, "Color universal design", 2008).
+# Distinct for colour-blind readers too (Okabe and Ito, "Color universal design", 2008).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
 def figure(width: float, height: float) -> Any:
-    """Make a figure of so many inches."""
+    """Return a figure; width and height are in inches."""
     module: Any = importlib.import_module("matplotlib.figure")
     return module.Figure(figsize=(width, height), layout="constrained")
 
 
 def remove_frame(ax: Any) -> None:
-    """Leave the lines out that frame nothing, and make letters small."""
+    """Remove the top and right lines of the frame, and use small tick labels."""
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     ax.tick_params(labelsize=8)
@@ -40,14 +40,14 @@ def label_axes(
 
 
 def curves(ax: Any, lines: Mapping[str, Sequence[Sequence[float]]]) -> None:
-    """Draw lines, each through pairs of numbers, in one colour after another."""
+    """Draw lines through pairs of numbers, each in its own colour."""
     for (label, pairs), colour in zip(lines.items(), COLOURS, strict=False):
         x, y = zip(*pairs, strict=True)
         ax.plot(x, y, color=colour, linewidth=1, label=label)
 
 
 def png(drawn: Any) -> bytes:
-    """Give a figure as a file."""
+    """Return a figure as a PNG file."""
     buffer = io.BytesIO()
     drawn.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()

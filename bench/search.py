@@ -1,8 +1,8 @@
-"""Several workers beside one: ``python -m bench.search``.
+"""Search with one worker and with several: ``python -m bench.search``.
 
-The same trials, whose points follow from their numbers, are run by one worker with all threads of
-BLAS and by several that divide them, in turns, each time as a study of its own. The whole is timed:
-workers start, load the data, run the trials and end.
+One worker with all BLAS threads and several workers that share the threads run the same trials
+alternately, each time as a new study. The time covers the whole search: workers start, load the
+data, run the trials and end.
 """
 
 from __future__ import annotations
@@ -28,10 +28,16 @@ PROBLEMS = {
 
 def main() -> int:
     """Measure, and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.search", description=__doc__)
-    parser.add_argument("--workers", type=int, default=4, help="how many beside one")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.search", description="Time a search with one worker and with several."
+    )
+    parser.add_argument(
+        "--workers", type=int, default=4, help="number of workers to compare with one"
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--trials", type=int, help="fewer or more than usual")
+    parser.add_argument(
+        "--trials", type=int, help="number of trials (default: depends on the recipe)"
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(PROBLEMS))
     arguments = parser.parse_args()
     from xpnet.environment import versions
@@ -73,7 +79,7 @@ def _measure(name: str, arguments: argparse.Namespace) -> tuple[str, ...]:
 def _run(
     name: str, changes: list[str], n_trials: int, n_workers: int
 ) -> tuple[float, str, list[float]]:
-    """Run a study, and give its time, the workers' threads and the trials' results."""
+    """Run a study; return its seconds, the workers' threads and the trials' results."""
     from xpnet.recipe import load_recipe
     from xpnet.search import open_storage, open_study, run_trials
 

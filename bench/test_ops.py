@@ -1,8 +1,8 @@
-"""Every fused operation beside the reference, and beside a copy of as many bytes.
+"""Every fused operation compared with the reference and with a copy of as many bytes.
 
-*Hot* calls run over the same arrays again and again, which then lie in the cache as far as they
-fit. *Cold* calls go round through so many sets of arrays that the cache has lost each when its turn
-comes. Fused and reference calls alternate, so that what disturbs one disturbs the other.
+*Hot* calls use the same arrays every time, so that these stay in the cache if they fit. *Cold*
+calls cycle through enough sets of arrays that none is in the cache any more when it is used again.
+Fused and reference calls alternate, so that other load on the machine affects both.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ IMAGES = (128, 784)
 
 
 def shapes_of(name: str) -> tuple[tuple[int, ...], ...]:
-    """Give the shapes that an operation meets in training."""
+    """Return the shapes that an operation has in training."""
     if name.endswith("_update") or name in ("scale", "clip"):
         return (PARAMETERS,)
     if name in ("square_sum", "penalty_grad"):
@@ -68,7 +68,7 @@ CASES = [
 ]
 
 
-# What operations are called with; other numbers are 0.5. Seven steps have been taken.
+# Arguments of the operations; other numbers are 0.5, and the step count is 7.
 NUMBERS: dict[str, Any] = {
     **dict.fromkeys(("beta", "beta1"), 0.9),
     **dict.fromkeys(("momentum", "smoothing", "weight"), 0.1),
@@ -87,7 +87,7 @@ N_STORED = 50  # samples that a minibatch is gathered from
 
 
 def arguments_of(name: str, shape: tuple[int, ...], device: xpnet.Device) -> dict[str, Any]:
-    """Make the operands of one call on the device, the result's included, but no weight decay."""
+    """Make the operands of one call on the device, including results but no weight decay."""
     row, rng = ROWS[name], np.random.default_rng([0, *name.encode()])
     arguments: dict[str, Any] = {
         operand.name: draw(operand, shape, rng)
@@ -99,7 +99,7 @@ def arguments_of(name: str, shape: tuple[int, ...], device: xpnet.Device) -> dic
         for number in row.numbers
         if number.formula is None and number.name != "n_decay"
     }
-    if "height" in numbers:  # two channels, twice as wide as high
+    if "height" in numbers:  # two channels, twice as wide as they are high
         numbers["height"] = math.isqrt(shape[-1] // 4)
         numbers["width"] = 2 * numbers["height"]
     if "A" in arguments:  # an output of the activation
@@ -141,13 +141,13 @@ def traffic(name: str, arguments: dict[str, Any]) -> int:
             continue
         n_bytes = array.nbytes
         if name == "gather" and operand.name == "X":
-            n_bytes = arguments["out"].size  # of the data set only these bytes
+            n_bytes = arguments["out"].size  # only these bytes of the data set
         total += n_bytes * (2 if operand.use == "inout" else 1)
     return total
 
 
 def times(calls: dict[str, Callable[[], Any]], n_rounds: int) -> dict[str, list[float]]:
-    """Time calls by turns, each often enough for the clock, in microseconds."""
+    """Time calls alternately, each often enough for the clock, in microseconds."""
     repeats = {}
     for key, call in calls.items():
         call()

@@ -1,7 +1,7 @@
-"""One training step beside its matrix products alone.
+"""One training step compared with its matrix products alone.
 
 The products are the floor of a step: same shapes, same BLAS, warm buffers. ``make bench`` times
-both; in the tests each runs once, so that it cannot rot.
+both; the tests run each once, so that it keeps working.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def multiply(
 
 def make_products(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) -> Any:
     xp = device.xp
-    # Zeros take as long to multiply as any other normal number, and never overflow.
+    # Zeros take as long to multiply as normal numbers, and never overflow.
     A = [xp.zeros((batch_size, width), dtype="float32") for width in widths]
     dA = [xp.zeros((batch_size, width), dtype="float32") for width in widths]
     W = [xp.zeros(shape, dtype="float32") for shape in pairwise(widths)]

@@ -1,8 +1,8 @@
-"""What each tool for improving a network costs a training step: ``python -m bench.tools``.
+"""Cost of dropout, normalisation and other methods in a training step: ``python -m bench.tools``.
 
-A step of 784-256-128-10 on a batch of 128, float32, Adam, with one tool at a time, beside the plain
-step. All take turns in one process, so that whatever else the machine does meets all of them alike;
-a ratio is the median of those of the turns.
+Each method alone is added to a step of 784-256-128-10 on a batch of 128 in float32 with Adam, and
+compared with the plain step. All run alternately in one process, so that other load on the machine
+affects them all. Ratios are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def bind_steps(
     optimizer: nn.Optimizer | None = None,
     **options: Any,
 ) -> Callable[[], Any]:
-    """Bind eight steps of a network with layers between others, or with other tools."""
+    """Return a function that takes eight steps of a network with the given additions."""
     device = xpnet.device()
     rng = np.random.default_rng(0)
     X = rng.random((N, WIDTHS[0]), dtype=np.float32)
@@ -66,20 +66,20 @@ def bind_steps(
 
 
 def steps() -> dict[str, Callable[[], Any]]:
-    """Bind steps with each tool."""
+    """Return the steps of each method by its name."""
     image: dict[str, Any] = {"image_shape": (28, 28)}
     return {
         PLAIN: bind_steps(),
-        "dropout 0.2 behind each hidden layer": bind_steps(lambda: [nn.Dropout(0.2)]),
+        "dropout 0.2 after each hidden layer": bind_steps(lambda: [nn.Dropout(0.2)]),
         "dropout 0.1 of the input": bind_steps(first=[nn.Dropout(0.1)]),
         "batch normalisation of each": bind_steps(lambda: [nn.BatchNorm()]),
         "layer normalisation of each": bind_steps(lambda: [nn.LayerNorm()]),
         "L2 penalty": bind_steps(regularizer=nn.Regularizer(l2=1e-4)),
         "clipping by norm": bind_steps(regularizer=nn.Regularizer(clip_norm=1.0)),
         "max-norm of each": bind_steps(max_norm=3.0),
-        "AdamW in place of Adam": bind_steps(optimizer=nn.AdamW()),
+        "AdamW instead of Adam": bind_steps(optimizer=nn.AdamW()),
         "moving average": bind_steps(average=True),
-        "weights of samples": bind_steps(weighted=True),
+        "sample weights": bind_steps(weighted=True),
         "label smoothing": bind_steps(loss=nn.SoftmaxCrossEntropy(0.1)),
         "flip": bind_steps(augmentations=[nn.Flip()], **image),
         "shift": bind_steps(augmentations=[nn.Shift()], **image),
@@ -89,7 +89,7 @@ def steps() -> dict[str, Callable[[], Any]]:
 
 
 def measure(turns: int) -> list[str]:
-    """Time all by turns, and write the table."""
+    """Time all methods alternately, and return the lines of the table."""
     calls = steps()
     found: dict[str, list[float]] = {name: [] for name in calls}
     for turn, (name, call) in itertools.product(range(turns + 1), calls.items()):
@@ -107,9 +107,13 @@ def measure(turns: int) -> list[str]:
 
 
 def main() -> None:
-    """Measure with NumPy's own choice of BLAS kernels, and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench.tools", description=__doc__)
-    parser.add_argument("--turns", type=int, default=60, help="how often each is timed")
+    """Measure with the BLAS's own choice of kernels, and print the table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.tools", description="Time training steps with one addition each."
+    )
+    parser.add_argument(
+        "--turns", type=int, default=60, help="number of rounds (default: %(default)s)"
+    )
     chosen = parser.parse_args()
     restart_without(*BY_HAND)
     sys.stdout.write("\n".join(measure(max(chosen.turns, 2))) + "\n")

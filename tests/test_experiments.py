@@ -143,18 +143,18 @@ def test_what_is_there_is_not_repeated(tmp_path, monkeypatch):
     before = published.read_bytes()
     status, out, err = said(command("circles", "--short", *kept))
     assert (status, err) == (0, "")
-    assert "circles: 0 of 3 runs are there" in out
+    assert "circles: 0 of 3 runs are done already" in out
     assert f"written: {tmp_path / 'README.md'}" in out
     assert published.read_bytes() == before  # it waits until there is everything for it
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "zeros 0.500" in text
-    assert "not there: 8 of 8 runs are missing" in text  # football was not asked for
+    assert "not available: 8 of 8 runs are missing" in text  # football was not asked for
     file = tmp_path / "circles" / "he.json"
     written = file.stat().st_mtime_ns
     (tmp_path / "circles" / "zeros.json").write_text('{"arguments": {"epochs": 3')
     status, out, err = said(command("circles", "--short", *kept))
     assert (status, err) == (0, "")
-    assert "circles: 2 of 3 runs are there" in out
+    assert "circles: 2 of 3 runs are done already" in out
     assert file.stat().st_mtime_ns == written
 
     asked: list[running.Run] = []
@@ -189,10 +189,10 @@ def test_missing_data_are_named(tmp_path):
         command("football", "--short", *folders, XPNET_DATA_DIR=str(tmp_path / "data"))
     )
     assert status == 1
-    assert "football, none: football.mat is not there: put the file" in err
+    assert "football, none: football.mat is missing: put the file" in err
     assert "Traceback" not in err + out
     text = (tmp_path / "page" / "README.md").read_text(encoding="utf-8")
-    assert "8 of 8 runs are missing; football.mat is not there" in text
+    assert "8 of 8 runs are missing; football.mat is missing" in text
 
 
 @pytest.mark.slow
@@ -209,7 +209,7 @@ def test_ctrl_c_keeps_what_has_ended(tmp_path):
     status, _, err = said(process)
     assert status == 130, err
     assert not of_folder(folder.parent)  # runs end with their command
-    assert err == "stopped; the same command goes on from here\n"
+    assert err == "stopped; run the same command to resume\n"
     kept = list(folder.glob("*.json"))
     assert kept
     assert len(kept) < 9
@@ -234,7 +234,7 @@ def test_the_page_in_the_repository_has_all_of_them():
     text = (folder / "README.md").read_text(encoding="utf-8")
     for experiment in EXPERIMENTS.values():
         assert f"## {experiment.title}\n\n- **Claimed:** {experiment.claimed}" in text
-    assert "not there" not in text
+    assert "not available" not in text
     assert "short form" not in text
     for picture in re.findall(r"!\[[^]]+\]\(([^)]+)\)", text):
         assert (folder / picture).read_bytes().startswith(PNG)
@@ -427,18 +427,18 @@ def test_when_random_search_is_no_worse_than_the_grid():
     # Of n trials none is a good one with probability 3/4^n: the mean is 0.9 - 0.4 3/4^n.
     assert (
         "On digits the mean of random search is no worse than the grid's best from 5 trials on, "
-        "its median from 3 trials on, and its mean test accuracy no worse than that of the grid's "
-        "choice from 3 trials on (the mean of the 96 points that share the best). What 8 trials "
-        "lack in the mean is -0.060 on validation, -6.0 of its standard errors; as many points of "
-        "the grid itself lack 0.00" in text
+        "its median from 3 trials on. Its mean test accuracy is no worse than that of the grid's "
+        "choice from 3 trials on (the mean of the 96 points that share the best). With 8 random "
+        "trials the mean validation accuracy is -0.060 below the grid's best, or -6.0 standard "
+        "errors; with 8 points of the grid it is 0.00" in text
     )
     assert "| **grid** | 192 | **0.800** | **0.650** | - | - |" in text
     row = next(line for line in section.lines if line.startswith("| random | 8 |"))
     assert row.startswith("| random | 8 | 0.860 (0.500-0.900) | 0.6")
     assert "| 0.90 | 0." in row
     assert (
-        "no worse than the grid's 192 with probability 0.90 (validation accuracy 0.860 in the "
-        "mean, the grid's 0.800), in the mean from 5 trials on" in section.came_out
+        "no worse than the grid's 192 with probability 0.90 (mean validation accuracy 0.860, the "
+        "grid's 0.800), and on average from 5 trials on" in section.came_out
     )
 
 
@@ -470,7 +470,7 @@ def test_two_commands_do_not_work_in_one_folder(tmp_path):
     with (tmp_path / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         status, _, err = said(command("circles", "--short", "--kept", str(tmp_path)))
-    assert (status, err) == (2, f"--kept: another command is at work in {tmp_path}\n")
+    assert (status, err) == (2, f"--kept: another command is using {tmp_path}\n")
 
 
 def test_other_recipes_are_another_run(tmp_path):

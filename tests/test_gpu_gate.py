@@ -173,11 +173,11 @@ def test_a_part_that_runs_out_of_time(monkeypatch):
     settings = Settings(is_rehearsal=True, is_quick=False, deadline=0)
     part = gate_module._run_apart("tests", settings, 4)
     assert part["status"] == "failed"
-    assert "it ran out of time at " in part["reason"]
+    assert "ran out of time at " in part["reason"]
     assert part["seconds"] < 20
     for name, status in (("tests", "not run"), ("sizes", "incomplete")):
         part = gate_module._run_apart(name, settings, 0.5)
-        assert (part["status"], part["reason"]) == (status, "no time was left")
+        assert (part["status"], part["reason"]) == (status, "no time left")
         assert (status in report.WRONG) == (name == "tests")
 
 
@@ -217,7 +217,9 @@ def test_clocks(tmp_path, monkeypatch):
     assert rows[0] == {"what": "clocks.sm", "value": "1980 MHz"}
     assert len(rows) == 6
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert measurements._clocks("0000:0f:00.0")[0]["value"] == "unknown: there is no nvidia-smi"
+    assert (
+        measurements._clocks("0000:0f:00.0")[0]["value"] == "unknown: nvidia-smi is not installed"
+    )
 
 
 def test_a_page():
@@ -231,7 +233,7 @@ def test_a_page():
     assert "| what | value | more |\n| --- | --- | --- |\n| GPU | NVIDIA" in page
     assert "| a/b |  | 12,346 |" in page
     assert "emulated" not in page.lower()
-    assert report.summary(found).endswith("\ntests FAILED; 3 s in all")
+    assert report.summary(found).endswith("\ntests FAILED; 3 s in total")
     assert "tests        failed in 2.0 s: one two" in report.summary(found)
 
 

@@ -1,7 +1,7 @@
-"""Training on the CPU beside its peers and beside its own matrix products: ``make bench``.
+"""CPU training compared with other libraries and with the matrix products alone: ``make bench``.
 
-Every contestant trains in a process of its own, and they take turns: one trains while the others
-sleep, round after round, so that what disturbs one disturbs the others, and no library's idle
-threads disturb another's work. A turn is a whole call that a user would make, one or more epochs.
-``python -m bench.cpu --help`` tells what can be asked for.
+Every contestant trains in its own process. The processes take turns, and the others sleep
+meanwhile, so that other load on the machine affects all alike and idle threads of one library do
+not slow another. A turn is a whole call as a user would write it, of one or more epochs.
+``python -m bench.cpu --help`` lists the options.
 """

@@ -1,4 +1,4 @@
-"""The command line of the benchmark; see :mod:`bench.cpu`."""
+"""The command line of :mod:`bench.cpu`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xpnet.report import plotting_problem
 
 
 def main() -> int:
-    """Measure, and write a page; the exit status is 1 where one of ours could not be measured."""
+    """Measure and write a page; return 1 if a measurement of xpnet failed."""
     arguments = _parse()
     if arguments.profile is not None:
         return _profile(arguments)
@@ -54,7 +54,7 @@ def main() -> int:
         sys.stderr.write(f"{name}: {error}\n")
         return 1
     except KeyboardInterrupt:
-        _say(f"stopped; what there is: {file}.md and .json" if found["parts"] else "stopped")
+        _say(f"stopped; results so far: {file}.md and .json" if found["parts"] else "stopped")
         return 130
     _say(f"written: {file}.md and .json")
     ours = [
@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def _write(file: Path, found: dict[str, Any]) -> None:
-    """Write down what there is so far."""
+    """Write the results so far."""
     from bench.cpu import report
 
     picture = None
@@ -84,7 +84,7 @@ def _write(file: Path, found: dict[str, Any]) -> None:
 
 
 def _profile(arguments: argparse.Namespace) -> int:
-    """Show a step part by part, in a process whose BLAS nobody has chosen by hand."""
+    """Show the parts of a step, with the BLAS's own choice of kernels."""
     restart_without(*BY_HAND)
     from bench.cpu.profile import profile
 
@@ -99,20 +99,28 @@ def _say(text: str) -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.cpu", description=__doc__)
-    parser.add_argument(
-        "--only", nargs="+", choices=list(PARTS), metavar="PART", help=str(", ".join(PARTS))
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.cpu", description="Benchmark training on the CPU, and write a page."
     )
-    parser.add_argument("--quick", action="store_true", help="two rounds, and small networks")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=list(PARTS),
+        metavar="PART",
+        help=f"parts to run: {', '.join(PARTS)}",
+    )
+    parser.add_argument("--quick", action="store_true", help="run two rounds on small networks")
     parser.add_argument(
         "--threads",
         type=int,
         choices=range(1, available_cpus() + 1),
         default=min(2, available_cpus()),
         metavar="N",
-        help="of every contestant (2, if there are)",
+        help="threads of every contestant (default: 2 if available)",
     )
-    parser.add_argument("--out", default=str(RESULTS), help="folder for the results")
+    parser.add_argument(
+        "--out", default=str(RESULTS), help="folder for the results (default: bench/results)"
+    )
     listed = "; ".join(f"{i}: {problem.name}" for i, problem in enumerate(NETWORKS, 1))
     parser.add_argument(
         "--profile",
@@ -120,7 +128,7 @@ def _parse() -> argparse.Namespace:
         type=int,
         choices=range(1, len(NETWORKS) + 1),
         metavar="N",
-        help=f"show a step part by part instead, of all networks or these ({listed})",
+        help=f"instead show the parts of a step, for all networks or these ({listed})",
     )
     return parser.parse_args()
 

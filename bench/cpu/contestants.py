@@ -1,6 +1,6 @@
-"""The contestants: the same training, as each library's users would write it.
+"""The contestants: the same training, written as each library's users would write it.
 
-A library is imported by the contestant that uses it, in a process of its own.
+Only the contestant that uses a library imports it, in its own process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bench.cpu.problems import Problem, data_of, initial_weights
 __all__ = ["CONTESTANTS", "FLOOR", "FLOORS", "OURS", "Contestant"]
 
 FLOOR, OURS = "products alone", "xpnet, fused"
-FLOORS = (FLOOR, "products, shared as xpnet does")  # they learn nothing
+FLOORS = (FLOOR, "products, shared as xpnet does")  # they do not train
 Labels = npt.NDArray[np.int64]
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
@@ -33,11 +33,11 @@ class Contestant:
     Attributes
     ----------
     packages : tuple of str
-        Distributions whose versions matter.
+        Distributions whose versions the page states.
     settings : str
         How the library is used.
     takes_bytes : bool
-        Whether it trains on bytes as they are; others are given numbers, scaled beforehand.
+        Whether it trains on bytes; the others get floats, scaled beforehand.
     """
 
     packages: ClassVar[tuple[str, ...]] = ("numpy",)
@@ -52,33 +52,33 @@ class Contestant:
         self.start()
 
     def use(self, X: npt.NDArray[Any], y: Labels, seed: int) -> None:
-        """Take these pixels instead, and another seed, for a training from the start."""
+        """Set other samples and another seed, before training from the start."""
         self.X = X if self.takes_bytes else _as_numbers(X, self.problem.dtype)
         self.y = y
         self.seed = seed
 
     def start(self) -> None:
-        """Bring the data into the library's form, and make a network."""
+        """Convert the data to the library's form, and make a network."""
         raise NotImplementedError
 
     def train(self, epochs: int) -> None:
-        """Continue training for some epochs and wait until that is done."""
+        """Continue training for some epochs, and wait until it is done."""
         raise NotImplementedError
 
     def predict(self, X: npt.NDArray[Any]) -> Labels:
-        """Give the most probable class of pixels."""
+        """Predict the class of each image."""
         raise NotImplementedError
 
     def train_until(
         self, accuracy: Callable[[Callable[[npt.NDArray[Any]], Labels]], float], target: float
     ) -> dict[str, Any]:
-        """Train until the accuracy is reached, which is measured after every epoch.
+        """Train until a target accuracy, measured after every epoch, is reached.
 
         Returns
         -------
         dict
-            Epochs, the accuracy, and seconds without those of measuring it: of the training, and
-            of the whole, from data to network.
+            Epochs, accuracy, and the seconds of training and of everything from data to network,
+            without the measurements of the accuracy.
         """
         began = time.perf_counter()
         self.start()
@@ -103,7 +103,7 @@ def _as_numbers(X: npt.NDArray[Any], dtype: str) -> npt.NDArray[Any]:
 
 
 class _Reached(Exception):  # noqa: N818
-    """The accuracy is there; training need not go on."""
+    """Raised when the target accuracy is reached."""
 
 
 class Xpnet(Contestant):
@@ -111,7 +111,7 @@ class Xpnet(Contestant):
 
     packages = ("numpy",)
     settings = "training.fit; its own He initialisation; in the float32 networks the data are "
-    settings += "bytes, divided as they are gathered, which the others do not offer"
+    settings += "bytes, divided while they are gathered, which the other libraries do not offer"
     takes_bytes = True
 
     def start(self) -> None:
@@ -184,13 +184,13 @@ class Xpnet(Contestant):
 
 
 class Reference(Xpnet):
-    """xpnet as it is where there is no compiler."""
+    """xpnet without compiled kernels."""
 
-    settings = "the same with XPNET_KERNELS=reference, as where there is no compiler"
+    settings = "the same with XPNET_KERNELS=reference, as without a compiler"
 
 
 class Products(Contestant):
-    """The matrix products of a training step alone, into buffers that are there: the floor."""
+    """Only the matrix products of a training step, into existing buffers: the floor."""
 
     settings = "numpy.matmul with out= and transposed views; NumPy's BLAS, in its own threads"
 
@@ -222,7 +222,7 @@ class Products(Contestant):
 
 
 class SharedProducts(Products):
-    """The same products, by the operation that xpnet multiplies with."""
+    """The same products by xpnet's own operation."""
 
     settings = "the same products by xpnet's own ops.matmul: the same BLAS, xpnet's threads"
 
@@ -234,7 +234,7 @@ class SharedProducts(Products):
 
 
 class PlainNumpy(Contestant):
-    """A training step as one writes it down in NumPy."""
+    """A training step as written in plain NumPy."""
 
     settings = "expressions with temporary arrays, Adam parameter by parameter; He initialisation, "
     settings += "as PyTorch and JAX below"
@@ -311,8 +311,8 @@ class ScikitLearn(Contestant):
 
     packages = ("numpy", "scikit-learn")
     _is_partial = False
-    settings = "MLPClassifier.fit, alpha=0, tol=0, its own Glorot initialisation; to an accuracy "
-    settings += "and epoch by epoch: partial_fit, an epoch a call"
+    settings = "MLPClassifier.fit, alpha=0, tol=0, its own Glorot initialisation; to a target "
+    settings += "accuracy and epoch by epoch: partial_fit, one epoch per call"
 
     def start(self) -> None:
         from sklearn.neural_network import MLPClassifier
@@ -337,7 +337,7 @@ class ScikitLearn(Contestant):
 
     def train(self, epochs: int) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it has not converged
+            warnings.simplefilter("ignore")  # about not having converged
             if epochs == self.problem.epochs and not self._is_partial:
                 self.model.fit(self.X, self.y)
                 return
@@ -425,8 +425,8 @@ class Jax(Contestant):
     """JAX, a whole epoch in one compiled function."""
 
     packages = ("jax", "jaxlib")
-    settings = "an epoch as one jitted lax.scan with unroll=4, parameters donated; compilation not "
-    settings += "counted but in the time to an accuracy"
+    settings = "an epoch as one jitted lax.scan with unroll=4, parameters donated; compilation "
+    settings += "counts only in the time to a target accuracy"
 
     def start(self) -> None:
         jax: Any = importlib.import_module("jax")
@@ -439,7 +439,7 @@ class Jax(Contestant):
         self.state = (weights, zeros, jax.tree.map(jnp.zeros_like, weights), jnp.zeros(()))
         self.X_, self.y_ = jax.device_put(self.X), jax.device_put(self.y)
         self.rng = np.random.default_rng(self.seed)
-        if not hasattr(self, "epoch"):  # a training from the start need not compile again
+        if not hasattr(self, "epoch"):  # training from the start again need not recompile
             self.epoch, self.forward = self._compiled()
 
     def _compiled(self) -> tuple[Any, Any]:

@@ -44,7 +44,7 @@ TARGET = 0.88  # test accuracy on Fashion-MNIST
 # How often the rarest input is active. Then about 5% of Adam's first moments in the first layer are
 # subnormal after ten epochs with batches of 128, as on Fashion-MNIST (6%).
 RARELY = 1e-5
-SLACK = 60e6  # bytes beyond data, parameters and activations that a training may take
+SLACK = 60e6  # bytes that training may take beyond data, parameters and activations
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,17 @@ class Settings:
     """How the benchmark was called."""
 
     n_threads: int  # of every contestant
-    is_quick: bool  # two rounds and small networks have to do
-    say: Callable[[str], None]  # is told what goes on
+    is_quick: bool  # only two rounds and small networks
+    say: Callable[[str], None]  # called with progress messages
 
     @property
     def rounds(self) -> int:
-        """How often everybody has a turn."""
+        """Number of turns of each contestant."""
         return 2 if self.is_quick else 7
 
 
 def machine(settings: Settings) -> list[Row]:
-    """Describe the machine, and who takes part in which version."""
+    """Describe the machine and the versions of the contestants."""
     import xpnet
     from xpnet.environment import versions
     from xpnet.kernels import host
@@ -77,7 +77,7 @@ def machine(settings: Settings) -> list[Row]:
         "processors share a core": described["shares_core"],
         "processors share a core, per the system": _siblings(n_threads),
         "system": f"{platform.system()} {platform.machine()}",
-        "handing over": _cache_line_latency(n_threads),
+        "cache line transfer": _cache_line_latency(n_threads),
         "load before": f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown",
         "xpnet": f"{xpnet.__version__}, commit {commit}",
         "host kernels": host.problem() or host.description(),
@@ -94,7 +94,7 @@ def machine(settings: Settings) -> list[Row]:
 
 @functools.cache
 def describe_processor(n_threads: int) -> dict[str, str]:
-    """Describe the processor, on which all times depend.
+    """Describe the processor.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def describe_processor(n_threads: int) -> dict[str, str]:
 
 
 def _siblings(n_threads: int) -> str:
-    """Tell whether the system lists processors in use as siblings on one core."""
+    """Return whether the system lists the processors in use as siblings on one core."""
     try:
         siblings = [
             Path(f"/sys/devices/system/cpu/cpu{i}/topology/thread_siblings_list").read_text("ascii")
@@ -149,16 +149,16 @@ print((reading(THREADS) - reading(1)) / (Z.nbytes / 64 * (1 - 1 / THREADS)) * 1e
 
 
 def _cache_line_latency(n_threads: int) -> str:
-    """Tell how long one processor takes to read what another has just written."""
+    """Measure how long a processor takes to read what another has just written."""
     if n_threads < 2:
-        return "one thread: nothing is handed over"
+        return "not applicable with one thread"
     code = _CACHE_LINE_TRANSFER.replace("THREADS", str(n_threads))
     found = float(_run(code, OURS, n_threads)[1])
-    return f"{max(found, 0.0):.1f} ns for a cache line that another processor has just written"
+    return f"{max(found, 0.0):.1f} ns per cache line that another processor has just written"
 
 
 def _run(code: str, contestant: str, n_threads: int) -> tuple[float, str]:
-    """Run a program; gives its seconds and what it printed."""
+    """Run a program; return its seconds and its output."""
     if hasattr(os, "sched_setaffinity"):
         code = f"import os; os.sched_setaffinity(0, {processors(n_threads)})\n{code}"
     start = time.perf_counter()
@@ -215,7 +215,7 @@ def _spread(us: list[float], other: dict[str, Any]) -> Spread | None:
 
 
 def one_thread(settings: Settings) -> list[Row]:
-    """Time training steps where everybody has one thread."""
+    """Time training steps with one thread each."""
     rows: list[Row] = []
     for problem in NETWORKS[:1] if settings.is_quick else NETWORKS[:2]:
         settings.say(problem.name)
@@ -303,9 +303,9 @@ def threads(settings: Settings) -> list[Row]:
 
 
 def _short_turn(problem: Problem, seconds: float) -> Problem:
-    """Choose samples and epochs so that xpnet's turn lasts about so many seconds."""
+    """Choose samples and epochs so that xpnet's turn lasts about ``seconds``."""
     work = 6 * problem.n_parameters * problem.batch_size * np.dtype(problem.dtype).itemsize
-    seconds_a_step = 5e-5 + work / 1.6e12  # about, on two processors
+    seconds_a_step = 5e-5 + work / 1.6e12  # approximate, on two processors
     n_steps = max(2, math.ceil(seconds / seconds_a_step))
     in_epoch = min(problem.n_samples // problem.batch_size, n_steps)
     return replace(
@@ -353,7 +353,7 @@ def accuracy(settings: Settings) -> list[Row]:
 
 
 def memory(settings: Settings) -> list[Row]:
-    """Measure the peak of memory while training, over that after the imports."""
+    """Measure the peak memory of training beyond that after the imports."""
     rows: list[Row] = []
     for problem in NETWORKS[:1] if settings.is_quick else NETWORKS[:4]:
         settings.say(problem.name)
@@ -399,7 +399,7 @@ CONTESTANTS[{name!r}](Problem((784, 128, 10), 32, 32), {n_threads}).train(1)
 
 
 def starting(settings: Settings) -> list[Row]:
-    """Time a process that imports and ends, and one that takes its first training step."""
+    """Time a process that only imports, and one that takes its first training step."""
     rounds = 2 if settings.is_quick else 7
     programs = {(name, "import"): code for name, code in _IMPORTS.items()}
     for name in CONTESTANTS:

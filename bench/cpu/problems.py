@@ -1,4 +1,4 @@
-"""The problems that are trained: networks, batch sizes, data."""
+"""The problems to train on: networks, batch sizes, data."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ __all__ = ["NETWORKS", "TO_ACCURACY", "Problem", "data_of", "initial_weights"]
 
 @dataclass(frozen=True)
 class Problem:
-    """A network and how it is trained in one turn.
+    """A network and its training in one turn.
 
     Attributes
     ----------
     widths : tuple of int
-        Features, units of the hidden layers (ReLU), outputs: one for two classes.
+        Numbers of features, of units of the hidden layers (ReLU) and of outputs (one for two
+        classes).
     batch_size : int
-        It divides ``n_samples``.
+        Samples in a minibatch; must divide ``n_samples``.
     n_samples, epochs : int
-        What a turn trains on, and how often.
+        Samples and epochs of a turn.
     dtype : {"float32", "float64"}
     optimizer : {"adam", "gradient_descent"}
     learning_rate : float
     active : float
-        Probability that the last feature of a sample is not zero. That of the first is 1, and it
-        falls geometrically from feature to feature. Far below 1, most features are rarely active,
-        like the pixels at the border of images of clothes.
+        Probability that the last feature of a sample is not zero. The probability is 1 for the
+        first feature and falls geometrically. Far below 1, most features are rarely active, like
+        the border pixels of images of clothes.
     """
 
     widths: tuple[int, ...]
@@ -61,7 +62,7 @@ class Problem:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Problem:
-        """Make it from its fields, also after JSON."""
+        """Make a problem from its fields, also as read from JSON."""
         return cls(**{**values, "widths": tuple(values["widths"])})
 
 
@@ -80,18 +81,18 @@ NETWORKS = (
         optimizer="gradient_descent",
         learning_rate=0.0075,
     ),
-    # Of the size that scikit-learn's users fit.
+    # Of a size common among scikit-learn's users.
     Problem((4, 100, 3), 200, 1000, epochs=100, dtype="float64"),
     Problem((20, 100, 1), 200, 1000, epochs=100, dtype="float64"),
 )
 
 
 def data_of(problem: Problem, *, as_bytes: bool) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
-    """Draw samples and labels: bytes where they are wanted and the problem is in float32.
+    """Draw samples and labels, as bytes if requested and the problem is in float32.
 
-    The values matter to the time of a step only if they lead to subnormal numbers, which Intel's
-    processors handle slowly. Rarely active features do: Adam's first moment of their weights decays
-    while they are zero.
+    The values affect the time of a step only if they lead to subnormal numbers, which are slow on
+    Intel's processors. Rarely active features lead to them: Adam's first moment of their weights
+    decays while they are zero.
     """
     rng = np.random.default_rng(0)
     n, d = problem.n_samples, problem.widths[0]
@@ -112,14 +113,14 @@ def data_of(problem: Problem, *, as_bytes: bool) -> tuple[npt.NDArray[Any], npt.
 
 
 def _pieces(X: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-    """Give views of a few thousand samples each, so that drawing takes little memory."""
+    """Return views of a few thousand samples each, so that drawing takes little memory."""
     return (X[start : start + 4096] for start in range(0, len(X), 4096))
 
 
 def initial_weights(
     widths: Sequence[int], dtype: str, seed: int
 ) -> list[tuple[npt.NDArray[Any], ...]]:
-    """Draw weights by He's rule, and zeros for biases, layer by layer."""
+    """Draw weights by He's rule and set biases to zero, layer by layer."""
     rng = np.random.default_rng(seed)
     return [
         ((rng.standard_normal((n, m)) * np.sqrt(2 / n)).astype(dtype), np.zeros(m, dtype))

@@ -1,4 +1,4 @@
-"""One training step, part by part."""
+"""The time of each part of a training step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["profile"]
 
 
 class _Timed:
-    """A table of operations that notes how long each call takes."""
+    """A table of operations that records the time of each call."""
 
     def __init__(self, ops: Any) -> None:
         self._ops = ops
@@ -45,10 +45,10 @@ class _Timed:
 
 
 def profile(problem: Problem) -> list[str]:
-    """Give a table of the parts of a step, in their order: medians in microseconds, and shares.
+    """Return a table of a step's parts in order: medians in microseconds, and shares.
 
-    The whole is timed without the clock around every part, and Python's own share where no
-    operation does anything.
+    The whole step is timed without a clock around its parts, and Python's own share with operations
+    that do nothing.
     """
     made = Xpnet(problem, 1)
     device = made.network.device

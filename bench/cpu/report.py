@@ -1,4 +1,4 @@
-"""The page that a benchmark writes, and its picture."""
+"""The page of a benchmark, and its picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench.pictures import BLUE, GREY, figure, label_axes, png
 __all__ = ["draw", "page"]
 
 Row = dict[str, Any]
-Column = tuple[str, Callable[[Row], str]]  # a title, and what is in a row's cell
+Column = tuple[str, Callable[[Row], str]]  # a title, and a function from a row to its cell
 
 
 def page(found: dict[str, Any], picture: str | None) -> str:
@@ -30,33 +30,32 @@ def page(found: dict[str, Any], picture: str | None) -> str:
     """
     lines = [f"# Training on the CPU, {found['date'][:10]}", "", _INTRODUCTION, ""]
     if picture:
-        lines += [f"![Steps beside their products; cost against size]({picture})", ""]
+        lines += [f"![Time of a step compared with its products, and cost by size]({picture})", ""]
     for name, rows in found["parts"].items():
         title, write = _PARTS[name]
         lines += [f"## {title}", ""]
-        if name not in ("machine", "memory"):  # which have no times
+        if name not in ("machine", "memory"):  # they have no times
             lines += [
                 f"{found['processor']}; processors share a core: {found['shares_core']}.",
                 "",
             ]
         lines += [*write(rows), ""]
-    lines.append(f"{found['seconds']:.0f} s in all.")
+    lines.append(f"{found['seconds']:.0f} s in total.")
     return "\n".join(lines) + "\n"
 
 
 _INTRODUCTION = (
-    "A turn is a whole call that a user would make, one or more epochs; contestants take "
-    "turns, each in a process of its own. Times are medians of the rounds, in microseconds "
-    "(us), ratios medians of the ratios within a round, with quartiles in brackets. *Times "
-    "xpnet* says how many times as long as xpnet's fused step one takes, *times floor* how "
-    "many times as long as its matrix products alone: NumPy's BLAS in its own threads, into "
-    "buffers that are there. xpnet shares products out in its own way, which the line below "
-    "shows alone."
+    "A turn is a whole call as a user would write it, of one or more epochs. Contestants take "
+    "turns, each in its own process. Times are medians of the rounds, in microseconds (us). Ratios "
+    "are medians of the ratios within a round, with quartiles in brackets. *Times xpnet* is the "
+    "time of a step divided by that of xpnet's fused step. *Times floor* is divided by the time of "
+    "the step's matrix products alone: NumPy's BLAS with its own threads, into existing buffers. "
+    "xpnet divides products among its own threads; the next row shows these products alone."
 )
 
 
 def _table(rows: Sequence[Row], labels: Sequence[Column], values: Sequence[Column]) -> list[str]:
-    """Write a table; a row that has an error instead of values shows it in place of the first."""
+    """Return a table; a row with an error shows it instead of the first value."""
 
     def cells(row: Row) -> list[str]:
         first = [write(row) for _, write in labels]
@@ -72,7 +71,7 @@ def _field(key: str, form: str = "") -> Callable[[Row], str]:
 
 
 def _ratio(key: str) -> Callable[[Row], str]:
-    """Write a median and quartiles, where a row has them."""
+    """Return a function that writes a row's median and quartiles, if it has them."""
 
     def write(row: Row) -> str:
         if row.get(key) is None:
@@ -97,7 +96,7 @@ def _machine(rows: list[Row]) -> list[str]:
 def _by_network(
     rows: list[Row], describe: Callable[[Row], str], values: Sequence[Column]
 ) -> list[str]:
-    """Write a table for each network, and how every contestant was set."""
+    """Return a table for each network, and the settings of every contestant."""
     lines: list[str] = []
     for network in dict.fromkeys(row["network"] for row in rows):
         chosen = [row for row in rows if row["network"] == network]
@@ -132,12 +131,12 @@ def _epochs(rows: list[Row]) -> list[str]:
         return lambda row: f"{median(training[epoch - 1] for training in row['us']):,.0f}"
 
     return [
-        "Every contestant trains ten epochs from the start, several times, and they take turns "
-        "epoch by epoch. Most inputs are rarely active, like the pixels at the border of images of "
+        "Every contestant trains for ten epochs from the start, several times; they alternate "
+        "after every epoch. Most inputs are rarely active, like the border pixels of images of "
         "clothes. While an input is zero, Adam's first moment of its weights decays and becomes "
         "subnormal. Arithmetic on subnormal numbers is slow on Intel's processors. *Epoch 10 / "
-        "epoch 1* is how many times as long a step takes in epoch 10: the median of the trainings, "
-        "with quartiles in brackets.",
+        "epoch 1* is the ratio of the times of a step in these epochs: the median of the "
+        "trainings, with quartiles in brackets.",
         "",
         *_by_network(
             rows,
@@ -159,8 +158,8 @@ def _threads(rows: list[Row]) -> list[str]:
 
     names = next((list(row["us"]) for row in rows if "us" in row), [])
     return [
-        "xpnet chooses how many threads to use; XPNET_THREADS overrides its choice. *One busy* is "
-        "beside a process that keeps one processor busy. *Own / better* divides the median of its "
+        "xpnet chooses how many threads to use; XPNET_THREADS overrides its choice. With *one "
+        "busy* another process keeps one processor busy. *Own / better* divides the median of its "
         "own choice by the smaller of the other two medians. In brackets are the quartiles of the "
         "ratio within a round.",
         "",
@@ -185,9 +184,9 @@ def _accuracy(rows: list[Row]) -> list[str]:
 
     return [
         "784-256-128-10, batch 128, Adam with learning rate 0.001, float32. The test accuracy is "
-        "measured after every epoch, which is not counted. Seconds go from images in memory (bytes "
-        "for xpnet, numbers in [0, 1] for the others) to a network that is that good, without "
-        "imports. Every run has a seed of its own, and how many epochs it takes is luck.",
+        "measured after every epoch; this time does not count. Seconds are from images in memory "
+        "(bytes for xpnet, floats in [0, 1] for the others) to a network with that accuracy, "
+        "without imports. Every run has its own seed; its number of epochs is partly luck.",
         "",
         *_table(
             rows,
@@ -209,9 +208,9 @@ def _accuracy(rows: list[Row]) -> list[str]:
 
 def _memory(rows: list[Row]) -> list[str]:
     return [
-        "The most that the process held in memory during one epoch, over the most that it had held "
-        "after its imports and a tiny training (the last column). The budget is data + 4 x "
-        "parameters + 2 x activations of a minibatch + 60 MB, xpnet's bound.",
+        "Peak memory of the process during one epoch, minus its peak after the imports and a tiny "
+        "training (the last column). The budget is data + 4 x parameters + 2 x activations of a "
+        "minibatch + 60 MB, the limit that xpnet keeps.",
         "",
         *_table(
             rows,
@@ -228,8 +227,8 @@ def _memory(rows: list[Row]) -> list[str]:
 
 def _starting(rows: list[Row]) -> list[str]:
     return [
-        "A whole process: Python starts, imports, and ends; or draws 32 samples, makes the network "
-        "784-128-10 and takes one step.",
+        "Time of a whole process: Python starts, imports and ends; or also draws 32 samples, makes "
+        "the network 784-128-10 and takes one step.",
         "",
         *_table(
             rows,
@@ -245,8 +244,8 @@ def _scaling(rows: list[Row]) -> list[str]:
         return lambda row: f"{row[key]:.2f}" if key in row else ""
 
     lines = [
-        "*Slope* is that of the logarithm of the cost against the logarithm of the size, since the "
-        "row before: 1 where the cost grows in proportion, 0 where it does not grow.",
+        "*Slope* is the slope of log(cost) over log(size), from the previous row to this one: 1 if "
+        "the cost grows in proportion to the size, 0 if it does not grow.",
         "",
     ]
     for along in dict.fromkeys(row["along"] for row in rows):
@@ -260,7 +259,7 @@ def _scaling(rows: list[Row]) -> list[str]:
         lines += [*_table(chosen, labels, columns), ""]
         if "slope of all" in chosen[-1]:
             of_all = chosen[-1]["slope of all"]
-            lines += [f"Slope of a straight line through all of xpnet's: {of_all:.2f}.", ""]
+            lines += [f"Slope of a straight line through all rows of xpnet: {of_all:.2f}.", ""]
     return lines
 
 
@@ -268,18 +267,18 @@ _PARTS: dict[str, tuple[str, Callable[[list[Row]], list[str]]]] = {
     "machine": ("The machine", _machine),
     "steps": ("Steps", _steps),
     "one-thread": ("Steps with one thread", _steps),
-    "busy": ("Steps beside a process that keeps one processor busy", _steps),
+    "busy": ("Steps with one processor kept busy", _steps),
     "epochs": ("Steps in epochs 1 to 10", _epochs),
     "threads": ("Choosing the number of threads", _threads),
     "accuracy": ("Fashion-MNIST to a test accuracy of 0.88", _accuracy),
     "memory": ("Memory", _memory),
     "starting": ("Importing and starting", _starting),
-    "scaling": ("Cost against size", _scaling),
+    "scaling": ("Cost by size", _scaling),
 }
 
 
 def draw(parts: dict[str, list[Row]]) -> bytes | None:
-    """Draw steps beside their floor, and cost against size, as PNG; None where there is neither."""
+    """Draw steps with their floor, and cost by size, as PNG; return None without either."""
     steps = [row for row in parts.get("steps", []) if row.get("times_floor")]
     scaling = [row for row in parts.get("scaling", []) if OURS in row]
     networks = list(dict.fromkeys(row["network"] for row in steps))
@@ -295,7 +294,7 @@ def draw(parts: dict[str, list[Row]]) -> bytes | None:
     for number, along in enumerate(series, columns * (n_rows - 1) + 1):
         ax = drawn.add_subplot(n_rows, columns, number)
         _curve(ax, [row for row in scaling if row["along"] == along], along)
-    drawn.suptitle("Training on the CPU: steps beside their products, and cost against size")
+    drawn.suptitle("Training on the CPU: time of a step by its products, and cost by size")
     return png(drawn)
 
 

@@ -32,7 +32,7 @@ __all__ = [
     "take_turns",
 ]
 
-PAUSE = 0.1  # seconds before a turn, in which threads of the one before go to sleep
+PAUSE = 0.1  # seconds before a turn, in which the threads of the previous one go to sleep
 ANSWER_TIMEOUT = 900  # seconds for an answer
 
 
@@ -41,7 +41,7 @@ class Failed(RuntimeError):  # noqa: N818  (an outcome)
 
 
 class Spread(NamedTuple):
-    """The median of several rounds, and the quartiles."""
+    """Median and quartiles of several rounds."""
 
     median: float
     low: float
@@ -49,7 +49,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Sum up the rounds."""
+        """Summarise the rounds."""
         if len(values) < 2:
             return cls(values[0], values[0], values[0])
         low, median, high = statistics.quantiles(values, n=4, method="inclusive")
@@ -57,10 +57,10 @@ class Spread(NamedTuple):
 
 
 def environment(contestant: str, n_threads: int) -> dict[str, str]:
-    """Give the environment of a contestant's process.
+    """Return the environment variables of a contestant's process.
 
-    OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE choose a BLAS kernel by hand, and a measurement wants the
-    one that fits the machine. XPNET_THREADS overrides xpnet's own choice of threads.
+    It lacks OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE, which override the BLAS's choice of a kernel,
+    and XPNET_THREADS, which overrides xpnet's choice of threads.
     """
     chosen = {
         **os.environ,
@@ -76,13 +76,13 @@ def environment(contestant: str, n_threads: int) -> dict[str, str]:
 
 
 def pin(n_threads: int) -> None:
-    """Keep this process to so many processors, where the system can."""
+    """Restrict this process to ``n_threads`` processors, if the system can."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, processors(n_threads))
 
 
 def processors(n: int) -> set[int]:
-    """Choose so many of those that this process may use."""
+    """Return the first ``n`` processors that this process may use."""
     return set(sorted(os.sched_getaffinity(0))[:n])
 
 
@@ -92,7 +92,7 @@ class Process:
     def __init__(self, contestant: str, n_threads: int, **variables: str) -> None:
         self.contestant = contestant
         self.n_threads = n_threads
-        # A pipe that nobody reads would fill up.
+        # A pipe that is not read would fill up.
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.cpu.worker"],
@@ -106,7 +106,7 @@ class Process:
         )
 
     def prepare(self, problem: Problem) -> dict[str, Any]:
-        """Make data and network; gives settings and versions."""
+        """Make data and network; return settings and versions."""
         answer: dict[str, Any] = self.ask(
             "prepare",
             contestant=self.contestant,
@@ -116,7 +116,7 @@ class Process:
         return answer
 
     def ask(self, do: str, **arguments: Any) -> Any:
-        """Ask for something, and wait for the answer."""
+        """Send a request, and wait for the answer."""
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -130,7 +130,9 @@ class Process:
         if not line:
             self._said.seek(0)
             said = self._said.read()[-500:].decode(errors="replace")
-            raise Failed(f"{self.contestant}: its process ended, {process.wait()}: {said}")
+            raise Failed(
+                f"{self.contestant}: its process ended with status {process.wait()}: {said}"
+            )
         answer = json.loads(line)
         if "error" in answer:
             raise Failed(f"{self.contestant}: {answer['error']}")
@@ -170,7 +172,7 @@ sys.stdin.read()
     try:
         assert process.stdout is not None
         if not process.stdout.readline():
-            raise Failed("the process that is to keep a processor busy did not start")
+            raise Failed("the process that keeps a processor busy did not start")
         yield process
     finally:
         process.kill()
@@ -181,7 +183,7 @@ sys.stdin.read()
 def _processes(
     environments: Mapping[str, tuple[str, Mapping[str, str]]], n_threads: int
 ) -> Iterator[dict[str, Process]]:
-    """Start a process for every name, of a contestant with its variables, until the block ends."""
+    """Start a process for every name until the block ends."""
     with contextlib.ExitStack() as stack:
         yield {
             name: stack.enter_context(
@@ -194,7 +196,7 @@ def _processes(
 def take_turns(
     problem: Problem, contestants: Sequence[str], n_threads: int, rounds: int
 ) -> dict[str, dict[str, Any]]:
-    """Let contestants train on a problem by turns.
+    """Let contestants train on a problem alternately.
 
     Returns
     -------
@@ -212,12 +214,12 @@ def compare_environments(
     n_threads: int,
     rounds: int,
 ) -> dict[str, dict[str, Any]]:
-    """Let processes of one contestant, each with other variables, take turns.
+    """Let processes of one contestant with different variables train alternately.
 
     Returns
     -------
     dict
-        For each name of an environment what :func:`take_turns` gives.
+        The result of :func:`take_turns`, by the names of the environments.
     """
     named = {name: (contestant, variables) for name, variables in environments.items()}
     return _take_turns(problem, named, n_threads, rounds)
@@ -226,13 +228,13 @@ def compare_environments(
 def take_epochs(
     problem: Problem, contestants: Sequence[str], n_threads: int, trainings: int
 ) -> dict[str, dict[str, Any]]:
-    """Let contestants train from the start several times, and take turns epoch by epoch.
+    """Let contestants train from the start several times, alternating after every epoch.
 
     Returns
     -------
     dict
-        What :func:`take_turns` gives, except ``us``: for every training a list of the microseconds
-        of a step, epoch by epoch.
+        The result of :func:`take_turns`, except that ``us`` has a list for every training: the
+        microseconds of a step in each epoch.
     """
     n_steps = problem.n_steps // problem.epochs
     with _processes({name: (name, {}) for name in contestants}, n_threads) as made:
@@ -261,12 +263,12 @@ def _take_turns(
 
 
 def _prepare(made: dict[str, Process], problem: Problem, warm_up: str) -> dict[str, dict[str, Any]]:
-    """Prepare every process, and run once what is timed later."""
+    """Prepare every process, and warm up."""
     found: dict[str, dict[str, Any]] = {}
     for name, process in made.items():
         try:
             found[name] = process.prepare(problem)
-            process.ask(warm_up)  # what is compiled, or made at first use
+            process.ask(warm_up)  # compiles and allocates at first use
             found[name]["us"] = []
         except Failed as error:
             found[name] = {"error": str(error)}
@@ -278,7 +280,7 @@ def _ask_each(
 ) -> dict[str, Any]:
     """Send a command to each process that still works, one at a time; return the results."""
     names = [name for name in made if "error" not in found[name]]
-    shift = number % max(len(names), 1)  # nobody always follows the same one
+    shift = number % max(len(names), 1)  # no contestant always follows the same one
     answers: dict[str, Any] = {}
     for name in names[shift:] + names[:shift]:
         time.sleep(PAUSE)

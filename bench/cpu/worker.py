@@ -1,6 +1,6 @@
-"""A process of one contestant: reads one request a line, JSON, and answers with one line.
+"""A contestant's process: reads requests as lines of JSON, and answers each with one line.
 
-The package it measures is imported here alone.
+Only this process imports the measured package.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> int:
         request = json.loads(line)
         try:
             answer = {"value": getattr(worker, request["do"])(**request["arguments"])}
-        except Exception as error:  # whatever it is, it is the answer
+        except Exception as error:  # any error is the answer
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
@@ -35,7 +35,7 @@ def main() -> int:
 
 class _Worker:
     def prepare(self, contestant: str, problem: dict[str, Any], n_threads: int) -> dict[str, Any]:
-        """Import, make data and network; and say what this is."""
+        """Import, make data and network; return settings and versions."""
         pin(n_threads)
         from bench.cpu.contestants import CONTESTANTS
         from bench.cpu.problems import Problem
@@ -52,11 +52,11 @@ class _Worker:
         self.contestant.start()
 
     def turn(self) -> float:
-        """Train for one turn; gives seconds."""
+        """Train for one turn; return the seconds."""
         return self._train(self.contestant.problem.epochs)
 
     def epoch(self) -> float:
-        """Train for one epoch; gives seconds."""
+        """Train for one epoch; return the seconds."""
         return self._train(1)
 
     def _train(self, epochs: int) -> float:
@@ -81,14 +81,14 @@ class _Worker:
         return self.contestant.train_until(accuracy, target)
 
     def memory(self, contestant: str, problem: dict[str, Any], n_threads: int) -> dict[str, int]:
-        """Train for a turn; gives the peak of memory in bytes, after the imports and in all."""
+        """Train for a turn; return the peak memory in bytes, after the imports and in total."""
         pin(n_threads)
         from bench.cpu.contestants import CONTESTANTS
         from bench.cpu.problems import Problem
 
         chosen = CONTESTANTS[contestant]
         tiny = Problem((4, 3, 2), 2, 4)
-        chosen(tiny, n_threads).train(1)  # which imports what it needs
+        chosen(tiny, n_threads).train(1)  # imports what it needs
         after_import = peak_memory()
         made = chosen(Problem.from_dict(problem), n_threads)
         made.train(made.problem.epochs)
@@ -96,10 +96,10 @@ class _Worker:
 
 
 def peak_memory() -> int:
-    """Give the most memory that this process has ever held, in bytes."""
+    """Return the peak memory of this process, in bytes."""
     status = Path("/proc/self/status")
     if status.exists():
-        # What getrusage gives begins, in a new process, with what its parent held.
+        # In a new process, getrusage starts with the peak of the parent.
         (line,) = (text for text in status.read_text("ascii").splitlines() if "VmHWM" in text)
         return int(line.split()[1]) * 1024
     import resource

@@ -1,7 +1,8 @@
-"""The course's and the papers' own results beside ours: ``python -m bench.experiments``.
+"""Published results, repeated with xpnet: ``python -m bench.experiments``.
 
-Each experiment is a module that holds one :class:`~bench.experiments.experiment.Experiment`: what
-was claimed and where, the runs it consists of, and what its section of the page says of their
-outcome. :mod:`~bench.experiments.running` carries runs out, each in a process of its own, and keeps
-what came out; :mod:`~bench.experiments.page` writes the page.
+They are those of papers and of Andrew Ng's Deep Learning Specialization (deeplearning.ai,
+Coursera), here called the course. Each experiment is a module with one
+:class:`~bench.experiments.experiment.Experiment`: the claim and its source, the runs, and the
+section of the page. :mod:`~bench.experiments.running` runs them, each in its own process, and keeps
+their outcomes; :mod:`~bench.experiments.page` writes the page.
 """

@@ -1,4 +1,4 @@
-"""The command line of the experiments; see :mod:`bench.experiments`."""
+"""The command line of :mod:`bench.experiments`."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ PAGE = RESULTS / "experiments"
 
 
 def main() -> int:
-    """Carry out what is not there yet, and write the page; the exit status is 1 if a run failed."""
+    """Carry out missing runs and write the page; return 1 if a run failed."""
     arguments = _parse()
     problem = plotting_problem()
     if problem is not None:
-        sys.stderr.write(f"the page has pictures: {problem}\n")
+        sys.stderr.write(f"cannot draw the page's pictures: {problem}\n")
         return 2
     kept = Path(arguments.kept or (KEPT / "short" if arguments.short else KEPT))
     if arguments.run:
@@ -49,10 +49,10 @@ def main() -> int:
             for name in [] if arguments.page else arguments.names or EXPERIMENTS:
                 failed |= _carry_out(EXPERIMENTS[name], kept, arguments.again, arguments.short)
     except BlockingIOError:
-        sys.stderr.write(f"--kept: another command is at work in {kept}\n")
+        sys.stderr.write(f"--kept: another command is using {kept}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on from here\n")
+        sys.stderr.write("stopped; run the same command to resume\n")
         status = 130
     written = _write(kept, arguments.out, failed, is_short=arguments.short)
     _say(f"written: {written / 'README.md'}")
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def end_on_signals() -> None:
-    """End as by Ctrl-C, so that runs end with their command."""
+    """Treat other signals like Ctrl-C, so that the runs end with the command."""
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
@@ -72,7 +72,7 @@ def end_on_signals() -> None:
 
 @contextlib.contextmanager
 def _lock(kept: Path) -> Iterator[None]:
-    """Keep other commands away from a folder, where the system can: POSIX has locks of files."""
+    """Lock a folder against other commands, if the system has POSIX file locks."""
     with (kept / ".lock").open("w") as file:
         if importlib.util.find_spec("fcntl"):
             fcntl: Any = importlib.import_module("fcntl")
@@ -81,14 +81,14 @@ def _lock(kept: Path) -> Iterator[None]:
 
 
 def _one_run(name: str, key: str, kept: Path, *, is_short: bool) -> int:
-    """Carry out one run: what the command starts for each."""
+    """Carry out one run, in the child process that the command starts for it."""
     runs = {run.key: run for run in runs_of(EXPERIMENTS[name], kept, is_short=is_short)}
     if key not in runs:
         sys.stderr.write(f"{name} has no run {key!r}\n")
         return 2
     try:
         run_here(runs[key])
-    except (DataError, ImportError) as error:  # a line is enough
+    except (DataError, ImportError) as error:  # one line, no traceback
         sys.stderr.write(f"{error}\n")
         return CANNOT
     return 0
@@ -97,14 +97,14 @@ def _one_run(name: str, key: str, kept: Path, *, is_short: bool) -> int:
 def _carry_out(experiment: Experiment, kept: Path, again: bool, is_short: bool) -> dict[Run, str]:
     runs = runs_of(experiment, kept, is_short=is_short)
     left = [run for run in runs if again or outcome(run) is None]
-    _say(f"{experiment.name}: {len(runs) - len(left)} of {len(runs)} runs are there")
+    _say(f"{experiment.name}: {len(runs) - len(left)} of {len(runs)} runs are done already")
     return carry_out(left, _say)
 
 
 def _write(kept: Path, out: str | None, failed: dict[Run, str], *, is_short: bool) -> Path:
-    """Write the page and its pictures from all that is there, and give the folder.
+    """Write the page and its pictures from the kept outcomes, and return the folder.
 
-    By default the page in the repository is left alone until there is everything for it.
+    By default the page in the repository changes only if all runs are complete.
     """
     reasons = {run.experiment.name: why.splitlines()[-1] for run, why in failed.items()}
     all_done = [
@@ -136,37 +136,44 @@ def _collect(experiment: Experiment, kept: Path, reason: str, is_short: bool) ->
             section = experiment.section({key: found["result"] for key, found in there.items()})
         except (DataError, ImportError) as error:
             missing = str(error)
-        except KeyError as error:  # kept by other code than this
-            missing = f"outcomes without {error}; --again makes them anew"
+        except KeyError as error:  # kept by another version of the code
+            missing = f"the kept outcomes lack {error}; repeat them with --again"
     return Done(experiment, section, missing, list(there.values()))
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(BrokenPipeError):  # nobody reads on: the runs are worth more
+    with contextlib.suppress(BrokenPipeError):  # the output is closed, but the runs go on
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
 
 
 def _name(text: str) -> str:
     if text not in EXPERIMENTS:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(EXPERIMENTS)}")
+        raise argparse.ArgumentTypeError(
+            f"unknown experiment {text!r}; valid experiments: {', '.join(EXPERIMENTS)}"
+        )
     return text
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.experiments", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.experiments",
+        description="Repeat published results with xpnet, and write a page that compares them.",
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", type=_name, help=", ".join(EXPERIMENTS))
-    parser.add_argument("--again", action="store_true", help="repeat what is there already")
-    parser.add_argument("--page", action="store_true", help="write the page from what is there")
+    parser.add_argument("--again", action="store_true", help="repeat finished runs too")
+    parser.add_argument("--page", action="store_true", help="only write the page")
     parser.add_argument(
-        "--short", action="store_true", help="seconds instead of minutes; the numbers mean nothing"
+        "--short",
+        action="store_true",
+        help="take seconds, not minutes; the numbers mean nothing",
     )
     parser.add_argument(
         "--out",
-        help="folder for the page (bench/results/experiments, once there is everything for it; "
-        "until then where outcomes are kept)",
+        help="folder for the page (default: bench/results/experiments if all runs are complete, "
+        "otherwise the folder of --kept)",
     )
-    parser.add_argument("--kept", help="folder where outcomes of runs are kept (runs/experiments)")
+    parser.add_argument("--kept", help="folder for the outcomes (default: runs/experiments)")
     parser.add_argument("--run", nargs=2, metavar=("NAME", "KEY"), help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""Ioffe & Szegedy 2015: epochs to an accuracy with and without batch normalisation."""
+"""Ioffe & Szegedy 2015: epochs to reach an accuracy with and without batch normalisation."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _kind(activation: str, normalised: bool) -> str:
 
 
 def _epochs_to_target(found: dict[str, Any]) -> float:
-    """Count epochs until the validation accuracy is there; infinity if it never is."""
+    """Count epochs until the validation accuracy reaches the target; infinity if it never does."""
     accuracies = enumerate(found.get("validation", []), start=1)
     return float(min((epoch for epoch, a in accuracies if a >= TARGET), default=np.inf))
 
@@ -95,35 +95,34 @@ def _section(results: Results) -> Section:
         plain, ours = (np.median(counts[activation, kind], axis=1) for kind in (False, True))
         without, best = plain.min(), ours.min()
         said.append(
-            f"{activation}: {_epochs(best)} with, {_epochs(without)} without, at the best of the "
-            "rates"
+            f"{activation} {_epochs(best)} with batch normalisation, {_epochs(without)} without"
         )
         sentences.append(
-            f"With {activation} {np.isfinite(ours).sum()} of the {len(RATES)} rates get there with "
-            f"batch normalisation and {np.isfinite(plain).sum()} without"
+            f"With {activation}, {np.isfinite(ours).sum()} of the {len(RATES)} learning rates "
+            f"reach the target with batch normalisation and {np.isfinite(plain).sum()} without it"
             + (
-                f"; at the best rate of each it takes {without / best:.1f} times as many epochs "
-                "without."
+                f"; at the best rate of each, training takes {without / best:.1f} times as many "
+                "epochs without it."
                 if np.isfinite([best, without]).all()
                 else "."
             )
         )
     lines = [
-        "784-100-100-100-10 as in the paper's section 4.1 (from memory, not verified), plain "
-        "gradient descent, batches of 60, "
-        f"15 epochs at most. Epochs until {TARGET:g} of 6,000 validation images are right, by "
-        "learning rate: medians of three seeds, with the least and the most; >15 for those that "
-        "do not get there.",
+        "The network is 784-100-100-100-10, as in the paper's section 4.1 (from memory, not "
+        "verified), trained by plain gradient descent with batches of 60 for at most 15 epochs. "
+        f"The table has the epochs until the accuracy on 6,000 validation images is {TARGET:g}, by "
+        "learning rate: medians of three seeds, with the minimum and maximum; >15 if the target is "
+        "not reached.",
         "",
         *markdown.table(("", *(f"{rate:g}" for rate in RATES)), rows),
         "",
-        " ".join(sentences) + " The paper's factor of 14 is that of a deep convolutional network; "
+        " ".join(sentences) + " The paper's factor of 14 is for a deep convolutional network; "
         "three layers leave less to gain.",
         "",
-        "![Validation accuracy against epochs](batch-norm.png)",
+        "![Validation accuracy by epoch](batch-norm.png)",
     ]
     return Section(
-        f"epochs to {TARGET:g} on Fashion-MNIST: " + "; ".join(said),
+        f"epochs to {TARGET:g} on Fashion-MNIST, at the best learning rate: " + "; ".join(said),
         lines,
         {"batch-norm.png": _draw(results)},
     )
@@ -156,7 +155,7 @@ def _draw(results: Results) -> bytes:
                 lines[f"{rate:g}"] = list(enumerate(middle, start=1))
         pictures.curves(ax, lines)
         ax.axhline(TARGET, color="black", linewidth=0.6)
-        ax.set_ylim(0.7, 0.91)  # what lies below learns nothing, or slowly
+        ax.set_ylim(0.7, 0.91)  # networks below learn slowly or nothing
         title = _kind(activation, normalised)
         is_first = (row, column) == (0, 0)
         pictures.label_axes(
@@ -167,7 +166,7 @@ def _draw(results: Results) -> bytes:
 
 EXPERIMENT = Experiment(
     name="batch-norm",
-    title="Batch normalisation: epochs to an accuracy, by learning rate",
+    title="Batch normalisation: epochs to reach an accuracy, by learning rate",
     claimed="the same accuracy in 14 times fewer steps, at higher learning rates (an Inception "
     "network on ImageNet; from memory, not verified)",
     source="Ioffe and Szegedy, Batch normalization, ICML 2015, abstract and section 4; on other "

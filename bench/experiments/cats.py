@@ -1,4 +1,4 @@
-"""The course's three cat classifiers, and what tools do for the deep one over many splits."""
+"""The course's three cat classifiers, and ways to improve the deep one, over many splits."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _notebook(kind: str, epochs: int | None) -> dict[str, Any]:
 
 
 def _printed(kind: str) -> list[tuple[int, float]]:
-    """Give the costs that the notebook prints, where the file of them is."""
+    """Return the costs that the notebook prints, or none if their file is missing."""
     file = Path(os.environ.get("XPNET_DATA_DIR") or ".") / "notebook_curves.json"
     if not file.is_file():
         return []
@@ -78,7 +78,7 @@ def _printed(kind: str) -> list[tuple[int, float]]:
 
 
 def _pool(data: Dataset) -> Contents:
-    """Throw the course's training and test images together."""
+    """Pool the course's training and test images."""
     X, y = np.concatenate([data.X_train, data.X_test]), np.concatenate([data.y_train, data.y_test])
     return Contents(
         {"train": Part(X.reshape(len(X), *(data.image_shape or ())), y)}, data.class_names
@@ -166,40 +166,41 @@ def _section(results: Results) -> Section:
     lines = [
         *markdown.table(
             (
-                *("", "costs differ by at most", "train / test: notebook", "ours"),
-                *("test images with a cat that were missed", "without, taken for one"),
+                *("", "largest difference in cost", "train / test: notebook", "ours"),
+                *("missed cats (test images)", "images taken for cats"),
             ),
             rows,
         ),
         "",
-        "Test images are counted from 0; they are not ours to publish, so pictures of the mistakes "
-        "are written into `runs/experiments/`, as `cats-deep.png` and so on. "
-        "Costs agree to every printed digit: "
+        "Test images are numbered from 0. We may not publish them, so the command writes pictures "
+        "of the mistakes into `runs/experiments/`, as `cats-deep.png` and so on. "
+        "Networks whose costs agree in every printed digit: "
         f"{', '.join(k for k in KINDS if is_equal[k]) or 'none'}. "
         "The shallow network trains at the edge of stability around iteration 700, where the last "
-        "bit of a matrix product decides. The test set has 50 images, 33 of them cats: always "
-        "saying *cat* scores 0.66, and one standard error at 0.80 is 0.057.",
+        "bit of a matrix product decides. The test set has 50 images, 33 of them cats, so always "
+        "answering *cat* scores 0.66. One standard error at 0.80 is 0.057.",
         "",
-        "![Costs over the notebooks'](cats-cost.png)",
+        "![Our costs and the notebooks'](cats-cost.png)",
         "",
-        "What 50 images cannot show, splits can: all 259 images split anew, 209 to train on and 50 "
-        "to test, with new weights, 20 times; cats-deep in float32, 2,000 iterations. Means with "
-        "the standard deviation of one split; gains are those over no tool with the same seed and "
-        "split, with a standard error of their mean that allows for splits sharing their images "
-        "(Nadeau and Bengio, Inference for the generalization error, 2003). Always saying *no cat* "
-        "scores 0.60 here.",
+        "Fifty test images are too few to compare methods. So we split all 259 images 20 times, "
+        "into 209 for training and 50 for testing, and train cats-deep with new initial weights "
+        "each time, in float32, for 2,000 iterations. The table has means and the standard "
+        "deviation of one split. A gain compares a method with no method on the same seed and "
+        "split; the standard error of its mean allows for splits that share images "
+        "(Nadeau and Bengio, Inference for the generalization error, 2003). Always answering "
+        "*no cat* scores 0.60 here.",
         "",
         *markdown.table(("", "test", "train", "gain"), tools),
         "",
-        "L2 is lambda 2 in the notebook's sense, dropout 0.2 after the first hidden layer, "
-        "augmentation flips and shifts by up to 4 pixels; images are standardised pixel by pixel "
-        "over the training images, or each by itself; none of this was tuned. Gains of less than "
+        "L2 has lambda 2, as the notebook defines it. Dropout is 0.2 after the first hidden layer. "
+        "Augmentation flips images and shifts them by up to 4 pixels. Pixels are standardised over "
+        "the training images, or each image by itself. None of this was tuned. Gains of less than "
         "twice their error may be chance.",
         "",
-        f"The course's 0.82 is 41 of 50 images that are two thirds cats. On splits like the whole "
-        f"set, which is 41 % cats, the same network scores {fmean(plain):.2f} on average, from "
-        f"{min(plain):.2f} to {max(plain):.2f}, although it learns its 209 images all but by "
-        f"heart ({fmean(_of(results, 'none', 'train')):.3f}).",
+        f"The course's 0.82 is 41 of 50 images, of which two thirds are cats. The whole set has "
+        f"41 % cats. On splits like it the same network scores {fmean(plain):.2f} on average, from "
+        f"{min(plain):.2f} to {max(plain):.2f}, although it fits its 209 training images almost "
+        f"perfectly ({fmean(_of(results, 'none', 'train')):.3f}).",
     ]
     by_name = {name: fmean(_of(results, name, "test")) for name in VARIANTS if name != "none"}
     best = max(by_name, key=lambda name: by_name[name])
@@ -207,15 +208,15 @@ def _section(results: Results) -> Section:
     came_out = (
         "test accuracy "
         + ", ".join(f"{kind} {results[kind]['test']:.2f}" for kind in KINDS)
-        + f"; over {len(plain)} new splits the deep one has {spread(plain)}, with tools from "
-        f"{by_name[worst]:.3f} ({worst}) to {by_name[best]:.3f} ({best})"
+        + f"; over {len(plain)} new splits the deep one scores {spread(plain)}, improved versions "
+        f"from {by_name[worst]:.3f} ({worst}) to {by_name[best]:.3f} ({best})"
     )
     mistakes = {f"cats-{kind}.png": base64.b64decode(results[kind]["mistakes"]) for kind in KINDS}
     return Section(came_out, lines, {"cats-cost.png": _costs(results)}, mistakes)
 
 
 def _error(gains: list[float], n_train: int) -> float:
-    """Give the corrected standard error of a mean over splits of the same samples."""
+    """Return the corrected standard error of a mean over splits of the same samples."""
     return float(np.std(gains, ddof=1) * np.sqrt(1 / len(gains) + N_TEST / n_train))
 
 
@@ -233,9 +234,9 @@ def _costs(results: Results) -> bytes:
 
 EXPERIMENT = Experiment(
     name="cats",
-    title="Cat or not: the three classifiers, and what tools do for the deep one",
-    claimed="test accuracy of the logistic classifier 0.70, the shallow one 0.72, the deep one "
-    "0.82",
+    title="Cat or not: three classifiers, and ways to improve the deep one",
+    claimed="test accuracy 0.70 for the logistic classifier, 0.72 for the shallow one, 0.82 for "
+    "the deep one",
     source="the course, Neural Networks and Deep Learning, weeks 2 and 4, notebooks",
     runs=_runs,
     run=_run,

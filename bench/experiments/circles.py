@@ -1,4 +1,4 @@
-"""Course 2, week 1, "Initialization": two circles, and weights that are 0, large, or He's."""
+"""Course 2, week 1, notebook "Initialization": zero, large and He's weights on two circles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INITS: dict[str, Any] = {
     "He": "he_normal",
 }
 PRINTED = {"zeros": 0.50, "large": 0.83, "He": 0.99}  # training accuracy
-TEST = {"zeros": 0.50, "large": 0.86, "He": 0.96}  # accuracy, of a repetition in public
+TEST = {"zeros": 0.50, "large": 0.86, "He": 0.96}  # accuracy in a public repetition
 
 
 def load() -> tuple[Points, Points]:
@@ -74,20 +74,20 @@ def _section(results: Results) -> Section:
     lines = [
         *markdown.table(
             ("weights", "training accuracy: notebook", "ours", "test: notebook", "ours",
-             "our first cost", "our last"),
+             "our first cost", "our last cost"),
             rows,
         ),
         "",
-        "The notebook's closing table has the training accuracies, a public repetition of it "
-        "(github.com/daniellaah/deeplearning.ai-step-by-step-guide) both. Zeros stay zeros: all "
-        "units of a layer have one gradient, that of a ReLU at 0 is 0, and the cost remains log "
-        "2. Weights from a normal "
-        "distribution of standard deviation 10 give logits in the thousands, which is what a wrong "
-        "point then costs, and the epochs are spent on coming down.",
+        "The training accuracies are in the notebook's closing table; a public repetition of it "
+        "(github.com/daniellaah/deeplearning.ai-step-by-step-guide) has both. Zero weights stay "
+        "zero: all units of a layer have the same gradient, the gradient of a ReLU at 0 is 0, and "
+        "the cost stays at log 2. Weights from a normal distribution of standard deviation 10 give "
+        "logits in the thousands. A wrong point then costs as much, and training spends its epochs "
+        "on bringing the cost down.",
         "",
-        "![Cost against epochs](circles-cost.png)",
+        "![Cost by epoch](circles-cost.png)",
         "",
-        "![What each network makes of the plane](circles.png)",
+        "![Decision regions of each network](circles.png)",
     ]  # fmt: skip
     panels = [
         (f"{name}: test {results[name]['test']:.2f}", results[name]["region"]) for name in INITS
@@ -114,7 +114,7 @@ def _costs(results: Results) -> bytes:
 EXPERIMENT = Experiment(
     name="circles",
     title="Initialisation: zeros, large, He",
-    claimed="training accuracy with zeros 0.50, with large weights 0.83, with He's 0.99",
+    claimed="training accuracy 0.50 with zeros, 0.83 with large weights, 0.99 with He's",
     source="the course, Improving Deep Neural Networks, week 1, notebook Initialization",
     runs=_runs,
     run=_run,

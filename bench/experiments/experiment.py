@@ -1,4 +1,4 @@
-"""What an experiment is, and what it leaves."""
+"""An experiment and its section of the page."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Results = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Section:
-    """What an experiment has shown."""
+    """An experiment's section of the page."""
 
-    came_out: str  # a sentence with numbers, for the table on top
-    lines: list[str]  # the rest, in Markdown
-    # PNG files, by the names under which the lines refer to them.
+    came_out: str  # the result in one sentence, for the table at the top
+    lines: list[str]  # the section's text, in Markdown
+    # PNG files, by the names that the lines use.
     pictures: dict[str, bytes] = field(default_factory=dict)
-    # Those that may not be published, and are written where outcomes are kept.
+    # PNG files that may not be published; they are written beside the outcomes.
     own_pictures: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -30,26 +30,27 @@ class Experiment:
     Attributes
     ----------
     name : str
-        What to type.
+        Name on the command line.
     title : str
+        Heading of the section.
     claimed : str
-        A sentence with numbers, for the table on top.
+        The published result in one sentence, for the table at the top.
     source : str
-        Where it was claimed; numbers that were not looked up there are called so.
+        Where the result was published. The text marks numbers that were not looked up there.
     runs : callable
-        Given whether the experiment is to be short, the arguments of every run by its name: plain
-        data, fit for JSON. A short one takes seconds and shows nothing but that it works.
+        Takes whether the experiment is short, and returns each run's arguments by its name, as
+        data for JSON. A short experiment takes seconds and only shows that it works.
     run : callable
-        Carries out one run, and gives plain data.
+        Carries out one run, and returns data for JSON.
     section : callable
-        Given the runs' results by their names, what they show.
+        Takes the results by the names of the runs, and returns the section.
     recipes : tuple of str
-        What :func:`xpnet.load_recipe` takes, files counted from the project's root. Outcomes are
-        kept for as long as these say the same.
+        Names or files of recipes, relative to the project's root. An outcome is kept while its
+        recipes stay the same.
     one_run : str
-        How one of the runs goes by itself on the command line, if it does.
+        Command that trains one of the networks, if there is one.
     n_threads : int
-        Of a run. Runs with one thread go side by side on all processors.
+        Number of threads of a run. Single-threaded runs go side by side on all processors.
     """
 
     name: str

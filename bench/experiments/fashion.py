@@ -1,4 +1,4 @@
-"""Recipes on Fashion-MNIST, and what experiments on it share."""
+"""Functions that the experiments on Fashion-MNIST share."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from xpnet.recipe import Recipe, Result, load_recipe
 __all__ = ["SHORT", "errors", "load_data", "part", "recipe", "run"]
 
 FOLDER = Path(__file__).resolve().parent
-# A short form trains on scikit-learn's digits, which are everywhere, for an epoch.
+# The short form trains on scikit-learn's digits, which need no download, for one epoch.
 SHORT = ("data.dataset=digits", "data.divide_by=16", "training.epochs=1", "data.test_fraction=0.2")
 
 
 def recipe(name: str, changes: Sequence[str]) -> Recipe:
-    """Read one of the recipes beside this file."""
+    """Read a recipe of this folder."""
     return load_recipe(FOLDER / f"{name}.toml", changes=changes)
 
 
@@ -28,7 +28,7 @@ _loaded: dict[str, Dataset] = {}
 
 
 def load_data(of: Recipe) -> Dataset:
-    """Load a recipe's data, once in a process."""
+    """Load a recipe's data, once per process."""
     key = repr(of.values["data"])
     if key not in _loaded:
         _loaded[key] = of.load_data()
@@ -36,16 +36,16 @@ def load_data(of: Recipe) -> Dataset:
 
 
 def run(name: str, changes: Sequence[str], n_train: int | None = None, seed: int = 0) -> Result:
-    """Run a recipe, on a part of the training samples if so told.
+    """Run a recipe, optionally on a part of the training samples.
 
     Parameters
     ----------
     name, changes
         See :func:`recipe`.
     n_train : int, optional
-        So many training samples, the classes in equal parts, drawn with the seed.
+        Number of training samples, the same for each class, drawn with the seed.
     seed : int
-        The recipe's seed too.
+        Seed of the recipe and of the draw.
     """
     chosen = recipe(name, [*changes, f"seed={seed}"])
     data = load_data(chosen)
@@ -55,7 +55,7 @@ def run(name: str, changes: Sequence[str], n_train: int | None = None, seed: int
 
 
 def part(data: Dataset, n: int, seed: int) -> Dataset:
-    """Draw so many training samples, the classes in equal parts."""
+    """Draw ``n`` training samples, the same number of each class."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(data.y_train))
     each = n // data.n_classes
@@ -66,7 +66,7 @@ def part(data: Dataset, n: int, seed: int) -> Dataset:
 
 
 def errors(result: Result) -> dict[str, Any]:
-    """Give what pages say of a run."""
+    """Return the errors and the seconds of a run."""
     return {
         "test_error": 1 - result.test_accuracy,
         "train_error": 1 - result.train_accuracy,

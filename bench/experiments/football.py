@@ -1,4 +1,4 @@
-"""Course 2, week 1, "Regularization": where the goalkeeper's ball should go."""
+"""Course 2, week 1, notebook "Regularization": where the goalkeeper should kick the ball."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def load(folder: str | os.PathLike[str] | None = None) -> tuple[Points, Points]:
     Raises
     ------
     DataError
-        If it is not there.
+        If the file is missing.
     ImportError
-        Without SciPy.
+        If SciPy is not installed.
     """
     import scipy.io
 
@@ -45,18 +45,18 @@ def load(folder: str | os.PathLike[str] | None = None) -> tuple[Points, Points]:
     file = Path(where or ".") / "football.mat"
     if not where or not file.is_file():
         raise DataError(
-            "football.mat is not there: put the file of the course's exercise into a folder, and "
-            "say which with XPNET_DATA_DIR"
+            "football.mat is missing: put the file of the course's exercise into a folder and set "
+            "XPNET_DATA_DIR to that folder"
         )
     held = scipy.io.loadmat(file)
     return (held["X"], held["y"][:, 0]), (held["Xval"], held["yval"][:, 0])
 
 
 class FrozenDropout(nn.Layer):
-    """The notebook's dropout: its generator is seeded in every forward pass, so one mask for all.
+    """The notebook's dropout, which seeds its generator in every forward pass: one mask for all.
 
-    The mask is the first that NumPy's old generator draws from the seed 1, after those of the
-    layers before; units are its rows, and it fits the whole training set alone.
+    The mask is the first that NumPy's legacy generator draws from the seed 1, after those of the
+    preceding layers. Its rows are units, and it fits the whole training set only.
     """
 
     name = "frozen_dropout"
@@ -72,11 +72,11 @@ class FrozenDropout(nn.Layer):
         cache.factor = self.device.asarray(kept / self.keep, dtype)
 
     def forward(self, X: Array, cache: nn.Cache) -> Array:
-        """Drop, in training."""
+        """Apply the mask during training."""
         return X * cache.factor if cache.training else X
 
     def backward(self, dA: Array, cache: nn.Cache) -> Array:
-        """Drop the same elements of the gradient."""
+        """Apply the mask to the gradient."""
         return dA * cache.factor
 
 
@@ -88,12 +88,12 @@ def train(
     Parameters
     ----------
     method : {"none", "l2", "frozen", "dropout"}
-        What is done against overfitting. ``l2`` is the notebook's lambda 0.7, ``frozen`` its
-        dropout, ``dropout`` ours.
-    data : as :func:`load` gives it
+        Regularisation: ``l2`` with the notebook's lambda of 0.7, ``frozen`` for its dropout,
+        ``dropout`` for ours.
+    data : as :func:`load` returns it
     epochs : int
     seed : int
-        Of our dropout's masks.
+        Seed of our dropout's masks.
     """
     layers: list[Any] = []
     units_before = 0
@@ -167,25 +167,25 @@ def _section(results: Results) -> Section:
         )
     )
     frozen = (
-        "the notebook's 0.95 comes out, with its cost to nine decimals"
+        "gives the notebook's 0.95, with its cost to nine decimals"
         if is_equal["frozen"]
-        else "what comes out is in the table"
+        else "gives the result in the table"
     )
     listed = ", ".join(f"{test:.3f}" for test in tests)
-    titles = ("against overfitting", "cost: notebook", "ours", "train / test: notebook", "ours")
+    titles = ("regularisation", "cost: notebook", "ours", "train / test: notebook", "ours")
     lines = [
         *markdown.table(titles, rows),
         "",
-        "The notebook's dropout calls `np.random.seed(1)` in every forward pass. It drops the same "
-        "units of the same samples for 30,000 iterations, and is no dropout but a network whose "
-        "every sample sees a part of its own. `FrozenDropout` in "
-        "[football.py](../../experiments/football.py), which is also an example of a layer of "
-        f"one's own, does just that, and {frozen}. With masks that are drawn "
-        "anew in each step, which is what dropout is, and weights that start from the same values, "
-        f"the test accuracies of five seeds are {listed}. One test position is 0.005, and "
-        "200 of them at 0.93 have a standard error of 0.018: differences of 0.02 may be noise.",
+        "The notebook's dropout calls `np.random.seed(1)` in every forward pass, so it drops the "
+        "same units of the same samples in all 30,000 iterations. That is not dropout: each sample "
+        "sees a fixed part of the network. `FrozenDropout` in "
+        "[football.py](../../experiments/football.py), which is also an example of a custom "
+        f"layer, does the same and {frozen}. Dropout as published draws a new mask in "
+        "each step. With new masks and the same initial weights, the test accuracies of five seeds "
+        f"are {listed}. One test position counts 0.005, and the standard error of 0.93 on 200 "
+        "positions is 0.018, so differences of 0.02 may be noise.",
         "",
-        "![What each network makes of the field](football.png)",
+        "![Decision regions of each network on the field](football.png)",
     ]
     panels = [
         (f"{words}: test {results[key]['test']:.3f}", results[key]["region"])
@@ -200,7 +200,7 @@ def _section(results: Results) -> Section:
     ]
     came_out = (
         f"none {results['none']['test']:.3f}, L2 {results['l2']['test']:.3f}, dropout with the "
-        f"notebook's one mask {results['frozen']['test']:.3f}, with fresh masks {spread(tests)} "
+        f"notebook's single mask {results['frozen']['test']:.3f}, with fresh masks {spread(tests)} "
         "(five seeds)"
     )
     return Section(came_out, lines, {"football.png": draw_regions(panels)})
@@ -209,7 +209,7 @@ def _section(results: Results) -> Section:
 EXPERIMENT = Experiment(
     name="football",
     title="Regularisation: none, L2, dropout",
-    claimed="test accuracy without 0.915, with L2 0.93, with dropout 0.95",
+    claimed="test accuracy 0.915 without regularisation, 0.93 with L2, 0.95 with dropout",
     source="the course, Improving Deep Neural Networks, week 1, notebook Regularization",
     runs=_runs,
     run=_run,

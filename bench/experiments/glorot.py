@@ -1,4 +1,4 @@
-"""Glorot & Bengio 2010: how signals change from layer to layer, and what initialisation does."""
+"""Glorot & Bengio 2010: how initialisation changes signals from layer to layer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HIDDEN = 5
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 SEEDS = 5
 N_SIGNALS = 1000  # samples whose signals are measured
-N_SEARCH = 10_000  # samples that a rate is chosen on
+N_SEARCH = 10_000  # samples to choose a learning rate with
 MNIST = {  # test errors in per cent, from memory
     "tanh, standard": 1.76,
     "tanh, normalised": 1.64,
@@ -32,7 +32,7 @@ MNIST = {  # test errors in per cent, from memory
     "softsign, normalised": 1.72,
     "sigmoid, standard": 2.21,
 }
-# f(0) and f'(0): near 0, where all signals are at the start, the activations are straight lines.
+# f(0) and f'(0): near 0, where all signals start, the activations are straight lines.
 _LINES = {"sigmoid": (0.5, 0.25), "tanh": (0.0, 1.0), "softsign": (0.0, 1.0)}
 
 
@@ -48,9 +48,9 @@ def signals(activation: str, init: str, n_seeds: int, changes: list[str]) -> dic
     Returns
     -------
     dict
-        ``activations`` and ``gradients``, with respect to them, of the hidden layers from the first
-        to the last; ``weights``, of the gradients of their weights; ``input``, the mean square of
-        the pixels. Each a geometric mean over seeds.
+        Geometric means over the seeds: the variances of ``activations`` and of ``gradients`` with
+        respect to them, for the hidden layers from first to last; ``weights``, the variances of the
+        gradients of their weights; ``input``, the mean square of the pixels.
     """
     found: dict[str, list[Any]] = {"activations": [], "gradients": [], "weights": [], "input": []}
     for seed in range(n_seeds):
@@ -70,7 +70,7 @@ def signals(activation: str, init: str, n_seeds: int, changes: list[str]) -> dic
 
 
 def _weight_gradients(network: nn.Network, X: Any, y: Any, loss: Any) -> list[float]:
-    """Give the variance of the gradient of each hidden layer's weights."""
+    """Return the variance of the gradient of each hidden layer's weights."""
     chosen, device = nn.Loss.resolve(loss), network.device
     caches = network.allocate(len(X), training=True)
     logits = network.forward(X, caches)
@@ -83,12 +83,12 @@ def _weight_gradients(network: nn.Network, X: Any, y: Any, loss: Any) -> list[fl
 
 
 def predicted(activation: str, init: str, n_inputs: int, mean_square: float) -> dict[str, Any]:
-    """Give the variances that the paper's equations (5) and (6) say, with units that are lines.
+    """Return the variances of the paper's equations (5) and (6), for linear units.
 
-    Equation (5): the variance of activations is multiplied by n_in Var[W] in every layer, here
-    with the mean square of what comes in, which need not have mean 0, and with f'(0)^2. Equation
-    (6): that of gradients by n_out Var[W] f'(0)^2 from layer to layer below; relative to the last
-    hidden layer's.
+    Equation (5): each layer multiplies the variance of activations by n_in Var[W]; here also by
+    f'(0)^2, and with the mean square of the input, whose mean need not be 0. Equation (6): each
+    layer multiplies the variance of gradients by n_out Var[W] f'(0)^2 on the way down; the result
+    is relative to the last hidden layer.
     """
     at_0, slope = _LINES[activation]
     width = 1000
@@ -121,7 +121,7 @@ def _run(
             last = fashion.run("glorot", searching, n_search).history.reports[-1]
             if last.validation_cost is not None and last.validation_accuracy is not None:
                 searched[f"{rate:g}"] = last.validation_cost, last.validation_accuracy
-    # One that lasted two epochs may still not last all of them.
+    # A rate that works for two epochs may still diverge later.
     for chosen in sorted(searched, key=lambda rate: searched[rate]):
         with contextlib.suppress(DivergenceError):
             result = fashion.run("glorot", [*own, f"optimizer.learning_rate={chosen}"])
@@ -153,7 +153,7 @@ def _runs(is_short: bool) -> dict[str, dict[str, Any]]:
 
 
 def factors(gradients: list[float]) -> list[float]:
-    """Give what the variance is divided by from each layer to the one below."""
+    """Return the factor by which the variance falls from each layer to the one below."""
     return [above / below for below, above in itertools.pairwise(gradients)]
 
 
@@ -187,37 +187,37 @@ def _section(results: Results) -> Section:
     falls = factors(standard)
     ratio = normalised[-1] / normalised[0]
     lines = [
-        "Signals at the start, 1,000 training images, pixels / 255, geometric means of five seeds. "
-        "Hidden layers from the first to the last; gradients are those with respect to the "
-        "activations. *Predicted* are the paper's equations (5) and (6), which take units for "
-        "lines through their values at 0; for the sigmoid that brings in a slope of 1/4 and a "
-        "mean of 1/2.",
+        "Signals before training, on 1,000 training images with pixels / 255: geometric means of "
+        "five seeds, for the hidden layers from first to last. Gradients are with respect to the "
+        "activations. *Predicted* is the paper's equations (5) and (6), which replace each unit by "
+        "its tangent at 0; for the sigmoid that means a slope of 1/4 and a mean of 1/2.",
         "",
         *markdown.table(
             ("", "variance of activations", "predicted",
-             "variance of gradients, divided per layer down by", "predicted", "in all",
-             "of weights' gradients, largest / smallest"),
+             "fall of the gradients' variance per layer, factors", "predicted", "in total",
+             "variance of weights' gradients, largest / smallest"),
             rows,
         ),
         "",
-        f"Of tanh with the standard initialisation the gradients' variance falls by "
-        f"{_listed(falls, '.2f')} per layer (3 is predicted), with the normalised one by "
-        f"{ratio:.2f} in all four layers (1 is predicted; where activations are larger, tanh is "
-        "less steep than the line). Softsign leaves the line at |Z|, tanh only at Z squared, so "
-        "more is missing to the prediction there. The paper also says (from memory, not verified) "
-        "that the gradients of weights have about the same variance in all layers under the "
-        "standard initialisation, as what falls downwards and what falls upwards make up for each "
-        f"other: here the largest is {_weights_ratio(results['tanh, standard']):.2f} times the "
-        f"smallest for tanh, {_weights_ratio(results['softsign, standard']):.2f} times for "
-        "softsign (of the batch's mean gradient).",
+        f"With tanh and the standard initialisation, the variance of the gradients falls by "
+        f"factors of {_listed(falls, '.2f')} per layer (predicted: 3). With the normalised one it "
+        f"falls by {ratio:.2f} over all four layers (predicted: 1), because tanh is less steep "
+        "than its tangent where activations are larger. Softsign departs from its tangent by |Z|, "
+        "tanh only by Z squared, so softsign is further from the prediction. The paper also says "
+        "(from memory, not verified) that with the standard initialisation the gradients of "
+        "weights have about the same variance in all layers: gradients shrink downwards and "
+        "activations upwards, and the two compensate. Here the largest variance is "
+        f"{_weights_ratio(results['tanh, standard']):.2f} times the smallest for tanh and "
+        f"{_weights_ratio(results['softsign, standard']):.2f} times for softsign (of the batch's "
+        "mean gradient).",
         "",
         "![Variances by layer, measured and predicted](glorot.png)",
         "",
-        "After training with plain gradient descent, batches of 100, 8 epochs; of each, the rate "
-        f"is the best of {', '.join(map(str, RATES))}, by the cost of 6,000 validation images "
-        "after two epochs on 10,000 training images. Test errors in per cent, one seed. The "
-        "paper's are of MNIST, quoted from memory and not verified, with batches of 10 and far "
-        "more updates.",
+        "Results after 8 epochs of plain gradient descent with batches of 100. Each network has "
+        f"the best learning rate of {', '.join(map(str, RATES))}, by its cost on 6,000 validation "
+        "images after two epochs on 10,000 training images. Test errors are in per cent, for one "
+        "seed. The paper's are for MNIST, with batches of 10 and far more updates; they are quoted "
+        "from memory and not verified.",
         "",
         *markdown.table(
             ("", "rate", "test error", "training error", "the paper, MNIST"), errors
@@ -227,8 +227,8 @@ def _section(results: Results) -> Section:
     ]  # fmt: skip
     test = {key: f"{100 * found['test_error']:.1f}" for key, found in results.items()}
     came_out = (
-        f"tanh: {min(falls):.2f} to {max(falls):.2f} per layer, normalised {ratio:.2f} in all; "
-        "test errors, standard and normalised: "
+        f"tanh: factors of {min(falls):.2f} to {max(falls):.2f} per layer, normalised {ratio:.2f} "
+        "in total; test errors, standard and normalised: "
         + ", ".join(
             f"{activation} {' and '.join(test[f'{activation}, {init}'] for init in INITS)}"
             for activation in ACTIVATIONS
@@ -239,7 +239,7 @@ def _section(results: Results) -> Section:
 
 
 def _claims_that_hold(results: Results) -> str:
-    """Say which claims about training hold."""
+    """Describe which claims about training hold."""
     error = {key: 100 * found["test_error"] for key, found in results.items()}
     at_chance = [
         key
@@ -251,7 +251,7 @@ def _claims_that_hold(results: Results) -> str:
     said = [
         "Sigmoids with the standard initialisation are the worst, as in the paper"
         if sigmoid > max(others)
-        else "Sigmoids with the standard initialisation are not the worst, other than in the paper",
+        else "Sigmoids with the standard initialisation are not the worst, unlike in the paper",
         f"({sigmoid:.1f} % against {min(others):.1f} to {max(others):.1f} %).",
     ]
     for activation in ("tanh", "softsign"):
@@ -263,12 +263,12 @@ def _claims_that_hold(results: Results) -> str:
         )
     if at_chance:
         said.append(
-            f"Of {', '.join(at_chance)} no rate got off chance in the search, and the choice "
-            "between them is one of small differences in cost."
+            f"No learning rate of the search beat chance for {' and '.join(at_chance)}; the one "
+            "chosen has a slightly lower cost."
         )
     said.append(
-        "At an error of a tenth, 10,000 test images have a standard error of 0.3 %, and one seed "
-        "is one seed."
+        "At an error of 10 %, the standard error on 10,000 test images is 0.3 %, and this is a "
+        "single seed."
     )
     return " ".join(said)
 
@@ -311,9 +311,9 @@ def _predicted(activation: str, init: str, found: Mapping[str, Any]) -> dict[str
 EXPERIMENT = Experiment(
     name="glorot",
     title="Five hidden layers: standard and normalised initialisation",
-    claimed="the variance of back-propagated gradients falls by 3 per layer with the standard "
-    "initialisation and stays with the normalised one; sigmoids learn worst; MNIST test errors of "
-    "tanh 1.76 and 1.64 % (all from memory, not verified)",
+    claimed="the variance of back-propagated gradients falls by a factor of 3 per layer with the "
+    "standard initialisation and stays the same with the normalised one; sigmoids learn worst; "
+    "MNIST test errors of tanh 1.76 and 1.64 % (all from memory, not verified)",
     source="Glorot and Bengio, Understanding the difficulty of training deep feedforward neural "
     "networks, AISTATS 2010, equations (5), (6), (16), Table 1; their network on other data",
     runs=_runs,

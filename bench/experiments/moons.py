@@ -1,4 +1,4 @@
-"""Course 2, week 2, "Optimization methods": gradient descent, momentum and Adam on two moons."""
+"""Course 2, week 2, notebook "Optimization methods": momentum and Adam on moons."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def train(
         schedule=schedule,
         epochs=epochs,
         batch_size=64,
-        seed=11,  # the notebook counts its seed 10 up before the first epoch
+        seed=11,  # the notebook increments its seed of 10 before the first epoch
         report_every=100,
     )
     return network, history
@@ -118,29 +118,30 @@ def _section(results: Results) -> Section:
             )
         )
     lines = [
-        f"With the notebook's learning rate {SMALL:g}, 10,000 epochs:",
+        f"With the notebook's learning rate of {SMALL:g} and 10,000 epochs:",
         "",
         *markdown.table(
-            ("", "last cost of epoch 9,000: notebook", "ours", "accuracy: notebook", "ours"), rows
+            ("", "last cost in epoch 9,000: notebook", "ours", "accuracy: notebook", "ours"), rows
         ),
         "",
-        "A newer version of the notebook has larger rates, 5,000 epochs, and a rate divided by "
-        "1 + floor(epoch / 1000). Its accuracies are quoted from memory and are not verified; one "
-        "point of the 300 is 0.0033. It lowers its rate one epoch later than we do.",
+        "A newer version of the notebook has larger learning rates and 5,000 epochs, and divides "
+        "the rate by 1 + floor(epoch / 1000), one epoch later than we do. Its accuracies are "
+        "quoted from memory and not verified. One of the 300 points counts 0.0033.",
         "",
         *markdown.table(
-            ("", "rate", "held: accuracy", "cost", "decaying: accuracy", "cost", "notebook"),
+            ("", "rate", "constant: accuracy", "cost", "decaying: accuracy", "cost", "notebook"),
             decayed,
         ),
         "",
-        "What makes Adam look so good in the first table is the rate: 7e-4 is far too small for "
-        "the other two, whose steps are as long as the gradient times the rate, while Adam's are "
-        "about as long as the rate. "
-        "Accuracy is that of the training points, as in the notebook; it has no others.",
+        "Adam looks so good in the first table because of the learning rate: 7e-4 is far too small "
+        "for the other two. Their steps are as long as the gradient times the rate, while Adam's "
+        "are about as long as the rate. "
+        "As in the notebook, which has no test points, accuracy is measured on the training "
+        "points.",
         "",
-        "![Cost against epochs](moons-cost.png)",
+        "![Cost by epoch](moons-cost.png)",
         "",
-        "![What each network makes of the plane](moons.png)",
+        "![Decision regions of each network](moons.png)",
     ]
     panels = [
         (f"{name}, {words}: {results[f'{name}, {kind}']['accuracy']:.3f}",
@@ -153,8 +154,8 @@ def _section(results: Results) -> Section:
         f"{results[f'{name}, large, decay']['accuracy']:.3f}" for name in OPTIMIZERS
     )
     return Section(
-        f"{came_out}{', costs to all printed digits' if is_equal else ''}; with larger, decaying "
-        f"rates {with_decay}",
+        f"{came_out}{', costs equal to all printed digits' if is_equal else ''}; with larger, "
+        f"decaying rates {with_decay}",
         lines,
         {"moons-cost.png": _costs(results), "moons.png": draw_regions(panels)},
     )
@@ -177,8 +178,8 @@ def _costs(results: Results) -> bytes:
 EXPERIMENT = Experiment(
     name="moons",
     title="Optimisation: gradient descent, momentum, Adam",
-    claimed="accuracy of gradient descent 0.797, momentum 0.797, Adam 0.940; with decaying rates "
-    "0.946, 0.956, 0.94 (from memory, not verified)",
+    claimed="accuracy of gradient descent 0.797, momentum 0.797, Adam 0.940; with decaying "
+    "learning rates 0.946, 0.956, 0.94 (from memory, not verified)",
     source="the course, Improving Deep Neural Networks, week 2, notebook Optimization methods",
     runs=_runs,
     run=_run,

@@ -14,16 +14,16 @@ __all__ = ["Done", "page"]
 
 @dataclass(frozen=True)
 class Done:
-    """An experiment, and what has become of it."""
+    """An experiment and its outcome."""
 
     experiment: Experiment
     section: Section | None
     missing: str  # why there is no section
-    kept: Sequence[Mapping[str, Any]]  # of each run that is there, see running.run_here
+    kept: Sequence[Mapping[str, Any]]  # one for each finished run, see running.run_here
 
     @property
     def minutes(self) -> float:
-        """How long the runs take, as many at a time as there are processors."""
+        """Minutes that all runs take, as many at a time as there are processors."""
         n_threads = self.experiment.n_threads
         at_a_time = [max(found["machine"]["processors"] // n_threads, 1) for found in self.kept]
         seconds = (found["seconds"] for found in self.kept)
@@ -35,18 +35,19 @@ def page(all_done: Sequence[Done], *, is_short: bool) -> str:
     lines = ["# Experiments: published results and ours", ""]
     if is_short:
         lines += [
-            "**A short form: it shows that the experiments run, and none of its numbers means "
-            "anything.**",
+            "**This is the short form: it shows that the experiments run, and its numbers mean "
+            "nothing.**",
             "",
         ]
     lines += [
-        "Results of the course and of papers, repeated with xpnet. `make experiments` carries out "
-        "all of them, `python -m bench.experiments NAME` one; what is there already is not "
-        "repeated, so a command that was interrupted goes on where it stopped. This page is "
-        "written by it, numbers and all.",
+        "Here xpnet repeats published results: those of Andrew Ng's Deep Learning Specialization "
+        "(deeplearning.ai, Coursera), called the course below, and those of papers. "
+        "`make experiments` runs all experiments; `python -m bench.experiments NAME` runs one. "
+        "Finished runs are kept and not repeated, so you can interrupt the command and resume it. "
+        "The command writes this page, including its numbers.",
         "",
         *markdown.table(
-            ("", "claimed", "came out", "to repeat"),
+            ("", "claimed", "our result", "command"),
             [
                 (
                     f"[{done.experiment.title}](#{_anchor(done.experiment.title)})",
@@ -64,7 +65,7 @@ def page(all_done: Sequence[Done], *, is_short: bool) -> str:
 
 
 def _machines(all_done: Sequence[Done]) -> list[str]:
-    """Say when the runs were carried out, how long they take and on what."""
+    """Describe the runs' dates, duration and machine."""
     kept = [found for done in all_done for found in done.kept]
     if not kept:
         return []
@@ -76,8 +77,8 @@ def _machines(all_done: Sequence[Done]) -> list[str]:
     return [
         "## Machine and time",
         "",
-        f"{len(kept)} runs of {when}; {minutes:.0f} minutes, where runs of one thread go side by "
-        "side on all processors.",
+        f"{len(kept)} runs of {when}; {minutes:.0f} minutes in total, with single-threaded runs "
+        "side by side on all processors.",
         "",
         *markdown.table(
             ("", *("" for _ in columns)),
@@ -87,7 +88,7 @@ def _machines(all_done: Sequence[Done]) -> list[str]:
 
 
 def _summarize(done: Done) -> str:
-    return done.section.came_out if done.section else f"not there: {done.missing}"
+    return done.section.came_out if done.section else f"not available: {done.missing}"
 
 
 def _of(done: Done) -> list[str]:
@@ -97,17 +98,17 @@ def _of(done: Done) -> list[str]:
         f"## {experiment.title}",
         "",
         f"- **Claimed:** {experiment.claimed} ({experiment.source}).",
-        f"- **Came out:** {_summarize(done)}.",
-        f"- **To repeat:** `python -m bench.experiments {experiment.name} --again`"
+        f"- **Our result:** {_summarize(done)}.",
+        f"- **Repeat it:** `python -m bench.experiments {experiment.name} --again`"
         + (f", {max(done.minutes, 0.1):.1f} minutes" if done.kept else "")
         + f"; the settings are in [{module}](../../experiments/{module}).",
     ]
     if experiment.one_run:
-        lines.append(f"- **One run by itself:** `{experiment.one_run}`.")
+        lines.append(f"- **Run one network:** `{experiment.one_run}`.")
     return [*lines, "", *done.section.lines] if done.section else lines
 
 
 def _anchor(title: str) -> str:
-    """Give the name that GitHub has for a heading."""
+    """Return GitHub's anchor for a heading."""
     kept = "".join(c for c in title.lower() if c.isalnum() or c in " -_")
     return kept.replace(" ", "-")

@@ -15,19 +15,19 @@ __all__ = ["Points", "draw_regions", "outcome", "region"]
 
 Points = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # samples and labels
 
-_N = 90  # places along each axis
+_N = 90  # points along each axis
 _LEVELS = "0123456789"
 
 
 def outcome(
     network: nn.Network, history: training.History, data: tuple[Points, Points]
 ) -> dict[str, Any]:
-    """Give what is kept of a training on two classes of points: the training ones, the test ones.
+    """Return the outcome of training on two classes of points.
 
     Returns
     -------
     dict
-        ``cost``, pairs of an iteration and its cost; ``train`` and ``test``, accuracies;
+        ``cost``, pairs of an iteration and its cost; ``train`` and ``test``, the accuracies;
         ``region``, see :func:`region`.
     """
     accuracies = [training.evaluate(network, "sigmoid_cross_entropy", *part)[1] for part in data]
@@ -40,13 +40,14 @@ def outcome(
 
 
 def region(network: nn.Network, X: npt.NDArray[Any], y: npt.NDArray[Any]) -> dict[str, Any]:
-    """Ask a network of one output about places all over the samples' rectangle and around it.
+    """Evaluate a network of one output on a grid of points over the samples' bounding box.
 
     Returns
     -------
     dict
-        ``box``, (left, right, bottom, top); ``rows``, from the bottom, each a text with a digit for
-        every place: the probability of class 1 in tenths; and the samples, ``X`` and ``y``.
+        ``box``, (left, right, bottom, top), with a margin; ``rows``, from the bottom, each a string
+        with a digit for every point: the probability of class 1 in tenths; and the samples, ``X``
+        and ``y``.
     """
     low, high = X.min(axis=0), X.max(axis=0)
     margin = 0.08 * (high - low)
@@ -64,7 +65,7 @@ def region(network: nn.Network, X: npt.NDArray[Any], y: npt.NDArray[Any]) -> dic
 
 
 def draw_regions(panels: Sequence[tuple[str, dict[str, Any]]], *, columns: int = 3) -> bytes:
-    """Draw what networks make of the plane, with the samples on it, as PNG."""
+    """Draw the decision regions of networks and the samples, as PNG."""
     n_rows = -(-len(panels) // columns)
     drawn = pictures.figure(3.5 * columns, 3.1 * n_rows)
     for number, (title, found) in enumerate(panels, start=1):

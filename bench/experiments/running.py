@@ -1,9 +1,8 @@
-"""Carrying out runs, each in a process of its own, and keeping what came out.
+"""Runs experiments, each run in its own process, and keeps their outcomes.
 
-A run's outcome is a file, which is written whole or not at all and holds the arguments too. A run
-whose file is there with the same arguments, and the same recipes, is not repeated: that is how an
-interrupted command goes on where it stopped. Of a change of the code they do not know: after one,
-``--again``.
+The outcome of a run is a file with its arguments and its result, written whole or not at all. A run
+is not repeated if its file exists with the same arguments and recipes, so an interrupted command
+can resume. Files do not notice changes of the code: after one, use ``--again``.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ from xpnet.recipe import load_recipe
 
 __all__ = ["CANNOT", "Run", "carry_out", "outcome", "run_here", "runs_of"]
 
-CANNOT = 2  # exit status of a run whose data or packages are not there
+CANNOT = 2  # exit status of a run whose data or packages are missing
 
 
-@dataclass(frozen=True, eq=False)  # each is itself: they are keys
+@dataclass(frozen=True, eq=False)  # compared by identity, as keys
 class Run:
     """One run of an experiment, and the file of its outcome."""
 
@@ -66,7 +65,7 @@ def runs_of(experiment: Experiment, folder: Path, *, is_short: bool) -> list[Run
 
 
 def outcome(run: Run) -> dict[str, Any] | None:
-    """Give what is kept of a run, if it is one with these very arguments."""
+    """Return the kept outcome of a run, or None without one for its arguments and recipes."""
     try:
         kept = json.loads(run.file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -78,14 +77,14 @@ def outcome(run: Run) -> dict[str, Any] | None:
 
 @functools.cache
 def _digest(recipes: tuple[str, ...]) -> str:
-    """Tell recipes from others by all that they say."""
+    """Return a digest of the recipes' values."""
     files = [ROOT / name if name.endswith(".toml") else name for name in recipes]
     values = [load_recipe(file).values for file in files]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def run_here(run: Run) -> dict[str, Any]:
-    """Carry out a run in this process, and keep what came out."""
+    """Run in this process, and keep the outcome."""
     began = time.perf_counter()
     result = run.experiment.run(**run.arguments)
     kept = {
@@ -102,24 +101,24 @@ def run_here(run: Run) -> dict[str, Any]:
 
 
 def carry_out(runs: Sequence[Run], say: Callable[[str], None]) -> dict[Run, str]:
-    """Carry out runs in processes of their own, as many at a time as there are processors.
+    """Carry out runs in child processes, as many at a time as the processors allow.
 
     Parameters
     ----------
     runs : sequence of Run
-        All with the same number of threads.
+        Runs with the same number of threads.
     say : callable
-        Gets a line for every run that has ended.
+        Called with a line for every run that ends.
 
     Returns
     -------
     dict of Run to str
-        For those that failed, why.
+        The reason for each run that failed.
 
     Raises
     ------
     KeyboardInterrupt
-        After Ctrl-C; what has ended until then is kept.
+        After Ctrl-C; outcomes of finished runs are kept.
     """
     if not runs:
         return {}
@@ -143,7 +142,7 @@ def carry_out(runs: Sequence[Run], say: Callable[[str], None]) -> dict[Run, str]
 
 
 def _in_a_child(run: Run, stop: threading.Event) -> str | None:
-    """Carry out a run in a process, and give the reason if it fails."""
+    """Carry out a run in a child process, and return the reason if it fails."""
     command = [sys.executable, "-m", "bench.experiments", "--run", run.experiment.name, run.key]
     command += ["--kept", str(run.file.parent.parent.resolve())]
     command += ["--short"] if run.is_short else []
@@ -151,7 +150,7 @@ def _in_a_child(run: Run, stop: threading.Event) -> str | None:
     with tempfile.TemporaryFile() as said:
         if stop.is_set():
             return "interrupted"
-        # Ctrl-C is for this process to handle: a training would take it for its own end.
+        # Only this process handles Ctrl-C: training would take it as a request to stop early.
         child = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -170,5 +169,5 @@ def _in_a_child(run: Run, stop: threading.Event) -> str | None:
         text = said.read()[-3000:].decode(errors="replace").strip()
     if child.returncode == 0:
         return None
-    lines = text.splitlines() or ["it said nothing"]
+    lines = text.splitlines() or ["no output"]
     return lines[-1] if child.returncode == CANNOT else f"exit status {child.returncode}: {text}"

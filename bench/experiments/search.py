@@ -1,4 +1,4 @@
-"""Bergstra & Bengio 2012: random search and a grid, by the number of trials."""
+"""Bergstra & Bengio 2012: random search against grid search, by the number of trials."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from bench.experiments.experiment import Experiment, Results, Section
 from xpnet.spaces import Range, Scale, Space
 from xpnet.training import DivergenceError
 
-# What is from xpnet.search is imported where it is used: it needs Optuna, and no other experiment
-# does.
+# Only functions import xpnet.search: it needs Optuna, which no other experiment needs.
 
 __all__ = ["EXPERIMENT"]
 
@@ -43,7 +42,7 @@ SHORT = (*fashion.SHORT, "data.validation_fraction=0.2")
 AT_A_TIME = {"random": 50, "grid": 48}  # trials of a run
 SEED = 0
 SIZES = (8, 16, 32, 64, 128)
-PAPER = 8  # trials that are said to do
+PAPER = 8  # trials that are enough, by the claim
 N_RESAMPLES = 2000
 BAND = (0.05, 0.95)
 NAMES = {
@@ -74,8 +73,8 @@ def _run(
         settings = design(sampler, recipe.space, SEED, trial)
         assert settings is not None
         began = time.perf_counter()
-        # Of a run's results the validation accuracy is that of Recipe.validate, which is what a
-        # search goes by; the test accuracy is for the last column.
+        # The validation accuracy equals that of Recipe.validate, which a search maximises; the
+        # test accuracy is for the last column.
         try:
             result = recipe.changed(recipe.space.resolve(settings)).run(data)
             accuracies = (
@@ -84,7 +83,7 @@ def _run(
             )
         except DivergenceError:
             accuracies = (0.0, 0.0)
-        # Seconds are kept for whoever looks at the outcomes.
+        # Seconds are kept for readers of the outcomes.
         trials.append([settings, *accuracies, round(time.perf_counter() - began, 3)])
     samples = [len(y) for y in (data.y_train, data.y_validation, data.y_test)]
     return {"samples": samples, "trials": trials}
@@ -108,7 +107,7 @@ def _runs(is_short: bool) -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _Search:
-    """Trials of one sampler on one data set, and what the best of n of them is.
+    """Trials of one sampler on one data set, and the best of n of them.
 
     Attributes
     ----------
@@ -116,9 +115,9 @@ class _Search:
     validation, test : array
         Accuracies, one for each trial.
     best_validation, best_test : array
-        Those of the trial that validation chooses, of equals the first, out of n: in each row an
-        order in which the trials might have come, in each column an n. Trials of a grid come each
-        once, those of a random search are drawn with replacement.
+        Accuracies of the trial that validation chooses among n, the first of equals. Each row is a
+        possible order of the trials, each column an n. Trials of a grid occur once in each order;
+        those of a random search are drawn with replacement.
     """
 
     settings: list[dict[str, Any]]
@@ -152,22 +151,22 @@ class _Search:
         return len(self.validation)
 
     def chance(self, n: int, accuracy: float) -> float:
-        """Give the probability that the best of n random trials is no worse, on validation."""
+        """Return the probability that the best of n random trials is no worse, on validation."""
         return 1.0 - float((self.validation < accuracy).mean()) ** n
 
     def median_at(self, accuracy: float) -> int | None:
-        """Give the smallest n at which that probability is a half."""
+        """Return the smallest n at which that probability is at least a half."""
         sizes = range(1, len(self) + 1)
         return next((n for n in sizes if self.chance(n, accuracy) >= 0.5), None)
 
     def mean_at(self, accuracy: float) -> int | None:
-        """Give the smallest n at which the best of n random trials is no worse in the mean."""
+        """Return the smallest n at which the mean best of n random trials is no worse."""
         from xpnet.search.results import matches_at
 
         return matches_at(self.validation.tolist(), accuracy, is_maximised=True)
 
     def best_of(self, n: int) -> tuple[float, float, float]:
-        """Give what the bootstrap of the best validation accuracy of n trials tends to."""
+        """Return the bootstrap's exact limit of the best validation accuracy of n trials."""
         from xpnet.search.results import best_of
 
         mean, (low, high) = best_of(self.validation.tolist(), n, is_maximised=True, quantiles=BAND)
@@ -175,14 +174,14 @@ class _Search:
 
 
 def _band(values: Numbers) -> tuple[float, float, float]:
-    """Give mean and quantiles of a column of resamples."""
+    """Return mean and quantiles of a column of resamples."""
     low, high = np.quantile(values, BAND)
     return float(values.mean()), float(low), float(high)
 
 
 @dataclass(frozen=True)
 class _Comparison:
-    """Random search and grid on one data set of so many training, validation and test samples."""
+    """Random search and grid search on one data set."""
 
     data: str
     n_samples: list[int]
@@ -203,26 +202,26 @@ class _Comparison:
 
     @property
     def best_test(self) -> float:
-        """Test accuracy of the point that has it; of several the mean."""
+        """Test accuracy of the best point, or the mean of several."""
         return float(self.grid.test[self.grid.validation == self.best].mean())
 
     def test_chance(self, n: int) -> float:
-        """Give the share of resamples in which n random trials test no worse than the grid."""
+        """Return the share of resamples in which n random trials test no worse than the grid."""
         column = self.random.best_test[:, min(n, len(self.random)) - 1]
         return float((column >= self.best_test).mean())
 
     def test_at(self) -> int | None:
-        """Give the smallest n at which random search tests no worse than the grid in the mean."""
+        """Return the smallest n at which random search tests no worse than the grid on average."""
         reached = np.flatnonzero(self.random.best_test.mean(axis=0) >= self.best_test)
         return int(reached[0]) + 1 if len(reached) else None
 
     def standard_error(self) -> float:
-        """Give that of the grid's best validation accuracy."""
+        """Return the standard error of the grid's best validation accuracy."""
         return math.sqrt(self.best * (1 - self.best) / self.n_samples[1])
 
 
 def _importances(space: Space, search: _Search) -> dict[str, float]:
-    """Estimate them as a study of xpnet's does."""
+    """Estimate importances as xpnet's studies do."""
     from optuna.storages import InMemoryStorage
     from optuna.trial import create_trial
 
@@ -269,13 +268,13 @@ def _section(results: Results) -> Section:
         "",
         *_on_importance(compared, shares),
         "",
-        "Best validation accuracy of so many trials, and test accuracy of the trial that has it: "
-        "means, and in brackets from 5 to 95 % of the searches that might have been. For the "
-        "validation accuracy of random search that is a bootstrap of the trials in its exact "
-        "limit: the best of n is no better than the k-th worst of N with probability "
-        f"(k/N)^n. Test accuracies are of {N_RESAMPLES:,} resamples with a fixed seed; the grid's "
-        f"are of {N_RESAMPLES:,} random orders of its points. *No worse* is the probability that "
-        "random search ends no worse than the whole grid.",
+        "The tables have the best validation accuracy of n trials, and the test accuracy of the "
+        "trial that reached it: the mean over possible searches, and in brackets their range from "
+        "5 to 95 %. For the validation accuracy of random search we use the exact limit of the "
+        "bootstrap: the best of n trials is no better than the k-th worst of N with probability "
+        f"(k/N)^n. Test accuracies come from {N_RESAMPLES:,} resamples with a fixed seed, the "
+        f"grid's from {N_RESAMPLES:,} random orders of its points. *No worse* is the probability "
+        "that random search is no worse than the whole grid.",
     ]
     for one in compared:
         lines += ["", *_table(one), "", _matches(one)]
@@ -284,25 +283,26 @@ def _section(results: Results) -> Section:
 
 
 def _set_up(compared: Sequence[_Comparison]) -> list[str]:
-    sizes = "; ".join(
-        f"{one.data}: {one.n_samples[0]:,} training, {one.n_samples[1]:,} validation and "
-        f"{one.n_samples[2]:,} test images"
+    sizes = ", and ".join(
+        f"{one.n_samples[0]:,} training, {one.n_samples[1]:,} validation and "
+        f"{one.n_samples[2]:,} test images of {one.data}"
         for one in compared
     )
     n_failed = sum(
         int((search.validation == 0).sum()) for one in compared for search in (one.random, one.grid)
     )
-    failed = f"there were {n_failed}" if n_failed else "there was none"
+    failed = f"{n_failed} did" if n_failed else "none did"
     first = compared[0]
     return [
-        f"One hidden layer, gradient descent with momentum, 30 epochs of digits and 15 of "
-        f"Fashion-MNIST; {sizes}. {len(first.random)} random trials and a grid of "
-        f"{len(first.grid)} points, the middles of equal parts of each scale: three of the "
-        "learning rate, two of each of the others. Six of the hyper-parameters and their ranges "
-        "are the paper's (from memory, not verified; there L2 is off in half of the trials), and "
-        "momentum is in the place of its annealing. They were chosen once, before any trial, and "
-        "the training is as long for all. All trials start from the same random numbers. One "
-        f"that diverges counts as accuracy 0; {failed}."
+        f"The network has one hidden layer, trained by gradient descent with momentum for 30 "
+        f"epochs on digits and 15 on Fashion-MNIST. There are {sizes}. We compare "
+        f"{len(first.random)} random trials with a grid of {len(first.grid)} points. The grid "
+        "takes the centres of equal parts of each scale: three for the learning rate, two for "
+        "every other hyper-parameter. Six of the hyper-parameters and their ranges are the paper's "
+        "(from memory, not verified; there L2 is off in half of the trials), and momentum replaces "
+        "its annealing. They were chosen once, before any trial. All trials have the same number "
+        "of epochs and start from the same random numbers. A trial that diverges counts as "
+        f"accuracy 0; {failed}."
     ]
 
 
@@ -337,19 +337,19 @@ def _on_importance(
     n_values = [len({settings[name] for settings in search.settings}) for search in (grid, random)]
     pairs = [(one.data, _apart(one.grid, "training.l2")) for one in compared]
     return [
-        "Importance is PED-ANOVA's over the random trials: how far the best tenth of them is from "
-        "all in each hyper-parameter, as shares. "
-        + (f"Of them, {'; '.join(said)}. " if said else "")
-        + f"That is what a grid spends trials on: its {len(grid)} points have {n_values[0]} "
-        f"learning rates, where {len(random)} random trials have {n_values[1]}, and points that "
-        "differ in L2 alone are apart by "
+        "Importance is computed by PED-ANOVA from the random trials: how much the best tenth of "
+        "them differs from all trials in each hyper-parameter, as shares. "
+        + (f"The shares: {'; '.join(said)}. " if said else "")
+        + f"A grid wastes trials on the unimportant ones: its {len(grid)} points have "
+        f"{n_values[0]} learning rates, where {len(random)} random trials have {n_values[1]}. "
+        "Points that differ only in L2 have median differences in validation accuracy of "
         + " and ".join(f"{apart:.4f} on {data}" for data, apart in pairs)
-        + " in the median of their validation accuracies, as good as the same trial twice."
+        + ", almost as if the same trial ran twice."
     ]
 
 
 def _apart(search: _Search, name: str) -> float:
-    """Give the median difference of trials that differ in one hyper-parameter alone."""
+    """Return the median difference of trials that differ only in one hyper-parameter."""
     groups: dict[str, list[float]] = {}
     for settings, accuracy in zip(search.settings, search.validation, strict=True):
         rest = repr({key: value for key, value in settings.items() if key != name})
@@ -387,28 +387,28 @@ def _matches(one: _Comparison) -> str:
     at = min(PAPER, len(one.grid)) - 1
     return (
         f"On {one.data} the mean of random search is no worse than the grid's best "
-        f"{_at(mean, most)}, its median {_at(median, most)}, and its mean test accuracy no worse "
+        f"{_at(mean, most)}, its median {_at(median, most)}. Its mean test accuracy is no worse "
         f"than that of the grid's choice {_at(test, most)}"
         + (f" (the mean of the {n_tied} points that share the best)" if n_tied > 1 else "")
-        + f". What {PAPER} trials lack in the mean is {lacking:.3f} on validation, "
-        f"{lacking / one.standard_error():.1f} of its standard errors; as many points of the grid "
-        f"itself lack {one.best - float(one.grid.best_validation[:, at].mean()):.3f}. The best "
-        f"random trial of all has {one.random.validation.max():.3f}."
+        + f". With {PAPER} random trials the mean validation accuracy is {lacking:.3f} below the "
+        f"grid's best, or {lacking / one.standard_error():.1f} standard errors; with {PAPER} "
+        f"points of the grid it is {one.best - float(one.grid.best_validation[:, at].mean()):.3f} "
+        f"below. The best of all random trials has {one.random.validation.max():.3f}."
     )
 
 
 def _at(n: int | None, most: int) -> str:
-    return f"from {n} trials on" if n else f"at no number up to {most}"
+    return f"from {n} trials on" if n else f"for no number of trials up to {most}"
 
 
 def _on_noise(compared: Sequence[_Comparison]) -> str:
     errors = " and ".join(f"{one.standard_error():.3f} on {one.data}" for one in compared)
     return (
-        f"The standard error of one validation accuracy at the grid's best is {errors}: what is "
-        "best of many is so in part by luck, the more so the more trials there are, which is why "
-        "the test accuracy of what was chosen is here too. Resamples know no better trial than "
-        "the best one that there was, and only one set of random trials. In the picture lines are "
-        f"means, bands go from 5 to 95 %, and the dotted line is at {PAPER} trials."
+        f"The standard error of one validation accuracy at the grid's best is {errors}. The best "
+        "of many trials owes part of its accuracy to luck, and more so with more trials, so the "
+        "tables also have the test accuracy. Resampling cannot give a trial better than the best "
+        "observed, and it knows only one set of random trials. In the picture, lines are means, "
+        f"bands go from 5 to 95 %, and the dotted line is at {PAPER} trials."
     )
 
 
@@ -418,9 +418,9 @@ def _summarize(compared: Sequence[_Comparison]) -> str:
         at = one.random.mean_at(one.best)
         said.append(
             f"{one.data}: {PAPER} random trials are no worse than the grid's {len(one.grid)} with "
-            f"probability {one.random.chance(PAPER, one.best):.2f} (validation accuracy "
-            f"{one.random.best_of(PAPER)[0]:.3f} in the mean, the grid's {one.best:.3f}), in the "
-            f"mean {_at(at, len(one.random))}"
+            f"probability {one.random.chance(PAPER, one.best):.2f} (mean validation accuracy "
+            f"{one.random.best_of(PAPER)[0]:.3f}, the grid's {one.best:.3f}), and on average "
+            f"{_at(at, len(one.random))}"
         )
     return "; ".join(said)
 
@@ -459,12 +459,12 @@ def _draw_bands(ax: Any, bands: Sequence[Numbers], best: float) -> None:
 
 
 def _bands(values: Numbers) -> Numbers:
-    """Give mean and quantiles of all columns, in rows."""
+    """Return mean and quantiles of all columns, in rows."""
     return np.array([_band(column) for column in values.T])
 
 
 def _limits(bands: Sequence[Numbers]) -> tuple[float, float]:
-    """Give limits to show what is there from four trials on; before that all is worse."""
+    """Return limits that show everything from four trials on."""
     low = min(float(band[3:, 1].min()) for band in bands)
     high = max(float(band[:, 2].max()) for band in bands)
     margin = max(0.05 * (high - low), 1e-3)

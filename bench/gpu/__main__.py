@@ -1,4 +1,4 @@
-"""The command line of the GPU gate; see :mod:`bench.gpu`."""
+"""The command line of the GPU gate, :mod:`bench.gpu`."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from xpnet.files import write_whole
 from xpnet.kernels.cuda_check import cuda_problem
 
 SECONDS = 520  # for all parts together
-SLOWER = 20  # times that a rehearsal may take
+SLOWER = 20  # factor by which a rehearsal may be slower
 
 
 def main() -> int:
     """Run the gate, or one part of it."""
     arguments = _parse()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # whatever a part says can be printed
+        sys.stdout.reconfigure(errors="backslashreplace")  # any output of a part can be printed
     if arguments.rehearse:
         _use_the_stand_in()
     os.environ["XPNET_DEVICE"] = "cuda"
     for variable in ("CUPY_TF32", "NVIDIA_TF32_OVERRIDE", "XPNET_PRECISION"):
-        os.environ.pop(variable, None)  # every figure is of the precision that it states
+        os.environ.pop(variable, None)  # so that every figure has the precision that it states
     problem = cuda_problem()
     if problem is not None:
         wanted = "rehearsal" if arguments.rehearse else "GPU to run on"
@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def _use_the_stand_in() -> None:
-    """Let ``import cupy`` find the tests' stand-in, here and in processes that are started."""
+    """Let ``import cupy`` find the tests' stand-in, here and in child processes."""
     site = str(ROOT / "tests" / "emulation" / "site")
     sys.path.insert(0, site)
     paths = [site, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -66,18 +66,26 @@ def _use_the_stand_in() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
-    parser.add_argument(
-        "--rehearse", action="store_true", help="on the stand-in for CuPy, at small sizes"
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu",
+        description="Check and measure xpnet on a GPU, and write a page.",
     )
     parser.add_argument(
-        "--out", help="folder for the results (bench/results; of a rehearsal a new one)"
+        "--rehearse", action="store_true", help="run on the stand-in for CuPy, at small sizes"
     )
     parser.add_argument(
-        "--only", nargs="+", choices=list(PARTS), metavar="PART", help=", ".join(PARTS)
+        "--out",
+        help="folder for the results (default: bench/results, or a new one for a rehearsal)",
     )
-    parser.add_argument("--quick", action="store_true", help="a few tests in place of all")
-    hidden = argparse.SUPPRESS  # how the gate calls itself
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=list(PARTS),
+        metavar="PART",
+        help=f"parts to run: {', '.join(PARTS)}",
+    )
+    parser.add_argument("--quick", action="store_true", help="run a few tests instead of all")
+    hidden = argparse.SUPPRESS  # for the gate's own child processes
     parser.add_argument("--part", choices=list(PARTS), help=hidden)
     parser.add_argument("--result", help=hidden)
     parser.add_argument("--deadline", type=float, default=0.0, help=hidden)
@@ -85,7 +93,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _run_all(settings: Settings, parts: list[str], folder: Path) -> int:
-    """Run every part in a process of its own, and write down after each what has come out."""
+    """Run every part in its own process, and write the results after each."""
     began = time.time()
     when = datetime.datetime.now(datetime.UTC)
     file = folder / f"{when:%Y-%m-%d-%H%M%S}-{_name(settings)}"
@@ -113,7 +121,7 @@ def _run_all(settings: Settings, parts: list[str], folder: Path) -> int:
 
 
 def _name(settings: Settings) -> str:
-    """Give the GPU's name as a part of a file name."""
+    """Return the GPU's name for a file name."""
     if settings.is_rehearsal:
         return "emulated"
     runtime = importlib.import_module("cupy").cuda.runtime
@@ -122,13 +130,13 @@ def _name(settings: Settings) -> str:
 
 
 def _run_apart(name: str, settings: Settings, left: float) -> dict[str, Any]:
-    """Run a part, and give what became of it, whatever that is."""
+    """Run a part in a child process, and return its outcome."""
     began = time.time()
     part = PARTS[name]
     limit = min(left, part.seconds * (SLOWER if settings.is_rehearsal else 1))
     if limit < 1:
         status = "not run" if part.is_check else "incomplete"
-        return {"part": name, "status": status, "seconds": 0.0, "reason": "no time was left"}
+        return {"part": name, "status": status, "seconds": 0.0, "reason": "no time left"}
     with tempfile.TemporaryDirectory() as own:
         result = Path(own) / "result.json"
         command = [sys.executable, "-m", "bench.gpu", "--part", name, "--result", str(result)]
@@ -139,7 +147,7 @@ def _run_apart(name: str, settings: Settings, left: float) -> dict[str, Any]:
             found: dict[str, Any] = {"status": "failed", "reason": _run(command, limit)}
         except subprocess.TimeoutExpired:
             status = "failed" if part.is_check else "incomplete"
-            found = {"status": status, "reason": f"it took more than {limit:.0f} s"}
+            found = {"status": status, "reason": f"took more than {limit:.0f} s"}
         except KeyboardInterrupt:
             found = {"status": "interrupted"}
         if result.exists():
@@ -148,13 +156,13 @@ def _run_apart(name: str, settings: Settings, left: float) -> dict[str, Any]:
 
 
 def _run(command: list[str], limit: float) -> str:
-    """Run a part, and give the reason for its failure if it leaves no result."""
+    """Run a part, and return the reason for its failure, in case it leaves no result."""
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, cwd=ROOT, stderr=errors, start_new_session=True)
         try:
-            process.wait(limit + 5)  # it keeps to its deadline by itself, if it can
+            process.wait(limit + 5)  # the part tries to keep its deadline itself
         finally:
-            # What it has started and left behind would go on using the GPU.
+            # Processes that it left behind would keep using the GPU.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -175,8 +183,8 @@ def _run_here(name: str, settings: Settings, result: Path) -> int:
         found = {"status": status, "reason": str(error), "rows": error.rows}
     except subprocess.TimeoutExpired as error:
         status = "failed" if PARTS[name].is_check else "incomplete"
-        found = {"status": status, "reason": f"it ran out of time: {error}"}
-    except Exception:  # whatever it is, it is the result of this part
+        found = {"status": status, "reason": f"ran out of time: {error}"}
+    except Exception:  # any error is the result of this part
         found = {"status": "failed", "reason": traceback.format_exc(limit=-6)}
     write_whole(result, json.dumps(found).encode())
     return 0

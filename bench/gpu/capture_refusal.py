@@ -1,6 +1,6 @@
-"""CuPy refuses cuBLAS while a stream captures: a minimal reproducer, and a way round it.
+"""CuPy refuses cuBLAS while a stream captures: a minimal reproducer, and a workaround.
 
-``python bench/gpu/capture_refusal.py`` takes a GPU, NumPy and CuPy, and nothing of xpnet::
+``python bench/gpu/capture_refusal.py`` needs a GPU, NumPy and CuPy, but not xpnet::
 
     import cupy
 
@@ -8,42 +8,39 @@
     with stream:
         A = cupy.ones((8, 8), dtype="float32")
         out = cupy.empty_like(A)
-        cupy.matmul(A, A, out=out)  # the handle is made, and the kernel loaded
+        cupy.matmul(A, A, out=out)  # creates the handle and loads the kernel
         stream.begin_capture()
         cupy.matmul(A, A, out=out)  # NotImplementedError
 
 What happens
-    Every function in ``cupy_backends/cuda/libs/cublas.pyx`` begins by telling its handle the
-    current stream, and that raises ``NotImplementedError: calling cuBLAS API during stream capture
-    is currently unsupported`` where the stream is capturing. It is so on purpose: capture came with
-    CuPy's pull request 4567, which left libraries out, and issue 6290 ("Improve stream capture
-    support") keeps the list of those that remain. ``tests/cupy_tests/cuda_tests/test_graph.py``
-    asserts the refusal.
+    Every function in ``cupy_backends/cuda/libs/cublas.pyx`` first sets the current stream on its
+    handle. If the stream is capturing, that raises ``NotImplementedError: calling cuBLAS API during
+    stream capture is currently unsupported``. This is deliberate: CuPy's pull request 4567 added
+    capture without libraries, and issue 6290 ("Improve stream capture support") lists those still
+    missing. ``tests/cupy_tests/cuda_tests/test_graph.py`` asserts the refusal.
 
 Why cuBLAS needs care
-    cuBLAS itself can be captured (its manual, "CUDA Graphs Support"), but for results that are
-    written to the host, such as those of ``dot`` and ``nrm2`` in host pointer mode. Two more things
-    matter for a product. Without a workspace of the caller's the graph contains allocations: cuBLAS
-    has each captured graph hold a workspace of its own (PyTorch's pull request 83461 tells of the
-    memory that this took). And the scalars ``alpha`` and ``beta``, if they lie on the host, are
-    read when the call is captured, not when the graph is launched: they are constants of the graph.
+    cuBLAS itself can be captured (its manual, "CUDA Graphs Support"), except for results written to
+    the host, such as those of ``dot`` and ``nrm2`` in host pointer mode. Two more things matter for
+    a product. Without a workspace from the caller, the graph contains allocations: each captured
+    graph then holds its own workspace (PyTorch's pull request 83461 reports how much memory that
+    took). And scalars ``alpha`` and ``beta`` on the host are read when the call is captured, not
+    when the graph is launched: they are constants of the graph.
 
-The way round
-    A handle of one's own; before each product ``cublasSetStream`` and then ``cublasSetWorkspace``,
-    in that order, since the first resets what the second sets. The workspace is an array that is
-    made before the capture begins, serves one stream, and lives as long as the graph does. 32 MiB
-    are what NVIDIA recommends on Hopper and Blackwell, 4 MiB before.
+The workaround
+    Create a separate handle. Before each product call ``cublasSetStream`` and then
+    ``cublasSetWorkspace``, in that order, because the first resets the workspace. The workspace is
+    an array allocated before the capture begins. It serves one stream, and must live as long as the
+    graph. NVIDIA recommends 32 MiB on Hopper and Blackwell, 4 MiB on older GPUs.
 
 What CuPy could do
-    Keep such a workspace beside each handle of ``cupy.cuda.device``, per stream, set it where the
-    stream is set, and refuse while capturing only functions that write to the host. Then
-    ``matmul`` and ``dot`` with ``out=`` work in a graph; without ``out=`` their result comes from
-    the pool, which is another trap: the pool may give that memory to somebody else while the graph
-    still writes to it.
+    Keep such a workspace with each handle of ``cupy.cuda.device``, per stream, set it together with
+    the stream, and during capture refuse only functions that write to the host. Then ``matmul`` and
+    ``dot`` with ``out=`` work in a graph. Without ``out=`` their result comes from the pool, which
+    is another trap: the pool may reuse that memory while the graph still writes to it.
 
-The exit status is 0 if CuPy refuses and the way round gives, launched as a graph, the bits of the
-same product outside of one; 1 if the result is another; 2 without a GPU; 3 if CuPy no longer
-refuses, which would be good news.
+The exit status is 0 if CuPy refuses and a graph of the workaround gives the same bits as the
+product outside of a graph; 1 if it gives other bits; 2 without a GPU; 3 if CuPy no longer refuses.
 """
 
 from __future__ import annotations
@@ -73,13 +70,13 @@ _FLOAT, _COMPUTE_FLOAT, _DEFAULT = 0, 68, -1  # CUDA_R_32F, CUBLAS_COMPUTE_32F, 
 
 
 def load_cublas() -> Any:
-    """Load the cuBLAS that CuPy uses; CuPy brings ``cuda.pathfinder`` along."""
+    """Load the cuBLAS that CuPy uses; CuPy installs ``cuda.pathfinder``."""
     pathfinder = importlib.import_module("cuda.pathfinder")
     return ctypes.CDLL(pathfinder.load_nvidia_dynamic_lib("cublas").abs_path)
 
 
 def main(library: Any = None) -> int:
-    """Show the refusal, then the way round, and give the exit status."""
+    """Show the refusal, then the workaround, and return the exit status."""
     import cupy
 
     if not cupy.is_available():
@@ -94,7 +91,7 @@ def main(library: Any = None) -> int:
         cupy.matmul(A, B, out=eager)
         said = _refusal(cupy, stream, A, B, eager)
         if said is None:
-            sys.stdout.write(f"CuPy {cupy.__version__} has captured a product: nothing to show\n")
+            sys.stdout.write(f"CuPy {cupy.__version__} captured a product and no longer refuses\n")
             return 3
         sys.stdout.write(f"CuPy {cupy.__version__}, in a capture: {said}\n")
 
@@ -106,12 +103,12 @@ def main(library: Any = None) -> int:
         graph.launch(stream)
         first, second = eager.get().tobytes(), captured.get().tobytes()
     bits = "the same bits" if first == second else "OTHER BITS"
-    sys.stdout.write(f"by a handle of one's own: {bits} in a graph as outside of one\n")
+    sys.stdout.write(f"with a separate handle: {bits} in a graph as outside of one\n")
     return int(first != second)
 
 
 def _refusal(cupy: Any, stream: Any, A: Any, B: Any, out: Any) -> str | None:
-    """Give what CuPy says to a product in a capture, if it refuses."""
+    """Return CuPy's error for a product in a capture, or None if it does not refuse."""
     stream.begin_capture()
     try:
         cupy.matmul(A, B, out=out)
@@ -123,7 +120,7 @@ def _refusal(cupy: Any, stream: Any, A: Any, B: Any, out: Any) -> str | None:
 
 
 def _own_products(cupy: Any, stream: Any, library: Any) -> Any:
-    """Give a function that multiplies C-contiguous float32 matrices on a stream."""
+    """Return a function that multiplies C-contiguous float32 matrices on a stream."""
     for name, arguments in _PROTOTYPES.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, _INT
@@ -150,7 +147,7 @@ def _own_products(cupy: Any, stream: Any, library: Any) -> Any:
 
 def _check(status: int) -> None:
     if status:
-        raise RuntimeError(f"cuBLAS says {status}")
+        raise RuntimeError(f"cuBLAS failed with status {status}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The parts of the GPU gate that find mistakes."""
+"""The parts of the GPU gate that check results."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 _OUTCOME = re.compile(r"^\S+::.* (PASSED|FAILED|SKIPPED|ERROR)\b", re.MULTILINE)
-_NO_TESTS = 5  # an exit status of pytest's: this share had none
+_NO_TESTS = 5  # pytest's exit status if a share has no tests
 
 
 def parity(which: str, settings: Settings) -> list[Row]:
@@ -53,19 +53,19 @@ def parity(which: str, settings: Settings) -> list[Row]:
 
 
 def tests(settings: Settings) -> list[Row]:
-    """Run the tests but for parity."""
+    """Run all tests except parity."""
     if settings.is_quick:
         return _pytest(settings, ["tests/nn/test_losses.py"], 2)
     return _pytest(settings, ["tests", "bench", "--ignore", "tests/parity"], _n_processes(14))
 
 
 def _n_processes(most: int) -> int:
-    """Give how many processes there are processors for: much of their time goes to compiling."""
+    """Return the number of processes; they spend much of their time compiling."""
     return max(min((os.cpu_count() or 1) - 2, most), 1)
 
 
 def _pytest(settings: Settings, what: Sequence[str], n_processes: int) -> list[Row]:
-    """Share tests among several processes at the same time, and add up what they say."""
+    """Divide tests among parallel processes, and add up their outcomes."""
     options = ["-v", "-p", "no:cacheprovider", "--tb=short", "--device", settings.device]
     began = time.time()
     threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")  # of each process
@@ -81,7 +81,7 @@ def _pytest(settings: Settings, what: Sequence[str], n_processes: int) -> list[R
         )
         for n in range(n_processes)
     ]
-    with ThreadPoolExecutor(len(running)) as pool:  # each says more than a pipe holds
+    with ThreadPoolExecutor(len(running)) as pool:  # each prints more than a pipe holds
         outputs = list(pool.map(functools.partial(_output_of, settings), running))
     counts: Counter[str] = Counter()
     wrong: list[str] = []
@@ -89,7 +89,7 @@ def _pytest(settings: Settings, what: Sequence[str], n_processes: int) -> list[R
         counts.update(_OUTCOME.findall(output))
         lines = output.splitlines()
         if process.returncode == -signal.SIGKILL:
-            wrong.append(f"it ran out of time at {lines[-1] if lines else 'its start'}")
+            wrong.append(f"ran out of time at {lines[-1] if lines else 'its start'}")
         elif process.returncode not in (0, _NO_TESTS):
             details = [line for line in lines if line.startswith(("FAILED ", "ERROR ", "E  "))]
             wrong += details or lines[-15:]
@@ -101,7 +101,7 @@ def _pytest(settings: Settings, what: Sequence[str], n_processes: int) -> list[R
 
 
 def _output_of(settings: Settings, process: subprocess.Popen[str]) -> str:
-    """Wait for a process, no longer than there is time, and give what it said."""
+    """Wait for a process until the deadline, and return its output."""
     try:
         return process.communicate(timeout=settings.left())[0]
     except subprocess.TimeoutExpired:
@@ -110,7 +110,7 @@ def _output_of(settings: Settings, process: subprocess.Popen[str]) -> str:
 
 
 def steady_step(settings: Settings) -> list[Row]:
-    """Take steps that may neither wait for the device nor ask for memory."""
+    """Take steps that may neither wait for the device nor allocate memory."""
     device = xpnet.device("cuda", "fused")
     rows = []
     n_steps = 10 if settings.is_rehearsal else 50
@@ -135,7 +135,7 @@ def steady_step(settings: Settings) -> list[Row]:
 
 
 def graph_equals_eager(settings: Settings) -> list[Row]:
-    """Take fifty steps one by one and as graphs: parameters, statistics and losses to the bit."""
+    """Take fifty steps one by one and as graphs, and compare every bit of the results."""
     n_steps = 10 if settings.is_rehearsal else 50
     rows: list[Row] = []
     for precision, name in itertools.product(("float32", "tf32"), ("plain", "improved")):
@@ -163,7 +163,7 @@ def graph_equals_eager(settings: Settings) -> list[Row]:
 def _steps(
     device: xpnet.Device, name: str, n_steps: int, settings: Settings, *, is_captured: bool
 ) -> dict[str, Any]:
-    """Take steps from the same start, several in a graph, and give what came of them."""
+    """Take steps from the same start, one by one or as graphs, and return the results."""
     batch_size, width, n_in_graph = (16, 49, 4) if settings.is_rehearsal else (128, 784, 8)
     rng = np.random.default_rng(0)
     n = 4 * batch_size
@@ -206,20 +206,20 @@ def _steps(
 
 
 def refusal(settings: Settings) -> list[Row]:
-    """Show why products are our own: CuPy's cannot be captured."""
+    """Show why xpnet calls cuBLAS itself: CuPy's products cannot be captured."""
     del settings
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         status = capture_refusal.main(cublas.load())
     rows: list[Row] = [{"CuPy's products": line} for line in said.getvalue().splitlines()]
     if status == 1:
-        raise Failed("a product in a graph has other bits than outside of one", rows)
+        raise Failed("a product has other bits in a graph than outside of one", rows)
     return rows
 
 
 @contextmanager
 def _nothing_but_kernels(device: xpnet.Device) -> Iterator[None]:
-    """Let waiting and asking for memory fail, having made sure that they do."""
+    """Make waiting and allocating raise an error, and check that they do."""
     import warnings
 
     import cupyx  # type: ignore[import-untyped]
@@ -236,21 +236,21 @@ def _nothing_but_kernels(device: xpnet.Device) -> Iterator[None]:
                     forbidden()
                 except (MemoryError, cupyx.DeviceSynchronized):
                     continue
-                raise Failed("this CuPy does not let a wait or an allocation fail")
+                raise Failed("this CuPy does not raise an error for a wait or an allocation")
             yield
 
 
 def sanitizer(tool: str, settings: Settings) -> list[Row]:
     """Run a small step under one of compute-sanitizer's tools.
 
-    In a rehearsal there is no GPU to watch, and the step is taken without it.
+    A rehearsal takes the step without the tool.
     """
     command = [sys.executable, "-m", "bench.gpu.small_step"]
     if not settings.is_rehearsal:
         program = shutil.which("compute-sanitizer")
         if program is None:
             raise Skipped("compute-sanitizer is not installed")
-        # CuPy asks for some attributes of the GPU only to find that there are none.
+        # CuPy queries some attributes that a GPU may lack.
         options = ["--tool", tool, "--error-exitcode", "9", "--report-api-errors", "no"]
         command = [program, *options, *command]
     done = subprocess.run(
@@ -317,7 +317,7 @@ def classifiers(settings: Settings) -> list[Row]:
 
 
 def _images() -> tuple[str, Any, Any]:
-    """Give the digits, or where scikit-learn is missing something drawn of that shape."""
+    """Return the digits, or without scikit-learn random data of that shape."""
     try:
         part = load_contents("digits").parts["train"]
     except ImportError:

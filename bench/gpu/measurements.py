@@ -37,7 +37,7 @@ _CLOCKS = (
 
 
 def environment(settings: Settings) -> list[Row]:
-    """Say what runs here, and how fast it copies and multiplies."""
+    """Describe the machine, and measure how fast it copies and multiplies."""
     device = xpnet.device("cuda")
     runtime = device.xp.cuda.runtime
     facts = {
@@ -60,7 +60,7 @@ def environment(settings: Settings) -> list[Row]:
         source, target = device.asarray(host), device.xp.empty(n_bytes, dtype="uint8")
         rates: dict[str, tuple[Callable[[], Any], int]] = {
             "copy on the device": (functools.partial(timing.copy, target, source), 2 * n_bytes),
-            "copy to the device, which is asked for memory": (
+            "copy to the device, with allocation": (
                 lambda: device.asarray(host),
                 n_bytes,
             ),
@@ -78,7 +78,7 @@ def environment(settings: Settings) -> list[Row]:
             )
             rows.append(_product_rate(dtype, n, taken))
         n = 64 if settings.is_rehearsal else 8192
-        # Ones would take less power, and so run at a higher clock.
+        # Ones would take less power, so the clock would be higher.
         A = device.asarray(np.random.default_rng(0).standard_normal((n, n), np.float32))
         C = device.xp.empty_like(A)
         for precision in PRECISIONS:
@@ -107,7 +107,7 @@ def _clocks(bus_id: str) -> list[Row]:
 
 
 def operations(settings: Settings) -> list[Row]:
-    """Time every fused operation, alone in a graph and called from the host."""
+    """Time every fused operation, in a graph and called from the host."""
     device = xpnet.device("cuda", "fused")
     reference = ReferenceOps(device.xp)
     runtime = device.xp.cuda.runtime
@@ -119,7 +119,7 @@ def operations(settings: Settings) -> list[Row]:
         for name in test_ops.ROWS:
             for shape in _shapes_of(name, settings):
                 if settings.left() < 10:
-                    raise Incomplete(f"it ran out of time before {name}", rows)
+                    raise Incomplete(f"ran out of time before {name}", rows)
                 rows += _operation(device, reference, name, shape, l2, settings)
     return rows
 
@@ -141,10 +141,10 @@ def _operation(
     l2: int,
     settings: Settings,
 ) -> Iterator[Row]:
-    """Time an operation on arrays that are in the L2 cache, and on others that are not.
+    """Time an operation on arrays in the L2 cache and on arrays outside of it.
 
-    Arrays that are half as large as the cache are in neither row, nor those so small that a graph
-    would have to go through very many.
+    The first row is left out for arrays larger than half the cache, the second for arrays so small
+    that a graph would need very many of them.
     """
     first = test_ops.arguments_of(name, shape, device)
     n_bytes = test_ops.traffic(name, first)
@@ -183,7 +183,7 @@ def _copied(arguments: dict[str, Any], device: xpnet.Device) -> dict[str, Any]:
 
 
 def _halves(device: xpnet.Device, n_bytes: int) -> list[Any]:
-    """Make two arrays: copying one reads half of the bytes and writes the other half."""
+    """Make two arrays; a copy between them reads half of the bytes and writes the other half."""
     return [device.xp.zeros(max(n_bytes // 2, 1), dtype="uint8") for _ in range(2)]
 
 
@@ -202,7 +202,7 @@ def sizes(settings: Settings) -> list[Row]:
         rng = np.random.default_rng(0)
         X, y = rng.standard_normal((n, width)).astype(dtype), rng.integers(0, 10, n)
         if settings.left() < 30:
-            raise Incomplete(f"it ran out of time before {n} rows of width {width}", rows)
+            raise Incomplete(f"ran out of time before {n} rows of width {width}", rows)
         seconds = {device: _epoch(device, X, y, width) for device in ("cuda", "cpu")}
         rows.append(
             {
@@ -234,7 +234,7 @@ def _epoch(device: str, X: Any, y: Any, width: int) -> float:
         network.predict(X[:n])
         return time.perf_counter() - began
 
-    run(300)  # what is made at first use is in the cold starts
+    run(300)  # the cold starts measure what happens at first use
     return min(run(len(X)) for _ in range(2))
 
 
@@ -255,7 +255,7 @@ fit(network, rng.standard_normal((512, 64)), rng.integers(0, 10, 512),
 
 
 def cold_starts(settings: Settings) -> list[Row]:
-    """Time whole processes."""
+    """Time whole processes, from the start to a trained network."""
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as empty:
         for what, device, more in (

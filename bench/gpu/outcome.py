@@ -1,4 +1,4 @@
-"""What a part of the GPU gate is given, and how it ends."""
+"""Settings and outcomes of the parts of the GPU gate."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Row: TypeAlias = dict[str, Any]  # of a table: values by column
 class Settings:
     """How the gate was called."""
 
-    is_rehearsal: bool  # on the stand-in of the tests, at small sizes
-    is_quick: bool  # a few tests stand for all
-    deadline: float  # when the part will be stopped, in seconds since the epoch
+    is_rehearsal: bool  # on the tests' stand-in for CuPy, at small sizes
+    is_quick: bool  # only a few tests
+    deadline: float  # when the part is stopped, in seconds since the epoch
 
     def left(self) -> float:
-        """Give the seconds until the part is stopped."""
+        """Return the seconds until the part is stopped."""
         return max(self.deadline - time.time(), 0.1)
 
     @property
     def device(self) -> str:
-        """The device as ``pytest --device`` takes it."""
+        """The device, as an argument of ``pytest --device``."""
         return "emulated" if self.is_rehearsal else "cuda"
 
 
@@ -36,12 +36,12 @@ class _WithRows(Exception):  # noqa: N818
 
 
 class Failed(_WithRows):
-    """A part found something wrong; it may have rows all the same."""
+    """A part found an error; it may still have rows."""
 
 
 class Incomplete(_WithRows):
-    """A measurement has run out of time; what it has is right."""
+    """A measurement ran out of time; the rows that it has are valid."""
 
 
 class Skipped(Exception):  # noqa: N818
-    """A part needs what is not installed."""
+    """A part needs something that is not installed."""

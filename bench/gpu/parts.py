@@ -1,4 +1,4 @@
-"""The parts of the GPU gate, in the order in which they run."""
+"""The parts of the GPU gate, in the order they run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["PARTS", "Part"]
 
 @dataclass(frozen=True)
 class Part:
-    """One part: it gives rows of a table, or raises."""
+    """One part; it returns rows of a table, or raises an exception."""
 
     run: Callable[[Settings], list[Row]]
-    seconds: float  # it is stopped after this long, or later in a rehearsal
-    is_check: bool = True  # fails if it does not end in time; a measurement is incomplete then
+    seconds: float  # time limit, longer in a rehearsal
+    is_check: bool = True  # past the limit a check fails, a measurement is incomplete
 
 
 PARTS: dict[str, Part] = {

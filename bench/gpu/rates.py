@@ -1,4 +1,4 @@
-"""How near steps and operations come to what the GPU can do, and how long an epoch takes."""
+"""How close steps and operations come to the GPU's limits, and how long an epoch takes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from xpnet.training.execution import STEPS_PER_GRAPH
 
 __all__ = ["bandwidths", "epochs", "rooflines"]
 
-_ADAM_BYTES = 28  # a parameter: four numbers are read, three written
+_ADAM_BYTES = 28  # per parameter: four numbers are read, three written
 
 
 def bandwidths(settings: Settings) -> list[Row]:
-    """Measure what Adam and the bias gradient move, beside a copy of as much."""
+    """Measure the bandwidth of Adam and the bias gradient, compared with a copy."""
     device = xpnet.device("cuda", "fused")
     n = 10_000 if settings.is_rehearsal else 100_000_000
     rows: list[Row] = []
@@ -103,14 +103,14 @@ _CASES: tuple[Case, ...] = (
 
 
 def rooflines(settings: Settings) -> list[Row]:
-    """Compare captured steps with their products alone and with what arithmetic and memory allow.
+    """Compare captured steps with their products alone and with the limits of the GPU.
 
-    The rate of products is that of two square matrices, the bandwidth that of a copy, both measured
-    here. A step must do ``2 m n k`` operations for each product; and it must move, in float32 and
-    without anything fused into the products, 40 bytes a parameter (read forward and backward, its
-    gradient written, and Adam's 28), 36 bytes for each hidden activation of each sample (written by
+    The limits are the rate of a product of square matrices and the bandwidth of a copy, both
+    measured here. A step must do ``2 m n k`` operations for each product. In float32, with nothing
+    fused into the products, it must move 40 bytes per parameter (read forward and backward, its
+    gradient written, and Adam's 28); 36 bytes for each hidden activation of each sample (written by
     the product; read and written with the bias; read for dW, and by the next product; the same for
-    its gradient but for the bias), and 8 bytes for each feature of each sample.
+    its gradient except for the bias); and 8 bytes for each feature of each sample.
     """
     rows: list[Row] = []
     measured: dict[str, tuple[float, float]] = {}
@@ -126,7 +126,7 @@ def rooflines(settings: Settings) -> list[Row]:
             captured, indices = bind_captured(device, widths, batch_size)
             take = functools.partial(captured, indices)
             step = timing.repeated(settings, device, take, STEPS_PER_GRAPH)
-            del multiply_all, captured, take  # which hold on to memory
+            del multiply_all, captured, take  # they hold memory
         device.free_memory()
         n_operations = _n_operations(widths, batch_size)
         arithmetic = n_operations / product_rate
@@ -152,9 +152,9 @@ def rooflines(settings: Settings) -> list[Row]:
 
 
 def _limits(settings: Settings, device: xpnet.Device) -> tuple[float, float]:
-    """Give operations, and bytes, a microsecond."""
+    """Return the GPU's operations and bytes per microsecond."""
     n = 64 if settings.is_rehearsal else 8192
-    # Constant matrices would take less power, and so run at a higher clock.
+    # Constant matrices would take less power, so the clock would be higher.
     A = _normal(device, (n, n))
     C = device.xp.empty_like(A)
     multiply = functools.partial(device.ops.matmul, A, A, out=C)
@@ -165,13 +165,13 @@ def _limits(settings: Settings, device: xpnet.Device) -> tuple[float, float]:
 
 
 def _normal(device: xpnet.Device, shape: tuple[int, int]) -> Any:
-    """Draw a matrix; products with it leave numbers about as large as they are."""
+    """Draw a matrix that keeps the scale of what it is multiplied with."""
     rng = np.random.default_rng(0)
     return device.asarray(rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(shape[0])))
 
 
 def _products(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) -> Callable[[], None]:
-    """Give a call that computes the products of a step."""
+    """Return a function that computes the products of a step."""
     A = [_normal(device, (batch_size, width)) for width in widths]
     dA = [_normal(device, (batch_size, width)) for width in widths]
     W = [_normal(device, shape) for shape in pairwise(widths)]
@@ -190,7 +190,7 @@ def _n_bytes(widths: tuple[int, ...], batch_size: int) -> int:
 
 
 def epochs(settings: Settings) -> list[Row]:
-    """Time an epoch of fit on Fashion-MNIST, or on something drawn of that size."""
+    """Time an epoch of fit on Fashion-MNIST, or on random data of that size."""
     data, X, y = _fashion(600 if settings.is_rehearsal else 60_000)
     rows: list[Row] = []
     for precision, capture in (("float32", True), ("float32", False), ("tf32", True)):
@@ -228,7 +228,7 @@ def epochs(settings: Settings) -> list[Row]:
 
 
 def _fashion(n: int) -> tuple[str, Any, Any]:
-    """Give images as bytes, and their labels."""
+    """Return images as bytes, and their labels."""
     try:
         part = load_contents("fashion-mnist").parts["train"]
     except DataError:

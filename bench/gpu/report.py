@@ -1,4 +1,4 @@
-"""What the GPU gate writes: a line for a part, a summary, a page of tables."""
+"""The output of the GPU gate: a line for each part, a summary, a page of tables."""
 
 from __future__ import annotations
 
@@ -8,45 +8,46 @@ from bench import markdown
 
 __all__ = ["WRONG", "line", "page", "summary"]
 
-WRONG = {"failed", "interrupted", "not run"}  # what becomes of a part, where all is not well
+WRONG = {"failed", "interrupted", "not run"}  # outcomes that make the gate fail
 _EMULATED = (
     "EMULATED: this is a rehearsal on test equipment. Nothing here is a result of a GPU, and the "
     "times mean nothing."
 )
 _LEGENDS = {
     "environment": "Rates are medians of several rounds, +- half the interquartile range. Copies "
-    "count the bytes that are read and those that are written; the host's memory is pageable.",
-    "classifiers": "After training on all samples. Seconds are those of the whole fit, after the "
-    "network was made.",
+    "count the bytes read and the bytes written; the host's memory is pageable.",
+    "classifiers": "Results after training on all samples. Seconds are for the whole fit, without "
+    "building the network.",
     "operations": "*Alone* is the time of the operation's kernels, back to back in a CUDA graph; "
-    "*called* and *reference called* contain what it costs the host to issue them. Times are "
-    "medians in microseconds, +- half the interquartile range. *In L2* runs over the same arrays "
-    "again and again; otherwise the arrays are several times as large as the L2 cache. GB/s count "
-    "what one pass must read and write, beside a copy of that many bytes.",
-    "steps": "Training steps a second with Adam, data on the device; the loss is not read back. "
-    "Medians of alternating rounds, +- half the interquartile range. A ratio above 1 says that "
-    "xpnet, captured, is faster. Sixteen of its steps are one graph.",
-    "compiled steps": "As above, beside PyTorch's compiler, which compiles the loss and its "
-    'gradient. With mode="reduce-overhead" the fused Adam is eager; captured, all of the step is '
-    "in the graph. The time for compiling does not count.",
-    "epochs": "An epoch of fit with the report behind it. The order of the samples is drawn on the "
-    "host and sent over. Medians of those behind the first.",
-    "bandwidths": "Bytes are those that must be read and written, 28 a parameter for Adam; beside "
-    "a copy of 100 million numbers. Bias gradients run twenty times in a graph and lie in L2.",
-    "rooflines": "A captured step with Adam, beside its products alone, and beside its arithmetic "
-    "at the rate of a product of square matrices and the bytes that it must move at the rate of a "
-    "copy: 40 a parameter, 36 a hidden activation of a sample, 8 a feature of a sample. A step "
-    "whose arrays fit into L2 may be faster than memory allows.",
+    "*called* and *reference called* include the host's cost of issuing them. Times are "
+    "medians in microseconds, +- half the interquartile range. *In L2* uses the same arrays every "
+    "time; otherwise the arrays are several times as large as the L2 cache. GB/s count the bytes "
+    "that one pass must read and write, and *of a copy* compares with a copy of that many bytes.",
+    "steps": "Training steps per second with Adam, data on the device; the loss is not read back. "
+    "Medians of alternating rounds, +- half the interquartile range. A ratio above 1 means that "
+    "captured xpnet is faster. One of its graphs has sixteen steps.",
+    "compiled steps": "As above, compared with PyTorch's compiler, which compiles the loss and its "
+    'gradient. With mode="reduce-overhead" the fused Adam is eager; when captured, the whole step '
+    "is in the graph. The time for compiling does not count.",
+    "epochs": "An epoch of fit and the report after it. The order of the samples is drawn on the "
+    "host and copied to the device. Medians of the epochs after the first.",
+    "bandwidths": "Bytes are those that must be read and written, 28 per parameter for Adam, "
+    "compared with a copy of 100 million numbers. Bias gradients run twenty times in a graph, in "
+    "L2.",
+    "rooflines": "A captured step with Adam, compared with its products alone and with two limits: "
+    "its arithmetic at the rate of a product of square matrices, and the bytes that it must move "
+    "at the rate of a copy (40 per parameter, 36 per hidden activation of a sample, 8 per feature "
+    "of a sample). A step whose arrays fit into L2 may be faster than the memory limit.",
     "sizes": "One epoch of a network with two hidden layers of that width, and a prediction, from "
-    "arrays on the host to arrays on the host; the better of two. What is compiled at first use is "
-    "in the cold starts.",
-    "cold starts": "A whole process: it starts, imports, compiles what it needs, and trains on 512 "
-    "samples.",
+    "arrays on the host to arrays on the host; the faster of two. Compilation at first use counts "
+    "only in the cold starts.",
+    "cold starts": "The time of a whole process, which starts, imports, compiles what it needs, "
+    "and trains on 512 samples.",
 }
 
 
 def line(part: dict[str, Any], *, emulated: bool) -> str:
-    """Say in one line what came of a part."""
+    """Return the outcome of a part in one line."""
     reason = " ".join(str(part.get("reason", "")).split())
     outcome = f"{_mark(emulated)}{part['status']} in {part['seconds']:.1f} s"
     return f"{outcome}{': ' if reason else ''}{reason[:300]}"
@@ -57,7 +58,7 @@ def _mark(emulated: bool) -> str:
 
 
 def summary(found: dict[str, Any]) -> str:
-    """Say what came of all parts."""
+    """Return the outcomes of all parts."""
     width = max(len(part["part"]) for part in found["parts"])
     lines = [_EMULATED] if found["emulated"] else []
     lines += [
@@ -70,11 +71,11 @@ def summary(found: dict[str, Any]) -> str:
         if part["status"] in WRONG
     ]
     verdict = ", ".join(wrong) or "Nothing failed"
-    return "\n".join([*lines, f"{verdict}; {found['seconds']:.0f} s in all"])
+    return "\n".join([*lines, f"{verdict}; {found['seconds']:.0f} s in total"])
 
 
 def page(found: dict[str, Any]) -> str:
-    """Write everything as Markdown."""
+    """Return all results as a page in Markdown."""
     emulated = found["emulated"]
     title = "Rehearsal of the GPU gate on the emulated device" if emulated else "xpnet on a GPU"
     parts = [f"# {title}, {found['date']}", ""]

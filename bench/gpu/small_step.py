@@ -1,7 +1,7 @@
-"""A few small training steps, also as graphs, for a tool that watches every access to memory.
+"""A few small training steps, also as graphs, for tools that check every memory access.
 
-Every array is an allocation of its own, without CuPy's pool, so that one past its end is past the
-end of what CUDA gave out. ``python -m bench.gpu.small_step``.
+Every array is a separate allocation, without CuPy's pool, so that an access past its end is outside
+of CUDA's allocation. Run it with ``python -m bench.gpu.small_step``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ N, D, K, BATCH = 50, 21, 7, 13
 
 
 def main() -> int:
-    """Take the steps; the exit status is 1 where the loss is not finite."""
+    """Take the steps; return 1 if a loss is not finite."""
     device = xpnet.device("cuda", "fused")
     device.xp.cuda.set_allocator(None)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Training steps a second: issued one by one, as graphs, and beside PyTorch's."""
+"""Training steps per second: issued one by one, as graphs, and compared with PyTorch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from xpnet.training.execution import STEPS_PER_GRAPH
 
 __all__ = ["Case", "alternating", "bind_captured", "compiled_steps", "in_time", "steps"]
 
-Run: TypeAlias = Callable[[int], int]  # takes about so many steps, waits, and says how many
+Run: TypeAlias = Callable[[int], int]  # takes about n steps, waits, and returns their number
 
 PRECISIONS = {"float32": "float32, no TF32", "tf32": "tf32"}
 Case: TypeAlias = tuple[tuple[int, ...], int, str]  # a network's widths, batch size, precision
@@ -36,7 +36,7 @@ _CASES: tuple[Case, ...] = (
 
 
 def steps(settings: Settings) -> list[Row]:
-    """Count training steps a second, beside PyTorch where there is one."""
+    """Count training steps per second, also of PyTorch if it is installed."""
     makers: dict[str, Any] = {"xpnet captured": _our_graphs, "xpnet eager": _our_step}
     on = _torch_device(settings)
     if on is not None:
@@ -51,7 +51,7 @@ def steps(settings: Settings) -> list[Row]:
 
 
 def compiled_steps(settings: Settings) -> list[Row]:
-    """Count steps a second of PyTorch's compiler, which takes its time to compile."""
+    """Count steps per second of PyTorch's compiler, apart from steps: compiling is slow."""
     on = _torch_device(settings)
     makers: dict[str, Any] = {"xpnet captured": _our_graphs}
     if on == "cuda":
@@ -65,13 +65,13 @@ def compiled_steps(settings: Settings) -> list[Row]:
 def _compared(
     settings: Settings, makers: dict[str, Any], on: str | None, seconds: float
 ) -> list[Row]:
-    """Compare implementations on every network for which there are so many seconds left.
+    """Compare implementations on every network while ``seconds`` are left.
 
-    One of PyTorch's that fails is left out from then on, and named at the end.
+    An implementation of PyTorch that fails is left out from then on, and named at the end.
     """
     rows: list[Row] = []
     failed: dict[str, str] = {}
-    # In a rehearsal the first network, in both precisions.
+    # A rehearsal takes the first network, in both precisions.
     cases = _CASES[:4:3] if settings.is_rehearsal else _CASES
     for widths, batch_size, precision in in_time(settings, cases, seconds, rows):
         device = xpnet.device("cuda", "fused", precision)
@@ -86,7 +86,7 @@ def _compared(
                     continue
                 try:
                     runs[key] = make(device, widths, batch_size)
-                    runs[key](1)  # which compiles what is compiled
+                    runs[key](1)  # compiles, if anything is compiled
                 except Exception as error:
                     if key.startswith("xpnet"):
                         raise
@@ -118,17 +118,17 @@ def _compared(
 def in_time(
     settings: Settings, cases: Sequence[Case], seconds: float, rows: list[Row]
 ) -> Iterator[Case]:
-    """Go through cases, small ones in a rehearsal, while there are so many seconds left."""
+    """Yield cases, small ones in a rehearsal, while ``seconds`` are left."""
     for widths, batch_size, precision in cases:
         if settings.left() < seconds:
-            raise Incomplete(f"it ran out of time before {widths} at {batch_size}", rows)
+            raise Incomplete(f"ran out of time before {widths} at {batch_size}", rows)
         if settings.is_rehearsal:
             widths, batch_size = tuple(min(width, 32) for width in widths), min(batch_size, 16)
         yield widths, batch_size, precision
 
 
 def alternating(runs: dict[str, Run], settings: Settings) -> dict[str, tuple[float, float]]:
-    """Time each by turns; give the median of steps a second, and half the interquartile range."""
+    """Time all alternately; return median steps per second and half the interquartile range."""
     n_steps = {}
     for key, run in runs.items():
         run(1 if settings.is_rehearsal else 2 * STEPS_PER_GRAPH)
@@ -152,7 +152,7 @@ def _rate(run: Run, n: int) -> float:
 
 @functools.lru_cache(maxsize=1)
 def _data(widths: tuple[int, ...], batch_size: int) -> tuple[Any, Any, Any]:
-    """Give samples, labels, and the order of an epoch of ``STEPS_PER_GRAPH`` steps."""
+    """Return samples, labels, and the order of an epoch of ``STEPS_PER_GRAPH`` steps."""
     rng = np.random.default_rng(0)
     n = STEPS_PER_GRAPH * batch_size
     X = rng.standard_normal((n, widths[0]), np.float32)
@@ -176,7 +176,7 @@ def _our_step(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) ->
 def bind_captured(
     device: xpnet.Device, widths: tuple[int, ...], batch_size: int
 ) -> tuple[nn.CapturedSteps, Any]:
-    """Make captured steps, and the indices to call them with, with the device active."""
+    """Return captured steps and their indices; the device must be active."""
     X, y, order = _data(widths, batch_size)
     on_device = device.asarray(order)
     step = bind_step(device, widths, batch_size, X, y)
@@ -201,7 +201,7 @@ def _our_graphs(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) 
 
 
 def _torch_device(settings: Settings) -> str | None:
-    """Give where PyTorch runs, if it is here and not without a GPU beside ours."""
+    """Return PyTorch's device, or None if it is not installed or lacks a GPU."""
     try:
         import torch
     except ImportError:
@@ -212,7 +212,7 @@ def _torch_device(settings: Settings) -> str | None:
 
 
 def _torch_parts(on: str, widths: tuple[int, ...], batch_size: int, **of_adam: Any) -> Any:
-    """Give PyTorch's model, optimizer, samples, labels and minibatches of the same problem."""
+    """Return PyTorch's model, optimizer, samples, labels and order of the same problem."""
     import torch
 
     X, y, order = _data(widths, batch_size)
@@ -258,8 +258,8 @@ def _torch_graph(
 ) -> Run:
     """Capture PyTorch's step as its guide says: warm up on a side stream, no gradients before.
 
-    Where it is compiled, the graph holds the kernels that the compiler made of the loss and its
-    gradient, and the fused Adam.
+    If compiled, the graph has the compiler's kernels of the loss and its gradient, and the fused
+    Adam.
     """
     import torch
 
@@ -296,7 +296,7 @@ def _torch_graph(
         for number in range(n_steps):
             take(number)
     batches = order.reshape(-1, n_steps * batch_size)
-    used = take, model, optimizer  # what a graph reads and writes must outlive it
+    used = take, model, optimizer  # keeps alive what the graph reads and writes
 
     def run(n: int) -> int:
         n_graphs = -(-n // n_steps)
@@ -315,8 +315,8 @@ def _torch_graph(
 def _torch_compiled(device: xpnet.Device, widths: tuple[int, ...], batch_size: int) -> Run:
     """Compile the loss and its gradient; the optimizer is PyTorch's fused Adam.
 
-    Each network is compiled for its own shapes, and the data set is said to stay where it is:
-    otherwise sizes become variables, and all samples are copied before each step.
+    Each network is compiled for its own shapes, and the address of the data set is marked as
+    static. Otherwise sizes become variables, and all samples are copied before each step.
     """
     import torch
 

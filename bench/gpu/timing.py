@@ -1,8 +1,8 @@
-"""How a GPU's work is timed: with the host's clock, around many calls and one wait.
+"""Timing of a GPU's work, with the host's clock around many calls and one wait.
 
-A call of CuPy's costs the host microseconds, often more than its kernel costs the GPU. *Eager*
-times contain that. *Graph* times do not: the calls are recorded once as a CUDA graph, whose launch
-runs their kernels back to back.
+A CuPy call costs the host microseconds, often more than its kernel costs the GPU. *Eager* times
+include that cost. *Captured* times do not: the calls are recorded once as a CUDA graph, whose
+launch runs their kernels back to back.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from bench.gpu.outcome import Settings
 
 __all__ = ["Timed", "captured", "copy", "eager", "repeated"]
 
-_SECONDS = 0.02  # a round, on a GPU
+_SECONDS = 0.02  # per round, on a GPU
 _ROUNDS = 9
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Microseconds of a call: the median of several rounds, and half their interquartile range."""
+    """Microseconds of a call: median of several rounds, and half their interquartile range."""
 
     median: float
     spread: float
@@ -36,12 +36,12 @@ def copy(target: Any, source: Any) -> None:
 
 
 def eager(settings: Settings, device: xpnet.Device, call: Callable[[], Any]) -> Timed:
-    """Time calls that are issued one after another, with the device active."""
+    """Time calls that are issued one by one; the device must be active."""
     return repeated(settings, device, call, 1)
 
 
 def captured(settings: Settings, device: xpnet.Device, calls: Sequence[Callable[[], Any]]) -> Timed:
-    """Time calls that run as one graph; each must have run before and must ask for no memory."""
+    """Time calls that run as one graph; each must have run before and must not allocate."""
     device.synchronize()
     device.stream.begin_capture()
     try:
@@ -55,7 +55,7 @@ def captured(settings: Settings, device: xpnet.Device, calls: Sequence[Callable[
 def repeated(
     settings: Settings, device: xpnet.Device, call: Callable[[], Any], n_in_call: int
 ) -> Timed:
-    """Time calls that are each ``n_in_call`` of what is to be timed."""
+    """Time calls that each contain ``n_in_call`` of the work to time."""
 
     def seconds(n: int) -> float:
         device.synchronize()
