@@ -1,7 +1,7 @@
-"""The functions and the number of threads of the BLAS that NumPy multiplies matrices with.
+"""The functions and the number of threads of NumPy's own BLAS.
 
-NumPy does not pass them on. They are looked up by name in the libraries that NumPy's own extension
-module has loaded, so that it is that BLAS and no other one in the process.
+NumPy does not expose them. They are looked up by name in the libraries that NumPy's extension
+module has loaded, so that no other BLAS in the process is used by mistake.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ __all__ = [
     "register",
 ]
 
-# What OpenBLAS calls itself: in NumPy's wheels, where distributions build it with 64-bit integers,
-# and elsewhere. Before and after a function's name, and whether integers have 64 bits.
+# OpenBLAS's names in NumPy's wheels, in distributions with 64-bit integers, and elsewhere: prefix
+# and suffix of a function's name, and whether integers have 64 bits.
 _NAMES = (("scipy_", "64_", True), ("", "64_", True), ("scipy_", "", False), ("", "", False))
-_PTHREADS = 1  # what openblas_get_parallel gives; OpenMP keeps a number of threads per thread
+_PTHREADS = 1  # result of openblas_get_parallel; OpenMP has a number of threads for each thread
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUPS = Path("/proc/self/cgroup")
 _TOPOLOGY = Path("/sys/devices/system/cpu")
@@ -38,7 +38,7 @@ _MOST_THREADS = 64  # as in host_team.h
 
 @dataclass(frozen=True)
 class Blas:
-    """Addresses of functions of an OpenBLAS that has threads of its own.
+    """Addresses of functions of an OpenBLAS that runs its own threads.
 
     Attributes
     ----------
@@ -66,8 +66,8 @@ def numpy_blas() -> Blas | None:
     Returns
     -------
     Blas or None
-        None where it is none that is known here: one that is not OpenBLAS with threads of its own,
-        or where a library's dependencies are not searched for names (Windows).
+        None if it is not an OpenBLAS that runs its own threads, or if its functions cannot be found
+        (Windows does not search a library's dependencies for names).
     """
     try:
         module = importlib.import_module("numpy._core._multiarray_umath")
@@ -97,18 +97,18 @@ def _address(library: ctypes.CDLL, name: str) -> int:
 
 
 def count_blas_threads() -> int | None:
-    """Ask NumPy's BLAS how many threads it takes; None where it is none that is known here."""
+    """Return the number of threads of NumPy's BLAS, or None if that BLAS is unknown."""
     blas = numpy_blas()
     return None if blas is None else int(ctypes.CFUNCTYPE(ctypes.c_int)(blas.get_threads)())
 
 
 def available_cpus() -> int:
-    """Count the processors that this process may use: by its affinity and its container's quota.
+    """Count the processors that this process may use, by its affinity and its container's quota.
 
     Returns
     -------
     int
-        At least 1; part of a processor counts as one.
+        At least 1; a part of a processor counts as one.
     """
     return max(1, min([len(_processors()), *(math.ceil(quota) for quota in _quotas())]))
 
@@ -119,7 +119,8 @@ def available_cores() -> int:
     Returns
     -------
     int
-        As :func:`available_cpus`, where the system does not tell which processors share a core.
+        The result of :func:`available_cpus` if the system does not say which processors share a
+        core.
     """
     try:
         siblings = {
@@ -138,7 +139,7 @@ def _processors() -> set[int]:
 
 
 def _quotas() -> Iterator[float]:
-    """Give the quotas of this process's control groups and of those around them, in processors."""
+    """Yield the quotas of this process's control groups and their parents, in processors."""
     for folder in _control_groups():
         try:
             if (folder / "cpu.max").exists():
@@ -153,7 +154,7 @@ def _quotas() -> Iterator[float]:
 
 
 def _control_groups() -> Iterator[Path]:
-    """Give the folders that may hold a quota: of version 2, and of version 1's ``cpu``."""
+    """Yield the folders that may have a quota: of version 2, and of version 1's ``cpu``."""
     try:
         lines = _OWN_CGROUPS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:  # another system
@@ -176,12 +177,12 @@ def _control_groups() -> Iterator[Path]:
 
 
 def chosen_threads() -> int | None:
-    """Read how many threads were chosen by hand, in the environment variable ``XPNET_THREADS``.
+    """Read the number of threads from the environment variable ``XPNET_THREADS``.
 
     Returns
     -------
     int or None
-        None where it is not set: then as many take part as pays.
+        None if it is not set; xpnet then uses as many threads as pay off.
 
     Raises
     ------
@@ -201,9 +202,9 @@ def chosen_threads() -> int | None:
 
 @functools.cache
 def register() -> None:
-    """Make xpnet's threads known to threadpoolctl, where it is installed.
+    """Register xpnet's threads with threadpoolctl, if it is installed.
 
-    Its limits for BLAS then hold for them as well, and ``threadpool_info`` lists them.
+    Its limits for BLAS then also apply to them, and ``threadpool_info`` lists them.
     """
     try:
         threadpoolctl: Any = importlib.import_module("threadpoolctl")
@@ -211,7 +212,7 @@ def register() -> None:
     except (ImportError, AttributeError):  # not installed, or before 3.2
         return
 
-    # Its base is a class only where threadpoolctl is installed.
+    # The base is a class only if threadpoolctl is installed.
     class Team(base):  # type: ignore[valid-type, misc]
         user_api = "blas"
         internal_api = "xpnet"

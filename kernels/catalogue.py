@@ -1,26 +1,26 @@
-"""The table of fused operations: from each row come a CUDA kernel and a host loop.
+"""The table of fused operations; each row becomes a CUDA kernel and a host loop.
 
 A row names an operation of :class:`~xpnet.kernels.reference.ReferenceOps`, its operands and its
 body, which calls the formula in ``functions.h``. Operands are declared as in CuPy's elementwise
-kernels, ``"T Z, T b"``: ``T`` is float or double, the same for all; the names are those of the
-operation's parameters. In a body each name is a local variable. A declaration may begin with how
-the operand is laid out:
+kernels, ``"T Z, T b"``. ``T`` is float or double, the same for all operands. The names are those of
+the operation's parameters, and local variables in the body. A declaration may begin with the
+operand's layout:
 
 ========== =================================================================================
-``each``   (the default) broadcasts against the others; of the result's shape if written
-``column`` one value for each column, (..., n_columns): the row vector ``b``
+``each``   (the default) broadcasts against the others; outputs have the result's shape
+``column`` one value for each column, (..., n_columns), like the row vector ``b``
 ``row``    one value for each row, (..., n_rows)
 ``single`` one value for each row, (..., 1)
 ========== =================================================================================
 
 A ``?`` after a name marks an operand that may be None: an input is then 0, an output is not
-written. The expressions of a rowwise row may ask whether an input is there, ``has_<name>``; and
-whether a constant that is marked so is positive, which is known before a loop begins.
+written. Expressions of a rowwise row can test ``has_<name>``: whether an optional input is given,
+or whether an optional constant is positive. The answer is known before a loop begins.
 
-There are four kinds of rows. :class:`Elementwise`: every element by itself.
-:class:`ColumnReduce`: the same, and the sum of a result over the rows of each column.
-:class:`Rowwise`: reductions along each row, then an expression for each of its elements.
-:class:`Resampled`: rows are images, and an element comes from any pixels of its own image.
+There are four kinds of rows. :class:`Elementwise`: each element on its own. :class:`ColumnReduce`:
+the same, and the sum of a result over each column. :class:`Rowwise`: reductions along each row,
+then an expression for each of its elements. :class:`Resampled`: rows are images, and an element can
+depend on any pixels of its image.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class Operand:
 
 @dataclass(frozen=True)
 class Constant:
-    """A number that an operation is called with, or one that ``formula`` derives from those.
+    """A number that is an argument of an operation, or that ``formula`` derives from those.
 
-    The formula is an expression of both Python and C, computed in double precision from numbers as
-    they were given. The type ``fraction`` is that of a number in [0, 1) which only formulas read.
-    One that is ``optional`` may be 0, for which a rowwise row has something else to compute.
+    The formula is valid in both Python and C, and computed in double precision from the unrounded
+    arguments. The type ``fraction`` is for a number in [0, 1) that only formulas read. An
+    ``optional`` constant may be 0, for which a rowwise row computes something else.
     """
 
     name: str
@@ -71,19 +71,19 @@ class Constant:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What the four kinds share.
+    """Base class of the four kinds of rows.
 
     Attributes
     ----------
     name : str
-        The operation's.
+        Name of the operation.
     reads, writes, updates : str
-        Declarations of the operands.
+        Declarations of the inputs, outputs and operands changed in place.
     constants : str
         Declarations of numbers, ``"T slope"``; ``"T c = 1.0 - beta"`` derives one.
     body : str
-        What is computed for each element. Where there is a constant ``n_decay``, ``decays`` is true
-        in the first ``n_decay`` columns.
+        Computation for each element. With a constant ``n_decay``, ``decays`` is true in the first
+        ``n_decay`` columns.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Row:
 
     @cached_property
     def operands(self) -> tuple[Operand, ...]:
-        """Inputs, then what is changed in place, then outputs: the order of parameters."""
+        """Inputs, operands changed in place, then outputs: the order of parameters."""
         groups = (("in", self.reads), ("inout", self.updates), ("out", self.writes))
         return tuple(operand for use, text in groups for operand in _operands(text, use))
 
@@ -106,14 +106,14 @@ class Row:
 
     @property
     def is_double_exempt(self) -> bool:
-        """Whether double precision is meant, also in float32: a constant or operand says so."""
+        """Whether a constant or operand asks for double precision, even in float32."""
         types = {operand.type for operand in self.operands}
         return "double" in types | {constant.type for constant in self.numbers}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Elementwise(Row):
-    """Every element by itself.
+    """Computes each element on its own.
 
     Attributes
     ----------
@@ -130,14 +130,14 @@ class Elementwise(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnReduce(Row):
-    """Every element by itself, and a sum over each column.
+    """Computes each element on its own, and a sum over each column.
 
     Attributes
     ----------
     total : str
-        The output, of layout ``column``, that receives the sum.
+        Output for the sum, of layout ``column``.
     term : str
-        What is summed.
+        Expression to sum.
     """
 
     total: str
@@ -148,13 +148,14 @@ class ColumnReduce(Row):
 class Rowwise(Row):
     """Reductions along each row, an expression for the row, and one for each of its elements.
 
-    The expressions see the column ``j``, an int, and the numbers ``n_rows`` and ``n_columns``. An
-    operand of layout ``column`` is an input; an input of layout ``single`` has one element.
+    Expressions can use the column ``j``, an int, and the numbers ``n_rows`` and ``n_columns``. An
+    operand of layout ``column`` must be an input; an input of layout ``single`` has one element.
 
     Attributes
     ----------
     reductions : tuple of (kind, variable, expression)
-        In order, each may use the variables before it. Kinds are ``"max"`` and ``"sum"``.
+        Reductions in order; each may use the variables before it. Kinds are ``"max"`` and
+        ``"sum"``.
     result : str
         Computed once for each row; the body may read it.
     drawn : tuple of (type, variable, expression)
@@ -168,20 +169,20 @@ class Rowwise(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Resampled(Row):
-    """Rows are images, and every element comes from pixels of its own.
+    """Rows are images, and each element can depend on any pixels of its image.
 
-    A row holds ``height`` times ``width`` pixels, two of the constants, in C order, each of as many
-    channels as make up the row. The operand ``X`` is read and ``out`` written, which must be
-    another array. The body sees its element's place ``y`` and ``x``, ints, and ``pixel(y, x)``, the
-    number at any place in the same image and channel: outside of it the constant ``fill``, or 0
-    where there is none.
+    A row has ``height`` times ``width`` pixels (both are constants) in C order, with as many
+    channels as the length of the row gives. The operand ``X`` is read and ``out`` is written; they
+    must not be the same array. The body can use its element's position ``y`` and ``x``, ints, and
+    ``pixel(y, x)``, the value at any position of the same image and channel. Outside of the image
+    the value is the constant ``fill``, or 0 without such a constant.
 
     Attributes
     ----------
     drawn : tuple of (type, variable, expression)
-        Computed once for each row, each from ``words[0]`` to ``words[3]`` and the constants. Row i,
-        counted through all networks of a stack, has the words 4 i to 4 i + 3 of Philox under
-        ``seed``, ``layer``, ``step`` and ``purpose``. Types are ``"T"`` and ``"int"``.
+        Computed once for each row, from ``words[0]`` to ``words[3]`` and the constants. Row i,
+        counted over all networks of a stack, has the words 4 i to 4 i + 3 of Philox under ``seed``,
+        ``layer``, ``step`` and ``purpose``. Types are ``"T"`` and ``"int"``.
     """
 
     drawn: tuple[tuple[str, str, str], ...]
@@ -196,7 +197,7 @@ def _operands(text: str, use: str) -> list[Operand]:
     for part in _split(text):
         match = _DECLARATION.fullmatch(part)
         if match is None:
-            raise ValueError(f"an operand is declared as '[layout] type name[?]', got {part!r}")
+            raise ValueError(f"an operand must be '[layout] type name[?]', got {part!r}")
         layout, type_, name, optional = match.groups()
         found.append(Operand(name, type_, layout or "each", use, optional is not None))
     return found
@@ -211,9 +212,9 @@ def _constant(text: str) -> Constant:
 def _activation(
     name: str, forward: str, gradient: str, kept: str = "A", constants: str = ""
 ) -> tuple[Row, Row]:
-    """Make the rows of an activation after a bias, and of both their gradients.
+    """Return the rows of an activation with a bias, and of their gradients.
 
-    A gradient that is stated in the input reads the same ``Z`` and ``b`` as the activation.
+    A gradient stated in the input reads the same ``Z`` and ``b`` as the activation.
     """
     reads = "T dA, T A" if kept == "A" else "T dA, T Z, column T b?"
     return (
@@ -236,7 +237,7 @@ def _activation(
     )
 
 
-# What a draw is for, the last of the constants of rows that draw.
+# Constants that identify a random draw, the last ones of rows that draw.
 _DRAW = "uint64 seed, uint32 layer, uint32 purpose"
 
 # A decoupled decay comes before the rest of an update.
@@ -244,11 +245,11 @@ _DECAY = "param -= decays ? learning_rate * weight_decay * param : T(0); "
 
 
 def _share_of(gradient: str) -> str:
-    """Give a gradient's text times the sample's part in the mean; a division where all count."""
+    """Return the text of a gradient times the sample's share in the mean."""
     return f"const T d = {gradient}; dlogits = has_weights ? weights * d : d / T(n_rows);"
 
 
-# What softmax is to give for a class, 1 or 0 but for smoothing.
+# The target of softmax for a class: 1 or 0, smoothed.
 _TARGET = "xpn::target(j == int(labels) ? T(1) : T(0), smoothing, T(n_columns))"
 
 
@@ -406,7 +407,7 @@ CATALOGUE: tuple[Row, ...] = (
         constants="T max_norm",
         body="out = xpn::limit_norm(W, squares, max_norm);",
     ),
-    # Normalisation. A weight is a sample's part in the mean: together they are 1.
+    # Normalisation. A weight is a sample's share in the mean; the weights sum to 1.
     ColumnReduce(
         name="column_mean",
         reads="T X, single T weights",
@@ -516,7 +517,7 @@ CATALOGUE: tuple[Row, ...] = (
         reductions=(
             ("max", "top", "logits"),
             ("sum", "total", "xpn::exponential(logits - top)"),
-            # Where probabilities are clipped and all of them count, their logarithms are summed.
+            # With clipping and smoothing, all classes count: sum their logarithms.
             (
                 "sum",
                 "of_label",

@@ -1,17 +1,17 @@
-"""Matrix products on CUDA, by cuBLAS with a handle and a workspace of our own.
+"""Matrix products on CUDA by cuBLAS, with our own handle and workspace.
 
-CuPy refuses to call cuBLAS while a stream captures (its issue 6290): its handle has no workspace of
-the user's, and cuBLAS would ask for memory, which a graph must not. Here the workspace is an array
-that lives as long as its operations do, so that a product may be part of a graph, and comes out to
-the bit as it does outside of one: handle, workspace size and algorithm are the same.
+CuPy refuses to call cuBLAS while a stream captures (its issue 6290): its handle has no workspace
+from the user, so cuBLAS would allocate memory, which a graph must not do. Here the workspace is an
+array that lives as long as the operations, so a product can be part of a graph. It gives the same
+bits inside and outside of a graph, because handle, workspace size and algorithm are the same.
 
-cuBLAS is that of CuPy, found by ``cuda.pathfinder``, which CuPy brings along, and called through
-ctypes: six functions. nvmath-python has bindings for them and hundreds more; cuda-core comes with
-it, and with its libraries cuTENSOR and cuDSS, which nothing here needs.
+The library is CuPy's cuBLAS, found by ``cuda.pathfinder``, which CuPy installs. Its six functions
+are called through ctypes. nvmath-python also has bindings for them, but adds hundreds more, and
+dependencies such as cuda-core, cuTENSOR and cuDSS that xpnet does not need.
 
-cuBLAS is column-major. What it calls the matrix ``M'``, n by m with leading dimension ``ld``, is
-the row-major ``M``, m by n, whose rows are ``ld`` elements apart. So ``C = A B`` is asked for as
-``C' = B' A'``: the operands change places, and each keeps its own transposition.
+cuBLAS is column-major. Its n by m matrix ``M'`` with leading dimension ``ld`` is the row-major m by
+n matrix ``M`` whose rows are ``ld`` elements apart. So ``C = A B`` is computed as ``C' = B' A'``:
+the operands change places, and each keeps its own transposition.
 
 References
 ----------
@@ -83,7 +83,7 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
         *(_POINTER, _INT, _INT, _STRIDE),
         _POINTER,
         *(_POINTER, _INT, _INT, _STRIDE),
-        *(_INT, _INT, _INT),  # how many, how to compute, and the algorithm
+        *(_INT, _INT, _INT),  # count, how to compute, and the algorithm
     ),
 }
 _STATUS = {  # cublasStatus_t
@@ -100,7 +100,7 @@ _STATUS = {  # cublasStatus_t
 
 
 class CublasError(RuntimeError):
-    """cuBLAS cannot be used, or says that a call has failed."""
+    """cuBLAS cannot be used, or a call to it failed."""
 
 
 def load() -> Any:
@@ -113,7 +113,7 @@ def load() -> Any:
     Raises
     ------
     CublasError
-        If there is none.
+        If cuBLAS cannot be loaded.
     """
     try:
         pathfinder = importlib.import_module("cuda.pathfinder")
@@ -125,33 +125,33 @@ def load() -> Any:
 class _Library:
     """cuBLAS with declared arguments, return codes checked, and one handle for each GPU.
 
-    Its functions may be called from several threads, even with the same handle; what goes together
-    is kept together by the lock.
+    Several threads may call its functions, even with the same handle; the lock keeps calls that
+    belong together from being interleaved.
     """
 
     cublasCreate_v2: Any
     cublasGetVersion_v2: Any
 
     def __init__(self, library: Any) -> None:
-        self.lock = threading.RLock()  # a handler of signals may multiply as well
+        self.lock = threading.RLock()  # re-entrant: a signal handler may multiply too
         self._handles: dict[int, Any] = {}
         for name, arguments in PROTOTYPES.items():
             try:
                 function = getattr(library, name)
             except AttributeError as error:
-                raise CublasError(f"this cuBLAS has no {name}: {error}") from error
+                raise CublasError(f"cuBLAS lacks the function {name}: {error}") from error
             function.argtypes, function.restype = arguments, _INT
             setattr(self, name, functools.partial(_checked, name, function))
 
     def handle(self, device: int) -> Any:
-        """Give the handle of a GPU, which must be the current one, with the lock held."""
+        """Return the handle of a GPU, which must be current; the lock must be held."""
         if device not in self._handles:
             handle, number = _POINTER(), _INT()
             self.cublasCreate_v2(ctypes.byref(handle))
             self.cublasGetVersion_v2(handle, ctypes.byref(number))
             if number.value < MIN_VERSION:
                 raise CublasError(
-                    f"cuBLAS must be {MIN_VERSION} or newer, that of CUDA 12, got {number.value}"
+                    f"cuBLAS must be {MIN_VERSION} (CUDA 12) or newer, got {number.value}"
                 )
             self._handles[device] = handle
         return self._handles[device]
@@ -165,12 +165,12 @@ def _checked(name: str, function: Any, *arguments: Any) -> None:
 
 @functools.cache
 def _library() -> Any:
-    """Give the process's one: a handle is costly, and is as good for one network as for another."""
+    """Return the library, one per process: handles are costly, and all networks can share them."""
     return _Library(load())
 
 
 def version(cupy: ModuleType) -> int:
-    """Give cuBLAS's version, such as 130001, with a GPU current."""
+    """Return cuBLAS's version, such as 130001; a GPU must be current."""
     library, number = _library(), _INT()
     with library.lock:
         handle = library.handle(cupy.cuda.Device().id)
@@ -179,7 +179,7 @@ def version(cupy: ModuleType) -> int:
 
 
 class _Layout(NamedTuple):
-    """How the matrix in the last two axes lies: transposed or not, and its leading dimension."""
+    """Layout of the matrix in the last two axes: transposed or not, and its leading dimension."""
 
     operation: int
     leading: int
@@ -191,10 +191,10 @@ class Products:
     Parameters
     ----------
     cupy : module
-        CuPy, or what stands in for it.
+        CuPy, or a stand-in for it.
     precision : {"float32", "tf32"}
-        What float32 products are computed in: as they are, or on tensor cores from numbers rounded
-        to TF32's 10 bits of mantissa, whose products are summed in float32.
+        Precision of float32 products. ``"tf32"`` uses tensor cores: operands are rounded to TF32's
+        10 bits of mantissa, and their products are summed in float32.
     """
 
     def __init__(self, cupy: ModuleType, precision: str = "float32") -> None:
@@ -204,35 +204,35 @@ class Products:
         self.__name__ = "matmul"
 
     def __call__(self, A: Array, B: Array, out: Array | None = None) -> Array:
-        """Matrix product over the last two axes, ``out = A @ B``; others broadcast.
+        """Matrix product over the last two axes, ``out = A @ B``; other axes broadcast.
 
-        Transposed views, and rows that are some way apart, are read as they are; what cuBLAS cannot
-        read is copied.
+        Transposed views and rows with gaps between them are read without a copy. Operands that
+        cuBLAS cannot read are copied.
 
-        Vectors, and dtypes other than one of float32 and float64, are left to CuPy's own product,
-        which cannot be captured.
+        CuPy's own product, which cannot be captured, handles vectors, mixed dtypes, and dtypes
+        other than float32 and float64.
 
         Parameters
         ----------
         A : array (..., m, k)
         B : array (..., k, n)
-            Of A's dtype.
+            An array of A's dtype.
         out : array (..., m, n), optional
-            C-contiguous, and sharing no memory with A and B.
+            Must be C-contiguous and share no memory with A and B.
 
         Returns
         -------
         array (..., m, n)
-            ``out``, or a new one.
+            ``out``, or a new array.
 
         Raises
         ------
         TypeError
-            If an operand is no array of CuPy, or ``out`` is of another dtype.
+            If an operand is not a CuPy array, or ``out`` has another dtype.
         ValueError
-            If shapes do not fit; or ``out`` is not C-contiguous, or overlaps an operand.
+            If shapes do not match, or ``out`` is not C-contiguous or overlaps an operand.
         CublasError
-            If cuBLAS says so.
+            If cuBLAS fails.
         """
         check_array(self._cupy, "matmul", "A", A)
         check_array(self._cupy, "matmul", "B", B)
@@ -282,11 +282,11 @@ class Products:
         return out
 
     def release(self) -> None:
-        """Let go of the workspaces; the next product asks for one again."""
-        self._workspaces.clear()  # a product that is about to be launched holds its own
+        """Free the workspaces; the next product allocates one again."""
+        self._workspaces.clear()  # a product that is being launched keeps a reference
 
     def _workspace(self) -> Array:
-        """Give the workspace of the stream that what is issued now will run on."""
+        """Return the workspace of the stream on which the product will run."""
         gpu = self._cupy.cuda.Device()
         key = gpu.id, owner_of_memory(self._cupy)
         workspace = self._workspaces.get(key)
@@ -297,10 +297,10 @@ class Products:
         return workspace
 
     def _prepared_handle(self, library: Any, workspace: Array) -> Any:
-        """Give the handle, told the current stream and a workspace, with the lock held.
+        """Return the handle, with its stream and workspace set; the lock must be held.
 
-        It is the current GPU's, wherever the arrays are: a handle that is made for another one
-        would stay wrong for the whole process.
+        It is the handle of the current GPU, wherever the arrays are: a handle created for another
+        GPU would stay wrong for the whole process.
         """
         handle = library.handle(self._cupy.cuda.Device().id)
         stream = self._cupy.cuda.get_current_stream().ptr
@@ -309,7 +309,7 @@ class Products:
         return handle
 
     def _check_shapes(self, A: Array, B: Array) -> tuple[int, ...]:
-        """Give the stack's shape, and m, n, k."""
+        """Return the stack's shape, and m, n, k."""
         if A.shape[-1] != B.shape[-2]:
             raise ValueError(f"matmul: the shapes {A.shape} and {B.shape} do not fit")
         stack: tuple[int, ...] = A.shape[:-2]
@@ -320,7 +320,7 @@ class Products:
                 raise ValueError(f"matmul: the shapes {A.shape} and {B.shape} do not fit") from None
         if max(math.prod(stack), *A.shape[-2:], *B.shape[-2:]) > _INT_MAX:
             raise ValueError(
-                "matmul: axes, and the number of products, must be less than 2**31, got "
+                "matmul: axes and the number of products must be less than 2**31, got shapes "
                 f"{A.shape} and {B.shape}"
             )
         return (*stack, A.shape[-2], B.shape[-1], A.shape[-1])
@@ -337,10 +337,10 @@ class Products:
         for name, array in (("A", A), ("B", B)):
             first, last = _extent(array)
             if first < start + out.nbytes and start < last and out.size:
-                raise ValueError(f"matmul: out may share memory with {name}")
+                raise ValueError(f"matmul: out must not share memory with {name}")
 
     def _readable(self, array: Array) -> tuple[Array, _Layout]:
-        """Give an operand as cuBLAS reads it, and how."""
+        """Return an operand that cuBLAS can read, and its layout."""
         layout = _layout(array)
         if layout is None:
             array = self._cupy.ascontiguousarray(array)
@@ -349,9 +349,9 @@ class Products:
 
 
 def _layout(array: Array) -> _Layout | None:
-    """Tell how cuBLAS reads a matrix as it lies, or None where it cannot.
+    """Return the layout with which cuBLAS can read a matrix, or None if it needs a copy.
 
-    The stride of an axis of length 1 means nothing.
+    The stride of an axis of length 1 is ignored.
     """
     (n_rows, n_columns), size = array.shape[-2:], array.itemsize
     down, right = array.strides[-2:]
@@ -367,7 +367,7 @@ def _layout(array: Array) -> _Layout | None:
 
 
 def _extent(array: Array) -> tuple[int, int]:
-    """Give where an array's memory begins and ends."""
+    """Return the addresses where an array's memory begins and ends."""
     if not array.size:
         return 0, 0
     first = last = array.data.ptr
@@ -382,14 +382,14 @@ def _extent(array: Array) -> tuple[int, int]:
 def _batches(
     A: Array, B: Array, out: Array, pointers: tuple[int, int, int]
 ) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], int]]:
-    """Go through the products of a stack, as many at a time as lie evenly apart.
+    """Yield batches of a stack's products, each with constant distances between its matrices.
 
     Yields
     ------
     pointers : of A, B and out
     strides : in elements
     count : int
-        How many products.
+        Number of products.
     """
     stack, size = out.shape[:-2], out.itemsize
     steps = zip(*(_steps(array, stack) for array in (A, B, out)), strict=True)
@@ -409,7 +409,7 @@ def _batches(
 
 
 def _steps(array: Array, stack: tuple[int, ...]) -> tuple[int, ...]:
-    """Give the bytes from one matrix to the next along each axis of the stack, 0 if it repeats."""
+    """Return the bytes from matrix to matrix along each axis of the stack, 0 if they repeat."""
     missing = len(stack) - (array.ndim - 2)
     lengths = (1,) * missing + array.shape[:-2]
     strides = (0,) * missing + array.strides[:-2]

@@ -1,16 +1,16 @@
 """The fused operations on CUDA: compiles CuPy kernels at first use and launches them.
 
 =============== ==================================================================================
-elementwise     large contiguous arrays: a thread for each four elements; else a thread for each
-                element, and what broadcasts is left to CuPy
-dropout         a thread for each block of four random words, so for up to four elements
-gather          a thread for each element of the result, or for each four
+elementwise     large contiguous arrays: a thread for every four elements; otherwise a thread for
+                each element, with CuPy's broadcasting
+dropout         a thread for each block of four random words, and so for up to four elements
+gather          a thread for each element of the result, or for every four
 rowwise         a warp for each row
-resampled       a thread for each element of the result, which draws what its row is drawn
-column-reduce   without the sum elementwise; with it the rows are split: a thread goes down its
-                share of the rows of one column, and a second kernel adds the shares up; or, where
-                there are few numbers, a warp goes down each column. There are no atomic
-                operations, so that two runs give the same bits
+resampled       a thread for each element of the result, which draws its row's random numbers
+column-reduce   without the sum: as elementwise. With it, several threads share the rows of each
+                column, and a second kernel adds up their sums; if there are few numbers, a warp
+                goes down each column instead. There are no atomic operations, so two runs give
+                the same bits
 =============== ==================================================================================
 """
 
@@ -45,32 +45,31 @@ Given: TypeAlias = Mapping[str, Any]  # the arguments of a call, by name
 
 _WARP = 32
 _WORD = 2**32
-# Elements, from which on a thread has four: from here on a trial kernel on an H200 gained by it.
+# From this many elements a thread has four: measured as faster on an H200.
 _MANY = 2**15
 
 
 def fused(cupy: ModuleType) -> dict[str, Callable[..., Any]]:
-    """Give the operations that have kernels.
+    """Return the operations that have kernels.
 
     Parameters
     ----------
     cupy : module
-        CuPy, or what stands in for it.
+        CuPy, or a stand-in for it.
 
     Returns
     -------
     dict of str to callable
-        By name, each with the signature of the method of
-        :class:`~xpnet.kernels.reference.ReferenceOps`. Besides what that method raises, a call
-        raises TypeError where an operand is no array of CuPy or its dtype does not fit, and
-        ValueError where a shape does not fit or is too large for the kernel.
+        Operations by name, with the signatures of the methods of
+        :class:`~xpnet.kernels.reference.ReferenceOps`. They also raise TypeError if an operand is
+        not a CuPy array or has a wrong dtype, and ValueError if a shape is wrong or too large.
     """
     reference = ReferenceOps(cupy)
     return {row.name: _operation(cupy, row, reference) for row in CATALOGUE}
 
 
 def check_array(cupy: ModuleType, operation: str, name: str, value: Any) -> None:
-    """Raise TypeError where an operand is no array of CuPy."""
+    """Raise TypeError if an operand is not a CuPy array."""
     if not isinstance(value, cupy.ndarray):
         kind = type(value)
         raise TypeError(
@@ -92,7 +91,7 @@ def _operation(cupy: ModuleType, row: Row, reference: ReferenceOps) -> _Operatio
 
 
 class _Operation:
-    """An operation with kernels, called as the method of the reference is."""
+    """An operation with kernels, called like the reference's method."""
 
     def __init__(self, cupy: ModuleType, row: Row, reference: ReferenceOps) -> None:
         self.cupy = cupy
@@ -128,13 +127,13 @@ class _Operation:
         raise NotImplementedError
 
     def kernel(self, variant: object, make: Callable[[], KernelSpec]) -> Any:
-        """Give a kernel, which is made when it is asked for first."""
-        if variant not in self.made:  # two threads may both make it, and either will do
+        """Return a kernel, made at the first request."""
+        if variant not in self.made:  # two threads may both make it; either kernel works
             self.made[variant] = make().make(self.cupy)
         return self.made[variant]
 
     def check_arrays(self, given: Given) -> None:
-        """Raise TypeError where an operand is not an array of a type that fits."""
+        """Raise TypeError if an operand is not an array, or has a wrong dtype."""
         first: tuple[str, Any] | None = None
         for operand in (*self.inputs, *self.outputs):
             name, array = operand.name, given[operand.name]
@@ -155,7 +154,7 @@ class _Operation:
                 )
 
     def _check_integer(self, operand: Operand, dtype: Any) -> None:
-        # What is only read may be integers of any size, and is converted.
+        # Inputs may be integers of any size; they are converted.
         if operand.use == "in" and dtype.kind in "iu":
             return
         if dtype != operand.type:
@@ -163,10 +162,10 @@ class _Operation:
             raise TypeError(f"{self.row.name}: {operand.name} must be {expected}, got {dtype}")
 
     def numbers(self, given: Given) -> list[Any]:
-        """Give the constants in the order of the kernel's parameters.
+        """Return the constants in the order of the kernel's parameters.
 
-        They are Python's numbers, formulas having been computed in double precision; CuPy rounds
-        them to the type of the parameter.
+        They are Python numbers, and formulas are computed in double precision. CuPy rounds them to
+        the types of the parameters.
         """
         for item in self.row.numbers:
             if item.type == "fraction" and not 0 <= given[item.name] < 1:
@@ -174,7 +173,7 @@ class _Operation:
         values: list[Any] = []
         for item in self.constants:
             if item.name in self.formulas:
-                # The text is the catalogue's own, and sees nothing but these numbers.
+                # The formula comes from the catalogue, and sees only these numbers.
                 value = eval(self.formulas[item.name], {"__builtins__": {}}, dict(given))  # noqa: S307
             else:
                 value = given[item.name]
@@ -189,13 +188,13 @@ class _Operation:
         return value
 
     def readable(self, operand: Operand, array: Array) -> Array:
-        """Give an input as a raw kernel reads it: C-contiguous and of the declared type."""
+        """Return an input as a raw kernel reads it: C-contiguous and of the declared type."""
         if operand.type != "T":
             array = array.astype(operand.type, copy=False)
         return self.cupy.ascontiguousarray(array)
 
     def writable(self, name: str, array: Array | None, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Give a C-contiguous array for a raw kernel to write: the output itself if it is one."""
+        """Return a C-contiguous array for a raw kernel's output: the output itself if possible."""
         if array is not None:
             if array.shape != shape:
                 raise ValueError(
@@ -206,7 +205,7 @@ class _Operation:
         return self.cupy.empty(shape, dtype)
 
     def check_singles(self, given: Given) -> None:
-        """Raise ValueError where what must be a single number is not."""
+        """Raise ValueError if an operand that must be a single number is not."""
         for operand in self.inputs:
             if operand.layout == "single" and given[operand.name].size != 1:
                 raise ValueError(
@@ -215,13 +214,13 @@ class _Operation:
                 )
 
     def check_count(self, what: str, n: int, limit: int) -> None:
-        """Raise ValueError where the kernel's integers would overflow."""
+        """Raise ValueError if the kernel's integers would overflow."""
         if n >= limit:
             raise ValueError(f"{self.row.name}: there must be fewer than {limit} {what}, got {n}")
 
 
 def _stored(buffer: Array, array: Array | None) -> Array:
-    """Bring what a kernel wrote to where it was asked for."""
+    """Copy what a kernel wrote to the requested output, if that is another array."""
     if array is None or buffer is array:
         return buffer
     array[...] = buffer
@@ -247,7 +246,7 @@ class _ElementwiseOperation(_Operation):
         inputs = [_broadcastable(operand, given[operand.name]) for operand in self.inputs]
         numbers = self.numbers({**given, **decay})
         sizes = [outputs[0].shape[-1]] if decay else []
-        # Where an operand is absent CuPy is given a number and compiles the same text for it.
+        # For an absent operand CuPy gets a number, and compiles the same text for it.
         kernel = self.kernel("only", lambda: source.elementwise(self.row, frozenset()))
         if len(outputs) == 1 and outputs[0] is None:
             return kernel(*inputs, *numbers, *sizes)
@@ -256,7 +255,7 @@ class _ElementwiseOperation(_Operation):
         return buffers[-1] if "out" in given else None
 
     def _goes_by_fours(self, given: Given) -> bool:
-        """Tell whether there are many elements, one behind the other, and nothing broadcasts."""
+        """Return whether there are many contiguous elements, and nothing broadcasts."""
         if not self.has_fours:
             return False
         shape = given[self.inputs[0].name].shape
@@ -293,7 +292,7 @@ class _ElementwiseOperation(_Operation):
 
 
 def _broadcastable(operand: Operand, array: Array | None) -> Any:
-    """Give an operand as CuPy broadcasts it, and 0 for one that is absent."""
+    """Return an operand as CuPy broadcasts it, and 0 for an absent one."""
     if array is None:
         return 0
     if operand.layout == "column" and array.ndim > 1:
@@ -317,7 +316,7 @@ class _WordsOperation(_Operation):
 
 
 class _GatherOperation(_Operation):
-    """Rows of bytes become numbers, those of numbers stay as they are; the rest is CuPy's own."""
+    """Gathers bytes as floats, and floats unchanged; CuPy handles the rest."""
 
     def run(self, given: Given) -> Array:
         X, out, divide_by = given["X"], given["out"], given["divide_by"]
@@ -350,7 +349,7 @@ class _GatherOperation(_Operation):
         kernel(X, indices, *numbers, math.prod(X.shape[1:]), out, size=out.size // 4)
 
     def _is_of_numbers(self, given: Given) -> bool:
-        """Tell whether rows are copied as they are, to where they are asked for."""
+        """Return whether rows of floats are copied unchanged, directly to ``out``."""
         X, indices, out = given["X"], given["indices"], given["out"]
         if not all(isinstance(array, self.cupy.ndarray) for array in (X, indices, out)):
             return False
@@ -373,14 +372,14 @@ class _GatherOperation(_Operation):
 
 
 def _has_fours(X: Array, out: Array) -> bool:
-    """Tell whether rows of X can be read, and written to ``out``, four elements at a time."""
+    """Return whether rows of X can be read, and written to ``out``, four elements at a time."""
     if X.ndim < 2 or out.size == 0 or math.prod(X.shape[1:]) % 4:
         return False
     return bool(X.data.ptr % min(4 * X.itemsize, 16) == 0 and out.data.ptr % 16 == 0)
 
 
 class _ResampledOperation(_Operation):
-    """Images, each element from pixels of its own."""
+    """Images, in which each element comes from any pixels of its image."""
 
     row: Resampled
 
@@ -398,9 +397,7 @@ class _ResampledOperation(_Operation):
         self.check_count("columns", n_columns, _WORD // 2)
         self.check_count("elements", X.size, _WORD)
         if out is not None and X.size and out.data.ptr == X.data.ptr:
-            raise ValueError(
-                f"{self.row.name}: out and X are one array: what is changed must be apart"
-            )
+            raise ValueError(f"{self.row.name}: out and X must not be the same array")
         buffer = self.writable("out", out, X.shape, X.dtype)
         inputs = [self.readable(operand, given[operand.name]) for operand in self.inputs]
         kernel = self.kernel("only", lambda: source.resampled(self.row))
@@ -479,7 +476,7 @@ def _launch_rows(
 
 
 class _ColumnOperation(_Operation):
-    """A column-reduce: elementwise, and with its sum in two kernels."""
+    """A column-reduce: elementwise without the sum, otherwise in one or two kernels."""
 
     row: ColumnReduce
 
@@ -527,10 +524,10 @@ class _ColumnOperation(_Operation):
         return self.readable(operand, array)
 
     def _buffer(self, shape: tuple[int, int], dtype: Any) -> Array:
-        """Give a buffer between two kernels, so that a step which is taken again needs no memory.
+        """Return a buffer between two kernels, so that repeated steps allocate no memory.
 
-        It belongs to one thread and stream: there, and only there, kernels run in the order of
-        the calls. It stays, since a captured graph may go on to use it.
+        It belongs to one thread and stream, because only there kernels run in the order of the
+        calls. It is kept, because a captured graph may still use it.
         """
         stream, index = owner_of_memory(self.cupy), self.cupy.cuda.Device().id
         key = (threading.get_ident(), index, stream, shape, dtype)
@@ -540,7 +537,7 @@ class _ColumnOperation(_Operation):
         return buffer
 
     def release(self) -> None:
-        """Let go of the buffers."""
+        """Free the buffers."""
         self.kept.clear()
 
     def _launch(

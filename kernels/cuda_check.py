@@ -1,4 +1,4 @@
-"""Checks whether a CUDA device can be used, and says why not and what to type."""
+"""Checks whether a CUDA device is usable; if not, says why and what to type."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CUDA13_MIN_CAPABILITY = (7, 5)  # CUDA 13 dropped Maxwell, Pascal and Volta
 
 
 def cuda_problem(index: int = 0) -> str | None:
-    """Say why a CUDA device cannot be used.
+    """Return why a CUDA device cannot be used, or None if it can.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def cuda_problem(index: int = 0) -> str | None:
     Returns
     -------
     str or None
-        One line, with what to type where typing helps; None if the device is usable.
+        One line, with a command to type if one helps; None if the device is usable.
     """
     try:
         cupy: Any = importlib.import_module("cupy")
@@ -33,13 +33,12 @@ def cuda_problem(index: int = 0) -> str | None:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             return f"CuPy is not installed; {_installation_advice()}"
         return f"CuPy cannot be imported ({one_line(error)}); {_installation_advice()}"
-    except OSError as error:  # CuPy makes the folder that it keeps compiled kernels in
+    except OSError as error:  # CuPy creates its folder for compiled kernels
         return (
-            f"CuPy cannot be imported ({one_line(error)}); set CUPY_CACHE_DIR to a folder that "
-            "can be written"
+            f"CuPy cannot be imported ({one_line(error)}); set CUPY_CACHE_DIR to a writable folder"
         )
-    except Exception as error:  # say, one that was built for another NumPy
-        return f"CuPy cannot be imported ({one_line(error)}); install it anew"
+    except Exception as error:  # for example, CuPy built for another NumPy
+        return f"CuPy cannot be imported ({one_line(error)}); reinstall it"
     runtime = cupy.cuda.runtime
     try:
         n_devices = runtime.getDeviceCount()
@@ -58,41 +57,41 @@ def cuda_problem(index: int = 0) -> str | None:
             f"cuda:{index}; {_install('cupy-cuda12x')}"
         )
     try:
-        from xpnet.kernels import cublas  # which loads a library
+        from xpnet.kernels import cublas  # loads a library
 
-        # A product needs cuBLAS, a sum the compiler: CuPy imports, and counts GPUs, without either.
+        # A product needs cuBLAS, a sum the compiler; importing CuPy and counting GPUs need neither.
         with cupy.cuda.Device(index):
             A = cupy.ones((2, 2), dtype="float32")
             cupy.asnumpy(cupy.matmul(A, A) + A)
-            cublas.version(cupy)  # by a handle of our own
-    except Exception as error:  # whatever it is, it is the reason
+            cublas.version(cupy)  # with our own handle
+    except Exception as error:  # any error is the reason
         package = _installed_cupy() or "cupy-cuda13x"
         return (
-            f"CuPy {cupy.__version__} cannot compute on cuda:{index} ({one_line(error)}); where a "
+            f"CuPy {cupy.__version__} cannot compute on cuda:{index} ({one_line(error)}); if a "
             f"CUDA library is missing, type: pip install '{package}[ctk]'"
         )
     return None
 
 
 def one_line(error: Exception) -> str:
-    """Give what an error says in one line."""
+    """Return an error's message in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def compute_capability(cupy: Any, index: int) -> tuple[int, int]:
-    """Give a GPU's compute capability, as in (9, 0)."""
+    """Return a GPU's compute capability, such as (9, 0)."""
     # CuPy gives "75" for 7.5 and "120" for 12.0.
     text = cupy.cuda.Device(index).compute_capability
     return int(text[:-1]), int(text[-1])
 
 
 def format_cuda_version(version: int) -> str:
-    """Write a CUDA version as people do: 13010 is "13.1"."""
+    """Return a CUDA version as text: 13010 is "13.1"."""
     return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def _installation_advice() -> str:
-    """Tell what is missing for CUDA on this machine, and the line to type."""
+    """Return what is missing for CUDA on this machine, and the command to type."""
     found = _nvidia_driver()
     if found is None:
         then = "" if _installed_cupy() else ", then type: pip install 'cupy-cuda13x[ctk]'"
@@ -114,14 +113,14 @@ def _installation_advice() -> str:
 
 
 def _install(package: str) -> str:
-    """Give the line that installs a CuPy; two of them must not share an environment."""
+    """Return the command that installs a CuPy; an environment must not have two of them."""
     installed = _installed_cupy()
     first = f"pip uninstall -y {installed} && " if installed not in (None, package) else ""
     return f"type: {first}pip install '{package}[ctk]'"
 
 
 def _installed_cupy() -> str | None:
-    from importlib import metadata  # 20 ms, which only an error is worth
+    from importlib import metadata  # takes 20 ms, so only after an error
 
     for package in ("cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x", "cupy"):
         try:
@@ -133,13 +132,13 @@ def _installed_cupy() -> str | None:
 
 
 def _nvidia_driver() -> tuple[int, tuple[int, int] | None] | None:
-    """Ask the NVIDIA driver itself, without CuPy.
+    """Query the NVIDIA driver itself, without CuPy.
 
     Returns
     -------
     (version, capability) or None
-        The newest CUDA version that the driver supports, as in 13010 for 13.1, and the first
-        GPU's compute capability (None where there is no GPU). None where there is no driver.
+        The newest CUDA version that the driver supports, such as 13010 for 13.1, and the first
+        GPU's compute capability (None without a GPU). None without a driver.
     """
     library = None
     for file in ("libcuda.so.1", "nvcuda.dll"):

@@ -1,9 +1,9 @@
 """Writes the text of the CUDA kernels from the rows of the catalogue.
 
-Every kernel is a ``cupy.ElementwiseKernel`` with the text of ``functions.h`` as its preamble:
-CuPy's cache of compiled kernels does not hash files that are included. Operands are references
-into global memory which may be the same array, so an operation copies what it reads to local
-variables before it writes.
+Every kernel is a ``cupy.ElementwiseKernel`` with the text of ``functions.h`` as its preamble,
+because CuPy's cache of compiled kernels does not hash included files. Operands are references into
+global memory and may be the same array, so an operation copies its inputs to local variables before
+it writes.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ __all__ = [
     "words",
 ]
 
-ROWS_AT_ONCE = 4  # whose loads a thread of a column-reduce issues before it needs the first
+ROWS_AT_ONCE = 4  # rows that a thread of a column-reduce loads before it uses the first
 
-# Four elements at once, and what threads of a warp tell each other.
+# Access to four elements at once, and reductions across the threads of a warp.
 _LANES = """
 #define XPN_WARP 32
 
 namespace xpn {
 
-// Four elements that lie one behind the other, the first where memory is read and written at once.
+// Four contiguous elements, aligned so that memory is read and written at once.
 template <class U> struct alignas(sizeof(U) < 4 ? 4 * sizeof(U) : 16) four { U at[4]; };
 template <class U> XPN_INLINE four<U> four_at(const U* first) {
     return *reinterpret_cast<const four<U>*>(first);
@@ -68,7 +68,7 @@ template <class U> XPN_INLINE void set_four(U* first, const four<U>& values) {
 
 template <class T> XPN_INLINE T minus_infinity() { return T(-1) / T(0); }
 
-// nan loses every comparison: the maximum of a row is that of its numbers.
+// nan loses every comparison, so the maximum of a row ignores it.
 template <class T> XPN_INLINE T larger(T x, T y) { return y > x ? y : x; }
 
 template <class T> XPN_INLINE T across_lanes_sum(T x) {
@@ -99,20 +99,20 @@ TOTALS = Rowwise(
 
 @dataclass(frozen=True)
 class KernelSpec:
-    """What a ``cupy.ElementwiseKernel`` is made of.
+    """The arguments of a ``cupy.ElementwiseKernel``.
 
     Attributes
     ----------
     variant : str
-        The operation, and which of its kernels this is.
+        Name of the operation, and of the kernel among its kernels.
     name, in_params, out_params, operation, preamble : str
         As for ``cupy.ElementwiseKernel``.
     numbers : frozenset of str
-        The parameters that are called with a number, where the others are arrays.
+        Parameters that are numbers; the others are arrays.
     repeated : frozenset of str
-        The arrays that broadcast.
+        Arrays that broadcast.
     is_double_exempt : bool
-        Whether double precision is meant, also in float32.
+        Whether double precision is intended even in float32.
     """
 
     variant: str
@@ -126,14 +126,14 @@ class KernelSpec:
     is_double_exempt: bool
 
     def make(self, cupy: ModuleType) -> Any:
-        """Make the kernel. Nothing is compiled before its first call."""
+        """Make the kernel, which compiles at its first call."""
         return cupy.ElementwiseKernel(
             self.in_params, self.out_params, self.operation, self.name, preamble=self.preamble
         )
 
 
 def kernels() -> Iterator[KernelSpec]:
-    """Give every kernel that the operations can ask for."""
+    """Yield every kernel that the operations can request."""
     for row in CATALOGUE:
         if isinstance(row, Rowwise):
             yield from (rowwise(row, absent) for absent in _optional_subsets(row.operands))
@@ -160,24 +160,24 @@ def _preamble() -> str:
 
 
 def is_plain(row: Row) -> bool:
-    """Tell a row whose elements need nothing but themselves from dropout and gather."""
+    """Return whether each element of a row needs only itself, unlike in dropout and gather."""
     return not (isinstance(row, Elementwise) and (row.words or row.gathered))
 
 
 def uses_words(row: Row) -> bool:
-    """Tell whether a row reads random words."""
+    """Return whether a row reads random words."""
     return isinstance(row, Elementwise) and row.words
 
 
 def _optional_subsets(operands: Iterable[Operand]) -> Iterator[frozenset[str]]:
-    """Give every choice of optional operands that a call may leave out."""
+    """Return every set of optional operands that a call may leave out."""
     names = [operand.name for operand in operands if operand.optional]
     choices = chain.from_iterable(combinations(names, n) for n in range(len(names) + 1))
     return map(frozenset, choices)
 
 
 def without_total(row: ColumnReduce) -> Elementwise:
-    """Give the elementwise part of a column-reduce."""
+    """Return the elementwise part of a column-reduce."""
     writes = [operand for operand in row.operands if operand.use == "out"]
     return Elementwise(
         name=row.name,
@@ -204,11 +204,11 @@ def _spec(
     sizes: str = "",
     shares: str = "",
 ) -> KernelSpec:
-    """Put a kernel together.
+    """Assemble a kernel.
 
-    Of the row's operands those of ``raw``, by default all, are indexed by the operation; those
-    that are left out are no parameters, and those of ``zero`` are given as the number 0.
-    ``sizes`` and ``shares`` declare inputs and an output beyond those of the row.
+    The operation indexes the operands in ``raw``, by default all. Operands in ``left_out`` are not
+    parameters, and those in ``zero`` are passed as the number 0. ``sizes`` and ``shares`` declare
+    inputs and an output in addition to those of the row.
     """
 
     def declared(operand: Operand) -> str:
@@ -235,7 +235,7 @@ def _spec(
 
 
 def _indented(text: str) -> str:
-    """Indent by braces, for whoever reads the source in a profiler."""
+    """Indent by braces, for readers of the source in a profiler."""
     lines = []
     depth = 0
     for line in filter(None, map(str.strip, text.splitlines())):
@@ -246,7 +246,7 @@ def _indented(text: str) -> str:
 
 
 def passed_constants(row: Row) -> list[Constant]:
-    """Give the constants that a kernel is called with."""
+    """Return the constants that are parameters of the kernel."""
     return [item for item in row.numbers if item.type != "fraction"]
 
 
@@ -256,7 +256,7 @@ def _read(operand: Operand, where: str, absent: frozenset[str] = frozenset()) ->
 
 
 def _written(operands: Iterable[Operand], body: str, where: str, absent: frozenset[str]) -> str:
-    """Give the text that computes a body and stores what it sets."""
+    """Return the text that computes a body and stores its results."""
     lines = [f"{operand.type} {operand.name};" for operand in operands if operand.use == "out"]
     lines.append(body)
     lines += [
@@ -268,24 +268,24 @@ def _written(operands: Iterable[Operand], body: str, where: str, absent: frozens
 
 
 def by_use(row: Row) -> tuple[list[Operand], list[Operand]]:
-    """Give the inputs, and what is written."""
+    """Return the inputs, and the operands that are written."""
     inputs = [operand for operand in row.operands if operand.use == "in"]
     return inputs, [operand for operand in row.operands if operand.use != "in"]
 
 
 def has_decay(row: Row) -> bool:
-    """Tell whether a row has columns that decay."""
+    """Return whether a row has columns that decay."""
     return any(item.name == "n_decay" for item in row.numbers)
 
 
 def elementwise(row: Row, absent: frozenset[str]) -> KernelSpec:
-    """Make the kernel of a row; in place of an absent operand it is called with the number 0."""
+    """Return the kernel of a row; it gets the number 0 for an absent operand."""
     inputs, outputs = by_use(row)
     lines = [_read(operand, "") for operand in inputs]
     lines += [f"auto {item.name} = {item.name}_;" for item in outputs if item.use == "inout"]
     if has_decay(row):
-        # The networks of a stack lie one behind the other. The arithmetic is 32-bit, which is
-        # several times as fast; the arrays are checked to be small enough.
+        # The networks of a stack are contiguous. The arithmetic is 32-bit, which is several times
+        # as fast; the sizes of the arrays are checked.
         lines.append("const bool decays = (long long)(unsigned(i) % n_columns) < n_decay;")
     lines.append(_written(outputs, row.body, "", frozenset()))
     return _spec(
@@ -299,11 +299,11 @@ def elementwise(row: Row, absent: frozenset[str]) -> KernelSpec:
 
 
 def by_fours(row: Row, absent: frozenset[str]) -> KernelSpec:
-    """Make the kernel of a row that is given its elements one behind the other.
+    """Return the kernel of a row with contiguous elements.
 
-    A thread has four, which it loads and stores at once where none is missing: one for each thread
-    takes so many blocks that starting them takes longer than their work. Where rows have anything
-    of their own, the number of columns is a multiple of four, or there is one row.
+    A thread has four elements, which it loads and stores at once unless some are missing. With one
+    element per thread, starting the blocks would take longer than their work. If an operand has a
+    value for each row or column, the number of columns is a multiple of four, or there is one row.
     """
     inputs, outputs = by_use(row)
     given = [item for item in inputs if item.name not in absent]
@@ -351,19 +351,19 @@ if (is_whole) {{
 
 
 def goes_by_fours(row: Row) -> bool:
-    """Tell whether a row's elements may be taken four at a time: all are T."""
+    """Return whether a row's elements can be processed in fours: all have type T."""
     return all(operand.type == "T" for operand in row.operands if operand.layout == "each")
 
 
 def _plain(row: Row) -> Iterator[KernelSpec]:
-    """Give the kernels of a row whose elements need nothing but themselves."""
+    """Yield the kernels of a row whose elements need only themselves."""
     yield from (elementwise(row, absent) for absent in _optional_subsets(row.operands))
     if goes_by_fours(row):
         yield from (by_fours(row, absent) for absent in _optional_subsets(row.operands))
 
 
 def words(row: Row) -> KernelSpec:
-    """Make the kernel of a row that reads random words: four elements for each thread."""
+    """Return the kernel of a row that reads random words: four elements per thread."""
     inputs, outputs = by_use(row)
     once = [_read(operand, "[0]") for operand in inputs if operand.layout == "single"]
     each = [_read(operand, "[element]") for operand in inputs if operand.layout == "each"]
@@ -385,7 +385,7 @@ const xpn::word_t word = words[lane];
 
 
 def gather(row: Row) -> KernelSpec:
-    """Make the kernel of a gather from bytes."""
+    """Return the kernel of a gather from bytes."""
     operation = f"""
 const unsigned row = unsigned(i) / row_size;
 const unsigned column = unsigned(i) - row * row_size;
@@ -395,9 +395,9 @@ const auto X = X_[ptrdiff_t(indices_[row]) * row_size + column];
 
 
 def gather_fours(row: Row, *, of_bytes: bool) -> KernelSpec:
-    """Make the kernel of a gather, four elements at once, from bytes or from numbers as they are.
+    """Return the kernel of a gather of four elements at once, from bytes or of floats unchanged.
 
-    The size of a row is a multiple of four.
+    The size of a row must be a multiple of four.
     """
     if not of_bytes:
         reads = "T X, row int64 indices"
@@ -421,7 +421,7 @@ xpn::set_four(&out_[first], out_four);"""
 
 
 def _draws(row: Rowwise | Resampled) -> list[str]:
-    """Write how the numbers of a row are drawn; every thread draws them anew."""
+    """Return the text that draws a row's random numbers; every thread draws them itself."""
     if not row.drawn:
         return []
     return [
@@ -433,7 +433,7 @@ def _draws(row: Rowwise | Resampled) -> list[str]:
 
 
 def resampled(row: Resampled) -> KernelSpec:
-    """Make the kernel of a row of images: a thread for each element."""
+    """Return the kernel of a row of images: a thread for each element."""
     fill = "fill" if any(item.name == "fill" for item in row.numbers) else "T(0)"
     singles = [item for item in row.operands if item.layout == "single"]
     operation = f"""
@@ -455,7 +455,7 @@ return is_inside ? X_[start + (ptrdiff_t(y) * width + x) * n_channels + channel]
 
 
 def rowwise(row: Rowwise, absent: frozenset[str]) -> KernelSpec:
-    """Make the kernel of a rowwise row, without the operands that are absent."""
+    """Return the kernel of a rowwise row, without its absent operands."""
     inputs, outputs = by_use(row)
     places = {"each": "[start + j]", "column": "[of_network + j]", "row": "[row]", "single": "[0]"}
     lines = [
@@ -489,7 +489,7 @@ def rowwise(row: Rowwise, absent: frozenset[str]) -> KernelSpec:
         lines.append("}")
     if any(operand.name not in absent for operand in of_element):
         lines += [loop, _written(of_element, row.body, "[start + j]", absent), "}"]
-    # A host that gives each row one lane is called with threads to spare.
+    # A host with one lane per row starts more threads than it needs.
     operation = f"""
 const int lane = int(i % XPN_WARP);
 const ptrdiff_t row = i / XPN_WARP;
@@ -502,15 +502,14 @@ const ptrdiff_t start = row * n_columns;
 
 
 def columns(row: ColumnReduce, absent: frozenset[str]) -> KernelSpec:
-    """Make the kernel of a column-reduce that goes down its share of the rows of a column."""
+    """Return the kernel of a column-reduce, whose threads go down their share of a column."""
     inputs, outputs = by_use(without_total(row))
     each = [operand for operand in inputs if operand.layout in ("each", "single")]
     of_column = [operand for operand in inputs if operand.layout == "column"]
     places = {"each": "at", "single": "ptrdiff_t(network) * n_rows + row"}
-    # Rows go to the threads in turn: where columns are few, the threads of a warp read one
-    # stretch of memory. Or, without shares, a warp has a column, and adds up what its lanes have.
-    # The loads of several rows come before the first is used, for the compiler may not move them
-    # before a store by itself.
+    # Threads take rows alternately, so that with few columns the threads of a warp read contiguous
+    # memory. Without shares, a warp has a column and adds up the sums of its lanes. The loads of
+    # several rows come before the first use, because the compiler may not move them before a store.
     operation = f"""
 const bool is_by_warp = n_shares == 0;
 const unsigned n_turns = is_by_warp ? XPN_WARP : n_shares;

@@ -1,11 +1,11 @@
 // The scalar formulas of xpnet, one text for the CUDA compiler and for the host's.
 //
-// Each function computes one element in the type T, float or double; its equation and its source
-// stand with the operation that it serves in reference.py, of the same name but for a suffix
-// (adam serves adam_update). CuPy gets this text as the preamble of every kernel; the host compiler
-// includes it in the loops that host_source.py writes. Here are no double literals (0.5 is a double,
-// T(0.5) is not) and no branches, so that loops over these functions vectorise; what is written for
-// double alone lives in a function of double.
+// Each function computes one element in the type T, float or double. Its equation and source are in
+// reference.py, at the operation of the same name except for a suffix (adam belongs to
+// adam_update). CuPy gets this text as the preamble of every kernel; the host compiler includes it
+// in the loops that host_source.py writes. There are no double literals (0.5 is a double, T(0.5) is
+// not) and no branches, so that loops over these functions vectorise. Code for double only is in
+// overloads for double.
 
 #pragma once
 
@@ -27,8 +27,8 @@ typedef unsigned int word_t;              // 32 bits on every platform that has 
 typedef unsigned long long double_word_t; // 64 bits
 
 // ---------------------------------------------------------------------------------------------
-// exp, log1p and what is made of them. CUDA has its own; the host's are written out, because calls
-// of a C library keep loops from vectorising.
+// exp, log1p and functions based on them. CUDA has its own. The host's are written out, because
+// calls of a C library prevent vectorisation.
 
 #if defined(__CUDACC__)
 
@@ -80,8 +80,8 @@ XPN_INLINE double artanh_tail(double w) {
         + w * (0.051613346352495409549 + w * 0.084353503305486046991)))))));
 }
 
-// What the type's binary format asks for. Adding `rounder`, 1.5 times 2 to the number of mantissa
-// bits, rounds to an integer and leaves it in the low bits of the sum.
+// Constants of the type's binary format. Adding `rounder`, 1.5 times 2 to the number of mantissa
+// bits, rounds to an integer and puts it in the low bits of the sum.
 template <class T> struct Format;
 template <> struct Format<float> {
     typedef word_t bits_t;
@@ -93,7 +93,7 @@ template <> struct Format<float> {
     static constexpr float ln2_low = 3.1946184945309417e-5f;
     static constexpr float lowest = -105.0f;   // exp of it is 0
     static constexpr float highest = 90.0f;    // exp of it is infinite
-    static constexpr float lowest_minus_1 = -25.0f;  // exp of it is nothing beside 1
+    static constexpr float lowest_minus_1 = -25.0f;  // exp of it is negligible beside 1
 };
 template <> struct Format<double> {
     typedef double_word_t bits_t;
@@ -121,7 +121,7 @@ template <class T> XPN_INLINE T power_of_2(T n) {
 }
 
 // log(x) for a normal number x > 0: with x = 2^n f and 1 <= f < 2, n log(2) + log(f). The exponent
-// becomes a number as power_of_2 turns one into an exponent, the other way round.
+// is converted to a number by the reverse of power_of_2.
 template <class T> XPN_INLINE T log_1_plus(T x);
 template <class T> XPN_INLINE T logarithm_of_normal(T x) {
     typedef Format<T> F;
@@ -138,7 +138,7 @@ template <class T> XPN_INLINE T logarithm_of_normal(T x) {
     return n * F::ln2_high + (n * F::ln2_low + log_1_plus(f - T(1)));
 }
 
-// x = n log(2) + r with an integer n and |r| <= log(2) / 2; gives exp(r) - 1. Cody and Waite,
+// x = n log(2) + r with an integer n and |r| <= log(2) / 2; returns exp(r) - 1. Cody and Waite,
 // "Software manual for the elementary functions", 1980, chapter 6: log(2) in two parts.
 template <class T> XPN_INLINE T reduced_exponential_minus_1(T x, T& n) {
     typedef Format<T> F;
@@ -147,10 +147,10 @@ template <class T> XPN_INLINE T reduced_exponential_minus_1(T x, T& n) {
     return r + r * r * exponential_tail(r);
 }
 
-// Two powers of 2, each of half the exponent, reach down to subnormal results and up to infinity.
+// Two powers of 2, each with half of the exponent, cover subnormal results and infinity.
 template <class T> XPN_INLINE T exponential(T x) {
     typedef Format<T> F;
-    x = x < F::lowest ? F::lowest : x;  // in this form nan stays nan
+    x = x < F::lowest ? F::lowest : x;  // this form keeps nan
     x = x > F::highest ? F::highest : x;
     T n;
     const T q = reduced_exponential_minus_1(x, n);
@@ -185,7 +185,7 @@ template <class T> XPN_INLINE T hyperbolic_tangent(T x) {
 
 template <class T> XPN_INLINE T square(T x) { return x * x; }
 
-// max(x, 0) and min(x, 0); nan stays nan.
+// max(x, 0) and min(x, 0), which keep nan.
 template <class T> XPN_INLINE T positive_part(T x) { return x < T(0) ? T(0) : x; }
 template <class T> XPN_INLINE T negative_part(T x) { return x > T(0) ? T(0) : x; }
 
@@ -251,7 +251,7 @@ template <class T> XPN_INLINE T softsign_grad(T dA, T Z) {
 // ---------------------------------------------------------------------------------------------
 // Losses.
 
-// A binary label, and a class's part of a sample, moved towards their middle.
+// Label smoothing: a binary label, and the target of a class, moved towards the mean.
 template <class T> XPN_INLINE T smoothed(T Y, T smoothing) {
     return Y + smoothing * (T(0.5) - Y);
 }
@@ -259,44 +259,44 @@ template <class T> XPN_INLINE T target(T Y, T smoothing, T n_classes) {
     return Y + smoothing * (T(1) / n_classes - Y);
 }
 
-// A term of a cross-entropy; a class that is not asked for may have minus infinity.
+// A term of a cross-entropy; the logarithm of a class with target 0 may be minus infinity.
 template <class T> XPN_INLINE T part(T target, T logarithm) {
     return target > T(0) ? target * logarithm : T(0);
 }
 
-// In this form nan stays nan.
+// This form keeps nan.
 template <class T> XPN_INLINE T clipped(T P, T clip, T one_minus_clip) {
     P = P < clip ? clip : P;
     return P > one_minus_clip ? one_minus_clip : P;
 }
 
-// log P of a probability that is a normal number, to the last digits of those near 1 too.
+// log P for a probability that is a normal number, accurate also near 1.
 template <class T> XPN_INLINE T logarithm_of_probability(T P) {
     return P < T(0.5) ? logarithm_of_normal(P) : log_1_plus(P - T(1));
 }
 
-// softplus(Z) - Y Z, one output's share of the binary cross-entropy.
+// softplus(Z) - Y Z, the binary cross-entropy of one output.
 template <class T> XPN_INLINE T sigmoid_cross_entropy(T Z, T Y) {
     return (positive_part(Z) - Y * Z) + log_1_plus(exponential(-absolute(Z)));
 }
 
-// -Y log A - (1 - Y) log(1 - A) of A = sigmoid(Z) as it is rounded, then clipped: near 1 the digits
-// of 1 - A are lost, and meant to be.
-// The less likely answer has a probability of 1/2 at most, the other is one minus that.
+// -Y log A - (1 - Y) log(1 - A) for the rounded and clipped A = sigmoid(Z). Near 1 the digits of
+// 1 - A are lost, on purpose. The less likely class has a probability of at most 1/2, the other
+// has one minus that.
 template <class T>
 XPN_INLINE T clipped_sigmoid_cross_entropy(T Z, T Y, T clip, T one_minus_clip) {
     const T A = clipped(sigmoid(Z), clip, one_minus_clip);
     const T B = T(1) - A;
     const bool is_unlikely = A < T(0.5);
     T small = is_unlikely ? A : B;
-    small = small < clip ? clip : small;  // where 1 - clip rounds to 1
+    small = small < clip ? clip : small;  // if 1 - clip rounds to 1
     const T large = is_unlikely ? B : A;
     const T of_small = is_unlikely ? Y : T(1) - Y;
     const T of_large = is_unlikely ? T(1) - Y : Y;
     return -of_small * logarithm_of_normal(small) - of_large * log_1_plus(large - T(1));
 }
 
-// exp(Z) - Y Z + Y log Y - Y. Y log Y of a subnormal Y is lost beside the rest.
+// exp(Z) - Y Z + Y log Y - Y. For a subnormal Y, Y log Y is negligible beside the rest.
 template <class T> XPN_INLINE T poisson_deviance(T Z, T Y) {
     const T apart = Y * (logarithm_of_normal(Y) - Z);
     return (exponential(Z) - Y) + (Y > T(0) ? apart : T(0));
@@ -305,11 +305,11 @@ template <class T> XPN_INLINE T poisson_deviance(T Z, T Y) {
 // ---------------------------------------------------------------------------------------------
 // Randomness.
 
-// The product of two words, in full.
+// The full product of two words.
 XPN_INLINE double_word_t product_of(word_t a, word_t b) { return double_word_t(a) * b; }
 
 // Philox4x32-10: ten rounds turn the counter into four random words. W is a word, or a vector whose
-// lanes hold one in their lower half and anything in the upper.
+// lanes have a word in their lower half and anything in the upper.
 template <class W>
 XPN_INLINE void philox4x32(W& c0, W& c1, W& c2, W& c3, word_t k0, word_t k1) {
     for (int round = 0; round < 10; ++round) {
@@ -328,13 +328,13 @@ template <class T> XPN_INLINE T dropout(T X, word_t word, word_t threshold, T sc
     return word < threshold ? T(0) : scale * X;
 }
 
-// A number from -1 to 1, in steps of 2^-31, which float rounds.
+// A number from -1 to 1, in steps of 2^-31, rounded in float.
 template <class T> XPN_INLINE T symmetric(word_t word) {
     return (T(int(word ^ 0x80000000u)) + T(0.5)) * T(4.656612873077393e-10);
 }
 
-// A whole number from 0 to n - 1: floor(word n / 2^32). Of n numbers one may be likelier than
-// another by n / 2^32 of its probability.
+// A whole number from 0 to n - 1: floor(word n / 2^32). The probabilities of the n numbers may
+// differ by a relative n / 2^32.
 XPN_INLINE int whole(word_t word, word_t n) { return int(product_of(word, n) >> 32); }
 
 // The quantile of the standard normal distribution at p = 1/2 - q for 0 <= q <= 0.425, from r =
@@ -367,9 +367,9 @@ XPN_INLINE double outer_quantile(double r) {
         + 2.05319162663775882187) * r + 1.0);
 }
 
-// The quantile at (word + 1/2) / 2^32. Both p and q are had from whole numbers, so that neither
-// loses digits; p is at least 2^-33, where sqrt(-log p) is 4.8: the table's third part, from 5 on,
-// is not needed.
+// The quantile at (word + 1/2) / 2^32. Both p and q are computed from whole numbers, so that
+// neither loses digits. p is at least 2^-33, where sqrt(-log p) is 4.8, so the third part of
+// Wichura's table, from 5 on, is not needed.
 template <class T> XPN_INLINE T normal(word_t word) {
     const int is_upper = int(word >> 31), below = int(is_upper ? ~word : word);
     const T p = (T(below) + T(0.5)) * T(2.3283064365386963e-10);
@@ -383,8 +383,8 @@ template <class T> XPN_INLINE T normal(word_t word) {
 // ---------------------------------------------------------------------------------------------
 // Images.
 
-// Taylor's series, nested: sin x = x (1 - x^2 / (2 3) (1 - x^2 / (4 5) (...))), for |x| <= pi, where
-// what is left out is below 1e-16.
+// Taylor's series, nested: sin x = x (1 - x^2 / (2 3) (1 - x^2 / (4 5) (...))), for |x| <= pi. The
+// remainder is below 1e-16.
 template <class T> XPN_INLINE T sine(T x) {
     T nested = T(1);
     for (int k = 26; k > 0; k -= 2) nested = T(1) - x * x * (T(1) / T(k * (k + 1))) * nested;
@@ -429,7 +429,7 @@ template <class T> XPN_INLINE T clip_factor(T square, T max_norm) {
 }
 template <class T> XPN_INLINE T limit_norm(T W, T square, T max_norm) {
     const T norm = root(square);
-    const T factor = max_norm / norm;  // 0 where the norm overflows: such weights are to be seen
+    const T factor = max_norm / norm;  // 0 if the norm overflows: then keep W, so that it shows
     return norm > max_norm && factor > T(0) ? W * factor : W;
 }
 
@@ -438,19 +438,19 @@ template <class T> XPN_INLINE T variance_correction(T squares) {
     return squares > T(0) && squares < T(1) ? T(1) / (T(1) - squares) : of_one_sample;
 }
 
-// A correction of 0 says that the batch tells nothing about the variance.
+// A correction of 0 means that the batch has no information about the variance.
 template <class T> XPN_INLINE T variance_step(T variance, T running, T correction, T momentum) {
     return correction > T(0) ? momentum * (correction * variance - running) : T(0);
 }
 
 // ---------------------------------------------------------------------------------------------
-// Optimizers. one_minus_beta is taken in double precision by the caller.
+// Optimizers. The caller computes one_minus_beta in double precision.
 
 template <class T> XPN_INLINE void gradient_descent(T& param, T grad, T learning_rate) {
     param -= learning_rate * grad;
 }
 
-// What a moving average takes of a new value.
+// The share of a new value in a moving average.
 template <class T> XPN_INLINE T averaged_share(T t, T beta) {
     const T kept = (T(1) + t) / (T(10) + t);
     return T(1) - (kept < beta ? kept : beta);
@@ -479,8 +479,8 @@ XPN_INLINE void adam(T& param, T grad, T& m, T& v, T learning_rate, T bias1, T b
                      T beta1, T one_minus_beta1, T beta2, T one_minus_beta2) {
     m = beta1 * m + one_minus_beta1 * grad;
     v = beta2 * v + one_minus_beta2 * (grad * grad);
-    const T step = learning_rate / bias1;  // these two are the same for a whole row,
-    const T unbias = T(1) / bias2;         // and leave the host's loop
+    const T step = learning_rate / bias1;  // these two are constant in a row,
+    const T unbias = T(1) / bias2;         // so the host moves them out of its loop
     param -= step * m / (root(v * unbias) + eps);
 }
 

@@ -1,8 +1,7 @@
-"""The fused operations on the CPU, by the loops of the compiled extension.
+"""The fused operations on the CPU, run by the loops of the compiled extension.
 
-The extension module ``_host`` is made when xpnet is installed, where there is a C++ compiler. It
-runs the loops; what an operation is called with, and what it does with each operand, it learns here
-from the catalogue.
+The extension module ``_host`` is built when xpnet is installed, if there is a C++ compiler. It runs
+the loops. This module tells it each operation's parameters and operands, from the catalogue.
 """
 
 from __future__ import annotations
@@ -50,31 +49,31 @@ _GATHER = 3
 
 @functools.cache
 def problem() -> str | None:
-    """Say why the host kernels cannot be used.
+    """Return why the host kernels cannot be used, or None if they can.
 
     Returns
     -------
     str or None
-        One line; None if they can.
+        One line, with what to do.
     """
     try:
         module = _module()
     except ModuleNotFoundError:
-        return "not built: install xpnet anew where there is a C++ compiler"
-    except (ImportError, RuntimeError) as error:  # NumPy says so that it is of another kind
-        return f"cannot be loaded ({' '.join(str(error).split())}): install xpnet anew"
+        return "not built: reinstall xpnet with a C++ compiler"
+    except (ImportError, RuntimeError) as error:  # NumPy's error for another ABI
+        return f"cannot be loaded ({' '.join(str(error).split())}): reinstall xpnet"
     if module.digest != digest():
-        return "built from other sources than these: install xpnet anew"
+        return "built from other sources: reinstall xpnet"
     return None
 
 
 def variants() -> list[str]:
-    """Give the instruction sets that the loops were compiled for and this processor has.
+    """Return the instruction sets of the compiled loops that this processor supports.
 
     Returns
     -------
     list of str
-        The best first, ``"baseline"`` last; empty where there are no host kernels.
+        The best first, ``"baseline"`` last; empty without host kernels.
     """
     if problem() is not None:
         return []
@@ -90,7 +89,7 @@ def description() -> str:
 
 @functools.cache
 def fused(variant: str | None = None) -> dict[str, Callable[..., Any]]:
-    """Give the fused operations, by name.
+    """Return the fused operations by name.
 
     Parameters
     ----------
@@ -100,8 +99,8 @@ def fused(variant: str | None = None) -> dict[str, Callable[..., Any]]:
     Returns
     -------
     dict of str to callable
-        Each with the signature of the method of :class:`ReferenceOps`; empty where there are no
-        host kernels.
+        Functions with the signatures of the methods of :class:`ReferenceOps`; empty without host
+        kernels.
     """
     if problem() is not None:
         return {}
@@ -111,17 +110,17 @@ def fused(variant: str | None = None) -> dict[str, Callable[..., Any]]:
 
 @functools.cache
 def shared() -> dict[str, Callable[..., Any]]:
-    """Give the matrix product that a team of threads shares, and let it share long loops, too.
+    """Return the matrix product shared by a team of threads, and enable the team for long loops.
 
-    Each of its threads calls NumPy's own BLAS for a part of the result. As many take part as make
-    a job faster, or as many as ``XPNET_THREADS`` says; never more than that BLAS is set to use at
-    the time of a call (``OPENBLAS_NUM_THREADS``, threadpoolctl).
+    Each thread of the team calls NumPy's own BLAS for a part of the result. As many threads take
+    part as make a job faster, or ``XPNET_THREADS`` if set; never more than that BLAS may use at the
+    time of the call (``OPENBLAS_NUM_THREADS``, threadpoolctl).
 
     Returns
     -------
     dict of str to callable
-        ``"matmul"``; empty where there are no host kernels or NumPy's BLAS is not one that
-        :func:`numpy_blas` knows.
+        ``"matmul"``; empty without host kernels, or if :func:`numpy_blas` does not know NumPy's
+        BLAS.
 
     Raises
     ------
@@ -145,10 +144,9 @@ def shared() -> dict[str, Callable[..., Any]]:
 
 @contextmanager
 def large_pages() -> Iterator[None]:
-    """Let large arrays that are made inside the ``with`` block lie in large pages of memory.
+    """Put large arrays that are created inside the ``with`` block into large pages of memory.
 
-    Only in this thread, or task, and only where there are host kernels and the system has such
-    pages.
+    This affects only this thread, or task, and needs host kernels and a system with such pages.
     """
     module = None if problem() is not None else _module()
     before = None if module is None else module.use_memory(None)
@@ -160,18 +158,18 @@ def large_pages() -> Iterator[None]:
 
 
 def count_threads() -> int:
-    """Count the threads that may share a product or a long loop now."""
+    """Return the number of threads that may share a product or a long loop now."""
     found: int = _module().count_threads() if shared() else 1
     return found
 
 
 def shares_core() -> bool | None:
-    """Measure whether two threads of the team run on one core and so share its arithmetic.
+    """Measure whether two threads of the team share one core and its arithmetic.
 
     Returns
     -------
     bool or None
-        None where there is one thread, or where the other one got no processor to answer from.
+        None with one thread, or if the other thread did not get a processor to answer.
     """
     found: bool | None = _module().shares_core() if shared() else None
     return found
@@ -187,14 +185,14 @@ def random_words(
     first: int = 0,
     variant: str | None = None,
 ) -> npt.NDArray[np.uint32]:
-    """Draw the words that the kernels draw: those of :func:`xpnet.kernels.philox.random_words`.
+    """Draw words as the kernels do; they equal :func:`xpnet.kernels.philox.random_words`.
 
     Parameters
     ----------
     n, seed, layer, step, purpose : int
-        As there.
+        As for :func:`xpnet.kernels.philox.random_words`.
     first : int
-        The number of the first word.
+        Number of the first word.
     variant : str, optional
         One of :func:`variants`; the best by default.
 
@@ -249,7 +247,7 @@ def _operation(row: Row, variant: str) -> Callable[..., Any]:
 
 
 def _parameter(parameter: inspect.Parameter) -> tuple[str, bool, bool, float]:
-    """Give its name, whether it must be given, whether it may be None, and else a number for it."""
+    """Return the name, whether it is required, whether it may be None, and its default."""
     default = parameter.default
     is_required, may_be_none = default is inspect.Parameter.empty, default is None
     otherwise = 0.0 if is_required or may_be_none else float(default)

@@ -1,4 +1,4 @@
-// The arguments of a call: read, checked, and laid over the shape of the result.
+// Reads and checks the arguments of a call, and broadcasts them to the shape of the result.
 
 #pragma once
 
@@ -15,7 +15,7 @@ int read_constant(const Operation* self, int k, PyObject* value, XpnConstant* co
     const ConstantSpec& spec = self->constants[k];
     if (spec.bits <= 1) {
         constant->real = PyFloat_AsDouble(value);
-        constant->integer = 1;  // that it was given
+        constant->integer = 1;  // given
         if (constant->real == -1.0 && PyErr_Occurred()) return -1;
         if (spec.bits == 1 && !(constant->real >= 0 && constant->real < 1)) {
             PyErr_Format(PyExc_ValueError, "%U must lie in [0, 1), got %S", spec.name, value);
@@ -116,7 +116,7 @@ bool has_type(PyArrayObject* array, int type) {
     return found == type || (PyTypeNum_ISNUMBER(found) && PyArray_EquivTypenums(found, type));
 }
 
-// Checks kinds and dtypes; sets the type number that T stands for.
+// Checks kinds and dtypes; sets the type number of T.
 int check_operands(const Operation* self, PyObject** given, View* views, int* T, Call* call) {
     PyObject* first = nullptr;
     *T = NPY_NOTYPE;
@@ -139,8 +139,8 @@ int check_operands(const Operation* self, PyObject** given, View* views, int* T,
         }
         PyArrayObject* array = reinterpret_cast<PyArrayObject*>(given[k]);
         if (PyArray_NDIM(array) >= MAX_DIMENSIONS - 1) {
-            PyErr_Format(PyExc_ValueError, "%U: %U has %d dimensions, which are too many",
-                         self->name, spec.name, PyArray_NDIM(array));
+            PyErr_Format(PyExc_ValueError, "%U: %U must have at most %d dimensions, got %d",
+                         self->name, spec.name, MAX_DIMENSIONS - 2, PyArray_NDIM(array));
             return -1;
         }
         if (spec.type == NPY_NOTYPE && *T == NPY_NOTYPE) {
@@ -175,7 +175,7 @@ int check_operands(const Operation* self, PyObject** given, View* views, int* T,
             return -1;
         }
         if (spec.use != IN && !PyArray_ISWRITEABLE(array)) {
-            PyErr_Format(PyExc_ValueError, "%U: %U is written to, but the array is read-only",
+            PyErr_Format(PyExc_ValueError, "%U: %U must be writeable, got a read-only array",
                          self->name, spec.name);
             return -1;
         }
@@ -184,8 +184,8 @@ int check_operands(const Operation* self, PyObject** given, View* views, int* T,
     return 0;
 }
 
-// The shape of an operand laid over rows and columns: a value for each column gets an axis for the
-// rows, a value for each row one for the columns.
+// The shape of an operand with axes for rows and columns: a value per column gets an axis for the
+// rows, a value per row an axis for the columns.
 int expanded_shape(PyArrayObject* array, Layout layout, npy_intp* shape) {
     int n = PyArray_NDIM(array);
     for (int i = 0; i < n; ++i) shape[i] = PyArray_DIM(array, i);
@@ -211,7 +211,7 @@ int reduced_shape(Layout layout, const npy_intp* shape, int n, npy_intp* reduced
     return n;
 }
 
-// Broadcasts what is read.
+// Broadcasts the inputs.
 int result_shape(const Operation* self, const View* views, npy_intp* shape) {
     int n = 0;
     for (int i = 0; i < MAX_DIMENSIONS; ++i) shape[i] = 1;
@@ -252,7 +252,7 @@ int result_shape(const Operation* self, const View* views, npy_intp* shape) {
     return n;
 }
 
-// Lays an operand over the result: the stride of an axis that it lacks or repeats is 0.
+// Broadcasts an operand to the result: axes that it lacks or repeats have stride 0.
 void lay_over(View* view, Layout layout, const npy_intp* shape, int n) {
     npy_intp own[MAX_DIMENSIONS + 1], strides[MAX_DIMENSIONS + 1];
     PyArrayObject* array = view->array;
@@ -270,14 +270,14 @@ void lay_over(View* view, Layout layout, const npy_intp* shape, int n) {
         const int j = i - (n - m);
         view->strides[i] = j < 0 || own[j] == 1 ? 0 : strides[j];
     }
-    // A single column is contiguous, and so is nothing, whose strides NumPy sets to 0.
+    // A single column is contiguous, and so is an empty array, whose strides NumPy sets to 0.
     if (n > 0 && (shape[n - 1] == 1 || PyArray_SIZE(array) == 0) &&
         (layout == EACH || layout == COLUMN)) {
         view->strides[n - 1] = view->itemsize;
     }
 }
 
-// The bytes from the first element's to the last one's.
+// The first byte of the memory of an array, and the byte after the last.
 void extent(PyArrayObject* array, char** low, char** high) {
     *low = *high = PyArray_BYTES(array);
     for (int i = 0; i < PyArray_NDIM(array); ++i) {
@@ -287,7 +287,7 @@ void extent(PyArrayObject* array, char** low, char** high) {
     *high += PyArray_ITEMSIZE(array);
 }
 
-// Axes in front, of length 1, do not count.
+// Leading axes of length 1 are ignored.
 bool is_same_array(PyArrayObject* a, PyArrayObject* b) {
     if (PyArray_NDIM(a) < PyArray_NDIM(b)) return is_same_array(b, a);
     const int extra = PyArray_NDIM(a) - PyArray_NDIM(b);
@@ -311,8 +311,8 @@ int shares_memory(PyArrayObject* a, PyArrayObject* b) {
     return answer;
 }
 
-// Whether two elements of a written array are one: its axes, from the closest, must not reach into
-// each other.
+// Whether two elements of a written array share memory: its axes, from the smallest stride on, must
+// not reach into each other.
 bool overlaps_itself(PyArrayObject* array) {
     npy_intp reach = PyArray_ITEMSIZE(array);
     bool used[MAX_DIMENSIONS] = {false};
@@ -341,7 +341,7 @@ int check_overlap(const Operation* self, const View* views) {
         PyArrayObject* written = views[w].array;
         if (!written || self->operands[w].use == IN || PyArray_SIZE(written) == 0) continue;
         if (overlaps_itself(written)) {
-            PyErr_Format(PyExc_ValueError, "%U: %U overlaps itself", self->name,
+            PyErr_Format(PyExc_ValueError, "%U: %U must not overlap itself", self->name,
                          self->operands[w].name);
             return -1;
         }
@@ -365,7 +365,7 @@ int check_overlap(const Operation* self, const View* views) {
             if (shared < 0) return -1;
             if (!shared) continue;
             PyErr_Format(PyExc_ValueError,
-                         is_same ? "%U: %U and %U are one array: what is changed must be apart"
+                         is_same ? "%U: %U and %U must not be the same array"
                                  : "%U: %U partly overlaps %U: operands must be the same array or "
                                    "share no memory",
                          self->name, self->operands[w].name, self->operands[k].name);

@@ -1,9 +1,9 @@
-// Subnormal numbers taken for zero, as CuPy's kernels take them in float32.
+// Flushes subnormal numbers to zero, as CuPy's kernels do in float32.
 //
-// A number below the smallest normal one (1.2e-38 in float32) takes an Intel processor some 150
-// cycles. Adam's first moment of a weight whose input is rarely active decays to such a number and
-// stays there: 0.9 times the smallest subnormal rounds to itself. So the arithmetic of fused
-// operations and products reads and writes zeros in their place.
+// Arithmetic on a number below the smallest normal one (1.2e-38 in float32) takes about 150 cycles
+// on an Intel processor. Adam's first moment of a weight whose input is rarely active decays to
+// such a number and stays there: 0.9 times the smallest subnormal rounds to itself. So fused
+// operations and products read and write zeros instead.
 
 #pragma once
 
@@ -20,9 +20,9 @@
 
 namespace {
 
-// While one of these lives, the thread that made it takes subnormal numbers for zero. Afterwards its
-// floating-point control register is what it was before. A thread inherits the register from the
-// thread that creates it, so create none meanwhile.
+// While an instance lives, its thread treats subnormal numbers as zero. Its destructor restores the
+// floating-point control register. A new thread inherits the register from its creator, so create
+// none while an instance lives.
 class Flushing {
 #if defined(XPN_CONTROL)
   public:
@@ -54,7 +54,7 @@ class Flushing {
 #else
   public:
     Flushing() {}
-    ~Flushing() {}  // so that no compiler calls it unused
+    ~Flushing() {}  // avoids warnings about unused variables
 #endif
 };
 

@@ -1,4 +1,4 @@
-// The gather of a minibatch: operands X, indices, out; one constant, what to divide by.
+// The gather of a minibatch: operands X, indices and out, and the constant divide_by.
 
 #pragma once
 
@@ -8,11 +8,11 @@
 
 namespace {
 
-const npy_intp AHEAD = 4;              // rows of a minibatch that are called for in advance,
-const npy_intp AHEAD_IF_SHORT = 32;    // more of them if they are shorter than a cache line,
-const npy_intp PREFETCHED = 4096;      // and how many bytes of each
+const npy_intp AHEAD = 4;              // rows of a minibatch to prefetch,
+const npy_intp AHEAD_IF_SHORT = 32;    // and rows shorter than a cache line
+const npy_intp PREFETCHED = 4096;      // bytes of each row to prefetch
 const npy_intp GATHER_BYTES = 1 << 15;      // a part of a minibatch that is worth a thread,
-const npy_intp FAR_GATHER_BYTES = 1 << 17;  // and one that is far
+const npy_intp FAR_GATHER_BYTES = 1 << 17;  // or a far thread
 
 PyObject* refuse_index(const Operation* self, npy_intp n_samples, npy_int64 index) {
     return PyErr_Format(PyExc_IndexError, "%U: indices must lie in [0, %zd), got %lld", self->name,
@@ -20,15 +20,15 @@ PyObject* refuse_index(const Operation* self, npy_intp n_samples, npy_int64 inde
 }
 
 struct Gathering {
-    XpnLoop loop;  // null: rows are copied as they are
+    XpnLoop loop;  // null: rows are copied unchanged
     char *X, *out;
     const npy_int64* index;
     npy_intp n, n_samples, row_size, in_bytes, out_bytes;
     XpnConstant divide_by;
-    std::atomic<npy_int64>* outside;  // the last index that was found to be out of range, or 0
+    std::atomic<npy_int64>* outside;  // the last index found out of range, or 0
 };
 
-// Rows lie anywhere: the processor does not foresee the next one.
+// Rows can be anywhere, so the processor cannot predict the next one.
 void prefetch(const Gathering& g, npy_intp i) {
 #if defined(__GNUC__)
     const npy_int64 found = g.index[i];
@@ -54,7 +54,7 @@ void gather_part(const void* job, int part, int n_parts) {
     const npy_intp ahead = g.in_bytes < CACHE_LINE ? AHEAD_IF_SHORT : AHEAD;
     for (npy_intp i = division.bound(part, n_parts); i < end; ++i) {
         if (i + ahead < end) prefetch(g, i + ahead);
-        // Looked at again: another thread may have written it.
+        // Checked again: another thread may have changed it.
         const npy_int64 found = *static_cast<const volatile npy_int64*>(g.index + i);
         if (found < 0 || found >= g.n_samples) {
             g.outside->store(found, std::memory_order_relaxed);
@@ -82,7 +82,7 @@ PyObject* run_gather(const Operation* self, PyObject** given, PyObject* const* a
     PyArrayObject* indices = reinterpret_cast<PyArrayObject*>(indices_);
     PyArrayObject* out = reinterpret_cast<PyArrayObject*>(out_);
     const bool divides = divide_by.integer != 0;
-    // Whatever is not the common case is the reference's.
+    // The reference handles everything except the common case.
     bool is_ours = X_ && indices_ && out_ && PyArray_Check(X_) && PyArray_Check(indices_) &&
                    PyArray_Check(out_) && is_plain(X) && is_plain(indices) && is_plain(out) &&
                    PyArray_ISWRITEABLE(out) && !PyDataType_REFCHK(PyArray_DESCR(X)) &&
@@ -109,7 +109,7 @@ PyObject* run_gather(const Operation* self, PyObject** given, PyObject* const* a
         if (found < 0 || found >= n_samples) return refuse_index(self, n_samples, found);
     }
     if (!divides) divide_by.real = 1;
-    std::atomic<npy_int64> outside{0};  // 0 is inside: where there is nothing, it was refused above
+    std::atomic<npy_int64> outside{0};  // 0 is in range: an empty X was rejected above
     const Gathering gathering = {
         is_copy ? nullptr : self->loops[has_type(out, NPY_DOUBLE)],
         PyArray_BYTES(X), PyArray_BYTES(out), index, n, n_samples, row_size, in_bytes, out_bytes,

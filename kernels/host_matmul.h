@@ -1,4 +1,4 @@
-// Products of NumPy's arrays, by the functions of a BLAS or by NumPy itself.
+// Products of NumPy arrays, by the functions of a BLAS or by NumPy itself.
 
 #pragma once
 
@@ -9,7 +9,7 @@ namespace {
 
 PyObject* numpy_matmul = nullptr;
 
-// Reads a matrix as the BLAS takes it; false where it cannot. The stride of an axis of length 1 is
+// Describes a matrix for the BLAS; returns false if it cannot. The stride of an axis of length 1 is
 // ignored.
 bool read_matrix(PyArrayObject* array, Matrix* matrix) {
     const npy_intp itemsize = PyArray_ITEMSIZE(array);
@@ -34,7 +34,7 @@ bool is_apart(PyArrayObject* a, PyArrayObject* b) {
     return a_high <= b_low || b_high <= a_low;
 }
 
-// Reads a product of matrices as they come in training; false for whatever else NumPy multiplies.
+// Reads a product of matrices as they occur in training; returns false for other products.
 bool read_product(PyObject* const* args, Product* p) {
     PyArrayObject* arrays[3];
     for (int i = 0; i < 3; ++i) {
@@ -85,8 +85,8 @@ PyObject* matmul(PyObject*, PyObject* const* args, Py_ssize_t n_args, PyObject* 
     return given[2];
 }
 
-// use_blas(sgemm, dgemm, sgemv, dgemv, get_threads, set_threads, is_64_bit): the functions by their
-// addresses.
+// use_blas(sgemm, dgemm, sgemv, dgemv, get_threads, set_threads, is_64_bit): addresses of the
+// functions.
 PyObject* use_blas(PyObject*, PyObject* args) {
     unsigned long long addresses[6];
     int is_64_bit;

@@ -1,12 +1,11 @@
 // The extension module xpnet.kernels._host: operations over NumPy arrays, run by the loops that
 // host_source.py writes.
 //
-// An Operation knows its parameters and operands, as the catalogue's row states them
-// (host_operation.h). A call reads the arguments, checks dtypes, shapes and overlap
-// (host_arguments.h), brings every operand into the form of a matrix whose rows are contiguous, and
-// runs the loop over it (host_run.h). All that depends on the row comes from Python when the
-// operation is made. The gather of a minibatch and products have ways of their own (host_gather.h,
-// host_matmul.h).
+// An Operation has the parameters and operands of its row in the catalogue (host_operation.h). A
+// call reads the arguments, checks dtypes, shapes and overlap (host_arguments.h), turns every
+// operand into a matrix with contiguous rows, and runs the loop over it (host_run.h). All that
+// depends on the row comes from Python when the operation is made. The gather of a minibatch and
+// matrix products have separate code (host_gather.h, host_matmul.h).
 
 #include "host_numpy.h"  // Python's header comes before all others
 
@@ -62,8 +61,8 @@ int find_variants(Variant* found) {
     return n;
 }
 
-// use_threads(processors, most, forced): into how many parts work is cut, how many threads there may
-// be, and how many there must be (0: as pays).
+// use_threads(processors, most, forced): the largest number of parts, the largest number of
+// threads, and the forced number of threads (0 lets the team choose).
 PyObject* use_threads(PyObject*, PyObject* args) {
     int processors, most, forced;
     if (!PyArg_ParseTuple(args, "iii", &processors, &most, &forced)) return nullptr;
@@ -77,8 +76,8 @@ PyObject* use_threads(PyObject*, PyObject* args) {
 
 PyObject* memory = nullptr;
 
-// use_memory(handler): lets NumPy allocate arrays of this context by it, by that for large pages if
-// it is None; gives the one before, or None where nothing was changed.
+// use_memory(handler): makes NumPy allocate arrays of this context with the handler, or with that
+// for large pages if it is None; returns the previous handler, or None if nothing changed.
 PyObject* use_memory(PyObject*, PyObject* handler) {
     PyObject* wanted = handler == Py_None ? memory : handler;
     if (wanted == Py_None) Py_RETURN_NONE;
@@ -92,7 +91,7 @@ PyObject* assume_far(PyObject*, PyObject* far) {
 
 PyObject* count_threads(PyObject*, PyObject*) { return PyLong_FromLong(team_size()); }
 
-// Whether the caller's processor and a helper's are one core; None where that cannot be found out.
+// Whether the caller and a helper share one core; None if that cannot be measured.
 PyObject* shares_core(PyObject*, PyObject*) {
     if (team_size() < 2) Py_RETURN_NONE;
     Py_BEGIN_ALLOW_THREADS
@@ -276,7 +275,8 @@ PyObject* make_operation(PyObject*, PyObject* args) {
     if (!row) return nullptr;
     while (entry && entry->name && strcmp(entry->name, row) != 0) ++entry;
     if (!entry || !entry->name) {
-        return PyErr_Format(PyExc_ValueError, "there is no loop %U for %s here", name, variant);
+        return PyErr_Format(PyExc_ValueError, "unknown operation %U for the instruction set %s",
+                            name, variant);
     }
     Operation* self = PyObject_New(Operation, operation_type);
     if (!self) return nullptr;
@@ -322,7 +322,8 @@ PyObject* random_words(PyObject*, PyObject* args) {
     }
     const Variant* variant = find_variant(name);
     if (!variant || n < 0) {
-        return PyErr_Format(PyExc_ValueError, "%zd words by %s cannot be had here", n, name);
+        return PyErr_Format(PyExc_ValueError,
+                            "cannot draw %zd words with the instruction set %s", n, name);
     }
     PyObject* words = PyArray_SimpleNew(1, &n, NPY_UINT32);
     if (!words) return nullptr;
@@ -342,16 +343,16 @@ PyMethodDef functions[] = {
     {"use_blas", use_blas, METH_VARARGS,
      "use_blas(sgemm, dgemm, sgemv, dgemv, get_threads, set_threads, is_64_bit): addresses"},
     {"use_threads", use_threads, METH_VARARGS,
-     "use_threads(processors, most, forced): how work is cut, and how many threads take part"},
+     "use_threads(processors, most, forced): limits of the parts and threads of a job"},
     {"use_memory", use_memory, METH_O,
-     "use_memory(handler): how NumPy allocates arrays here; None means in large pages"},
+     "use_memory(handler): set how NumPy allocates arrays; None means in large pages"},
     {"assume_far", assume_far, METH_O,
-     "assume_far(far): for tests, where the team's threads are; None measures it"},
-    {"count_threads", count_threads, METH_NOARGS, "How many threads may share a product."},
+     "assume_far(far): for tests, whether the team's threads are far; None measures it"},
+    {"count_threads", count_threads, METH_NOARGS, "Return how many threads may share a product."},
     {"shares_core", shares_core, METH_NOARGS,
-     "Whether the processors of the team are one core; None where that cannot be found out."},
+     "Return whether the team shares one core, or None if that cannot be measured."},
     {"supported_variants", supported_variants, METH_NOARGS,
-     "The compiled variants that this processor can run, the best first."},
+     "Return the compiled variants that this processor can run, the best first."},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -1,4 +1,4 @@
-// Python and NumPy, in the versions of their interfaces that the extension is built for.
+// Python's and NumPy's headers, with the versions of their interfaces.
 
 #pragma once
 
@@ -12,6 +12,6 @@
 
 namespace {
 
-const npy_intp NOGIL_ELEMENTS = 8192;  // from here on other threads of Python may run meanwhile
+const npy_intp NOGIL_ELEMENTS = 8192;  // from this size on the GIL is released
 
 }  // namespace

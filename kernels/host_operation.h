@@ -1,4 +1,4 @@
-// An operation as its row of the catalogue states it, and what one call of it holds on to.
+// An operation, as its row of the catalogue describes it, and the state of one call.
 
 #pragma once
 
@@ -25,14 +25,14 @@ struct OperandSpec {
 
 struct ConstantSpec {
     PyObject* name;
-    int bits;  // of an integer's range; 0 for a real number, 1 for one in [0, 1)
+    int bits;  // bits of an integer; 0 for a real number, 1 for a real number in [0, 1)
 };
 
 struct Parameter {
     PyObject* name;  // interned
     bool is_required, may_be_none, is_operand;
     int index;
-    double otherwise;  // a constant's value where it is not given
+    double otherwise;  // default value of a constant
 };
 
 struct Operation {
@@ -44,16 +44,16 @@ struct Operation {
     Kind kind;
     XpnLoop loops[2];
     int n_parameters, n_operands, n_constants, result;  // result: the operand "out", or -1
-    bool reads_columns;  // whether the index of a column matters, so that rows cannot be merged
-    bool has_columns;    // whether an operand has a value for each column
-    int total;           // the operand that receives the sum of each column
+    bool reads_columns;  // whether a column's index matters, so that rows cannot be merged
+    bool has_columns;    // whether an operand has one value for each column
+    int total;           // the operand for the sum of each column
     int height, width;   // constants: the size of an image
     Parameter parameters[MAX_PARAMETERS];
     OperandSpec operands[XPN_MAX_OPERANDS];
     ConstantSpec constants[XPN_MAX_CONSTANTS];
 };
 
-// An operand laid over the shape of the result.
+// An operand, broadcast to the shape of the result.
 struct View {
     PyArrayObject* array;  // null for None
     char* data;
@@ -61,11 +61,11 @@ struct View {
     npy_intp strides[MAX_DIMENSIONS];
 };
 
-// What a call holds on to.
+// Objects that a call owns.
 struct Call {
     PyObject* owned[2 * XPN_MAX_OPERANDS];
     int n_owned = 0;
-    // Outputs that are computed elsewhere and copied when done.
+    // Outputs that are computed in other arrays and copied at the end.
     PyArrayObject* copy_to[XPN_MAX_OPERANDS];
     PyArrayObject* copy_from[XPN_MAX_OPERANDS];
     int n_copies = 0;

@@ -1,11 +1,11 @@
-// Decides whether jobs are shared among threads, by the time they took shared and alone.
+// Decides whether jobs are shared among threads, by the times they took shared and alone.
 //
-// Threads do not always help. Two processors may be two halves of one core, another program may keep
-// one of them busy, or jobs may be so short that handing them out costs more than it gains. So the
-// team runs all jobs one way, shared or by the caller alone, and from time to time tries the other
-// way for a few jobs. It changes over if those took less time than jobs of the same kinds had taken
-// so far. What a try costs decides how long the next one is put off, so that tries take a small part
-// of the time.
+// Threads do not always help. Two processors may be two halves of one core, another program may
+// keep one of them busy, or jobs may be so short that handing them out costs more than it gains. So
+// the team runs all jobs in one way, shared or by the caller only, and sometimes tries the other
+// way for a few jobs. It switches if those took less time than earlier jobs of the same kinds. The
+// cost of a try decides how long the next one is delayed, so that tries take a small part of the
+// time.
 
 #pragma once
 
@@ -19,15 +19,15 @@ class Pace {
     typedef std::chrono::steady_clock Clock;
     typedef uint64_t Kind;  // jobs of one kind do the same work on operands of the same shape
 
-    // Whether the next job is to be shared.
+    // Whether to share the next job.
     bool shares() const { return is_trying_ != is_shared_; }
 
-    // Records a job that ran from `start` to `end` as `shares` said. `alone` is an estimate of what
-    // it would have taken alone, for a kind that has never run alone; 0 for none.
+    // Records a job that ran from `start` to `end` in the way that `shares` returned. `alone` is an
+    // estimate of its time without sharing, for a kind that has never run alone; 0 for none.
     void note(Kind kind, Clock::time_point start, Clock::time_point end, double alone) {
-        // What lies between two jobs belongs to the second: data come from another processor's
-        // cache, a thread that waits takes time from the one that shares its core, and the system
-        // may run it in place of the caller. A long gap is the program's own.
+        // The time between two jobs counts for the second: data come from another processor's
+        // cache, a waiting thread takes time from the one that shares its core, and the system may
+        // run it instead of the caller. A long gap belongs to the program.
         const double gap = seconds(start - last_end_);
         const double before = gap < LONGEST_GAP ? gap : 0;
         const double took = before + seconds(end - start);
@@ -52,15 +52,15 @@ class Pace {
         }
     }
 
-    // Begins with jobs that are shared, or not, and forgets all else.
+    // Starts again, sharing jobs or not, and forgets everything else.
     void begin(bool shared) {
         *this = Pace();
         is_shared_ = shared;
     }
 
   private:
-    // A running mean of seconds, in which recent jobs weigh more. It goes back far enough to hold the
-    // rare long ones of a busy processor.
+    // A running mean of seconds that weights recent jobs more. It goes back far enough to include
+    // the rare long jobs of a busy processor.
     struct Mean {
         double value = 0;  // 0 if not known
         int n = 0;
@@ -75,16 +75,16 @@ class Pace {
         uint64_t last_use = 0;  // 0 if the place is free
         Mean alone, shared;
     };
-    static const int MEMORY = 32;    // jobs that a mean goes back
+    static const int MEMORY = 32;    // number of jobs in a mean
     static const int N_KINDS = 256;  // a power of 2
-    static const int PROBES = 8;     // places where a kind may be
-    static const int WINDOW = 16;    // jobs that a try compares, a step or two,
-    static const int SETTLING = 6;   // after some that do not count
+    static const int PROBES = 8;     // positions where a kind may be stored
+    static const int WINDOW = 16;    // jobs that a try compares, one or two steps,
+    static const int SETTLING = 6;   // after some jobs that do not count
     static constexpr double LONGEST_GAP = 1e-2;
-    // The other way must take less than this part of the time so far.
+    // The other way must take less than this fraction of the time so far.
     static constexpr double MARGIN = 0.97;
-    // The next try waits 100 times as long as the last one lost, so that tries cost 1 % of the time;
-    // while tries keep failing up to 16 times longer, as far as that is no more than a second.
+    // The next try waits 100 times the time that the last one lost, so that tries cost 1 % of the
+    // time. If tries keep failing, it waits up to 16 times longer, but at most about a second.
     static constexpr double PUT_OFF = 100;
     static constexpr double PATIENCE = 16;
     static constexpr double LONGEST = 1;
@@ -94,8 +94,8 @@ class Pace {
     bool is_shared_ = true, is_trying_ = false;
     uint64_t n_uses_ = 0;
     int n_jobs_ = 0;
-    double elapsed_ = 0;                  // of the jobs since the last decision,
-    double sum_ = 0, sum_of_other_ = 0;  // and of those of them that are compared
+    double elapsed_ = 0;                  // total time since the last decision,
+    double sum_ = 0, sum_of_other_ = 0;  // and of the jobs that are compared
     double patience_ = 1, put_off_ = 0;
     Clock::time_point last_end_{}, next_try_{};
 
@@ -128,7 +128,7 @@ class Pace {
         } else {
             patience_ = patience_ < PATIENCE ? 2 * patience_ : PATIENCE;
         }
-        // The loss includes what waking threads took. Where the kinds are new, it is half of the time.
+        // The loss includes the time to wake threads. For new kinds it is half of the time.
         const double expected = sum_of_other_ * (SETTLING + WINDOW) / WINDOW;
         double loss = expected > 0 ? elapsed_ - expected : elapsed_ / 2;
         if (loss < 0.1 * elapsed_) loss = 0.1 * elapsed_;
@@ -136,15 +136,15 @@ class Pace {
         put_off(now, patient < LONGEST ? patient : least > LONGEST ? least : LONGEST);
     }
 
-    // After some jobs: whether it is time to try the other way.
+    // After some jobs: decides whether it is time to try the other way.
     void consider(Clock::time_point now) {
         if (next_try_ == Clock::time_point{}) return put_off(now, PUT_OFF * elapsed_);
         is_trying_ = now >= next_try_ || loses(now);
         restart();
     }
 
-    // Whether the other way would have been faster, by what is known of it. As this may be out of
-    // date, or an estimate, it only brings the next try forward.
+    // Whether the other way would have been faster, by its known times. These may be out of date,
+    // or estimates, so the answer only brings the next try forward.
     bool loses(Clock::time_point now) const {
         return is_shared_ && MARGIN * sum_ > sum_of_other_ && sum_of_other_ > 0 &&
                seconds(next_try_ - now) < put_off_ * (1 - 1 / PATIENCE);

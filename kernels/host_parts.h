@@ -1,6 +1,6 @@
 // Parts of the loops that host_source.py writes: operands, sizes of tiles, random words.
 //
-// It is compiled anew for each instruction set: nothing in here may be a function that the linker
+// It is compiled once for each instruction set, so it must not define functions that the linker
 // could share between them.
 
 #pragma once
@@ -9,7 +9,7 @@
 
 #include "host_loops.h"
 
-// One product that compilers do not find by themselves: that of the lower halves of 64-bit lanes.
+// A product that compilers do not generate by themselves, of the lower halves of 64-bit lanes.
 #if defined(__GNUC__) && defined(__SSE2__)
 #include <immintrin.h>
 #if defined(__AVX512F__)
@@ -32,13 +32,13 @@ static inline __attribute__((always_inline)) lanes_t product_of(lanes_t a, unsig
 
 #include "functions.h"
 
-#if defined(__GNUC__)  // a body sees all operands and variables, and reads some of them
+#if defined(__GNUC__)  // a body may leave operands and variables unused
 #pragma GCC diagnostic ignored "-Wunused-variable"
 #pragma GCC diagnostic ignored "-Wunused-but-set-variable"
 #endif
-#if defined(__clang__)  // a maximum that it does not vectorise
+#if defined(__clang__)  // Clang does not vectorise maxima
 #pragma clang diagnostic ignored "-Wpass-failed"
-#elif defined(__GNUC__)  // its own immintrin.h
+#elif defined(__GNUC__)  // in GCC's immintrin.h
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
@@ -50,10 +50,10 @@ namespace {
 typedef ptrdiff_t index_t;
 
 const index_t WORDS = 512;    // random words drawn at a time
-const index_t WIDTH = 2048;   // columns that are summed at a time,
-const index_t HEIGHT = 32;    // and rows before a sum moves on, which bounds its rounding errors
-const index_t NARROW = 32;    // a rowwise operation on at most so many columns
-const index_t LANES = 32;     // takes so many rows at a time
+const index_t WIDTH = 2048;   // columns summed at a time
+const index_t HEIGHT = 32;    // rows in a partial sum, which bounds its rounding errors
+const index_t NARROW = 32;    // with at most this many columns, a rowwise operation
+const index_t LANES = 32;     // processes this many rows at a time
 
 inline index_t smaller(index_t a, index_t b) { return a < b ? a : b; }
 
@@ -62,8 +62,8 @@ template <class V> XPN_INLINE V* row_of(const XpnBlock& block, int operand, inde
 }
 
 #if defined(XPN_VECTORS)
-// Counters start .. start + 2 XPN_VECTORS - 1, a counter to a lane; two vectors at a time hide the
-// latency of the products.
+// Counters start .. start + 2 XPN_VECTORS - 1, one per lane; two vectors at a time hide the latency
+// of the products.
 XPN_INLINE void draw_vectors(unsigned int* buffer, unsigned int start, unsigned int layer,
                              unsigned int step, unsigned int purpose, unsigned int k0,
                              unsigned int k1) {
@@ -93,7 +93,7 @@ XPN_INLINE void draw_vectors(unsigned int* buffer, unsigned int start, unsigned 
 }
 #endif
 
-// Words first .. first + n - 1 of the stream; gives where in `buffer` they begin.
+// Draws words first .. first + n - 1 of the stream; returns where in `buffer` they begin.
 XPN_INLINE const unsigned int* draw(unsigned int* buffer, unsigned long long first, index_t n,
                                     unsigned long long seed, unsigned int layer,
                                     unsigned int step, unsigned int purpose) {
@@ -117,7 +117,7 @@ XPN_INLINE const unsigned int* draw(unsigned int* buffer, unsigned long long fir
     return buffer + skip;
 }
 
-// Words 4 i to 4 i + 3, where row r of a block is row i of the whole array.
+// Draws words 4 i to 4 i + 3, where row r of a block is row i of the whole array.
 XPN_INLINE void draw_for_row(unsigned int* words, const XpnBlock& block, index_t r,
                              unsigned long long seed, unsigned int layer, unsigned int step,
                              unsigned int purpose) {

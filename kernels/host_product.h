@@ -1,9 +1,9 @@
 // Matrix products by the functions of NumPy's own BLAS, divided among the threads of the team.
 //
-// A BLAS that runs a product in threads of its own shares it out as it sees fit, and its threads go
-// on looking for work for milliseconds, on the processors that other loops want. Here every thread
-// of the team calls it for a part of the result, and the BLAS keeps to the thread that calls it for
-// so long. The same threads then run the loops over the result.
+// A BLAS with its own threads divides a product as it likes, and its threads then look for work for
+// milliseconds, on the processors that other loops need. Here every thread of the team calls the
+// BLAS for a part of the result, and meanwhile the BLAS uses only the calling thread. The same
+// threads then run the loops over the result.
 
 #pragma once
 
@@ -21,27 +21,27 @@ typedef void (*AnyFunction)();
 
 // How many threads may take part, and into how many parts work is cut.
 struct Threads {
-    int processors = 1;  // of the machine: at most so many parts
+    int processors = 1;  // of the machine; limits the number of parts
     int most = 1;        // that this process may use
     int forced = 0;      // by XPNET_THREADS; 0 leaves the choice to the team
     int limit = 0;       // by threadpoolctl; 0 for none
-    int without_limit = 0;  // what threadpoolctl was told while there was none
-    // Whether no second thread of Python was there during a product.
+    int without_limit = 0;  // the number reported to threadpoolctl without a limit
+    // Whether no product has run beside a second Python thread.
     std::atomic<bool> is_only_thread{true};
 };
 
 struct Blas {
-    AnyFunction gemm[2];  // cblas_sgemm and cblas_dgemm; null where NumPy's BLAS is not known
+    AnyFunction gemm[2];  // cblas_sgemm and cblas_dgemm; null if NumPy's BLAS is unknown
     AnyFunction gemv[2];
-    bool is_64_bit;       // whether its integers are
+    bool is_64_bit;       // whether its integers have 64 bits
     int (*get_threads)();
     void (*set_threads)(int);
     Threads threads;
     std::mutex mutex;
     std::condition_variable changed;
     bool is_forking;
-    int n_users, own;  // calls in progress, and the number of threads to return to
-    int limit_before;  // of threadpoolctl's, as they began
+    int n_users, own;  // calls in progress, and the number of threads to restore
+    int limit_before;  // threadpoolctl's limit when they began
     int last_above_one;
 };
 
@@ -52,10 +52,10 @@ Blas& blas() {
 
 // How many threads the BLAS is meant to use; its mutex must be held.
 //
-// While a product runs, the BLAS is set to one thread. Another thread of the process that saves the
-// number at such a moment, and restores it later, leaves a 1 that nobody asked for. So a 1 is taken
-// for a leftover where threadpoolctl allows more, or where it set no limit and another thread of
-// Python has been there during a product.
+// While a product runs, the BLAS is set to one thread. If another thread of the process saves the
+// number at that moment and restores it later, it leaves an unwanted 1. So a 1 is treated as such a
+// leftover if threadpoolctl allows more, or if it set no limit and a product has run beside another
+// Python thread.
 int meant_threads(Blas& b) {
     const int found = b.n_users ? b.own : b.get_threads();
     if (found > 1) b.last_above_one = found;
@@ -64,7 +64,7 @@ int meant_threads(Blas& b) {
     return is_leftover && b.last_above_one > 1 ? b.last_above_one : found;
 }
 
-// How many threads may take part here and now: no more than NumPy's BLAS would use.
+// How many threads may take part now: no more than NumPy's BLAS would use.
 int team_size() {
     Blas& b = blas();
     if (!b.get_threads) return 1;
@@ -77,7 +77,7 @@ int team_size() {
     return n < 1 ? 1 : n < MAX_THREADS ? n : MAX_THREADS;
 }
 
-// The limit as threadpoolctl saves it, and restores it later: without one, what the BLAS has.
+// The limit that threadpoolctl saves and restores later: without one, the BLAS's number.
 int get_limit() {
     Blas& b = blas();
     if (!b.get_threads) return 1;
@@ -94,15 +94,15 @@ void set_limit(int n) {
     t.limit = n == t.without_limit ? 0 : n < 1 ? 1 : n;
 }
 
-// Into how many parts work is cut whose parts give other bits than the whole: the same number
-// however many threads there are.
+// The number of parts for work whose division changes bits of the result: independent of the number
+// of threads.
 int most_parts() {
     const int n = blas().threads.processors;
     return n < MAX_PARTS ? n : MAX_PARTS;
 }
 
-// While one of these lives the BLAS computes in the thread that calls it. The number is one for the
-// whole process: who sets another one meanwhile is left with that.
+// While an instance lives, the BLAS computes in the calling thread. The number of threads belongs
+// to the whole process: if somebody else sets it meanwhile, that value stays.
 struct SingleThreaded {
     SingleThreaded() {
         Blas& b = blas();
@@ -126,8 +126,8 @@ struct SingleThreaded {
 };
 
 #if defined(XPN_POSIX)
-// A fork takes only the thread that asks for it along. It waits for products in progress: a child
-// would find the BLAS's locks held, for good, by threads that it does not have.
+// A fork copies only the calling thread. It waits for products in progress: otherwise threads that
+// the child lacks would hold the BLAS's locks for ever.
 void before_fork() {
     Blas& b = blas();
     std::unique_lock<std::mutex> lock(b.mutex);
@@ -135,7 +135,7 @@ void before_fork() {
     b.is_forking = true;
     b.changed.wait(lock, [&b] { return b.n_users == 0; });
     team().pause();
-    lock.release();  // it stays locked
+    lock.release();  // the mutex stays locked
 }
 
 void after_fork() {
@@ -147,20 +147,20 @@ void after_fork() {
 }
 
 void after_fork_in_child() {
-    new (&blas().changed) std::condition_variable;  // nobody waits for it here
+    new (&blas().changed) std::condition_variable;  // no thread waits for it in the child
     after_fork();
 }
 #endif
 
 void prepare_for_forks() {
 #if defined(XPN_POSIX)
-    static bool is_done = false;  // a module may be imported anew
+    static bool is_done = false;  // a module may be imported again
     if (!is_done) pthread_atfork(before_fork, after_fork, after_fork_in_child);
     is_done = true;
 #endif
 }
 
-// A matrix as the BLAS wants it: row after row, or transposed, column after column.
+// A matrix in row-major order or, if transposed, in column-major order.
 struct Matrix {
     char* data;
     bool is_transposed;
@@ -174,7 +174,7 @@ struct Product {
     Matrix A, B, out;
 };
 
-// A block of it, computed into `out`, which is as large as the block.
+// Computes a block of the product into `out`, which has the size of the block.
 template <class T, class Int>
 void multiply_block(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t left,
                     ptrdiff_t right, const Matrix& out) {
@@ -208,10 +208,10 @@ void multiply_block(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t
                                                                                right, out);
 }
 
-const ptrdiff_t ROWS = 4;      // as many as a BLAS takes at once,
-const ptrdiff_t COLUMNS = 16;  // and those that share a cache line, in float32, stay together
+const ptrdiff_t ROWS = 4;      // rows that a BLAS processes at once
+const ptrdiff_t COLUMNS = 16;  // columns that share a cache line in float32 stay together
 
-// What is divided: rows, or columns.
+// A division of rows or of columns into parts.
 struct Division {
     bool by_rows;
     ptrdiff_t length, grain;
@@ -225,7 +225,7 @@ struct Division {
         return k == n ? length : length * k / n / grain * grain;
     }
 
-    // Into how many parts, of at least `least` out of `amount` each, at most `most`.
+    // The number of parts, at most `most`, each with at least `least` of the `amount`.
     int parts(double amount, double least, int most) const {
         const double worth = amount / least;
         const ptrdiff_t fit = length / grain;
@@ -236,16 +236,16 @@ struct Division {
     }
 };
 
-// Whether a matrix that threads write to, or go through, is divided into rows: each part is then in
-// one piece, and what a processor fetches ahead of need is not in the middle of another one's. Few
-// rows are long ones; then it is columns.
+// Whether a matrix that threads write or read is divided by rows: each part is then contiguous, and
+// a processor does not prefetch from the middle of another part. Matrices with few, long rows are
+// divided by columns.
 bool divides_rows(ptrdiff_t n_rows, ptrdiff_t n_columns) {
     return n_rows >= n_columns || n_rows >= 32 * most_parts();
 }
 
-// The same for a product. Each part rearranges, for the BLAS, a part of one matrix and all of the
-// other one: it is the longer side that is divided, as far as that makes enough parts. Products of
-// few terms spend their time on writing the result instead.
+// The same for a product. For each part the BLAS rearranges a part of one matrix and all of the
+// other, so the longer side is divided if that gives enough parts. Products of few terms spend
+// their time on writing the result instead.
 bool divides_rows(const Product& p) {
     const ptrdiff_t few = 64;
     if (p.k < few) return divides_rows(p.m, p.n);
@@ -253,13 +253,13 @@ bool divides_rows(const Product& p) {
 }
 
 const double MULTIPLICATIONS = 1 << 18;      // a part of a product that is worth a thread,
-const double FAR_MULTIPLICATIONS = 1 << 21;  // and one that is far
-const double FEW_MULTIPLICATIONS = 1e6;      // up to here OpenBLAS rearranges nothing, with AVX-512
-const ptrdiff_t SIDE = 128;                  // of a part beyond the second
+const double FAR_MULTIPLICATIONS = 1 << 21;  // or a far thread
+const double FEW_MULTIPLICATIONS = 1e6;      // up to this, OpenBLAS does not rearrange (AVX-512)
+const ptrdiff_t SIDE = 128;                  // of a part, with more than two parts
 
-// Into how many parts a product is divided, whether or not there are threads for them. Two take one
-// thread up to 5 % longer than the whole; more of them, the longer the narrower they are. Parts that
-// are so small that nothing is rearranged take less.
+// The number of parts of a product, independent of the number of threads. On one thread two parts
+// take up to 5 % longer than the whole product. More parts take longer the narrower they are,
+// unless they are so small that nothing is rearranged.
 int parts_of(const Product& p, const Division& division) {
     const double amount = (double)p.m * (double)p.n * (double)p.k;
     const int most = most_parts();
@@ -273,7 +273,7 @@ int parts_of(const Product& p, const Division& division) {
     return are_few ? 2 * n : n;
 }
 
-// Memory that a thread keeps for a part of a result; none if that is large, or there is no more.
+// Memory that a thread keeps for a part of a result; null if the part is too large.
 char* own_memory(size_t size) {
     const size_t most = 1 << 22, cache_line = 64;
     struct Memory {
@@ -297,9 +297,10 @@ struct SharedProduct {
     Division division;
 };
 
-// Columns, while other threads may compute the ones beside them. A processor fetches what follows in
-// memory ahead of need, and so takes from another one what that is writing. Where they are far, a
-// thread writes to memory of its own first: the BLAS goes over its result several times.
+// Computes columns while other threads may compute the neighbouring ones. A processor prefetches
+// what follows in memory, and so takes cache lines from another processor that is writing them. If
+// the processors are far apart, a thread first writes to its own memory, because the BLAS goes over
+// its result several times.
 template <class T>
 void multiply_columns(const Product& p, ptrdiff_t left, ptrdiff_t right, bool is_apart) {
     const ptrdiff_t n = right - left;
@@ -327,7 +328,7 @@ template <class T> void multiply_part(const void* job, int part, int n_parts) {
     }
 }
 
-// Tells apart jobs of several kinds: by numbers that follow from the work and its shape.
+// Identifies a kind of job by its work and its shape.
 Pace::Kind kind_of(const void* work, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k) {
     Pace::Kind kind = (Pace::Kind)(uintptr_t)work;
     for (const ptrdiff_t number : {m, n, k}) kind = (kind ^ (Pace::Kind)number) * 0x100000001b3ull;

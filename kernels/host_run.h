@@ -1,4 +1,4 @@
-// Running the loop of an operation over its operands, in threads where that pays.
+// Runs the loop of an operation over its operands, in threads if that pays off.
 
 #pragma once
 
@@ -11,12 +11,12 @@
 
 namespace {
 
-const npy_intp TILE = 512;             // elements of an operand that is copied piece by piece
-const npy_intp MANY_COLUMNS = 1024;    // from here on a row is worth aligning
+const npy_intp TILE = 512;             // elements of an operand that are copied at a time
+const npy_intp MANY_COLUMNS = 1024;    // from this length on a row is worth aligning
 const npy_intp TEAM_ELEMENTS = 8192;   // a part of a loop that is worth a thread,
-const npy_intp FAR_ELEMENTS = 65536;   // and of a single row, one that is far
-const npy_intp STRETCH = 1024;         // elements of a row that are called for at a time
-const npy_intp SUMS = 65536;           // bytes, on the stack, for the sums of parts of a matrix
+const npy_intp FAR_ELEMENTS = 65536;   // or, of a single row, a far thread
+const npy_intp STRETCH = 1024;         // elements of a row to prefetch at a time
+const npy_intp SUMS = 65536;           // bytes on the stack for the sums of parts of a matrix
 
 struct Plan {
     const Operation* self;
@@ -31,13 +31,13 @@ bool has_rows_of_elements(const OperandSpec& spec) {
     return spec.layout == EACH || spec.layout == COLUMN;
 }
 
-// Merges neighbouring axes that every operand steps through as through one.
+// Merges neighbouring axes that are contiguous in every operand.
 void merge_axes(Plan* plan) {
     const int n_operands = plan->self->n_operands;
     const int last = plan->self->reads_columns ? plan->n - 1 : plan->n;  // first axis to keep apart
     int to = 0;
     for (int from = 1; from < plan->n; ++from) {
-        if (plan->shape[from] == 1 && from < plan->n - 1) continue;  // an axis of one step
+        if (plan->shape[from] == 1 && from < plan->n - 1) continue;  // an axis of length 1
         bool merges = from < last;
         for (int k = 0; k < n_operands && merges; ++k) {
             const View& view = plan->views[k];
@@ -63,8 +63,8 @@ void copy_elements(char* to, npy_intp to_stride, const char* from, npy_intp from
     }
 }
 
-// One matrix, of which some operand does not lie in contiguous rows: piece by piece, by way of a
-// tile for each such operand.
+// Runs over a matrix with operands whose rows are not contiguous: piece by piece, through a tile
+// for each such operand.
 void run_in_tiles(const Plan* plan, const XpnBlock& block, const npy_intp* inner) {
     alignas(64) char tiles[XPN_MAX_OPERANDS][TILE * sizeof(double)];
     const Operation* self = plan->self;
@@ -102,19 +102,19 @@ void run_in_tiles(const Plan* plan, const XpnBlock& block, const npy_intp* inner
     }
 }
 
-// One matrix in contiguous rows, and all that the loop over it needs: threads are given copies.
+// A matrix with contiguous rows, and all data for its loop; each thread gets a copy.
 struct Task {
     const Operation* self;
     XpnLoop loop;
     Division division;
-    char* sums;  // where rows are divided that are summed: a row of sums for each part; or null
+    char* sums;  // if summed rows are divided, a row of sums for each part; otherwise null
     XpnBlock block;
     unsigned char itemsize[XPN_MAX_OPERANDS];
     XpnConstant constants[XPN_MAX_CONSTANTS];
 };
 
-// A matrix of few columns whose operands would be contiguous as a whole, but for those with one
-// value for each column: these are repeated, so that several rows run as one.
+// Runs over a matrix of few columns whose operands are contiguous, except those with one value for
+// each column. These are repeated, so that several rows run as one.
 bool run_as_few_rows(const Task& task, const XpnBlock& block) {
     const Operation* self = task.self;
     if (self->kind != ELEMENTWISE || self->reads_columns || block.n_rows < 2 ||
@@ -153,8 +153,8 @@ bool run_as_few_rows(const Task& task, const XpnBlock& block) {
     return true;
 }
 
-// A long row in two pieces, so that what is written begins at a cache line in the second: a vector
-// that lies across two lines takes as long as two.
+// Runs over a long row in two pieces, so that the output of the second begins at a cache line: a
+// vector across two cache lines takes as long as two vectors.
 void run_row_aligned(const Task& task, const XpnBlock& block) {
     const Operation* self = task.self;
     int written = 0;
@@ -185,8 +185,8 @@ void run_rows(const Task& task, const XpnBlock& block) {
     }
 }
 
-// Calls for what is to be changed: other processors must give it up first, and one after the other
-// that takes long.
+// Prefetches what will be changed: other processors must give up its cache lines first, which takes
+// long one by one.
 void call_for(const Task& task, const XpnBlock& block) {
 #if defined(__x86_64__) && defined(__GNUC__)
     for (int k = 0; k < task.self->n_operands; ++k) {
@@ -201,7 +201,7 @@ void call_for(const Task& task, const XpnBlock& block) {
 #endif
 }
 
-// A piece of a row: `n` columns from `begin` on.
+// A piece of a row: `n` columns, starting at `begin`.
 XpnBlock stretch_of(const Task& task, const XpnBlock& row, npy_intp begin, npy_intp n) {
     XpnBlock piece = row;
     piece.n_columns = begin + n < row.n_columns ? n : row.n_columns - begin;
@@ -215,7 +215,7 @@ XpnBlock stretch_of(const Task& task, const XpnBlock& row, npy_intp begin, npy_i
     return piece;
 }
 
-// A long row, a stretch at a time, the next of which is called for meanwhile.
+// Runs over a long row in stretches, and prefetches the next one meanwhile.
 void run_called_for(const Task& task, const XpnBlock& row) {
     XpnBlock piece = stretch_of(task, row, 0, STRETCH);
     for (npy_intp begin = STRETCH; begin < row.n_columns; begin += STRETCH) {
@@ -271,7 +271,7 @@ template <class T> void add_up(const char* sums, int n, npy_intp n_columns, char
     }
 }
 
-// Rows whose columns are summed: each part has sums of its own, which are added up in order.
+// Runs over rows whose columns are summed: each part has its own sums, added up in order.
 void share_sums(Task* task, int n_parts, const Terms& terms) {
     alignas(64) char sums[SUMS];
     const int total = task->self->total;
@@ -283,9 +283,8 @@ void share_sums(Task* task, int n_parts, const Terms& terms) {
         sums, n_parts, block.n_columns, block.data[total]);
 }
 
-// By the team where it is worth it. Rows whose elements are numbered, for random words, are divided
-// by rows, a rowwise loop must see all of them, and an image is not divided. Where rows are summed,
-// their division decides the bits of the sums.
+// Runs by the team if that is worth it. A rowwise loop must see all elements of a row, and an image
+// is not divided. If rows are summed, their division decides the bits of the sums.
 void run_shared(Task* task) {
     const Operation* self = task->self;
     const XpnBlock& block = task->block;
@@ -308,12 +307,12 @@ void run_shared(Task* task) {
         task->division = Division(false, block.n_rows, block.n_columns);
     }
     const int n_parts = task->division.parts(size, TEAM_ELEMENTS, n_threads);
-    // The parameters, one long row, are used by products that short ones do not share.
+    // The parameters are one long row, and short products that use them are not shared.
     const bool is_short = block.n_rows == 1 && size < (double)n_parts * FAR_ELEMENTS;
     team().share(run_part, *task, n_parts, terms_of(n_threads, is_short, kind));
 }
 
-// All matrices of the operands.
+// Runs over all matrices of the operands.
 void run(const Plan* plan) {
     const Operation* self = plan->self;
     const int n = plan->n;
@@ -359,7 +358,7 @@ void run(const Plan* plan) {
     }
 }
 
-// Rowwise and column-reduce loops take contiguous rows only: others are copied as a whole.
+// Rowwise and column-reduce loops need contiguous rows: other operands are copied as a whole.
 int make_contiguous(const Operation* self, View* views, const npy_intp* shape, int n, Call* call) {
     for (int k = 0; k < self->n_operands; ++k) {
         const OperandSpec& spec = self->operands[k];
@@ -395,7 +394,7 @@ int check_shape(const Operation* self, int k, PyArrayObject* array, const npy_in
     return -1;
 }
 
-// Makes the output that was not given; checks those that were.
+// Allocates a missing output, and checks the given ones.
 int prepare_outputs(const Operation* self, View* views, const npy_intp* shape, int n, int T,
                     Call* call) {
     for (int k = 0; k < self->n_operands; ++k) {
@@ -413,7 +412,7 @@ int prepare_outputs(const Operation* self, View* views, const npy_intp* shape, i
     return 0;
 }
 
-// Rowwise loops count in int, and take operands of one shape, or a single element.
+// Rowwise loops count in int, and their operands have the same shape or a single element.
 int check_rows(const Operation* self, const View* views, const npy_intp* shape, int n) {
     for (int i = n > 1 ? n - 2 : 0; i < n; ++i) {
         if (shape[i] > INT32_MAX) {

@@ -1,11 +1,11 @@
 """Writes the C++ loops of the host kernels from the rows of the catalogue.
 
-Every row becomes a function that runs over a matrix (``XpnBlock`` in ``host_loops.h``). Its inner
-loop goes along contiguous elements, copies the operands to local variables, evaluates the row's
-body and stores the results. Iterations do not depend on each other, since operands are identical
-or share no memory, and ``omp simd`` says so to the compiler: no OpenMP runtime is involved.
+Every row becomes a function over a matrix (``XpnBlock`` in ``host_loops.h``). Its inner loop runs
+over contiguous elements: it copies the operands to local variables, evaluates the row's body and
+stores the results. Iterations are independent, because operands are identical or share no memory.
+``omp simd`` tells the compiler so; it needs no OpenMP runtime.
 
-This runs when xpnet is built, without NumPy and without anything else of xpnet.
+This module runs when xpnet is built, without NumPy and without the rest of xpnet.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from xpnet.kernels.catalogue import (
 __all__ = ["C_TYPES", "digest", "loops"]
 
 FOLDER = Path(__file__).resolve().parent
-# What host kernels are made from: this module, the catalogue, and all that is C++.
+# Sources of the host kernels: this module, the catalogue, and all C++ files.
 SOURCES = tuple(
     sorted(
         path.name
@@ -57,7 +57,7 @@ namespace {
 
 
 def digest() -> str:
-    """Identify the text that host kernels are made from."""
+    """Return a digest of the host kernels' sources."""
     found = hashlib.sha256()
     for name in SOURCES:
         found.update((FOLDER / name).read_bytes().replace(b"\r\n", b"\n"))
@@ -65,7 +65,7 @@ def digest() -> str:
 
 
 def loops(catalogue: Iterable[Row] = CATALOGUE) -> str:
-    """Write the loops of all rows, and the table that finds them by name."""
+    """Return the text of all loops, and of the table that finds them by name."""
     rows = list(catalogue)
     parts = [_HEAD, *(_loop(row) for row in rows), "}  // namespace", ""]
     parts += [
@@ -89,11 +89,11 @@ def _loop(row: Row) -> str:
         return _column_reduce(row)
     if isinstance(row, Elementwise):
         return _elementwise(row)
-    raise TypeError(f"row {row.name!r} is of no kind: {type(row).__name__}")
+    raise TypeError(f"row {row.name!r} has an unknown kind: {type(row).__name__}")
 
 
 def _elementwise(row: Elementwise) -> str:
-    """Row by row; the columns that decay first, where some do."""
+    """Loop row by row; columns that decay come first, if there are any."""
     flags = _flags(row)
     decays = any(constant.name == "n_decay" for constant in row.numbers)
     if decays:
@@ -169,7 +169,7 @@ def _column_reduce(row: ColumnReduce) -> str:
 
 
 def _rowwise(row: Rowwise) -> str:
-    """Along each row; or, where rows are short, across LANES of them at a time."""
+    """Loop along each row or, if rows are short, across LANES rows at a time."""
     flags = _flags(row)
     return f"""
 {_template_of(flags)}void {row.name}_narrow(const XpnBlock& block) {{
@@ -189,7 +189,7 @@ def _rowwise_wide(row: Rowwise) -> str:
     loads = " ".join(_load(o, "j") for o in each if o.use == "in")
     steps = _draws(row)
     for kind, variable, expression in row.reductions:
-        # Sums are kept in double precision: a row may be long, and a lane takes its terms in turn.
+        # Sums are in double precision: a row may be long, and each lane adds many terms.
         type_, operator = ("T", "max") if kind == "max" else ("double", "+")
         steps.append(f"""\
         {type_} {variable}_all = {_START[kind]};
@@ -224,7 +224,7 @@ def _rowwise_wide(row: Rowwise) -> str:
 
 
 def _rowwise_narrow(row: Rowwise) -> str:
-    """Write the same with the rows along the lanes of a vector: element (l, j) at [j][l]."""
+    """Return the same loop with rows along the lanes of a vector: element (l, j) at [j][l]."""
     each = [o for o in row.operands if o.layout in ("each", "column")]
     per_row = [o for o in row.operands if o.layout in ("row", "single")]
     inputs = [o for o in each if o.use == "in"]
@@ -327,7 +327,7 @@ def _rowwise_narrow(row: Rowwise) -> str:
 
 
 def _resampled(row: Resampled) -> str:
-    """Image by image; one of a single channel by itself, for the compiler to go along x."""
+    """Loop image by image; single-channel images have a loop that vectorises along x."""
     fill = "fill" if any(constant.name == "fill" for constant in row.numbers) else "T(0)"
     steps = "\n".join(_draws(row))
     return f"""
@@ -341,7 +341,7 @@ template <class T, bool has_channels> void {row.name}_images(const XpnBlock& blo
             const auto pixel = [=](int y, int x) -> T {{
                 const bool is_inside = (unsigned(y) < height) & (unsigned(x) < width);
                 const int at = int((unsigned(y) * width + unsigned(x)) * unsigned(n_channels));
-                const T value = image[at & -int(is_inside)];  // no branch, nor is it made one
+                const T value = image[at & -int(is_inside)];  // keeps the compiler from branching
                 return is_inside ? value : {fill};
             }};
             for (int y = 0; y < int(height); ++y) {{
@@ -367,12 +367,12 @@ template <class T> void {row.name}_(const XpnBlock* block) {{
 
 
 def _place(row: Row, name: str) -> int:
-    """Give the position of a constant among those that a call is given."""
+    """Return the position of a constant among the arguments of a call."""
     return next(k for k, constant in enumerate(_given(row)) if constant.name == name)
 
 
 def _draws(row: Rowwise | Resampled, number: str = "r") -> list[str]:
-    """Write how the numbers of a row are drawn."""
+    """Return the text that draws a row's random numbers."""
     if not row.drawn:
         return []
     return [
@@ -392,7 +392,7 @@ def _wanted(outs: list[Operand]) -> str:
 
 
 def _columns(row: Row, begin: str, end: str, after: str = "", word: str = "") -> str:
-    """Write the loop over the columns of one row."""
+    """Return the loop over the columns of one row."""
     each = [o for o in row.operands if o.layout in ("each", "column") and o.name != _total(row)]
     loads = [_load(o, "i") for o in each if o.use in ("in", "inout")]
     results = [f"{C_TYPES[o.type]} {o.name};" for o in each if o.use == "out"]
@@ -406,7 +406,7 @@ def _columns(row: Row, begin: str, end: str, after: str = "", word: str = "") ->
 
 
 def _in_chunks(row: Row) -> str:
-    """Write the loop over the columns of a row that reads random words."""
+    """Return the loop over the columns of a row that reads random words."""
     inside = _columns(row, "start", "stop", word="const unsigned int word = words[i - start];")
     return f"""    unsigned int buffer[WORDS + 8];
     const unsigned long long first = block.first + (unsigned long long)(r * block.n_columns);
@@ -432,9 +432,9 @@ def _total(row: Row) -> str:
 
 
 def _flags(row: Row) -> list[str]:
-    """Name the template arguments that say which optional operands and constants are there.
+    """Return the template arguments that say which optional operands and constants are given.
 
-    An operand with a value for a whole row is asked for once in a row instead.
+    Operands with one value per row are tested once per row instead.
     """
     return [
         *(
@@ -451,7 +451,7 @@ def _template_of(flags: list[str]) -> str:
 
 
 def _dispatch(row: Row) -> str:
-    """Write the function that chooses the template arguments."""
+    """Return the function that chooses the template arguments."""
     lines: list[str] = []
 
     def choose(flags: list[str], chosen: list[str], indent: str) -> None:
@@ -480,7 +480,7 @@ def _given(row: Row) -> list[Constant]:
 
 
 def _constants(row: Row, skip: tuple[str, ...] = ()) -> str:
-    """Declare the constants; a formula sees the numbers in double precision, as they were given."""
+    """Return the declarations of the constants; formulas use the unrounded doubles."""
     lines = []
     given = _given(row)
     for k, constant in enumerate(given):
@@ -509,7 +509,7 @@ def _pointers(row: Row, skip: tuple[Operand, ...] = ()) -> str:
     lines = []
     for k, operand in enumerate(row.operands):
         if operand in skip or (operand.layout == "row" and isinstance(row, Elementwise)):
-            continue  # a gather's indices have been looked up
+            continue  # the indices of a gather are already resolved
         type_, name = C_TYPES[operand.type], operand.name
         const = "const " if operand.use == "in" else ""
         pointer = f"row_of<{const}{type_}>(block, {k}, r)"

@@ -1,17 +1,17 @@
-// A team of threads that works off a job in parts: matrix products and long loops.
+// A team of threads that runs a job in parts: matrix products and long loops.
 //
-// The caller works along, and takes every part that no helper has begun by the time it is free: a
-// helper that the system gives no time delays nothing. Between jobs helpers look out for the next
-// one for a while, since those of a training step follow each other within microseconds, and then
-// sleep. Where the parts decide the bits of the result, a job is split by its shape and by the
-// processors of the machine, however many threads take part.
+// The caller works too, and takes every part that no helper has begun when it is free, so a helper
+// without processor time delays nothing. Between jobs helpers poll for the next one for a while,
+// because the jobs of a training step follow within microseconds, and then sleep. If the parts
+// decide the bits of the result, a job is split by its shape and the number of processors of the
+// machine, independent of the number of threads.
 //
-// Whether threads take part at all is decided by what jobs took (host_pace.h), unless the number of
+// The times of jobs decide whether threads take part at all (host_pace.h), unless the number of
 // threads was set by hand.
 //
-// A job is copied into one block, which helpers copy out at once. To read what another processor has
-// written takes up to a fifth of a microsecond for a cache line; lines side by side arrive together,
-// and those that are found through pointers one after the other.
+// A job is copied into one block, which helpers copy at once. Reading a cache line that another
+// processor has written takes up to a fifth of a microsecond. Adjacent lines arrive together, lines
+// found through pointers one after the other.
 
 #pragma once
 
@@ -52,15 +52,15 @@ typedef void (*Work)(const void* job, int part, int n_parts);
 // How a job is run.
 struct Terms {
     int n_threads;    // that may take part
-    bool is_forced;   // all of them do, except where it is short
-    bool is_short;    // it stays with the caller where helpers are far
+    bool is_forced;   // all of them take part, unless the job is short
+    bool is_short;    // the caller keeps the job if helpers are far
     Pace::Kind kind;  // of work and shape
 };
 
 class Team {
   public:
-    // Runs work(&job, k, n_parts) for k = 0, ..., n_parts - 1, in whatever order and threads, on
-    // copies of the job, where subnormal numbers are zero.
+    // Runs work(&job, k, n_parts) for k = 0, ..., n_parts - 1, in any order and any threads, on
+    // copies of the job, with subnormal numbers flushed to zero.
     template <class Job>
     void share(Work work, const Job& job, int n_parts, const Terms& terms) {
         static_assert(std::is_trivially_copyable<Job>::value, "a job is copied byte by byte");
@@ -73,16 +73,16 @@ class Team {
         is_busy_.store(false);
     }
 
-    // Whether the job at hand is shared with a helper whose processor takes long to see what the
-    // caller's has written: one in another socket or another part of the chip. It may change while a
-    // virtual machine runs.
+    // Whether the current job is shared with a helper whose processor is far from the caller's, in
+    // another socket or part of the chip, so that it sees written data late. This may change while
+    // a virtual machine runs.
     bool is_apart() const { return is_apart_.load(std::memory_order_relaxed); }
 
-    // Whether the first helper's processor and the caller's are one core: 1 if they are, 0 if not,
-    // -1 if that was not measured.
+    // Whether the first helper and the caller share one core: 1 if they do, 0 if not, -1 if that
+    // was not measured.
     int is_one_core() const { return is_one_core_.load(std::memory_order_relaxed); }
 
-    // For tests: helpers are far (1), near (0), or where they are found to be (-1).
+    // For tests: treat helpers as far (1), as near (0), or as measured (-1).
     void assume(int far) {
         while (is_busy_.exchange(true)) std::this_thread::yield();
         assumed_ = far;
@@ -91,19 +91,19 @@ class Team {
         is_busy_.store(false);
     }
 
-    // Finds out, if it can be, whether helpers are far and share the caller's core.
+    // Measures, if possible, whether helpers are far and whether they share the caller's core.
     void measure_now() {
         while (is_busy_.exchange(true)) std::this_thread::yield();
         recruit(1);
         for (int i = 1; n_helpers_ > 0 && i <= 200 && is_one_core() < 0; ++i) {
             next_measurement_ = Clock::time_point{};
-            measure();                                              // it may have to wake up,
-            if (i % 10 == 0) std::this_thread::sleep_for(AGAIN);  // or has no processor yet
+            measure();  // the helper may be waking up, or have no processor yet
+            if (i % 10 == 0) std::this_thread::sleep_for(AGAIN);
         }
         is_busy_.store(false);
     }
 
-    // Ends the helpers, so that a fork leaves none behind; until `resume` every caller works alone.
+    // Ends the helpers before a fork; until `resume` every caller works alone.
     void pause() {
         while (is_busy_.exchange(true)) std::this_thread::yield();
         publish(nullptr, nullptr, 0, 0, 0);
@@ -117,26 +117,26 @@ class Team {
     typedef unsigned long long Count;
     typedef unsigned long long Word;
     typedef std::chrono::steady_clock Clock;
-    static const int PAUSES = 2000;  // before the processor is offered to others
-    static const int N_WORDS = 64;   // room for a job
-    static const int N_CALLS = 32;   // back and forth, to measure how far a helper is,
-    static constexpr std::chrono::milliseconds INTERVAL{200};  // so often,
-    static constexpr std::chrono::milliseconds AGAIN{2};       // or sooner if it did not answer;
-    static constexpr std::chrono::nanoseconds FAR{200};        // there and back
-    // Two threads share a core where a computation beside another one takes longer by this factor.
+    static const int PAUSES = 2000;  // before yielding the processor
+    static const int N_WORDS = 64;   // size of a job
+    static const int N_CALLS = 32;   // round trips to measure how far a helper is
+    static constexpr std::chrono::milliseconds INTERVAL{200};  // between measurements,
+    static constexpr std::chrono::milliseconds AGAIN{2};       // or less if it did not answer
+    static constexpr std::chrono::nanoseconds FAR{200};        // a round trip
+    // Two threads share a core if a computation beside another one takes longer by this factor.
     static constexpr double ONE_CORE = 1.4;
-    static const int SURE = 3;  // measurements in a row that say the same
+    static const int SURE = 3;  // consecutive measurements with the same result
     static constexpr std::chrono::microseconds NO_ANSWER{100};
-    static constexpr std::chrono::microseconds GRACE{3};       // that a helper has to begin a part
-    static constexpr std::chrono::microseconds PATIENCE{300};  // until it sleeps
+    static constexpr std::chrono::microseconds GRACE{3};       // for a helper to begin a part
+    static constexpr std::chrono::microseconds PATIENCE{300};  // until a helper sleeps
 
     struct alignas(64) Copy {
         Word words[N_WORDS];
     };
     struct alignas(64) Slot {
-        std::atomic<Count> claimed{0};  // the latest job whose part somebody has begun,
-        std::atomic<Count> done{0};     // and has done
-        bool was_late = false;          // of the helper whose part this is, the last time
+        std::atomic<Count> claimed{0};  // the latest job whose part was begun,
+        std::atomic<Count> done{0};     // and done
+        bool was_late = false;          // whether its helper was late the last time
     };
 
     std::atomic<bool> is_busy_{false};
@@ -152,7 +152,7 @@ class Team {
     std::atomic<int> n_asleep_{0};
     std::mutex mutex_;
     std::condition_variable wake_;
-    alignas(64) std::atomic<Count> generation_{0};  // of the job in what follows
+    alignas(64) std::atomic<Count> generation_{0};  // of the job in the members below
     std::atomic<Work> work_{nullptr};
     std::atomic<int> n_parts_{0}, n_threads_{0}, n_words_{0};
     std::atomic<Word> words_[N_WORDS];
@@ -168,7 +168,7 @@ class Team {
         for (int k = 0; k < n_parts; ++k) run_part(work, job, k, n_parts);
     }
 
-    // Shares the job if the pace says so.
+    // Runs the job, shared if the pace says so.
     void share_out(Work work, const void* job, size_t size, int n_parts, int n_threads,
                    const Terms& terms) {
         recruit(n_threads - 1);
@@ -187,11 +187,11 @@ class Team {
         if (!terms.is_forced && !is_kept) pace_.note(terms.kind, start, Clock::now(), alone);
     }
 
-    // The first part that thread k of n_threads, of which the caller is the first, does before those
-    // of others.
+    // The first part of thread k of n_threads; thread 0 is the caller. A thread runs its own parts
+    // before those of others.
     static int first_part(int k, int n_parts, int n_threads) { return k * n_parts / n_threads; }
 
-    // Gives the seconds that the caller took for a part, on average.
+    // Returns the caller's average seconds per part.
     double hand_out(Work work, const void* job, size_t size, int n_parts, int n_threads) {
         const Count generation = publish(work, job, size, n_parts, n_threads);
         const bool are_awake = n_asleep_.load(std::memory_order_relaxed) == 0;
@@ -217,7 +217,7 @@ class Team {
         return std::chrono::duration<double>(end - start).count() / n_own;
     }
 
-    // Now and then, how far the first helper is, and whether it takes the caller's core.
+    // Measures now and then how far the first helper is, and whether it shares the caller's core.
     void measure() {
         const Clock::time_point now = Clock::now();
         if (n_helpers_ == 0 || now < next_measurement_) return;
@@ -236,8 +236,8 @@ class Team {
     void call() {
         Clock::time_point start{};
         for (int i = 0; i < N_CALLS; ++i) {
-            if (i == N_CALLS / 2) start = Clock::now();  // at first the helper is getting ready
-            if (!is_answered(2 * i + 1)) return;             // no news, then
+            if (i == N_CALLS / 2) start = Clock::now();  // first the helper gets ready
+            if (!is_answered(2 * i + 1)) return;             // no result
         }
         const Clock::time_point now = Clock::now();
         const bool is_far = now - start > FAR * (N_CALLS / 2);
@@ -245,7 +245,7 @@ class Team {
         next_measurement_ = now + INTERVAL;
         again_ = AGAIN;
         const double alone = shortest_computation();
-        if (!is_answered(2 * N_CALLS + 1)) return;  // from now on the helper computes, too
+        if (!is_answered(2 * N_CALLS + 1)) return;  // from now on the helper computes too
         const double together = shortest_computation();
         calls_.store(-1, std::memory_order_release);
         const int found = together > ONE_CORE * alone;
@@ -260,7 +260,7 @@ class Team {
         pace_.begin(!found);
     }
 
-    // Calls the helper and waits for its answer; false where there is none.
+    // Calls the helper and waits for its answer; returns false without one.
     bool is_answered(int number) {
         const Clock::time_point called = Clock::now();
         calls_.store(number, std::memory_order_release);
@@ -287,10 +287,10 @@ class Team {
         while (calls_.load(std::memory_order_relaxed) >= 0) compute();
     }
 
-    // As many multiplications at once as a core can do: two threads of one core take twice as long.
+    // Keeps all multipliers of a core busy, so that two threads of one core take twice as long.
     static void compute() {
         const int n_chains = 16, length = 500;
-        volatile double kept = 1.0001;  // so that no compiler computes ahead, or nothing
+        volatile double kept = 1.0001;  // keeps the compiler from precomputing or removing this
         const double factor = kept;
         double chain[n_chains];
         for (int k = 0; k < n_chains; ++k) chain[k] = factor + k * 1e-3;
@@ -315,7 +315,7 @@ class Team {
     void recruit(int n) {
         while (n_helpers_ < n && n_helpers_ < most_helpers_) {
             try {
-#if defined(XPN_POSIX)  // signals are for the threads of the program that we are part of
+#if defined(XPN_POSIX)  // signals belong to the program's own threads
                 sigset_t all, before;
                 sigfillset(&all);
                 pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -328,7 +328,7 @@ class Team {
                 const Count seen = generation_.load();
                 helpers_[n_helpers_] = std::thread([this, number, seen] { help(number, seen); });
                 ++n_helpers_;
-            } catch (const std::system_error&) {  // no more threads: the parts are the caller's
+            } catch (const std::system_error&) {  // no more threads: the caller runs all parts
                 most_helpers_ = n_helpers_;
             }
         }
@@ -357,8 +357,8 @@ class Team {
         return generation;
     }
 
-    // A helper that was in time for the last job soon begins this one: its part is better off with
-    // it, whose cache may hold the operands.
+    // Waits shortly for a helper that was in time for the last job: its cache may have the
+    // operands.
     static void give_time(const Slot& slot, Count generation) {
         if (slot.was_late) return;
         const Clock::time_point start = Clock::now();
@@ -387,8 +387,8 @@ class Team {
                 job.words[i] = words_[i].load(std::memory_order_relaxed);
             }
             std::atomic_thread_fence(std::memory_order_acquire);
-            // Whoever claims a part keeps the job from ending; that of a job which has ended is
-            // claimed already. So it is enough that all this belongs together.
+            // A claimed part keeps its job from ending, and the parts of a finished job are all
+            // claimed. So it is enough that all these values belong to one job.
             if (generation_.load(std::memory_order_relaxed) != seen) continue;
             if (!work) return;
             if (number >= n_threads) continue;

@@ -1,9 +1,8 @@
 """Philox4x32-10, a counter-based random number generator, as plain array expressions.
 
-A counter-based generator has no state: the four words that it returns depend on a counter and
-a key alone. The same counter and key therefore give the same bits on a CPU and on a GPU, in any
-order and from any number of threads, which is what makes minibatches and masks comparable
-between devices.
+A counter-based generator has no state: the four words that it returns depend only on a counter and
+a key. So the same counter and key give the same bits on a CPU and on a GPU, in any order and from
+any number of threads, and minibatches and masks are the same on all devices.
 
 References
 ----------
@@ -79,7 +78,7 @@ def random_words(
     """Draw ``n`` random 32-bit words for one purpose.
 
     Word ``i`` is lane ``i % 4`` of the counter ``(i // 4, layer, step, purpose)`` under the key
-    ``seed``, so that any word can be had without its predecessors.
+    ``seed``, so any word can be computed without its predecessors.
 
     Parameters
     ----------
@@ -90,8 +89,8 @@ def random_words(
     seed : int
         The key, below 2**64.
     layer, step, purpose : int
-        What the words are for, each below 2**32. Draws that differ in any of them are
-        independent. ``step`` may be an integer array (1,) on the device.
+        Identify the draw, each below 2**32. Draws that differ in any of them are independent.
+        ``step`` may be an integer array (1,) on the device.
 
     Returns
     -------
@@ -113,8 +112,8 @@ def permutation(xp: ModuleType, n: int, seed: int, *, step: int = 0, purpose: in
     """Draw a random permutation of ``0 .. n - 1``.
 
     Sorts the unique 64-bit keys ``(word_i << 32) | i`` and reads the indices off their low
-    halves. Keys that are unique leave a sort no choice, so every sorting algorithm, on any
-    device, returns the same permutation.
+    halves. Unique keys have only one sorted order, so every sorting algorithm, on any device,
+    returns the same permutation.
 
     Parameters
     ----------

@@ -1,26 +1,25 @@
 """Every operation of xpnet as plain array expressions: the specification and the unfused path.
 
-:class:`ReferenceOps` is the table of operations that a device offers when nothing faster is at
-hand. Each method states its equation and is correct for NumPy and CuPy alike, because it uses
-only names that both share. Faster implementations replace single methods and are tested against
-the ones here.
+:class:`ReferenceOps` has the operations of a device without faster ones. Each method states its
+equation, and is correct for both NumPy and CuPy because it uses only what the two share. Faster
+implementations replace single methods and are tested against the methods here.
 
 Conventions
 -----------
-Arrays are batch-major, and the mathematics runs over the last two axes, ``(..., n_samples,
-n_features)``: a leading axis stacks independent networks. With ``out`` the result is written
-there and returned; without it a new array is returned. ``out`` may be the very array that is
-read, never one that overlaps it in part; an array that is changed in place shares memory with no
-other. ``<op>_grad`` multiplies an upstream gradient ``dA`` by
-the derivative of ``<op>``; it is given whichever of the op's input ``Z`` and output ``A`` states
-that derivative best. ``<op>_update`` changes its first arguments in place.
+Arrays are batch-major. Operations work on the last two axes, ``(..., n_samples, n_features)``;
+leading axes stack independent networks. With ``out`` the result is written there and returned,
+without it a new array is returned. ``out`` may be the array that is read, but must not overlap it
+in part. An array that is changed in place must share no memory with another.
 
-An activation takes the bias in front of it along: with a row ``b`` of shape (..., n_features) it
-is applied to ``Z_ij + b_j``. Its gradient, with ``db``, also writes there the gradient of that
-bias, ``db_j = sum_i dZ_ij``. A gradient that is stated in the input is given the same ``Z`` and
-``b``.
+``<op>_grad`` multiplies an upstream gradient ``dA`` by the derivative of ``<op>``. It takes the
+op's input ``Z`` or its output ``A``, whichever states the derivative best. ``<op>_update`` changes
+its first arguments in place.
 
-All floating-point arrays of one call have one dtype, float32 or float64.
+An activation includes the bias before it: with a row ``b`` of shape (..., n_features) it is applied
+to ``Z_ij + b_j``. With ``db``, its gradient also writes the gradient of that bias there,
+``db_j = sum_i dZ_ij``. A gradient stated in the input takes the same ``Z`` and ``b``.
+
+All floating-point arrays of a call have the same dtype, float32 or float64.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ from xpnet.kernels.philox import philox4x32, random_words
 
 __all__ = ["Array", "NumpyOps", "ReferenceOps"]
 
-# A NumPy or CuPy array: the two share no base class, and neither may be imported for the other.
+# A NumPy or CuPy array. They share no base class, and CuPy may not be installed.
 Array: TypeAlias = Any
 
 _SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
 _GELU_CUBIC = 0.044715
-_BLOCK = 32_768  # parameters that NumPy updates at a time
+_BLOCK = 32_768  # number of parameters that NumPy updates at a time
 
 # Wichura's PPND16: coefficients of numerators and denominators, from the highest power down.
 _CENTRAL_QUANTILE = (
@@ -76,8 +75,8 @@ class ReferenceOps:
     xp : module
         ``numpy`` or ``cupy``.
     fused : mapping of str to callable, optional
-        Faster implementations, by the name of the operation they replace; each has exactly the
-        signature of the method here.
+        Faster implementations by the name of the operation they replace, each with the signature
+        of the method here.
 
     Raises
     ------
@@ -92,7 +91,7 @@ class ReferenceOps:
         self.fused = frozenset(fused or ())
         for name, implementation in (fused or {}).items():
             if name.startswith("_") or not callable(getattr(type(self), name, None)):
-                raise ValueError(f"fused: there is no operation named {name!r}")
+                raise ValueError(f"fused: unknown operation {name!r}")
             setattr(self, name, implementation)
 
     # Products, sums and the gather of a minibatch.
@@ -100,8 +99,8 @@ class ReferenceOps:
     def matmul(self, A: Array, B: Array, out: Array | None = None) -> Array:
         """Matrix product, ``out = A @ B`` over the last two axes.
 
-        Transposed views are read as they are, without a copy. ``out`` must be C-contiguous and
-        share no memory with ``A`` or ``B``.
+        Transposed views are read without a copy. ``out`` must be C-contiguous and share no memory
+        with ``A`` or ``B``.
         """
         return self.xp.matmul(A, B, out=out)
 
@@ -112,23 +111,23 @@ class ReferenceOps:
         out: Array | None = None,
         divide_by: float | None = None,
     ) -> Array:
-        """Rows of a data set, ``out[i] = X[indices[i]]``, divided by a number if one is given.
+        """Rows of a data set, ``out[i] = X[indices[i]]``, optionally divided by a number.
 
         Parameters
         ----------
         X : array (n, ...)
         indices : integer array (k,)
-            They must lie in ``[0, n)``. Not every device checks that.
+            Row numbers in ``[0, n)``. Not every device checks them.
         out : array (k, ...), optional
-            Of X's dtype; or, where X is uint8, of float32 or float64.
+            An array of X's dtype, or of float32 or float64 if X is uint8.
         divide_by : float, optional
-            Bytes become numbers this way, ``X[indices[i]] / divide_by``, computed in the dtype of
-            ``out``, which must then be given.
+            Compute ``X[indices[i]] / divide_by`` in the dtype of ``out``, which is then required.
+            This turns bytes into floats.
         """
         if divide_by is None and (out is None or out.dtype == X.dtype):
             return self._take(X, indices, out)
         if out is None:
-            raise ValueError("out must be given with divide_by: its dtype is the result's")
+            raise ValueError("divide_by needs out, whose dtype is the result's")
         out[...] = self._take(X, indices, None)
         return out if divide_by is None else self.xp.divide(out, divide_by, out=out)
 
@@ -142,34 +141,35 @@ class ReferenceOps:
     def bias_grad(self, dZ: Array, out: Array | None = None) -> Array:
         """Sum over the samples, ``db_j = sum_i dZ_ij``.
 
-        A bias reaches every row of ``Z = X W + b`` with derivative 1, so its gradient is the
-        sum of the rows of ``dZ``.
+        Every row of ``Z = X W + b`` depends on the bias with derivative 1, so the bias's gradient
+        is the sum of the rows of ``dZ``.
         """
         return self.xp.sum(dZ, axis=-2, out=out)
 
     def mean(self, values: Array, weights: Array | None = None, out: Array | None = None) -> Array:
-        """Mean over the last axis, which stays with length 1.
+        """Mean over the last axis, which is kept with length 1.
 
-        With ``weights``, which are :meth:`shares`, ``sum_i weights_i values_i``.
+        With ``weights``, as :meth:`shares` returns them, ``sum_i weights_i values_i``.
         """
         if weights is not None:
             return self.xp.sum(weights * values, axis=-1, keepdims=True, out=out)
         return self.xp.mean(values, axis=-1, keepdims=True, out=out)
 
     def shares(self, weights: Array, out: Array | None = None) -> Array:
-        """Share of each weight in the sum over the last axis; 0 where the sum is not positive."""
+        """Weights divided by their sum over the last axis; 0 if the sum is not positive."""
         xp = self.xp
         total = xp.sum(weights, axis=-1, keepdims=True)
         return _store(xp.where(total > 0, weights / total, weights.dtype.type(0)), out)
 
     def variance_correction(self, weights: Array, out: Array | None = None) -> Array:
-        """Factor that makes the variance of weighted samples one without bias.
+        """Factor that makes the variance of weighted samples unbiased.
 
-        ``1 / (1 - sum_i w_i^2)`` for weights over the last axis, which stays with length 1, that
-        sum to 1 (:meth:`shares`): ``n / (n - 1)`` for n samples that count the same, and in general
-        for Kish's effective number of samples, ``n = 1 / sum_i w_i^2``. Where a single sample has
-        all the weight it is 0, for "no variance", and where none has any, -1, for "no samples". In
-        float32 a sample with all but 1e-5 of the weight is hardly told from one with all of it.
+        It is ``1 / (1 - sum_i w_i^2)`` for weights that sum to 1 over the last axis
+        (:meth:`shares`), which is kept with length 1. That is ``n / (n - 1)`` for n samples of
+        equal weight, and in general for Kish's effective number of samples,
+        ``n = 1 / sum_i w_i^2``. It is 0, for "no variance", if a single sample has all the weight,
+        and -1, for "no samples", if all weights are 0. In float32, a sample with all but 1e-5 of
+        the weight is hard to tell from one with all of it.
 
         References
         ----------
@@ -187,7 +187,7 @@ class ReferenceOps:
         return self.xp.sum(self.xp.square(X), axis=-2, out=out)
 
     def scale(self, X: Array, factor: Array, out: Array | None = None) -> Array:
-        """``factor X``, with a factor (..., 1)."""
+        """``factor X``, with a factor of shape (..., 1)."""
         return self.xp.multiply(factor, X, out=out)
 
     # Activations and their gradients.
@@ -195,8 +195,8 @@ class ReferenceOps:
     def sigmoid(self, Z: Array, b: Array | None = None, out: Array | None = None) -> Array:
         """Logistic function, ``1 / (1 + exp(-Z))``, as ``exp(min(Z, 0)) / (1 + exp(-|Z|))``.
 
-        Both exponents are at most 0, so nothing overflows, and the relative accuracy holds
-        down to the smallest normal number for negative ``Z``.
+        Both exponents are at most 0, so nothing overflows. For negative ``Z`` the result keeps its
+        relative accuracy down to the smallest normal number.
         """
         Z = self._biased(Z, b, out)
         xp = self.xp
@@ -257,17 +257,17 @@ class ReferenceOps:
     ) -> Array:
         """``dZ = dA`` where ``A > 0``, else ``dA (A + alpha)``, from the output.
 
-        For ``Z <= 0`` the derivative is ``alpha exp(Z) = A + alpha``; it needs ``alpha > 0``,
-        which makes the signs of ``A`` and ``Z`` agree.
+        For ``Z <= 0`` the derivative is ``alpha exp(Z) = A + alpha``. ``alpha`` must be positive,
+        so that ``A`` and ``Z`` have the same sign.
         """
         return self._with_db(_store(self.xp.where(A > 0, dA, dA * (A + alpha)), out), db)
 
     def gelu_tanh(self, Z: Array, b: Array | None = None, out: Array | None = None) -> Array:
         """Gaussian error linear unit in its tanh form.
 
-        ``A = Z/2 (1 + tanh(U))`` with ``U = sqrt(2/pi) (Z + 0.044715 Z^3)``, as ``Z sigmoid(2U)``:
-        the two are equal, and the sigmoid keeps the digits that ``1 + tanh`` loses for negative
-        ``Z``. As in PyTorch, minus infinity gives nan.
+        ``A = Z/2 (1 + tanh(U))`` with ``U = sqrt(2/pi) (Z + 0.044715 Z^3)``, computed as
+        ``Z sigmoid(2U)``. The two are equal, but the sigmoid keeps the digits that ``1 + tanh``
+        loses for negative ``Z``. As in PyTorch, minus infinity gives nan.
         """
         Z = self._biased(Z, b, out)
         U = _SQRT_2_OVER_PI * (Z + _GELU_CUBIC * Z * Z * Z)
@@ -284,9 +284,9 @@ class ReferenceOps:
         """Gradient of :meth:`gelu_tanh`, from the input.
 
         With ``S = sigmoid(2U)``: ``dZ = dA (S + Z S (1 - S) 2 dU/dZ)``, ``dU/dZ = sqrt(2/pi) (1 +
-        3 0.044715 Z^2)`` and ``1 - S = sigmoid(-2U)``. From ``|Z| = 20`` on the second term is
-        negligible in any precision; clipping it there keeps an overflowing ``Z^3`` from giving
-        ``0 * inf``.
+        3 0.044715 Z^2)`` and ``1 - S = sigmoid(-2U)``. For ``|Z| >= 20`` the second term is
+        negligible in any precision, so ``Z`` is clipped there; otherwise an overflowing ``Z^3``
+        would give ``0 * inf``.
         """
         Z = self._biased(Z, b)
         xp = self.xp
@@ -323,7 +323,7 @@ class ReferenceOps:
     ) -> Array:
         """``dZ = dA / (1 + |Z|)^2``, from the input.
 
-        The output would give ``(1 - |A|)^2``, which loses its digits for large ``Z``.
+        From the output it would be ``(1 - |A|)^2``, which loses its digits for large ``Z``.
         """
         Z = self._biased(Z, b)
         xp = self.xp
@@ -337,7 +337,7 @@ class ReferenceOps:
             self.bias_grad(dZ, out=db)
         return dZ
 
-    # Augmentation: samples are changed at random, each by words of its own.
+    # Augmentation: each sample is changed at random, by its own random words.
 
     def flip(
         self,
@@ -351,27 +351,27 @@ class ReferenceOps:
         purpose: int,
         out: Array | None = None,
     ) -> Array:
-        """Turn images left to right, each with a probability.
+        """Flip each image left to right with a given probability.
 
-        ``out[y, x] = X[y, width - 1 - x]`` where the first word of the sample is below ``floor(2^32
-        probability)``, else ``X[y, x]``. Sample i has the words 4 i to 4 i + 3 of
+        ``out[y, x] = X[y, width - 1 - x]`` if the sample's first random word is below
+        ``floor(2^32 probability)``, else ``X[y, x]``. Sample i has the words 4 i to 4 i + 3 of
         :func:`~xpnet.kernels.philox.random_words`, in this operation and the next three.
 
         Parameters
         ----------
         X : array (..., n_samples, n_features)
-            Images in C order, ``(height, width)`` or ``(height, width, channels)``: the number of
-            features must be a multiple of ``height width``, or a ValueError is raised.
+            Images in C order, ``(height, width)`` or ``(height, width, channels)``. The number of
+            features must be a multiple of ``height width``, otherwise a ValueError is raised.
         height, width : int
-            At least 1.
+            Size of the images in pixels, at least 1.
         probability : float
-            In [0, 1].
+            Probability of a flip, in [0, 1].
         seed, layer, purpose : int
-            What the draw is for; see :func:`~xpnet.kernels.philox.random_words`.
+            Identify the random draw; see :func:`~xpnet.kernels.philox.random_words`.
         step : int64 array (1,)
-            Changes from step to step.
+            Number of the training step, which also identifies the draw.
         out : array like X, optional
-            Another array than X.
+            Must not be X.
         """
         words = self._words_of_samples(X, seed, layer, step, purpose)
         is_flipped = words[0].astype(self.xp.uint64)[:, None] < int(probability * 2**32)
@@ -393,18 +393,19 @@ class ReferenceOps:
         purpose: int,
         out: Array | None = None,
     ) -> Array:
-        """Move images by whole pixels, each by numbers of its own along both axes.
+        """Shift each image by random whole pixels along both axes.
 
-        ``out[y, x] = X[y - down, x - right]``, and ``fill`` where that lies outside of the image.
-        Both numbers are uniform in [-pixels, pixels]: ``floor(word (2 pixels + 1) / 2^32) -
-        pixels``, of the sample's first and second word. One may be likelier than another by ``(2
-        pixels + 1) / 2^32`` of its probability.
+        ``out[y, x] = X[y - down, x - right]``, or ``fill`` outside of the image. Both shifts are
+        uniform in [-pixels, pixels]: ``floor(word (2 pixels + 1) / 2^32) - pixels``, from the
+        sample's first and second random word. Their probabilities may differ by a relative
+        ``(2 pixels + 1) / 2^32``.
 
         Parameters
         ----------
         pixels : int
-            At least 0.
+            Largest shift, at least 0.
         fill : float
+            Value of pixels outside of the image.
         X, height, width, seed, layer, step, purpose, out
             As for :meth:`flip`.
         """
@@ -431,21 +432,22 @@ class ReferenceOps:
         purpose: int,
         out: Array | None = None,
     ) -> Array:
-        """Turn images about their centre, each by an angle of its own.
+        """Rotate each image about its centre by a random angle.
 
         With the centre ``(c, d) = ((height - 1) / 2, (width - 1) / 2)``, ``out[y, x]`` is the image
-        at ``v = c + cos(a) (y - c) + sin(a) (x - d)``, ``u = d + cos(a) (x - d) - sin(a) (y - c)``:
-        seen with y downwards, what it shows turns anticlockwise by a. Between pixels it is
-        interpolated linearly along both axes, and every pixel outside of it is ``fill``. The angle
-        is uniform in [-degrees, degrees]: ``degrees (2 (word + 1/2) / 2^32 - 1)``, of the sample's
-        first word. Places are computed in the dtype of X, each to a few roundings of the image's
-        size.
+        at ``v = c + cos(a) (y - c) + sin(a) (x - d)``, ``u = d + cos(a) (x - d) - sin(a) (y - c)``.
+        With y downwards, the picture turns anticlockwise by a. Values between pixels are
+        interpolated linearly along both axes; pixels outside of the image are ``fill``. The angle
+        is uniform in [-degrees, degrees]: ``degrees (2 (word + 1/2) / 2^32 - 1)``, from the
+        sample's first random word. Positions are computed in the dtype of X, to within a few
+        roundings of the image's size.
 
         Parameters
         ----------
         degrees : float
-            In [0, 180].
+            Largest angle, in [0, 180].
         fill : float
+            Value of pixels outside of the image.
         X, height, width, seed, layer, step, purpose, out
             As for :meth:`flip`.
         """
@@ -480,16 +482,17 @@ class ReferenceOps:
         purpose: int,
         out: Array | None = None,
     ) -> Array:
-        """Make samples brighter or darker, and of more or less contrast.
+        """Change the brightness and contrast of each sample at random.
 
-        ``out = X + b + c (X - m)`` with m the mean of the sample's own features. Of each sample b
-        is uniform in [-brightness, brightness] and c in [-contrast, contrast], of its first and
-        second word as in :meth:`rotate`. Nothing is clipped.
+        ``out = X + b + c (X - m)`` with m the mean of the sample's features. For each sample b is
+        uniform in [-brightness, brightness] and c in [-contrast, contrast], from its first and
+        second random word as in :meth:`rotate`. Nothing is clipped.
 
         Parameters
         ----------
         X : array (..., n_samples, n_features)
         brightness, contrast : float
+            Largest changes.
         seed, layer, step, purpose
             As for :meth:`flip`.
         out : array like X, optional
@@ -516,15 +519,16 @@ class ReferenceOps:
         """Add normal noise, ``out = X + std N`` with N standard normal, element by element.
 
         Element i, in C order, takes word i of :func:`~xpnet.kernels.philox.random_words`: N is the
-        quantile of the standard normal distribution at ``(word + 1/2) / 2^32``, which is finite for
-        every word: at most 6.34 in magnitude. Fused, in float32, it is right to a few roundings
-        and 1e-7 of its value.
+        quantile of the standard normal distribution at ``(word + 1/2) / 2^32``. It is finite for
+        every word, at most 6.34 in magnitude. The fused float32 operation is accurate to 1e-7 of
+        the value and a few roundings.
 
         Parameters
         ----------
         X : array
             At most ``2**34`` elements.
         std : float
+            Standard deviation of the noise.
         seed, layer, step, purpose
             As for :meth:`flip`.
         out : array like X, optional
@@ -541,18 +545,18 @@ class ReferenceOps:
     def _words_of_samples(
         self, X: Array, seed: int, layer: int, step: Array, purpose: int
     ) -> tuple[Array, Array, Array, Array]:
-        """Draw four words for every sample, through all networks of a stack."""
+        """Draw four words for every sample of every network in the stack."""
         xp = self.xp
         numbers = xp.arange(math.prod(X.shape[:-1]), dtype=xp.uint64)
         key = (seed & 0xFFFFFFFF, seed >> 32)
         return philox4x32(xp, (numbers, layer, step, purpose), key)
 
     def _symmetric(self, word: Array) -> Array:
-        """Turn words into numbers from -1 to 1, in float64."""
+        """Convert words to numbers from -1 to 1, in float64."""
         return (word.astype(self.xp.float64) + (0.5 - 2**31)) * 2.0**-31
 
     def _pixels(self, X: Array, height: int, width: int, y: Array, x: Array, fill: float) -> Array:
-        """Give the pixels at (y, x) of every image, (n_images, height, width, n_channels)."""
+        """Return the pixels at (y, x) of every image, (n_images, height, width, n_channels)."""
         xp = self.xp
         n_columns = X.shape[-1]
         if height < 1 or width < 1 or n_columns % (height * width):
@@ -567,7 +571,7 @@ class ReferenceOps:
         return xp.where(is_inside, pixels, X.dtype.type(fill))
 
     def _normal(self, words: Array) -> Array:
-        """Give the standard normal quantiles at ``(word + 1/2) / 2^32``, in float64.
+        """Return the standard normal quantiles at ``(word + 1/2) / 2^32``, in float64.
 
         The table's third part, for ``sqrt(-log p) > 5``, is not needed: p is at least 2^-33.
         """
@@ -593,22 +597,22 @@ class ReferenceOps:
     ) -> Array:
         """Inverted dropout: each element is 0 with probability ``rate``, else ``X / (1 - rate)``.
 
-        The mean of an element is thereby what it was. The map is linear and symmetric, so its
-        gradient is the same operation on ``dA``; the same arguments draw the same mask, which
-        nothing needs to keep. Element ``i``, in C order, is dropped where word ``i`` of
-        :func:`~xpnet.kernels.philox.random_words` is below ``floor(2^32 rate)``: the same
-        elements on every device and in every dtype.
+        The scaling keeps the mean of each element. The map is linear and symmetric, so its gradient
+        is the same operation on ``dA``. The same arguments draw the same mask, so no mask needs to
+        be stored. Element ``i``, in C order, is dropped if word ``i`` of
+        :func:`~xpnet.kernels.philox.random_words` is below ``floor(2^32 rate)``: the same elements
+        on every device and in every dtype.
 
         Parameters
         ----------
         X : array
             At most ``2**34`` elements.
         rate : float
-            In [0, 1), or a ValueError is raised.
+            Probability of 0, in [0, 1); otherwise a ValueError is raised.
         seed, layer, purpose : int
-            What the draw is for; see :func:`~xpnet.kernels.philox.random_words`.
+            Identify the random draw; see :func:`~xpnet.kernels.philox.random_words`.
         step : int64 array (1,)
-            Changes from step to step.
+            Number of the training step, which also identifies the draw.
 
         References
         ----------
@@ -640,11 +644,12 @@ class ReferenceOps:
         ----------
         grad, param : arrays (..., n_rows, n_columns)
         factor : array (..., n_rows, 1) or (1,)
-            What may change from step to step.
+            A factor that may change from step to step.
         l1, l2 : float
+            Strengths of the penalties.
         out : array like grad, optional
         penalty : array (..., n_columns), optional
-            Overwritten with the sum over the rows.
+            Overwritten with the penalty, summed over the rows.
         """
         xp = self.xp
         if penalty is not None:
@@ -657,10 +662,10 @@ class ReferenceOps:
         return self.xp.clip(X, -limit, limit, out=out)
 
     def clip_factor(self, squares: Array, max_norm: float, out: Array | None = None) -> Array:
-        """Factor that brings the norm of a vector down to ``max_norm``, 1 where it is less.
+        """Factor that reduces the norm of a vector to ``max_norm``; 1 if the norm is smaller.
 
-        ``min(1, max_norm / (norm + 1e-6))`` with ``norm^2`` the sum of ``squares`` over the last
-        axis, which stays with length 1. The constant is PyTorch's.
+        ``min(1, max_norm / (norm + 1e-6))``, where ``norm^2`` is the sum of ``squares`` over the
+        last axis, which is kept with length 1. The constant 1e-6 is PyTorch's.
 
         References
         ----------
@@ -674,7 +679,7 @@ class ReferenceOps:
     def limit_norms(
         self, W: Array, squares: Array, max_norm: float, out: Array | None = None
     ) -> Array:
-        """Shorten the columns of ``W`` that are longer than ``max_norm`` to that length.
+        """Scale the columns of ``W`` that are longer than ``max_norm`` down to that length.
 
         Parameters
         ----------
@@ -691,11 +696,11 @@ class ReferenceOps:
         """
         xp = self.xp
         norm = xp.sqrt(squares)[..., None, :]
-        # A norm that overflows leaves them as they are, to be seen.
+        # A norm that overflows leaves the weights unchanged, so that the error stays visible.
         is_longer = (norm > max_norm) & xp.isfinite(norm)
         return _store(xp.where(is_longer, W * (max_norm / norm), W), out)
 
-    # Normalisation. A sample's weight is its part in the mean; together they are 1.
+    # Normalisation. A sample's weight is its share in the mean; the weights sum to 1.
 
     def column_mean(self, X: Array, weights: Array, out: Array | None = None) -> Array:
         """Mean over the samples, ``mean_j = sum_i w_i X_ij``, with weights (..., n_samples, 1)."""
@@ -718,12 +723,11 @@ class ReferenceOps:
         momentum: float,
         eps: float,
     ) -> None:
-        """Let the running statistics follow those of a batch, and give ``1 / sqrt(var + eps)``.
+        """Update the running statistics by those of a batch, and compute ``1 / sqrt(var + eps)``.
 
-        ``running += momentum (statistic - running)``. What the running variance follows is the
-        variance times ``correction``, which makes up for the mean having been taken from the same
-        samples: ``n / (n - 1)`` for n samples. A correction of 0 leaves the running variance, a
-        negative one both.
+        ``running += momentum (statistic - running)``. The running variance follows the variance
+        times ``correction``, which makes it unbiased: ``n / (n - 1)`` for n samples. A correction
+        of 0 leaves the running variance unchanged, a negative one both statistics.
 
         Parameters
         ----------
@@ -769,7 +773,7 @@ class ReferenceOps:
         return xp.add(gamma[..., None, :] * normalized, beta[..., None, :], out=out)
 
     def scale_grad(self, dA: Array, normalized: Array, out: Array | None = None) -> Array:
-        """Sum over the samples, ``dgamma_j = sum_i dA_ij normalized_ij``: a scale's gradient."""
+        """Gradient of a scale, ``dgamma_j = sum_i dA_ij normalized_ij``."""
         return self.xp.sum(dA * normalized, axis=-2, out=out)
 
     def batch_norm_grad(
@@ -868,8 +872,8 @@ class ReferenceOps:
     def softmax(self, logits: Array, out: Array | None = None) -> Array:
         """``P_ij = exp(Z_ij) / sum_k exp(Z_ik)``.
 
-        Subtracting each row's maximum changes nothing in the quotient and keeps every exponent
-        at most 0.
+        Subtracting each row's maximum does not change the quotient, and keeps every exponent at
+        most 0.
         """
         xp = self.xp
         E = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
@@ -888,9 +892,9 @@ class ReferenceOps:
         """Binary cross-entropy of each sample, summed over its outputs.
 
         ``l_i = sum_j softplus(Z_ij) - Y_ij Z_ij``, which is ``-Y log A - (1 - Y) log(1 - A)``
-        with ``A = sigmoid(Z)`` put in and simplified; its derivative is ``A - Y``. Computed as
-        ``(max(Z, 0) - Y Z) + log1p(exp(-|Z|))``: for a confident positive the bracket is exactly
-        0, where ``softplus(Z) - Z`` would cancel to nothing.
+        with ``A = sigmoid(Z)``, simplified; its derivative is ``A - Y``. Computed as
+        ``(max(Z, 0) - Y Z) + log1p(exp(-|Z|))``: for a confident positive the bracket is exactly 0,
+        while ``softplus(Z) - Z`` would lose all its digits.
 
         Parameters
         ----------
@@ -903,12 +907,12 @@ class ReferenceOps:
             Overwritten with the gradient of the mean of ``l``, ``(A - Y) / n_samples``; with
             weights, ``weights_i (A - Y)``.
         weights : array (..., n_samples), optional
-            The samples' parts in the mean; see :meth:`shares`.
+            The samples' shares in the mean; see :meth:`shares`.
         smoothing : float
             In [0, 1): ``Y`` becomes ``(1 - smoothing) Y + smoothing / 2``.
         clip : float
-            In [0, 1/2). Where it is not 0, ``l`` is ``-Y log A - (1 - Y) log(1 - A)`` of ``A`` as
-            it was rounded, then clipped to ``[clip, 1 - clip]``. The gradient is unaffected.
+            In [0, 1/2). If it is not 0, ``l`` is ``-Y log A - (1 - Y) log(1 - A)`` of the rounded
+            ``A``, clipped to ``[clip, 1 - clip]``. The gradient is not affected.
         """
         xp = self.xp
         labels = labels + smoothing * (0.5 - labels)
@@ -936,26 +940,26 @@ class ReferenceOps:
     ) -> None:
         """Cross-entropy of each sample's softmax.
 
-        ``l_i = log sum_k exp(Z_ik) - sum_k T_ik Z_ik``, where the targets ``T_i`` sum to 1: 1 for
-        the sample's class and 0 for the others, but for smoothing. Its derivative is ``P - T``.
+        ``l_i = log sum_k exp(Z_ik) - sum_k T_ik Z_ik``, where the targets ``T_i`` sum to 1: without
+        smoothing, 1 for the sample's class and 0 for the others. Its derivative is ``P - T``.
 
         Parameters
         ----------
         logits : array (..., n_samples, n_classes)
         labels : integer array (..., n_samples)
-            Classes in [0, n_classes); no device checks them.
+            Classes in [0, n_classes), which are not checked.
         losses : array (..., n_samples)
             Overwritten with ``l``.
         dlogits : array like logits, optional
             Overwritten with the gradient of the mean of ``l``, ``(P - T) / n_samples``; with
             weights, ``weights_i (P - T)``.
         weights : array (..., n_samples), optional
-            The samples' parts in the mean; see :meth:`shares`.
+            The samples' shares in the mean; see :meth:`shares`.
         smoothing : float
             In [0, 1): targets are ``(1 - smoothing) onehot + smoothing / n_classes``.
         clip : float
-            In [0, 1/2). Where it is not 0, ``l`` is ``-sum_k T_ik log P_ik`` of probabilities as
-            they were rounded, then clipped to ``[clip, 1 - clip]``. The gradient is unaffected.
+            In [0, 1/2). If it is not 0, ``l`` is ``-sum_k T_ik log P_ik`` of the rounded
+            probabilities, clipped to ``[clip, 1 - clip]``. The gradient is not affected.
 
         References
         ----------
@@ -973,7 +977,7 @@ class ReferenceOps:
             terms = targets * xp.log(xp.clip(E / total, clip, 1 - clip))
             xp.negative(xp.sum(terms, axis=-1), out=losses)
         else:
-            # A class that is not asked for may have minus infinity.
+            # The logit of a class with target 0 may be minus infinity.
             terms = xp.where(targets > 0, targets * shifted, logits.dtype.type(0))
             xp.subtract(xp.log(total)[..., 0], xp.sum(terms, axis=-1), out=losses)
         if dlogits is not None:
@@ -999,9 +1003,9 @@ class ReferenceOps:
         losses : array (..., n_samples)
             Overwritten with ``l``.
         dlogits : array like predictions, optional
-            Overwritten with the gradient of the mean of ``l``; with weights, of the weighted one.
+            Overwritten with the gradient of the mean of ``l``, or of its weighted mean.
         weights : array (..., n_samples), optional
-            The samples' parts in the mean; see :meth:`shares`.
+            The samples' shares in the mean; see :meth:`shares`.
         """
         xp = self.xp
         xp.mean(xp.square(predictions - targets), axis=-1, out=losses)
@@ -1022,7 +1026,7 @@ class ReferenceOps:
 
         ``l_i = sum_j exp(Z_ij) - Y_ij Z_ij + (Y_ij log Y_ij - Y_ij)``, where ``Y log Y`` is 0 at
         ``Y = 0``; its derivative is ``exp(Z) - Y``. Computed as ``(exp(Z) - Y) + Y (log Y - Z)``:
-        near the minimum, ``Z = log Y``, both brackets are small, where ``Y Z`` and ``Y log Y``
+        near the minimum, ``Z = log Y``, both brackets are small, while ``Y Z`` and ``Y log Y``
         would cancel.
 
         Parameters
@@ -1030,14 +1034,14 @@ class ReferenceOps:
         logits : array (..., n_samples, n_outputs)
             ``Z``, the logarithms of the expected values.
         counts : array of the same shape and dtype
-            ``Y``, at least 0, of any real value.
+            ``Y``, real numbers >= 0.
         losses : array (..., n_samples)
             Overwritten with ``l``.
         dlogits : array like logits, optional
             Overwritten with the gradient of the mean of ``l``, ``(exp(Z) - Y) / n_samples``; with
             weights, ``weights_i (exp(Z) - Y)``.
         weights : array (..., n_samples), optional
-            The samples' parts in the mean; see :meth:`shares`.
+            The samples' shares in the mean; see :meth:`shares`.
 
         References
         ----------
@@ -1055,20 +1059,20 @@ class ReferenceOps:
             self._average(dlogits, weights)
 
     def _average(self, gradient: Array, weights: Array | None) -> None:
-        """Turn the losses' gradients into that of their mean."""
+        """Turn the gradients of the losses into the gradient of their mean."""
         if weights is not None:
             self.xp.multiply(weights[..., None], gradient, out=gradient)
         else:
             self.xp.divide(gradient, gradient.shape[-2], out=gradient)
 
-    # Optimizers. What changes from step to step comes as an array that broadcasts.
+    # Optimizers. Values that change from step to step are arrays, which broadcast.
 
-    # With weight_decay the first n_decay parameters of a network, its weights, are pulled towards
-    # 0 before they are updated, param -= learning_rate weight_decay param: decoupled weight decay
-    # (Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2),
-    # which the moments of the gradient do not see. Each update takes it as an argument because an
-    # operation of its own would read and write all weights once more: Adam then took 1.1 to 1.3
-    # times as long (100,000 to 4,000,000 weights, float32, AMD EPYC family 25 model 1).
+    # With weight_decay the first n_decay parameters of a network, its weights, decay before the
+    # update, param -= learning_rate weight_decay param. This is decoupled weight decay (Loshchilov
+    # and Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2), which does not
+    # enter the moments of the gradient. It is an argument of each update because a separate
+    # operation would read and write all weights once more: with one, Adam was 1.1 to 1.3 times as
+    # slow (100,000 to 4,000,000 weights, float32, AMD EPYC family 25 model 1).
 
     def gradient_descent_update(
         self,
@@ -1105,8 +1109,8 @@ class ReferenceOps:
     ) -> None:
         """``velocity = beta velocity + weight grad``, ``param -= learning_rate velocity``.
 
-        ``weight = 1`` is the classical form (Polyak 1964), ``weight = 1 - beta`` the course's: a
-        running average of the gradients.
+        ``weight = 1`` is the classical form (Polyak 1964). ``weight = 1 - beta`` is the form of
+        Andrew Ng's Deep Learning Specialization, a running average of the gradients.
 
         Parameters
         ----------
@@ -1138,7 +1142,7 @@ class ReferenceOps:
         weight_decay: Array | None = None,
         n_decay: int = 0,
     ) -> None:
-        """Nesterov's momentum, as a step from where the velocity will have led.
+        """Nesterov's momentum, which looks ahead along the velocity.
 
         ``velocity = beta velocity + weight grad``, ``param -= learning_rate (beta velocity +
         weight grad)``. Here ``param`` is the point at which Sutskever et al. take the gradient.
@@ -1204,11 +1208,11 @@ class ReferenceOps:
         eps_const: float,
         epsilon_hat: bool,
     ) -> None:
-        """Advance Adam's step count and what follows from it.
+        """Advance Adam's step count, and compute its bias corrections and epsilon.
 
         ``step += 1``, ``bias_k = 1 - beta_k^step``, computed in float64. ``eps`` becomes
-        ``eps_const``, or with ``epsilon_hat`` ``eps_const / sqrt(bias2)``, which turns the
-        update of Algorithm 1 into the form of section 2.
+        ``eps_const``. With ``epsilon_hat`` it becomes ``eps_const / sqrt(bias2)``, which turns the
+        update of Algorithm 1 into the form at the end of section 2.
 
         Parameters
         ----------
@@ -1250,7 +1254,7 @@ class ReferenceOps:
         grad : array like param
         learning_rate, bias1, bias2, eps : arrays that broadcast against param
         beta1, beta2 : float
-            ``1 - beta`` is taken in float64: in float32 ``1 - 0.999`` would be 1e-5 off.
+            ``1 - beta`` is computed in float64; in float32 ``1 - 0.999`` is wrong by 1e-5.
         weight_decay : array (..., 1), optional
         n_decay : int
 
@@ -1269,8 +1273,8 @@ class ReferenceOps:
     def average_update(self, average: Array, values: Array, step: Array, beta: float) -> None:
         """Exponential moving average, ``average = b average + (1 - b) values``.
 
-        ``b = min(beta, (1 + t) / (10 + t))`` at step t, so that what the average begins with is
-        soon forgotten.
+        ``b = min(beta, (1 + t) / (10 + t))`` at step t, so that the average soon forgets its
+        initial value.
 
         Parameters
         ----------
@@ -1287,7 +1291,7 @@ class ReferenceOps:
 
 
 class NumpyOps(ReferenceOps):
-    """The reference operations, where NumPy has a spelling of its own that suits it better."""
+    """The reference operations, with versions that are faster in NumPy."""
 
     def adam_update(
         self,
@@ -1304,7 +1308,7 @@ class NumpyOps(ReferenceOps):
         weight_decay: Array | None = None,
         n_decay: int = 0,
     ) -> None:
-        """One step of Adam, block by block: what is computed in between stays in the cache."""
+        """One step of Adam in blocks, so that intermediate results stay in the cache."""
         for start in range(0, param.shape[-1], _BLOCK):
             block = (..., slice(start, start + _BLOCK))
             super().adam_update(
@@ -1329,13 +1333,13 @@ class NumpyOps(ReferenceOps):
 
 
 def _decay(param: Array, learning_rate: Array, weight_decay: Array | None, n_decay: int) -> None:
-    """Pull the first ``n_decay`` columns towards 0, as decoupled weight decay does."""
+    """Apply decoupled weight decay to the first ``n_decay`` columns."""
     if weight_decay is not None and n_decay > 0:
         param[..., :n_decay] -= learning_rate * weight_decay * param[..., :n_decay]
 
 
 def _quotient(coefficients: Any, x: Array) -> Array:
-    """Divide two polynomials, each of them by Horner's rule."""
+    """Return the quotient of two polynomials, evaluated by Horner's rule."""
     values = []
     for polynomial in coefficients:
         value = polynomial[0]

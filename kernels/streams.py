@@ -1,8 +1,8 @@
-"""Scratch memory of operations that take more than one kernel, one buffer for each stream.
+"""Which stream owns the scratch memory of an operation with more than one kernel.
 
-Some operations keep buffers for a stream: there, and only there, kernels run in the order in which
-they are issued. Work that is recorded on one stream to be launched on another uses what is kept for
-the latter.
+Such operations keep a buffer for each stream, because only kernels of one stream run in the order
+in which they are issued. Work that is recorded on one stream and launched on another uses the
+buffer of the latter.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _thread = _Thread()
 
 @contextmanager
 def launched_on(stream: int) -> Iterator[None]:
-    """Say that what this thread issues inside the ``with`` block will run on another stream.
+    """Declare that work issued inside the ``with`` block will run on another stream.
 
     Parameters
     ----------
     stream : int
-        Its pointer.
+        Pointer of that stream.
     """
     before, _thread.launched_on = _thread.launched_on, stream
     try:
@@ -39,12 +39,12 @@ def launched_on(stream: int) -> Iterator[None]:
 
 
 def is_recorded() -> bool:
-    """Tell whether what this thread issues will run on another stream, and not now."""
+    """Return whether this thread's work is recorded, to run later on another stream."""
     return _thread.launched_on is not None
 
 
 def owner_of_memory(cupy: ModuleType) -> int:
-    """Give the pointer of the stream that work will run on: the current one, if nothing is said."""
+    """Return the pointer of the stream on which work will run, by default the current one."""
     if _thread.launched_on is not None:
         return _thread.launched_on
     pointer: int = cupy.cuda.get_current_stream().ptr

@@ -1,9 +1,9 @@
 """Copies large arrays from the host to a GPU, through pinned buffers.
 
-A GPU copies from pinned memory, which the operating system may not move. CuPy asks for as much of
-it as an array takes, rounded up to a power of two, and keeps it: after 20 GB of samples, 32 GB of
-the host's memory stay pinned. Here they go through two buffers, of which one is filled while the
-GPU reads the other.
+A GPU copies from pinned memory, which the operating system may not move. CuPy pins as much of it as
+an array needs, rounded up to a power of two, and keeps it: after 20 GB of samples, 32 GB of the
+host's memory stay pinned. Here copies go through two buffers: one is filled while the GPU reads the
+other.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import numpy.typing as npt
 
 __all__ = ["LARGE", "to_gpu"]
 
-LARGE = 16 << 20  # bytes, of an array and of a buffer: more would not stay in the host's caches
+LARGE = 16 << 20  # bytes of an array and a buffer; larger ones exceed the host's caches
 _HOST_TO_DEVICE = 1  # cudaMemcpyKind
 
 
 def to_gpu(cupy: Any, array: npt.NDArray[Any]) -> Any:
     """Copy a C-contiguous array to the current device, on its current stream.
 
-    Where the system gives no pinned memory, CuPy copies, which waits for the GPU.
+    If the system has no pinned memory left, CuPy copies, which waits for the GPU.
 
     Returns
     -------
     cupy.ndarray
-        The host's array may be changed from now on.
+        The copy. The host's array may be changed as soon as the function returns.
     """
     made = cupy.empty(array.shape, dtype=array.dtype)
     try:
@@ -41,7 +41,7 @@ def to_gpu(cupy: Any, array: npt.NDArray[Any]) -> Any:
 
 
 class _Buffers:
-    """Two pinned buffers of one GPU, and the events behind the last copy from each."""
+    """Two pinned buffers of one GPU, and events for the end of the last copy from each."""
 
     def __init__(self, cupy: Any) -> None:
         self._cupy = cupy
@@ -66,12 +66,12 @@ class _Buffers:
                 has_left.record(stream)
 
 
-_made: dict[tuple[Any, int], _Buffers] = {}  # by CuPy and device, for as long as the process lives
-_making = threading.Lock()  # buffers that were dropped while a GPU reads them would be used again
+_made: dict[tuple[Any, int], _Buffers] = {}  # by CuPy and device, kept until the process ends
+_making = threading.Lock()  # memory of a buffer freed while a GPU reads it would be reused
 
 
 def _buffers(cupy: Any, index: int) -> _Buffers:
-    """Give a process's own; ``index`` is the current device's number."""
+    """Return the process's buffers of the current device, whose number is ``index``."""
     with _making:
         if (cupy, index) not in _made:
             _made[cupy, index] = _Buffers(cupy)

@@ -163,7 +163,7 @@ def test_no_cublas_of_our_own(fake_cupy):
     fake_cupy(no_own_library=cublas.CublasError("cuBLAS cannot be loaded: there is none"))
     with pytest.raises(
         xpnet.DeviceUnavailableError,
-        match=r"cannot compute on cuda:0 \(cuBLAS cannot be loaded: there is none\); where a CUDA",
+        match=r"cannot compute on cuda:0 \(cuBLAS cannot be loaded: there is none\); if a CUDA",
     ):
         xpnet.device("cuda")
 
@@ -279,8 +279,11 @@ def test_a_broken_cupy_gives_its_own_reason(monkeypatch, driver):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (PermissionError(13, "Permission denied", "/home/x"), "set CUPY_CACHE_DIR to a folder"),
-        (AttributeError("numpy has no bool8"), "install it anew"),
+        (
+            PermissionError(13, "Permission denied", "/home/x"),
+            "set CUPY_CACHE_DIR to a writable folder",
+        ),
+        (AttributeError("numpy has no bool8"), "reinstall it"),
     ],
 )
 def test_a_cupy_that_fails_at_import(monkeypatch, error, said):

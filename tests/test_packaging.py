@@ -74,8 +74,8 @@ def test_numpy_alone(archives, tmp_path):
     environment.pip("--no-deps", archives[1], env={"CC": "false", "CXX": "false"})
     environment.trains()
     assert environment.kernels() == (
-        "reference (numpy expressions): the host kernels are not built: install xpnet anew where "
-        "there is a C++ compiler"
+        "reference (numpy expressions): the host kernels are not built: reinstall xpnet with "
+        "a C++ compiler"
     )
 
 

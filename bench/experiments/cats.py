@@ -208,7 +208,7 @@ def _section(results: Results) -> Section:
     came_out = (
         "test accuracy "
         + ", ".join(f"{kind} {results[kind]['test']:.2f}" for kind in KINDS)
-        + f"; over {len(plain)} new splits the deep one scores {spread(plain)}, improved versions "
+        + f"; over {len(plain)} new splits the deep one scores {spread(plain)}, its variants "
         f"from {by_name[worst]:.3f} ({worst}) to {by_name[best]:.3f} ({best})"
     )
     mistakes = {f"cats-{kind}.png": base64.b64decode(results[kind]["mistakes"]) for kind in KINDS}

@@ -319,7 +319,7 @@ class ndarray:  # noqa: N801  (its name in CuPy)
 
 
 def host_view(array: Any) -> Any:
-    """Give the memory of an array, for the equipment."""
+    """Return the memory of an array, for the equipment."""
     if not isinstance(array, ndarray):  # cupy/_core/_scalar.pyx, CScalar.__init__
         raise TypeError(f"Unsupported type {type(array)}")
     return array._view
@@ -427,7 +427,7 @@ def check_out(out: Any, shape: tuple[int, ...]) -> None:
 def check_overlap(
     name: str, out: ndarray, operands: list[ndarray], *, may_be_same: bool = True
 ) -> None:
-    """Raise where an operand shares memory with the result in part.
+    """Raise if an operand shares memory with the result in part.
 
     CuPy copies such an operand of a ufunc first (_kernel.pyx, _copy_in_args_if_needed), which asks
     for memory behind the caller's back, and lets it pass in an ElementwiseKernel and a reduction.
@@ -447,7 +447,7 @@ def _is_same(a: ndarray, b: ndarray) -> bool:
 
 
 def shares_memory(a: ndarray, b: ndarray) -> bool:
-    """Tell whether two arrays have an element in common."""
+    """Return whether two arrays have an element in common."""
     if a._allocation is not b._allocation:
         return False
     shares: Any = np.shares_memory
@@ -458,7 +458,7 @@ def shares_memory(a: ndarray, b: ndarray) -> bool:
 
 
 def _operand(value: Any) -> Any:
-    """Give what NumPy computes with in place of an operand, or refuse it."""
+    """Return what NumPy computes with in place of an operand, or refuse it."""
     if isinstance(value, ndarray):
         return value._view
     if isinstance(value, (bool, int, float, complex, np.generic)):
@@ -516,7 +516,7 @@ def _index(key: Any) -> tuple[Any, ...]:
 
 
 def _plain(index: tuple[Any, ...]) -> tuple[list[ndarray], tuple[Any, ...]]:
-    """Give the arrays of an index, and the index as NumPy takes it."""
+    """Return the arrays of an index, and the index as NumPy takes it."""
     arrays = [item for item in index if isinstance(item, ndarray)]
     for item in arrays:
         if item.dtype == bool and item.size:

@@ -64,7 +64,7 @@ class _Function:
 
 
 def _converted(kind: Any, argument: Any) -> Any:
-    """Give what C would see: a number, an address, or the object that is pointed to."""
+    """Return what C would see: a number, an address, or the object that is pointed to."""
     kind.from_param(argument)  # or TypeError
     if hasattr(argument, "_obj"):  # byref
         return argument._obj
@@ -203,14 +203,14 @@ class Library:
 
 
 def _address(pointer: Any) -> int:
-    """Give the address of a scalar on the host."""
+    """Return the address of a scalar on the host."""
     return pointer if isinstance(pointer, int) else ctypes.addressof(pointer)
 
 
 def _matrices(
     address: int, dtype: Any, rows: int, columns: int, leading: int, stride: int, count: int
 ) -> tuple[Any, Any]:
-    """Give column-major matrices as views, and whose memory that is."""
+    """Return column-major matrices as views, and whose memory that is."""
     found, offset = memory.allocation_at(address)
     size = dtype.itemsize
     if stride < 0:

@@ -11,7 +11,7 @@ _KINDS = "?bhilqBHILQefdFD"  # dtypes that CuPy has
 
 
 def check_dtype(dtype: Any) -> Any:
-    """Give a dtype that CuPy has (_dtype.pyx, check_supported_dtype)."""
+    """Return a dtype that CuPy has (_dtype.pyx, check_supported_dtype)."""
     found = np.dtype(dtype)
     if found.char not in _KINDS or not found.isnative:
         raise ValueError(f"Unsupported dtype {found}")

@@ -105,7 +105,7 @@ class Timeline:
         return max(self.known.get(number, 0), _host.get(number, 0)) >= position
 
     def still_used(self) -> dict[Timeline, int]:
-        """Tell who may still be at work on what this stream had asked for."""
+        """Say who may still be at work on what this stream had asked for."""
         if self.freed:
             waiting = [stamp for stamp in self.freed.items() if not self.has_waited_for(stamp)]
             self.freed = dict(waiting)
@@ -278,7 +278,7 @@ class Stream:
         return True
 
     def is_capturing(self) -> bool:
-        """Tell whether work is recorded in place of being done."""
+        """Return whether work is recorded in place of being done."""
         if self.ptr == 0 or self._recorded is None:
             return False
         if self._is_spoiled:  # cupy_backends/cuda/api/runtime.pyx, streamIsCapturing
@@ -300,7 +300,7 @@ class Stream:
             _thread.capturing = self
 
     def end_capture(self) -> Graph:
-        """Give what was recorded."""
+        """Return what was recorded."""
         with lock:
             # cupy_backends/cuda/api/runtime.pyx, streamEndCapture; another thread's capture is
             # none of this one's, which CuPy's mode would let pass.
@@ -355,7 +355,7 @@ class _Recorded:
         self.writes = [weakref.ref(allocation) for allocation in writes]
 
     def memory(self) -> tuple[list[Any], list[Any]]:
-        """Give what it reads and writes, if that is still there."""
+        """Return what it reads and writes, if that is still there."""
         reads = [ref() for ref in self.reads]
         writes = [ref() for ref in self.writes]
         if any(allocation is None for allocation in (*reads, *writes)):
@@ -389,7 +389,7 @@ class Graph(metaclass=ExtensionType):
 
 
 def get_current_stream() -> Stream:
-    """Give the current stream of this thread on the current device."""
+    """Return the current stream of this thread on the current device."""
     return _thread.current.get(_thread.device, Stream.null)
 
 
@@ -522,7 +522,7 @@ def _join_host(timeline: Timeline) -> None:
 
 
 def forbid_in_capture(message: str, kind: type[Exception] = RuntimeError) -> None:
-    """Raise where the thread is capturing."""
+    """Raise if the thread is capturing."""
     if _thread.capturing is not None:
         raise kind(message)
 
@@ -532,7 +532,7 @@ class DeviceSynchronized(RuntimeError):  # noqa: N818  (its name in cupyx)
 
 
 def check_synchronize(what: str) -> None:
-    """Raise where the host and the device must leave each other alone."""
+    """Raise if the host and the device must leave each other alone."""
     if not _thread.may_synchronize:
         # CuPy looks at ndarray.get and Device.synchronize alone (core.pyx and cuda/device.pyx, both
         # through syncdetect.py). What else makes the host wait is no better.
@@ -540,7 +540,7 @@ def check_synchronize(what: str) -> None:
 
 
 def _check_wait(what: str, stream: Stream | None) -> None:
-    """Raise where the host must not wait for a stream, or for all of them.
+    """Raise if the host must not wait for a stream, or for all of them.
 
     A capture does not survive that, unless it is another stream that is waited for: CuPy captures
     in CUDA's relaxed mode.

@@ -218,7 +218,7 @@ def matmul(a: ndarray, b: ndarray, out: Any = None) -> ndarray:
 
 
 def _product_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
-    """Give the shape of a product (_routines_linalg.pyx, matmul and dot)."""
+    """Return the shape of a product (_routines_linalg.pyx, matmul and dot)."""
     if not a or not b:
         raise ValueError("Scalar operands are not allowed, use '*' instead")
     if a[-1] != b[-2:][0]:

@@ -256,7 +256,7 @@ class _Parameter:
 
 
 def compiler() -> list[str] | None:
-    """Give the command of the host's C++ compiler, or None where there is none."""
+    """Return the command of the host's C++ compiler, or None where there is none."""
     for text in (os.environ.get("CXX"), "c++", "g++"):
         command = shlex.split(text or "")
         if command and shutil.which(command[0]):
@@ -286,7 +286,7 @@ class Library:
         self._functions: dict[tuple[Text, str], Any] = {}
 
     def function(self, text: Text, T: str) -> Any:
-        """Give a kernel for one type, compiled if it is not yet."""
+        """Return a kernel for one type, compiled if it is not yet."""
         if (text, T) not in self._functions:
             texts = self.texts if text in self.texts else [text]
             loaded = ctypes.CDLL(str(_built(texts)))
@@ -297,12 +297,12 @@ class Library:
 
 
 def launched_as(spec: KernelSpec, T: str) -> tuple[Any, ...]:
-    """Tell a kernel from others by its text, its type and which arguments are numbers."""
+    """Distinguish a kernel from others by its text, its type and which arguments are numbers."""
     return (*_text(spec), T, spec.numbers)
 
 
 def prepare() -> Path:
-    """Give the folder of compiled kernels, which the processes of one test run share.
+    """Return the folder of compiled kernels, which the processes of one test run share.
 
     Raises
     ------
@@ -461,7 +461,7 @@ class ElementwiseKernel(metaclass=ExtensionType):
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _bind(self, args: tuple[Any, ...]) -> str:
-        """Give the one dtype of all arrays that are declared with ``T``."""
+        """Return the one dtype of all arrays that are declared with ``T``."""
         found: set[str] = {
             value.dtype.name
             for item, value in zip(self.parameters, args, strict=False)
@@ -472,7 +472,7 @@ class ElementwiseKernel(metaclass=ExtensionType):
         return found.pop() if found else DTYPES[0]
 
     def _shape(self, args: tuple[Any, ...], size: int | None) -> tuple[int, ...]:
-        """Give the shape of the loop."""
+        """Return the shape of the loop."""
         shapes = [
             value.shape
             for item, value in zip(self.parameters, args, strict=False)

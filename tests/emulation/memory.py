@@ -96,7 +96,7 @@ _at: dict[int, weakref.ref[Allocation]] = {}
 
 
 def allocation_at(address: int) -> tuple[Allocation, int]:
-    """Give the allocation that an address lies in, and where in it, or raise ValueError."""
+    """Return the allocation that an address lies in, and where in it, or raise ValueError."""
     with lock:
         place = bisect.bisect_right(_starts, address) - 1
         found = _at[_starts[place]]() if place >= 0 else None
@@ -161,7 +161,7 @@ class MemoryPool(metaclass=ExtensionType):
         return self.used_bytes() + self.free_bytes()
 
     def free_bytes(self) -> int:
-        """Give what is kept for later."""
+        """Return what is kept for later."""
         return sum(self._kept[current_device()].values())
 
     def free_all_blocks(self) -> None:

@@ -33,7 +33,7 @@ ATTRIBUTES = (
 
 @functools.cache
 def data(name: str) -> tuple[Any, Any]:
-    """Give samples and labels, of about unit scale but for "digits" and what is called raw."""
+    """Return samples and labels, of about unit scale but for "digits" and what is called raw."""
     if name == "digits":
         X, y = datasets.load_digits(return_X_y=True)
         return X[:700], y[:700]
@@ -97,7 +97,7 @@ def seen(script: Script, module: Any) -> dict[str, Any]:
 
 
 def differences(script: Script, rtol: float = 1e-6, but: Collection[str] = ()) -> dict[str, Any]:
-    """Give what can be seen of scikit-learn's and of ours where they are not alike."""
+    """Return what can be seen of scikit-learn's and of ours where they are not alike."""
     theirs, ours = (seen(script, module) for module in (neural_network, estimators))
     return {
         name: (theirs.get(name), ours.get(name))
@@ -107,7 +107,7 @@ def differences(script: Script, rtol: float = 1e-6, but: Collection[str] = ()) -
 
 
 def alike(theirs: Any, ours: Any, rtol: float = 1e-6) -> bool:
-    """Tell whether two values are of one type and shape and, but for rounding, equal."""
+    """Return whether two values are of one type and shape and, but for rounding, equal."""
     if type(theirs) is not type(ours):
         return False
     if isinstance(theirs, (list, tuple)):

@@ -26,7 +26,7 @@ pytestmark = [
 
 
 def run(model, X):
-    """Give onnxruntime's outputs by name."""
+    """Return onnxruntime's outputs by name."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(

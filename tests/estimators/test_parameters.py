@@ -57,7 +57,7 @@ REFUSALS = [(name, value) for name, values in REFUSED.items() for value in value
 
 
 def message_of(estimator: Any, X: Any = None, y: Any = None) -> str:
-    """Give the refusal, with the words of a set in order: Python has them in any."""
+    """Return the refusal, with the words of a set in order: Python has them in any."""
     if X is None:
         X, y = data("diabetes")
         y = y if isinstance(estimator, (MLPRegressor, neural_network.MLPRegressor)) else y > 3
@@ -158,7 +158,7 @@ FURTHER: list[tuple[str, Any, str]] = [
 
 
 def others():
-    """Give the names of parts that tests have defined."""
+    """Return the names of parts that tests have defined."""
     for kind in (Optimizer, Schedule, Initializer):
         for name, part in kind.known().items():
             if not is_own(part):

@@ -33,7 +33,7 @@ NEEDS_COLUMNS = (
 
 
 def is_defined(name: str, shape: tuple[int, ...]) -> bool:
-    """Tell whether the reference has a result for operands of this shape that units can measure.
+    """Return whether the reference has a result for operands of this shape that units can measure.
 
     Two normalised features are 1 and -1, whatever they were, so that a unit does not see how their
     mean was rounded; of the gradient of a single one nothing but rounding is left.
@@ -44,7 +44,7 @@ def is_defined(name: str, shape: tuple[int, ...]) -> bool:
 
 
 def has_out(name: str, layout: str) -> bool:
-    """Tell whether an operation gives a result of this layout."""
+    """Return whether an operation gives a result of this layout."""
     return any(o.name == "out" and o.layout == layout for o in ROWS[name].operands)
 
 
@@ -283,7 +283,7 @@ def image_size(n_features: int) -> tuple[int, int]:
 
 
 def _has_options(name: str) -> bool:
-    """Tell whether ``optional`` and ``shared`` make a difference to :func:`case`."""
+    """Return whether ``optional`` and ``shared`` make a difference to :func:`case`."""
     one, other = (case(name, (7, 13), optional=given, shared=given) for given in (True, False))
     return one.keys() != other.keys() or not all(
         np.array_equal(one[key], other[key], equal_nan=True) for key in one
@@ -438,7 +438,7 @@ def _underflows(
 
 
 def _largest(arguments: dict[str, Any]) -> float:
-    """Give the largest finite number among the operands, or 1."""
+    """Return the largest finite number among the operands, or 1."""
     arrays = [a for a in arguments.values() if isinstance(a, np.ndarray) and a.dtype.kind == "f"]
     return max([1.0, *(float(np.abs(a[np.isfinite(a)]).max(initial=0)) for a in arrays)])
 

@@ -50,7 +50,7 @@ class Compiled:
 
 
 def check_version(version: str) -> None:
-    """Raise where CuPy's private names may be others than those used here."""
+    """Raise if CuPy's private names may be others than those used here."""
     if not version.startswith(CUPY):
         raise UnsupportedCupyError(
             f"the source of kernels is read through private names of CuPy {CUPY}x, this is CuPy "
@@ -60,7 +60,7 @@ def check_version(version: str) -> None:
 
 
 def source(spec: KernelSpec, dtype: str, *, ndim: int | None = None, is_large: bool = False) -> str:
-    """Give what CuPy makes of a kernel for C-contiguous arrays.
+    """Return what CuPy makes of a kernel for C-contiguous arrays.
 
     ``ndim`` is that of the call after CuPy has merged axes: by default 1 where all arrays have
     one shape, 2 where some broadcast. Large arrays have 2 GiB or more.
@@ -140,7 +140,7 @@ def _sections(text: str, heading: re.Pattern[str]) -> Iterator[tuple[str, str]]:
 
 
 def _with_calls(name: str, functions: Mapping[str, str]) -> str:
-    """Give the text of a function and of all that it calls, directly or not."""
+    """Return the text of a function and of all that it calls, directly or not."""
     called = dict.fromkeys([name])
     for caller in (pending := [name]):
         for text in _CALL.findall(functions[caller]):
@@ -152,13 +152,13 @@ def _with_calls(name: str, functions: Mapping[str, str]) -> str:
 
 
 def doubles(ptx: str) -> list[str]:
-    """Give the instructions on doubles."""
+    """Return the instructions on doubles."""
     return [line.strip() for line in ptx.splitlines() if ".f64" in line]
 
 
 @functools.cache
 def around() -> tuple[str, tuple[str, ...]]:
-    """Give the text that CuPy puts before a kernel, and the options it adds first.
+    """Return the text that CuPy puts before a kernel, and the options it adds first.
 
     They are caught on their way from CuPy's core to its compiler module.
     """
@@ -194,7 +194,7 @@ def _cupy() -> Any:
 
 
 def compilers() -> ProcessPoolExecutor:
-    """Give processes to compile in: in threads NVRTC sometimes fails to find its own parts."""
+    """Return processes to compile in: in threads NVRTC sometimes fails to find its own parts."""
     return ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))
 
 

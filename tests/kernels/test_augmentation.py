@@ -64,7 +64,7 @@ def run(
 
 
 def words_of(n: int, draw: tuple[int, ...] = DRAW) -> np.ndarray:
-    """Give the four words of every sample."""
+    """Return the four words of every sample."""
     seed, layer, step, purpose = draw
     words = philox.random_words(np, 4 * n, seed, layer=layer, step=step, purpose=purpose)
     found: np.ndarray = words.reshape(n, 4)
@@ -343,7 +343,7 @@ def test_features_that_are_no_images(dev, name, size):
 def test_images_are_not_overwritten(fused, name):
     with fused.activate():
         X, step = fused.asarray(images(2, (5, 6))), fused.asarray(np.array([7]))
-        with pytest.raises(ValueError, match=f"{name}: out and X are one array"):
+        with pytest.raises(ValueError, match=f"{name}: out and X must not be the same array"):
             getattr(fused.ops, name)(X, 5, 6, *CONSTANTS[name], 1, 2, step, 3, out=X)
 
 

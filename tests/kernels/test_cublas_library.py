@@ -156,7 +156,7 @@ def test_a_function_is_missing(build):
     lacking = ctypes.CDLL(build("lacking", "-DWITHOUT_BATCHES"))
     with pytest.raises(
         cublas.CublasError,
-        match=r"^this cuBLAS has no cublasGemmStridedBatchedEx: .*cublasGemmStridedBatchedEx",
+        match=r"^cuBLAS lacks the function cublasGemmStridedBatchedEx: .*BatchedEx",
     ):
         cublas._Library(lacking)
 
@@ -165,7 +165,7 @@ def test_a_function_is_missing(build):
 def test_each_function_is_needed(noting, name):
     others = [other for other in cublas.PROTOTYPES if other != name]
     lacking = SimpleNamespace(**{other: getattr(noting.found, other) for other in others})
-    with pytest.raises(cublas.CublasError, match=f"^this cuBLAS has no {name}: "):
+    with pytest.raises(cublas.CublasError, match=f"^cuBLAS lacks the function {name}: "):
         cublas._Library(lacking)
 
 
@@ -174,7 +174,7 @@ def test_an_old_version(noting, library):
     for _ in range(2):  # and it is not kept
         with pytest.raises(
             cublas.CublasError,
-            match=message("cuBLAS must be 120000 or newer, that of CUDA 12, got 119999"),
+            match=message("cuBLAS must be 120000 (CUDA 12) or newer, got 119999"),
         ):
             library.handle(0)
     noting.say(version=120_000)

@@ -486,7 +486,7 @@ def test_no_thread_waits_for_another(device, library, monkeypatch, name, shape):
     first = next(o.name for o in ROWS[name].operands if o.layout == "each")
 
     def in_place() -> dict[str, Any]:
-        """Give all arrays, also those that are only read."""
+        """Return all arrays, also those that are only read."""
         given = dict(arguments)
         if name in WITH_OUT:
             given["out"] = given[first]

@@ -29,7 +29,7 @@ IS_X86 = platform.machine() in ("x86_64", "AMD64")
 
 
 def subnormal(array):
-    """Tell which elements are subnormal, by their bits: arithmetic may take them for zero."""
+    """Say which elements are subnormal, by their bits: arithmetic may take them for zero."""
     bits = array.view(np.uint32 if array.dtype == np.float32 else np.uint64)
     info = np.finfo(array.dtype)
     fraction = bits & bits.dtype.type(2**info.nmant - 1)
@@ -160,7 +160,7 @@ def test_products_are_zero(dtype, m, k, n):
 
 
 def control():
-    """Give the bits of the floating-point control register that say how to compute."""
+    """Return the bits of the floating-point control register that say how to compute."""
     library = ctypes.CDLL(ctypes.util.find_library("m"))
     environment = (ctypes.c_uint32 * 64)()
     assert library.fegetenv(environment) == 0

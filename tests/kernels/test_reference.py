@@ -341,7 +341,7 @@ def test_fused_operation_replaces_the_reference():
 
 @pytest.mark.parametrize("name", ["rulu", "_store", "xp"])
 def test_unknown_fused_operation(name):
-    with pytest.raises(ValueError, match=f"no operation named '{name}'"):
+    with pytest.raises(ValueError, match=f"unknown operation '{name}'"):
         ReferenceOps(np, {name: len})
 
 
