@@ -453,7 +453,7 @@ def test_a_gpu_array_on_the_cpu_is_refused():
 
 @pytest.mark.accelerator
 def test_an_array_of_another_gpu_is_refused():
-    """It is not copied behind one's back, as cupy.asarray would."""
+    """It is not copied implicitly, as cupy.asarray would."""
     first = make_device("cuda:0")
     if first.xp.cuda.runtime.getDeviceCount() < 2:
         pytest.skip("there is one GPU alone")

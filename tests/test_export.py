@@ -125,7 +125,7 @@ def test_networks_on_the_device(dev):
     )
 
 
-# Layers of one's own
+# Layers of the user's own
 
 
 class Doubled(nn.Dense):

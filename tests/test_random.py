@@ -44,7 +44,7 @@ def test_wrong_seeds(seed):
 
 
 def test_streams_do_not_change_from_one_release_to_the_next():
-    """Golden values: whoever changes them changes the results of every seed."""
+    """Golden values: changing them changes the results of every seed."""
     np.testing.assert_allclose(
         weight_stream(1).normal((2, 2)),
         [[0.345584192064786, 0.8216181435011584], [0.33043707618338714, -1.303157231604361]],

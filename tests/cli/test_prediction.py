@@ -23,7 +23,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A model of three kinds of points, trained from a .csv file of one's own."""
+    """A model of three kinds of points, trained from a .csv file of your own."""
     folder = tmp_path_factory.mktemp("trained")
     rng = np.random.default_rng(0)
     kinds = ("café", "snow \N{SNOWMAN}", "tea")

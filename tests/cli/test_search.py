@@ -265,7 +265,7 @@ def test_refining_a_study_that_is_filled(run, monkeypatch):
     assert refined.space[RATE].to_table() != found.space[RATE].to_table()
     assert Path("runs/search/small-random.refined/trials.json").exists()
     assert len(opened().trials()) == before
-    # It is gone on with, not made anew.
+    # It is resumed, not repeated.
     again = run(*SEARCH, "--refine", "--no-winner")
     assert again.status == 0
     assert again.out.startswith("resuming small-random.refined\n")

@@ -329,7 +329,7 @@ def test_downloads_are_announced_unless_quiet(monkeypatch, capsys, tmp_path):
     def download(recipe, data_dir):
         del recipe, data_dir
         logging.getLogger("xpnet.data").info("downloading a file")
-        raise DataError("none to be had")
+        raise DataError("no connection")
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Recipe, "load_data", download)

@@ -1,4 +1,4 @@
-"""Named data sets: what they hold, and what is said where they cannot be had."""
+"""Named data sets: what they hold, and the errors when they cannot be read or downloaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers to be predicted, and weights, in files of each format."""
+"""Regression targets and sample weights in files of each format."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 ``pytest --device emulated`` runs the tests with it in place of CuPy. It is not a simulator of a
 GPU, and what passes on it is never a result of one. It holds xpnet to what CuPy and CUDA ask:
 
-- Arrays keep their numbers to themselves. What CuPy refuses is refused: conversion to NumPy behind
-  one's back, NumPy arrays and lists as operands, arrays of another device, an ``out`` of the wrong
+- Arrays keep their numbers to themselves. What CuPy refuses is refused: implicit conversion
+  to NumPy, NumPy arrays and lists as operands, arrays of another device, an ``out`` of the wrong
   shape or type.
 - What makes the host wait for the device (``float``, ``bool``, ``item``, boolean masks, printing,
   copies to the host), and a copy from the host, raises inside ``cupyx.allow_synchronize(False)``,

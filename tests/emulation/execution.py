@@ -302,8 +302,8 @@ class Stream:
     def end_capture(self) -> Graph:
         """Return what was recorded."""
         with lock:
-            # cupy_backends/cuda/api/runtime.pyx, streamEndCapture; another thread's capture is
-            # none of this one's, which CuPy's mode would let pass.
+            # cupy_backends/cuda/api/runtime.pyx, streamEndCapture; CuPy's mode would
+            # let a thread end another thread's capture; this does not.
             if self.ptr == 0 or self._recorded is None or _thread.capturing is not self:
                 raise _illegal_state()
             recorded, self._recorded = self._recorded, None

@@ -1,8 +1,8 @@
 """Test equipment: the stand-in's memory, which counts what it gives out and can refuse.
 
 New memory is filled with bytes of ones, nan as a float and -1 as an integer, so that what is read
-before it is written shows. A pool of CuPy's gives memory that was freed to whoever asks next on
-the stream on which it was asked for first, although another stream may still be at work on it
+before it is written shows. CuPy's pool gives memory that was freed to the next request on
+the stream that allocated it first, although another stream may still be at work on it
 (cupy/cuda/memory.pyx, SingleDeviceMemoryPool): here all new memory of a stream counts as such.
 """
 
@@ -115,8 +115,8 @@ class MemoryPointer(metaclass=ExtensionType):
 
 
 def _forbid_in_capture(size: int) -> None:
-    # CuPy lets its pool answer during a capture, and memory that is then freed is used again by
-    # whoever asks next, while the graph still writes there. An allocator of one's own is asked.
+    # CuPy lets its pool answer during a capture, and memory that is then freed is given to the
+    # next request, while the graph still writes there. A user's allocator is called.
     forbid_in_capture(f"an allocation of {size} bytes while a stream captures")
 
 

@@ -279,7 +279,7 @@ def test_what_lbfgs_takes():
         fitted(X, y, solver="lbfgs", fit={"X_val": X, "y_val": y})
 
 
-# Parts of one's own
+# Parts of the user's own
 
 
 @host

@@ -117,7 +117,7 @@ class Noting:
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
-    """Compile the library, which is loaded anew for every name."""
+    """Compile the library, which is loaded again for every name."""
     command = compiler()
     if command is None or sys.platform == "win32":
         pytest.skip("there is no C++ compiler")

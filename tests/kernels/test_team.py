@@ -158,7 +158,7 @@ for _ in range(3 * BUSY):  # of three, one has the team
 time.sleep(0.05)
 import importlib, sys
 del sys.modules["xpnet.kernels._host"]
-importlib.import_module("xpnet.kernels._host")  # an extension module may be imported anew
+importlib.import_module("xpnet.kernels._host")  # an extension module may be imported again
 child = os.fork()
 if child == 0:
     ok = all((matmul(A, A, out=out) == expected).all() for _ in range(50))

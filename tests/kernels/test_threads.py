@@ -36,7 +36,7 @@ def test_the_blas_gets_its_threads_back(n_threads):
 
 
 def test_a_limit_set_during_a_product_stays():
-    """Whoever sets the BLAS's threads while it is held at one is left with what they set."""
+    """A number of BLAS threads that is set while BLAS is held at one stays set."""
     import threadpoolctl
 
     A = np.ones((1500, 1500))

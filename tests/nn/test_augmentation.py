@@ -218,7 +218,7 @@ def test_fill_may_be_negative():
     ids=repr,
 )
 def test_a_step_applies_them_one_after_another(dev, augmentations, as_bytes, batch_size):
-    """Each by the number of its place, anew in every step; the data stay as they are."""
+    """Each sample gets its own draw in every step; the data do not change."""
     with dev.activate():
         step = make_step(dev, augmentations, batch_size, as_bytes=as_bytes)
         plain = make_step(dev, (), batch_size, as_bytes=as_bytes)

@@ -173,7 +173,7 @@ def test_a_plateau_reduces_the_rate_of_a_run(dev):
     X, y = np.zeros((8, 3)), np.arange(8) % 2  # nothing to learn
     schedule = nn.ReduceOnPlateau("cost", gamma=0.5, patience=1, threshold=0.01)
     network = nn.Network([nn.Dense(2)], 3, device=dev, dtype="float64")
-    for _ in range(2):  # an instance that was used begins anew
+    for _ in range(2):  # an instance that was used starts again
         history = training.fit(
             network,
             X,

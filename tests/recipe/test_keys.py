@@ -81,7 +81,7 @@ def test_every_key_is_tried():
     assert list(CHANGES) == [key.path for key in KEYS]
 
 
-# What is no other for these data; it is tried below.
+# Keys without an effect on these data; tests below try them.
 ELSEWHERE = {
     *("description", "device", "precision"),
     *("data.target", "data.sample_weight", "data.standardise_target"),

@@ -1,4 +1,4 @@
-"""Reading recipes: those that come with xpnet, and those of one's own."""
+"""Reading recipes: those that come with xpnet, and those of users."""
 
 from __future__ import annotations
 

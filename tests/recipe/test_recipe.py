@@ -164,7 +164,7 @@ def test_what_the_data_decide_is_written_down(dev, tmp_path, X, divisor):
 def test_bytes_become_the_numbers_that_preprocessing_makes_of_them(
     dev, tmp_path, monkeypatch, divide_by, normalise
 ):
-    """Whether they are divided before the training or in it is nothing that a result shows."""
+    """Dividing features before or during training gives the same result."""
     np.savez(tmp_path / "mine.npz", X=pixels(np.uint8), y=np.arange(100) % 10)
     changes = [f"data.dataset={tmp_path / 'mine.npz'}", f"data.divide_by={divide_by}"]
     changes += [f"data.normalise={normalise}"]
@@ -323,7 +323,7 @@ def test_fashion_mnist(dev, request):
 
 @pytest.mark.parametrize("text", [DIGITS, NUMBERS])
 def test_weights_of_samples(dev, tmp_path, monkeypatch, text):
-    """Whoever has weight 0 has no part in the training, and all have their part in what is said."""
+    """Samples of weight 0 do not take part in training; scores count every sample."""
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(120, 3)), np.arange(120) % 10
     weights = rng.uniform(0, 2, 120) * (y != 3)

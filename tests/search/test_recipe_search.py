@@ -163,7 +163,7 @@ def test_what_is_written_out_says_the_same_again(text):
 
 
 REFUSED = [
-    # what is no table of scales
+    # not a table of scales
     ("search = 3", "is not TOML"),
     ("[search]", "search must name a key of the recipe and its scale, such as optimizer.learn"),
     ("[search]\nseed = 3", "search.seed must be a table with one of uniform, log_uniform, one_min"),
@@ -315,7 +315,7 @@ REFUSED = [
         '[search]\noptimizer = { choice = ["adam", "adam"] }',
         "search.optimizer: choice: values must be distinct",
     ),
-    # A trial has all that is filled in: an option of Adam's is none of another's.
+    # A trial has every value filled in: Adam's options do not belong to other optimizers.
     (
         "[search]\noptimizer.type = { choice = ['adam', 'gradient_descent'] }",
         "search.optimizer.type, at 'gradient_descent': optimizer.beta1 (got 0.9) is not a key of",

@@ -1,4 +1,4 @@
-"""Studies: opened, gone on with, refused, and read by others."""
+"""Studies: opened, resumed, refused, and read by other programs."""
 
 from __future__ import annotations
 
