@@ -404,7 +404,7 @@ def test_what_is_wrong_leaves_no_study_behind(run):
     ("name", "text", "said"),
     [
         ("none.toml", None, "cannot read the recipe none.toml: No such file"),
-        ("none", None, "there is no recipe named 'none'"),
+        ("none", None, "unknown recipe 'none'"),
         ("a.npz", None, "a.npz is a data file, not a recipe; for N classes type: python train.py "),
         ("plain.toml", RECIPE.partition("[search]")[0], "search is missing: add a table [search] "),
         ("half.toml", RECIPE.replace("= [4, 64]", "= [4"), "half.toml is not TOML: "),

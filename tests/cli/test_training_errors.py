@@ -65,10 +65,10 @@ def test_cuda_without_a_gpu():
         (
             ["digits-depe"],
             {},
-            "there is no recipe named 'digits-depe'; did you mean 'digits-deep'?",
+            "unknown recipe 'digits-depe'; did you mean 'digits-deep'?",
         ),
         (["none.toml"], {}, "cannot read the recipe none.toml: No such file"),
-        (["."], {}, "there is no recipe named '.'"),
+        (["."], {}, "unknown recipe '.'"),
         (["cats-deep", "--set", "data.dataset=moon"], {}, "did you mean 'moons'?"),
         (["cats-deep", "--set", "data.dataset=a.npz"], {}, "a.npz"),
         (["digits-deep", "--out", os.devnull], {}, "--out: cannot make the folder"),

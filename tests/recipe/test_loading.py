@@ -41,7 +41,7 @@ def test_changes_are_no_string():
 
 def test_recipes_that_cannot_be_read(tmp_path):
     with pytest.raises(
-        RecipeError, match="no recipe named 'dogs'; valid recipes: cats-deep, cats-log"
+        RecipeError, match="unknown recipe 'dogs'; valid recipes: cats-deep, cats-log"
     ):
         load_recipe("dogs")
     with pytest.raises(RecipeError, match=r"cannot read the recipe .*none\.toml: No such file"):
