@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-__all__ = ["BY_HAND", "RESULTS", "ROOT", "THREADS", "cannot_write", "output_of", "restart_without"]
+__all__ = [
+    "BY_HAND",
+    "RESULTS",
+    "ROOT",
+    "THREADS",
+    "cannot_write",
+    "output_of",
+    "processor_name",
+    "restart_without",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -44,3 +54,15 @@ def output_of(*command: str) -> str:
         [program, *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False, timeout=20
     )
     return done.stdout.strip() or f"unknown: {done.stderr.strip()}"
+
+
+def processor_name() -> str:
+    """Return the name, family and model of the processor."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
+            fields = dict(line.split(":", 1) for line in file if ":" in line)
+    except OSError:
+        return platform.processor() or "unknown"
+    found = {key.strip(): value.strip() for key, value in fields.items()}
+    family = f"family {found.get('cpu family', '?')} model {found.get('model', '?')}"
+    return f"{found.get('model name', 'unknown')}, {family}"

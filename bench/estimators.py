@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.environment import BY_HAND, THREADS, restart_without
+from bench.environment import BY_HAND, THREADS, processor_name, restart_without
 from bench.markdown import spread, table
 
 SEEDS = 5
@@ -223,7 +223,7 @@ def page(rows: list[list[str]], seeds: int) -> list[str]:
     from xpnet.environment import versions
 
     about = {
-        "processors": str(os.cpu_count()),
+        "processor": f"{processor_name()}; {os.cpu_count()} processors",
         "system": f"{platform.system()} {platform.machine()}",
         **versions(),
     }

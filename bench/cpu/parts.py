@@ -35,7 +35,7 @@ from bench.cpu.turns import (
     take_epochs,
     take_turns,
 )
-from bench.environment import ROOT, output_of
+from bench.environment import ROOT, output_of, processor_name
 
 __all__ = ["PARTS", "Settings", "describe_processor"]
 
@@ -105,7 +105,7 @@ def describe_processor(n_threads: int) -> dict[str, str]:
     code = "import xpnet\nfrom xpnet.kernels import host\nxpnet.device('cpu')\n"
     found = _run(f"{code}print(host.shares_core())", OURS, n_threads)[1].strip()
     measured = {"True": "yes, measured", "False": "no, measured", "None": "not measured"}
-    return {"processor": _processor(), "shares_core": measured[found]}
+    return {"processor": processor_name(), "shares_core": measured[found]}
 
 
 def _siblings(n_threads: int) -> str:
@@ -118,17 +118,6 @@ def _siblings(n_threads: int) -> str:
     except (AttributeError, OSError):  # not Linux
         return "unknown"
     return "yes" if len(set(siblings)) < len(siblings) else "no"
-
-
-def _processor() -> str:
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
-            fields = dict(line.split(":", 1) for line in file if ":" in line)
-    except OSError:
-        return platform.processor() or "unknown"
-    found = {key.strip(): value.strip() for key, value in fields.items()}
-    family = f"family {found.get('cpu family', '?')} model {found.get('model', '?')}"
-    return f"{found.get('model name', 'unknown')}, {family}"
 
 
 _CACHE_LINE_TRANSFER = """

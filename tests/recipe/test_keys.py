@@ -120,7 +120,7 @@ def test_the_precision_is_read(monkeypatch):
 
     monkeypatch.delenv("XPNET_PRECISION", raising=False)
     recipe = parse_recipe("good", GOOD, changes=["precision=tf32"])
-    with pytest.raises(DeviceUnavailableError, match="precision=tf32: it is a number format of NV"):
+    with pytest.raises(DeviceUnavailableError, match="precision=tf32 needs an NVIDIA GPU"):
         recipe.run()
     assert recipe.run(device=xpnet.device("cpu")).recipe.values["precision"] == "float32"
     monkeypatch.setenv("XPNET_PRECISION", "float32")
