@@ -85,7 +85,8 @@ def test_an_axis_that_cublas_cannot_count(device):
             (x, x.T, f"(1, {2**31}) and ({2**31}, 1)"),
         ):
             message = (
-                f"matmul: axes, and the number of products, must be less than 2**31, got {shapes}"
+                "matmul: axes and the number of products must be less than 2**31, "
+                f"got shapes {shapes}"
             )
             with pytest.raises(ValueError, match=refusal(message)):
                 device.ops.matmul(a, b)

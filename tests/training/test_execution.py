@@ -284,5 +284,5 @@ def test_memory_is_not_freed_under_a_graph():
         del report
         device.free_memory()
 
-    with pytest.raises(RuntimeError, match="a captured training step uses the memory"):
+    with pytest.raises(RuntimeError, match="while a captured training step uses it"):
         train(device=device, on_report=free)
