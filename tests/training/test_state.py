@@ -34,7 +34,8 @@ def test_two_runs_with_one_state_are_one(dev, optimizer):
 
 
 def test_a_state_goes_along_with_a_copy(dev):
-    network, optimizer = make(dev), nn.Adam(0.01)
+    """Its step count, too, which masks of dropout depend on, is a copy."""
+    network, optimizer = with_dropout(dev), nn.Adam(0.01)
     state = TrainingState.start(network, optimizer)
     train(dev, network, optimizer=optimizer, state=state)
     copy = network.copy()
@@ -42,6 +43,7 @@ def test_a_state_goes_along_with_a_copy(dev):
     for twin, its in ((network, state), (copy, moved)):
         train(dev, twin, optimizer=optimizer, state=its)
     np.testing.assert_array_equal(weights(copy), weights(network))
+    assert dev.to_host(state.steps)[0] == dev.to_host(moved.steps)[0]
     with pytest.raises(ValueError, match="state must belong to this network, Network"):
         train(dev, copy, optimizer=optimizer, state=state)
     with pytest.raises(ValueError, match="state must be a TrainingState, got 3"):

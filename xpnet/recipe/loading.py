@@ -62,8 +62,8 @@ def load_recipe(name: str | os.PathLike[str], *, changes: Sequence[str] = ()) ->
         near = nearest(name, tuple(recipe_names()))
         valid = f"did you mean {near!r}? Valid" if near else "valid"
         raise RecipeError(
-            f"unknown recipe {name!r}; {valid} recipes: {', '.join(recipe_names())}, or a file ending "
-            "in .toml"
+            f"unknown recipe {name!r}; {valid} recipes: {', '.join(recipe_names())}, or a file "
+            "ending in .toml"
         )
     text = (resources.files("xpnet") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
     return parse_recipe(name, text, changes=changes)
