@@ -165,6 +165,17 @@ def test_a_disk_that_is_full(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_that_a_full_disk_leaves_as_it_was(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(28, f"No space left on device {handle}")
+
+    (tmp_path / "file").write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "file", b"new")
+    assert read(tmp_path) == {"file": b"old"}
+
+
 @pytest.mark.skipif(os.name == "nt", reason="links need rights")
 def test_through_a_link(tmp_path):
     (tmp_path / "real").mkdir()
