@@ -134,7 +134,7 @@ def test_the_pages_have_examples():
 
 
 @pytest.mark.slow
-@pytest.mark.needs("build", "setuptools")
+@pytest.mark.needs("build", "setuptools", "onnx", "onnxruntime", "optuna", "pandas")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_examples_print_what_is_shown(page, installed, tmp_path):
     data_dir = os.environ.get("XPNET_DATA_DIR") or str(ROOT.parent / "shared" / "data")
