@@ -16,7 +16,7 @@ help:
 	@echo "make check   formatting, lint, spelling, types and make test"
 	@echo "make fix     repair formatting and what lint can"
 	@echo "make docs    write the generated pages: keys of a recipe, modules"
-	@echo "make bench   time training on the CPU, beside scikit-learn, PyTorch and JAX"
+	@echo "make bench   time training on the CPU, compared with scikit-learn, PyTorch and JAX"
 	@echo "make bench-short   time a training step and every operation"
 	@echo "make experiments   repeat the course's and the papers' results, and write a page"
 	@echo "make gpu     check and measure on a GPU, with the interpreter that PYTHON names"

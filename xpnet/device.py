@@ -216,7 +216,7 @@ class Device:
         free, total = self.memory()
         if n_bytes > free:
             raise MemoryError(
-                f"{name} takes {format_bytes(n_bytes)}, and {self.name} has {format_bytes(free)} "
+                f"{name} needs {format_bytes(n_bytes)}, but {self.name} has {format_bytes(free)} "
                 f"of {format_bytes(total)} free: {advice}"
             )
 

@@ -105,4 +105,4 @@ class Recorder:
 
 
 def _refuse(n_bytes: int) -> Any:
-    raise MemoryError(f"it asks for {n_bytes} bytes of memory")
+    raise MemoryError(f"it allocates {n_bytes} bytes of memory")

@@ -129,6 +129,13 @@ def test_predict_named_data(tmp_path):
         ),
         (["predict", "run", "digits-deep"], "digits-deep is a recipe, not data; type: xpnet pred"),
         (["predict", "points.csv", "points.csv"], "points.csv is not a valid safetensors file"),
+        (
+            ["predict", "run/recipe.toml", "run"],
+            "run/recipe.toml is a recipe, not a trained model; type: xpnet train run/recipe.toml",
+        ),
+        (["predict", "digits-deep", "digits"], "digits-deep is a recipe, not a trained model"),
+        (["predict", "digits", "x" * 300], "cannot read the model digits: no such file"),
+        (["predict", "x" * 300, "digits"], "cannot read the model xxx"),
         (["predict", "run", "none.csv"], "none.csv"),
         (["predict", "run", "few.csv"], "y"),
         (

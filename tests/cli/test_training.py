@@ -226,7 +226,11 @@ def test_a_data_file_in_place_of_a_recipe_gets_commands_that_work(monkeypatch, t
         words += ["--quiet", "--out", f"run{number}", "--set", "training.epochs=1"]
         done = run("train", *words, command=xpnet.cli.main)
         assert done.returncode == 0, done.stderr
-    assert "--target COLUMN" in run("train", "a.csv", command=xpnet.cli.main).stderr
+    said = run("train", "a.csv", command=xpnet.cli.main).stderr
+    assert said.startswith("xpnet: a.csv (not found here) is a data file")
+    assert "--target COLUMN" in said
+    said = run("train", "it's.csv.gz", command=xpnet.cli.main).stderr
+    assert said == """xpnet: it's.csv.gz is compressed; type: gunzip 'it'"'"'s.csv.gz'\n"""
 
 
 def test_the_list():

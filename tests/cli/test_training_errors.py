@@ -76,7 +76,7 @@ def test_cuda_without_a_gpu():
         (
             ["digits-deep", "--data-dir", "none"],
             {},
-            "--data-dir must be an existing folder, got 'non",
+            "data_dir must be an existing folder, got 'non",
         ),
         (["digits-deep", "--set", "data.divide_by=1e-320"], {}, "divide_by = 1e-320: features mu"),
         (["--out", "a" * 300], {}, "--out: cannot make the folder"),

@@ -337,9 +337,9 @@ def test_where_a_file_of_ones_own_is_looked_up(tmp_path, monkeypatch):
         assert n_found("named" if folder == "named" else None) == n_rows
     (tmp_path / "other" / "a.csv").mkdir(parents=True)  # a folder of that name is not the file
     assert n_found("other") == 2
-    with pytest.raises(DataError, match="--data-dir must be an existing folder, got 'none'"):
+    with pytest.raises(DataError, match="data_dir must be an existing folder, got 'none'"):
         n_found("none")
-    with pytest.raises(DataError, match="--data-dir must be an existing folder, got 'none'"):
+    with pytest.raises(DataError, match="data_dir must be an existing folder, got 'none'"):
         load_dataset("moons", data_dir="none")
 
 

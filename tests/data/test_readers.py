@@ -263,7 +263,7 @@ def test_h5_whose_heap_of_strings_has_no_end(tmp_path):
     last = first + 6 * 24  # six strings, then what is free
     for at, size in ((last, 0), (last, 15), (last, 1 << 40), (first, 2**64 - 16), (first, 1 << 62)):
         path.write_bytes(whole[: at + 8] + struct.pack("<Q", size) + whole[at + 16 :])
-        assert refusal(path) == f"is damaged: its heap of strings breaks off at byte {at:,}"
+        assert refusal(path) == f"is damaged: its string heap is truncated at byte {at:,}"
 
 
 def test_h5_without_h5py(tmp_path, monkeypatch):

@@ -30,9 +30,9 @@ pytestmark = pytest.mark.host
         ("optimizer.type=adan", "did you mean 'adam'?"),
         (
             "data.dataset=p\udcff.npz",
-            r"data.dataset must be text that UTF-8 can hold, got 'p\udcff",
+            r"data.dataset must be valid UTF-8 text, got 'p\udcff",
         ),
-        ("description=\udcff", "description must be text that UTF-8 can hold"),
+        ("description=\udcff", "description must be valid UTF-8 text"),
     ],
 )
 def test_wrong_changes(change, said):

@@ -135,7 +135,7 @@ def test_options_that_toml_has_no_word_for():
     recipe = parse_recipe("good", GOOD, changes=changes)
     assert parse_recipe("again", recipe.to_toml()).values == recipe.values
     CappedForThisTest.__init__.__defaults__ = (None, object())
-    with pytest.raises(RecipeError, match=r"init\.bottom must be a value that TOML can hold"):
+    with pytest.raises(RecipeError, match=r"init\.bottom must be a valid TOML value"):
         parse_recipe("good", GOOD, changes=changes)
 
 

@@ -288,7 +288,7 @@ REFUSED = [
     ),
     (
         "[search]\nseed = { integer = [1, 2] }\nrng = { fixed = 'numpy', when = { seed = 3 } }",
-        "search.rng: when requires seed to be 3, which it never is",
+        "search.rng: when requires seed to be 3, which is not one of its values",
     ),
     (
         f"[search]\noptimizer.learning_rate = {RATE}\n"

@@ -375,7 +375,7 @@ A_OR_B = Choice(["a", "b"])
         ),
         (
             {"y": A_OR_B, "x": Fixed(1).when({"y": ["a", "c"]})},
-            "x: when requires y to be 'c', which it never",
+            "x: when requires y to be 'c', which is not one",
         ),
         (
             {"y": Integer(1, 3), "x": Fixed(1).when({"y": 4})},
@@ -391,7 +391,7 @@ A_OR_B = Choice(["a", "b"])
         ),
         (
             {"y": Choice({"n": 1, "m": 2}), "x": Fixed(1).when({"y": 1})},
-            "x: when requires y to be 1, which it never is",
+            "x: when requires y to be 1, which is not one of its values",
         ),
         (
             {

@@ -130,7 +130,7 @@ def test_a_study_is_gone_on_with(tmp_path):
         ("seed=4", "seed was 3, not 4"),
         ("training.epochs=3", "training.epochs was 2, not 3"),
         ("optimizer.type=adamw", "optimizer.type was 'adam', not 'adamw'"),
-        ("search.seed={integer=[0,9]}", "it lacks search.seed"),
+        ("search.seed={integer=[0,9]}", "it lacked search.seed"),
         (
             "search.network.layers.0.units={log_integer=[4,65]}",
             r"search.network.layers.0.units.log_integer was \[4, 64\], not \[4, 65\]",

@@ -95,10 +95,10 @@ def _unknown_command(word: str) -> str:
 
 
 def train(arguments: Sequence[str] | None = None) -> int:
-    """Run ``xpnet train``, or ``xpnet search`` if that is the first word; see :func:`main`."""
+    """Run ``xpnet train``, or the other command that is the first word; see :func:`main`."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    if words[:1] == ["search"]:
-        return _run_command("train.py search", search, words[1:])
+    if words and words[0] in ("search", "predict"):
+        return _run_command(f"train.py {words[0]}", _COMMANDS[words[0]][1], words[1:])
     return _run_command("train.py", training, words)
 
 

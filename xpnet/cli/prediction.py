@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import os
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from xpnet.cli.running import DONE, CtrlC, UsageError, add_places
 from xpnet.data import Contents, Part, load_contents
-from xpnet.data.named import NAMES, is_file_name
+from xpnet.data.named import NAMES
+from xpnet.data.readers import SUFFIXES
 from xpnet.files import is_stream, write_whole
 from xpnet.nn.losses import determination
 from xpnet.recipe import recipe_names
@@ -104,13 +105,18 @@ def work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
 
 
 def _check_order(options: argparse.Namespace) -> None:
-    """Raise a UsageError if the arguments are the wrong way round, or DATA is a recipe."""
+    """Raise a UsageError if the arguments are the wrong way round, or one of them is a recipe."""
     model, data = options.model, options.data
-    is_data = model in NAMES or is_file_name(model)
-    if is_data and not _is_model(model) and _is_model(data):
-        swapped = f"{options.prog} {shlex.quote(data)} {shlex.quote(model)}"
-        raise UsageError(f"the model comes first, then the data; type: {swapped}")
-    if data.lower().endswith(".toml") or data in set(recipe_names()).difference(NAMES):
+    if not _is_model(model):
+        if _is_recipe(model):
+            raise UsageError(
+                f"{model} is a recipe, not a trained model; type: xpnet train {shlex.quote(model)} "
+                f"--out DIR, then {options.prog} DIR DATA"
+            )
+        if (model in NAMES or model.lower().endswith(SUFFIXES)) and _is_model(data):
+            swapped = f"{options.prog} {shlex.quote(data)} {shlex.quote(model)}"
+            raise UsageError(f"the model comes first, then the data; type: {swapped}")
+    if _is_recipe(data):
         raise UsageError(
             f"{data} is a recipe, not data; type: {options.prog} {shlex.quote(model)} DATA, with a "
             ".npz, .csv, .h5 or idx file, or digits, cats, fashion-mnist or diabetes"
@@ -118,7 +124,12 @@ def _check_order(options: argparse.Namespace) -> None:
 
 
 def _is_model(path: str) -> bool:
-    return path.endswith(".safetensors") or Path(path, "model.safetensors").is_file()
+    file = os.path.join(path, "model.safetensors")  # noqa: PTH118
+    return path.endswith(".safetensors") or os.path.isfile(file)  # noqa: PTH113  never raises
+
+
+def _is_recipe(path: str) -> bool:
+    return path.lower().endswith(".toml") or path in set(recipe_names()).difference(NAMES)
 
 
 def _predictions(model: Model, predicted: npt.NDArray[Any]) -> Iterator[tuple[str, ...]]:

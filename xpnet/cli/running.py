@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import importlib.util
 import logging
+import os
 import re
 import shlex
 import signal
@@ -214,18 +215,23 @@ def refuse_data_file(name: str, options: argparse.Namespace) -> None:
     """Raise a UsageError that says how to train on a file, if that is what the user gave."""
     if not name.lower().removesuffix(".gz").endswith(SUFFIXES):
         return
+    if name.lower().endswith(".gz") and not name.lower().endswith("ubyte.gz"):
+        raise UsageError(f"{name} is compressed; type: gunzip {shlex.quote(name)}")
     program = options.prog.replace("train.py", "python train.py")
     is_search = program.endswith("search")
     data = f"--set {shlex.quote(f'data.dataset={name}')}"
     if name.lower().endswith(".csv"):
         column = "COLUMN" if is_search else shlex.quote(options.target or "COLUMN")
         data += f" --set data.target={column}" if is_search else f" --target {column}"
+    where = "" if os.path.exists(name) else " (not found here)"  # noqa: PTH110  never raises
     recipe, last = ("digits-deep --trials 40", 3) if is_search else ("digits-shallow", 1)
     message = (
-        f"{name} is a data file, not a recipe; for N classes type: {program} {recipe} {data} "
-        f"--set data.normalise=standardise --set network.layers.{last}.units=N"
+        f"{name}{where} is a data file, not a recipe; for N classes type: {program} {recipe} "
+        f"{data} --set data.normalise=standardise --set network.layers.{last}.units=N"
     )
-    if not is_search:
+    if is_search:
+        message += "; to predict a number, give a recipe of your own with a table [search]"
+    else:
         message += f"; to predict a number: {program} diabetes-shallow {data}"
     raise UsageError(message)
 

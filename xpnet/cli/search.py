@@ -228,7 +228,7 @@ def _work(options: argparse.Namespace, ctrl_c: CtrlC) -> int:
     if not study.trials():
         why = "give --trials or --minutes"
         if asks_for_more:
-            why = "the time was up before the first one began"
+            why = "time ran out before the first trial started"
         raise UsageError(f"the study {study.name!r} has no trials yet: {why}")
     _report(study, folder, options)
     if not is_whole:
@@ -449,7 +449,7 @@ def _train_winner(study: Study, folder: Path, options: argparse.Namespace) -> in
         except FileExistsError:  # another command may have done the same
             known = read_score(study, best, place)
             if known is None:
-                raise UsageError(f"--out: {place} exists, but holds no results") from None
+                raise UsageError(f"--out: {place} exists but has no results") from None
             return _print_score(best, *known)
         except OSError as error:
             raise UsageError(f"--out: cannot write {place}: {error.strerror or error}") from error

@@ -199,7 +199,7 @@ def _check_arguments(
             is_folder, why = False, f": {error.strerror}"
         if not is_folder:
             raise DataError(
-                f"--data-dir must be an existing folder, got {os.fspath(data_dir)!r}{why}"
+                f"data_dir must be an existing folder, got {os.fspath(data_dir)!r}{why}"
             )
     check_task(task)
     if target is not None and not dataset.lower().endswith(".csv"):

@@ -379,7 +379,7 @@ def _check_heaps(where: str, size_of_lengths: int) -> None:
                 if raw[at : at + 2] != b"\0\0":  # free space counts its header in its size
                     n_bytes = header + -(-n_bytes // 8) * 8
                 if not header <= n_bytes <= end - at:
-                    raise ContentError(f"is damaged: its heap of strings breaks off at byte {at:,}")
+                    raise ContentError(f"is damaged: its string heap is truncated at byte {at:,}")
                 at += n_bytes
             start = raw.find(b"GCOL\1\0\0\0", start + 1)
 

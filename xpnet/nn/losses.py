@@ -184,7 +184,7 @@ class SigmoidCrossEntropy(_CrossEntropy):
     A_j)]``. Substituting ``log A = -softplus(-Z)``, ``log(1 - A) = -softplus(Z)`` and
     ``softplus(-Z) = softplus(Z) - Z`` gives ``sum_j [softplus(Z_j) - Y_j Z_j]``. Since
     ``softplus' = sigmoid``, the gradient is ``A - Y``. The mean over n samples divides it by n; a
-    weighted mean multiplies it by the sample's weight.
+    weighted mean multiplies it by the sample's share of all weights.
 
     Parameters
     ----------
@@ -240,7 +240,7 @@ class SoftmaxCrossEntropy(_CrossEntropy):
     With ``P = softmax(Z)`` and ``y`` the sample's class, the loss is ``-log P_y = log sum_k
     exp(Z_k) - Z_y``. The first term's derivative with respect to ``Z_k`` is ``P_k``, the second's
     is 1 for ``k = y``, so the gradient is ``P - onehot(y)``. The mean over n samples divides it by
-    n; a weighted mean multiplies it by the sample's weight.
+    n; a weighted mean multiplies it by the sample's share of all weights.
 
     With label smoothing the class is replaced by a distribution over all K classes, ``T = (1 -
     label_smoothing) onehot(y) + label_smoothing / K``. The loss is then ``log sum_k exp(Z_k) -
@@ -328,7 +328,7 @@ class MeanSquaredError(_RegressionLoss):
 
     The loss of a sample with m outputs is ``1/m sum_j (Z_j - Y_j)^2``, so that the mean over the
     samples is the mean over all targets. The gradient is ``2/m (Z - Y)``; the mean over n samples
-    divides it by n, a weighted mean multiplies it by the sample's weight.
+    divides it by n, a weighted mean multiplies it by the sample's share of all weights.
     """
 
     name = "mean_squared_error"

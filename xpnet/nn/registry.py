@@ -141,8 +141,9 @@ def _unknown(kind: str, name: str, known: list[str]) -> str:
     """Write the error message for an unknown name, with the nearest valid one if there is one."""
     by_lower = {valid.lower(): valid for valid in known}  # "ReLU" means "relu"
     word = name.lower()
-    near = difflib.get_close_matches(word, by_lower, n=1, cutoff=0.7)
-    near = near or [valid for valid in by_lower if word and valid.startswith(word)]
+    near = [valid for valid in by_lower if word and valid.startswith(word)]
+    if len(near) != 1:
+        near = difflib.get_close_matches(word, by_lower, n=1, cutoff=0.7) or near
     kinds = "losses" if kind == "loss" else f"{kind}s"
     hint = f"did you mean {by_lower[near[0]]!r}? Valid" if near else "valid"
     return f"unknown {kind} {name!r}; {hint} {kinds}: {', '.join(known)} (import your own first)"

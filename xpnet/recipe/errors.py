@@ -67,12 +67,12 @@ def _by_last_word(keys: Iterable[str]) -> dict[str, str]:
 
 
 def nearest(word: Any, known: Iterable[str]) -> str | None:
-    """Return the name that was probably meant: a similar one, or the only one that continues it."""
-    names = list(known)
-    found = difflib.get_close_matches(str(word), names, n=1, cutoff=0.7)
-    if not found and len(str(word)) > 2:
-        found = [name for name in names if name.startswith(str(word))]
-    return found[0] if len(found) == 1 else None
+    """Return the name that was probably meant: the only one that continues it, or a similar one."""
+    text, names = str(word), list(known)
+    found = [name for name in names if name.startswith(text)] if len(text) > 2 else []
+    if len(found) != 1:
+        found = difflib.get_close_matches(text, names, n=1, cutoff=0.7)
+    return found[0] if found else None
 
 
 def shown(value: Any) -> str:

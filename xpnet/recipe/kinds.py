@@ -124,7 +124,7 @@ def _check_characters(path: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise RecipeError(f"{path} must be text that UTF-8 can hold, got {text!a}") from error
+        raise RecipeError(f"{path} must be valid UTF-8 text, got {text!a}") from error
 
 
 def _check_is_toml(path: str, value: Any) -> None:
@@ -138,7 +138,7 @@ def _check_is_toml(path: str, value: Any) -> None:
         for key, member in value.items():
             _check_is_toml(f"{path}.{key}", member)
     elif not isinstance(value, (bool, int, float)):
-        raise wrong(path, "a value that TOML can hold", value)
+        raise wrong(path, "a valid TOML value", value)
 
 
 @dataclass(frozen=True)

@@ -484,6 +484,7 @@ def _load_study(
         raise SearchError(f"the study {name!r} cannot be read: {error}") from error
     if recipe is not None:
         said, meant = (json.loads(json.dumps(one.values)) for one in (kept, recipe))
+        meant["description"] = said["description"]  # it changes no result
         if own["refines"]:  # a refining study has its own scales
             said, meant = ({k: v for k, v in one.items() if k != "search"} for one in (said, meant))
         differing = _difference(said, meant)
@@ -504,7 +505,7 @@ def _difference(one: Any, other: Any, path: str = "") -> str | None:
         for key in dict.fromkeys([*one, *other]):
             within = f"{path}.{key}" if path else key
             if key not in one or key not in other:
-                return f"it {'has' if key in one else 'lacks'} {within}"
+                return f"it {'had' if key in one else 'lacked'} {within}"
             found = _difference(one[key], other[key], within)
             if found is not None:
                 return found

@@ -65,7 +65,8 @@ class Space(Mapping[str, Scale]):
             for value in wanted:
                 if not above.contains(value):
                     raise ValueError(
-                        f"{name}: when requires {other} to be {value!r}, which it never is"
+                        f"{name}: when requires {other} to be {value!r}, which is not one of its "
+                        "values"
                     )
 
     def __getitem__(self, name: str) -> Scale:
