@@ -144,6 +144,11 @@ def test_another_recipe_is_refused_with_where_it_differs(tmp_path, change, said)
     assert is_one_line(error)
 
 
+def test_another_description_is_the_same_recipe(tmp_path):
+    study(tmp_path)
+    assert study(tmp_path, of=recipe('description="new words"')).name == "study"
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
