@@ -19,6 +19,11 @@ import pytest
 import xpnet
 from tests import devices
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 with contextlib.suppress(ImportError):  # then there are no tests with it
     import hypothesis
 
@@ -91,11 +96,22 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The wheel and the sdist of this checkout."""
+    """The wheel and the sdist of this checkout, built once for all processes of a run."""
     from tests.packages import build_archives, copy_of_the_checkout
 
-    checkout = copy_of_the_checkout(tmp_path_factory.mktemp("a checkout"))
-    return build_archives(checkout, tmp_path_factory.mktemp("dist"))
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    with (shared / "archives.lock").open("w") as lock:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        dist = shared / "archives"
+        if not dist.exists():
+            building = tmp_path_factory.mktemp("building")
+            build_archives(copy_of_the_checkout(building), building / "dist")
+            (building / "dist").rename(dist)
+    (wheel,), (sdist,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    return wheel, sdist
 
 
 def traced_peak(work: Callable[[], object]) -> int:

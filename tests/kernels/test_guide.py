@@ -65,7 +65,7 @@ def test_an_operation_takes_three_things(tmp_path):
     assert used.stdout == "[0.         1.76159416]\n", used.stderr
     names = ("test_host.py", "test_host_errors.py", "test_cuda_compile.py")
     tests = [f"tests/kernels/{name}" for name in names]
-    which = "silu or test_kernels_compile"
+    which = "silu or test_kernels_compile and float32-90"  # other architectures: test_cuda_compile
     tested = run("-m", "pytest", "-q", "-k", which, "-p", "no:cacheprovider", *tests)
     assert tested.returncode == 0, tested.stdout
     passed = int(re.findall(r"(\d+) passed", tested.stdout)[0])
