@@ -105,7 +105,7 @@ def forbid_waiting() -> None:
     The losses are read where a report wants them, or where there is no room for more; sparse
     samples are gathered by the host.
     """
-    import cupyx  # type: ignore[import-untyped]
+    import cupyx
 
     from xpnet.nn.sparse import SparseSamples
     from xpnet.nn.step import TrainingStep

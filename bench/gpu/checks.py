@@ -222,7 +222,7 @@ def _nothing_but_kernels(device: xpnet.Device) -> Iterator[None]:
     """Make waiting and allocating raise an error, and check that they do."""
     import warnings
 
-    import cupyx  # type: ignore[import-untyped]
+    import cupyx
 
     def refuse(size: int) -> Any:
         raise MemoryError(f"a steady step asked for {size} bytes")

@@ -285,7 +285,8 @@ def _torch_graph(
         optimizer.step()
         losses[number] = loss.detach()
 
-    side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    cuda: Any = torch.cuda  # some of its functions have no types
+    side = cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
@@ -331,10 +332,11 @@ def _torch_compiled(device: xpnet.Device, widths: tuple[int, ...], batch_size: i
         return torch.nn.functional.cross_entropy(model(data[chosen]), labels[chosen])
 
     compiled = torch.compile(loss_of, mode="reduce-overhead", dynamic=False)
+    compiler: Any = torch.compiler  # some of its functions have no types
 
     def run(n: int) -> int:
         for turn in range(n):
-            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+            compiler.cudagraph_mark_step_begin()
             optimizer.zero_grad(set_to_none=True)
             loss: Any = compiled(batches[turn % len(batches)])
             loss.backward()

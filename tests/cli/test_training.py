@@ -188,8 +188,14 @@ def test_the_help_names_commands_examples_variables_and_pages():
 def test_the_examples_of_the_help_are_understood(monkeypatch, example):
     """Everything up to the work is done."""
     seen = []
+
+    def work(options, ctrl_c):
+        del ctrl_c
+        seen.append(options)
+        return 0
+
     for module in (prediction, search, training):
-        monkeypatch.setattr(module, "work", lambda options, ctrl_c: seen.append(options) or 0)
+        monkeypatch.setattr(module, "work", work)
     assert xpnet.cli.main(shlex.split(example)[1:]) == 0
     assert len(seen) == 1
 
