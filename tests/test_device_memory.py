@@ -75,7 +75,7 @@ def test_a_data_set_that_does_not_fit(device, monkeypatch, dtype, of_network, ad
     n_bytes = 10_000 * 1000 * (1 if dtype == "uint8" else int(of_network[5:]) // 8)
     monkeypatch.setattr(device, "memory", lambda: (n_bytes - 1, 80 * 10**9))
     y = np.zeros(len(X), int)
-    message = f"X takes {n_bytes / 1e6:.1f} MB, and cuda:0 has .* of 80.0 GB {advice}"
+    message = f"X needs {n_bytes / 1e6:.1f} MB, but cuda:0 has .* of 80.0 GB {advice}"
     with pytest.raises(MemoryError, match=message):
         fit(network, X, y, loss="softmax_cross_entropy", optimizer="adam", epochs=1)
     with pytest.raises(MemoryError, match="and cuda:0 has"):
@@ -121,7 +121,7 @@ def test_an_allocator_of_ones_own_knows_best_what_there_is(device):
     """Managed memory, say, is more than the GPU has."""
     pool = device.xp.cuda.MemoryPool()
     device.require_room(1, "X", "nothing")
-    with pytest.raises(MemoryError, match=r"X takes 1152921504\.6 GB"):
+    with pytest.raises(MemoryError, match=r"X needs 1152921504\.6 GB"):
         device.require_room(2**60, "X", "nothing")
     with device.xp.cuda.using_allocator(pool.malloc):
         device.require_room(2**60, "X", "nothing")
@@ -180,7 +180,7 @@ def test_a_workspace_outlives_the_product_that_was_told_of_it(device, monkeypatc
 def test_what_is_free_keeps_to_the_limit_of_the_pool(limited, device):
     limited(2**21)
     assert device.memory()[0] <= 2**21
-    with pytest.raises(MemoryError, match=r"X takes 16.8 MB, and cuda:\d has 2.1 MB of"):
+    with pytest.raises(MemoryError, match=r"X needs 16.8 MB, but cuda:\d has 2.1 MB of"):
         device.require_room(2**24, "X", "nothing")
 
 

@@ -48,11 +48,11 @@ def test_recorded_work_is_done_at_each_launch_and_not_before(device):
 FORBIDDEN = {
     "an allocation": (
         lambda device, a: device.xp.empty(7),
-        "it asks for 56 bytes of memory",
+        "it allocates 56 bytes of memory",
     ),
     "a temporary array": (
         lambda device, a: device.xp.copyto(a, a + 1),
-        "it asks for 128 bytes of memory",
+        "it allocates 128 bytes of memory",
     ),
     "CuPy's own cuBLAS": (
         lambda device, a: device.xp.matmul(a.reshape(4, 4), a.reshape(4, 4), out=_other(device)),
