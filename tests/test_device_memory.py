@@ -78,7 +78,7 @@ def test_a_data_set_that_does_not_fit(device, monkeypatch, dtype, of_network, ad
     message = f"X needs {n_bytes / 1e6:.1f} MB, but cuda:0 has .* of 80.0 GB {advice}"
     with pytest.raises(MemoryError, match=message):
         fit(network, X, y, loss="softmax_cross_entropy", optimizer="adam", epochs=1)
-    with pytest.raises(MemoryError, match="and cuda:0 has"):
+    with pytest.raises(MemoryError, match="but cuda:0 has"):
         evaluate(network, "softmax_cross_entropy", X, y)
 
 
