@@ -124,8 +124,9 @@ def _check_order(options: argparse.Namespace) -> None:
 
 
 def _is_model(path: str) -> bool:
-    file = os.path.join(path, "model.safetensors")  # noqa: PTH118
-    return path.endswith(".safetensors") or os.path.isfile(file)  # noqa: PTH113  never raises
+    if path.endswith(".safetensors"):
+        return True
+    return os.path.isfile(f"{path}/model.safetensors")  # noqa: PTH113  never raises
 
 
 def _is_recipe(path: str) -> bool:

@@ -371,8 +371,8 @@ KEYS = (
         Number(1, 10**9, whole=True, word="never"),
         "never",
         "epochs",
-        "Training stops when the monitored quantity has not improved for this many epochs. It is "
-        "checked at reports.",
+        "Number of epochs without improvement of the monitored quantity after which training "
+        "stops. Checked at reports.",
     ),
     Key(
         "early_stopping.monitor",

@@ -39,7 +39,7 @@ def design(name: str, space: Space, seed: int, number: int) -> dict[str, Any] | 
         One of :data:`SAMPLERS`. ``random`` draws positions on all scales from a generator seeded
         with the study's seed and the trial's number. ``quasi-random`` takes a point of the
         scrambled Sobol sequence. ``grid`` takes a point of :meth:`Space.grid` in a random order, so
-        that a search that ends early has not covered only a corner of the grid. ``tpe`` leaves the
+        that a search that ends early covers more than a corner of the grid. ``tpe`` leaves the
         choice to :func:`make_sampler`.
     space : Space
         Space to search.

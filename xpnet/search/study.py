@@ -68,7 +68,7 @@ class Settings:
     seed : int
         Seed of the sampler. Random numbers within trials depend on the recipe's seeds.
     lease : float
-        Seconds, at least 2, after which a trial is restarted if its process has not renewed its
+        Seconds, at least 2, after which a trial is restarted if its process does not renew its
         lease. If a process dies while it writes to a journal, the journal stays locked for 30
         seconds.
 
