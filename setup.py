@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
@@ -122,7 +122,15 @@ class BuildHostKernels(build_ext):
         return first.replace('"', "").replace("\\", "")
 
 
+# The link xpnet/kernels is followed, where git makes links. Windows often gets a text file instead.
+packages, package_dir = find_packages(str(ROOT), include=["xpnet*"]), {}
+if not (ROOT / "xpnet" / "kernels").is_dir():
+    packages.append("xpnet.kernels")
+    package_dir["xpnet.kernels"] = "kernels"
+
 setup(
+    packages=packages,
+    package_dir=package_dir,
     ext_modules=[
         Extension(
             "xpnet.kernels._host",

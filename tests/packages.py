@@ -96,13 +96,14 @@ def copy_of_the_checkout(folder: Path) -> Path:
     return checkout
 
 
-def build_archives(checkout: Path, out: Path) -> tuple[Path, Path]:
+def build_archives(checkout: Path, out: Path, env=None) -> tuple[Path, Path]:
     """Build the sdist from a checkout, and the wheel from the sdist."""
     done = subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", out, checkout],
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, **(env or {})},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")

@@ -9,7 +9,12 @@ import zipfile
 import pytest
 
 from tests.conftest import ROOT
-from tests.packages import Environment, copy_of_the_checkout, files_of_the_checkout
+from tests.packages import (
+    Environment,
+    build_archives,
+    copy_of_the_checkout,
+    files_of_the_checkout,
+)
 from xpnet.kernels import host, host_source
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.needs("build", "setuptools")]
@@ -45,6 +50,41 @@ def test_make_knows_what_kernels_are_built_from():
     assert sorted(found) == sorted(host_source.SOURCES)
 
 
+def contents(wheel):
+    """Read the files of a wheel, except the extension and the list of checksums."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {
+            name: None if name.endswith((".so", ".pyd", "/RECORD")) else archive.read(name)
+            for name in archive.namelist()
+        }
+
+
+def test_a_checkout_without_links(archives, tmp_path):
+    """Git for Windows turns a link into a text file that names its target.
+
+    The wheel has one instruction set, XPNET_MULTIVERSION=0: the compiler's flags choose it.
+    """
+    checkout = copy_of_the_checkout(tmp_path)
+    link = checkout / "xpnet" / "kernels"
+    link.unlink(missing_ok=True)
+    link.write_text("../kernels", encoding="utf-8")
+    environment = Environment(tmp_path / "environment")
+    environment.add_installed_packages()
+    done = environment.run(checkout / "train.py", "digits-logistic")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-9] == "digits-logistic"
+    wheel, sdist = build_archives(checkout, tmp_path / "dist", env={"XPNET_MULTIVERSION": "0"})
+    assert contents(wheel) == contents(archives[0])
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert "kernels/reference.py" in names
+    assert "xpnet/kernels" not in names
+    environment.pip("--no-deps", wheel)
+    environment.trains()
+    if host.problem() is None:
+        assert environment.kernels().startswith("fused: baseline loops, compiled by ")
+
+
 def test_the_wheel_with_its_dependencies(archives, tmp_path):
     environment = Environment(tmp_path / "a b")
     environment.pip(archives[0])
@@ -77,14 +117,3 @@ def test_numpy_alone(archives, tmp_path):
         "reference (numpy expressions): the host kernels are not built: reinstall xpnet with "
         "a C++ compiler"
     )
-
-
-def test_one_instruction_set(archives, tmp_path):
-    """XPNET_MULTIVERSION=0 leaves the choice to the compiler's flags."""
-    if host.problem() is not None:
-        pytest.skip(f"the host kernels are {host.problem()}")
-    environment = Environment(tmp_path / "one")
-    environment.pip("numpy")
-    environment.pip("--no-deps", archives[1], env={"XPNET_MULTIVERSION": "0"})
-    environment.trains()
-    assert environment.kernels().startswith("fused: baseline loops, compiled by ")

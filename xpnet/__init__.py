@@ -6,7 +6,13 @@ Importing xpnet imports NumPy and nothing heavier. Other packages are imported w
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+# In a checkout, xpnet/kernels is a link to kernels/. Where git makes no links, as often on Windows,
+# xpnet.kernels is found beside this folder.
+if not (Path(__path__[0]) / "kernels").is_dir():
+    __path__.append(str(Path(__path__[0]).parent))
 
 from xpnet.device import Device, DeviceUnavailableError, device
 from xpnet.version import __version__
