@@ -65,6 +65,7 @@ def test_a_storage_is_a_database(tmp_path):
         ("", "storage must be a file or a URL, got an empty string"),
         ("nonsense://host/name", "cannot open the storage 'nonsense://host/name': "),
         ("://", "cannot open the storage '://': "),
+        ("postgresql+pg8000://name:word@host/base", "type: pip install 'psycopg\\[binary\\]'"),
         (
             "sqlite:///no/such/folder/study.db",
             "cannot open the storage .*unable to open database",

@@ -228,7 +228,7 @@ def open_storage(where: str | os.PathLike[str]) -> BaseStorage:
     where : str or path
         Path of a journal file, which processes and machines that can access the folder may share;
         or a URL of Optuna's RDB storage, such as ``sqlite:///study.db`` or
-        ``postgresql://user:password@host/name``.
+        ``postgresql+psycopg://user:password@host/name``, which needs the extra ``postgresql``.
 
     Returns
     -------
@@ -254,6 +254,11 @@ def open_storage(where: str | os.PathLike[str]) -> BaseStorage:
         raise
     except Exception as error:  # SQLAlchemy and its drivers raise many kinds
         reason = mask_passwords(" ".join(str(error).split()))
+        if isinstance(error, ImportError) and text.startswith("postgresql"):
+            reason = (
+                "its driver is not installed; type: pip install 'psycopg[binary]', and begin the "
+                "URL with postgresql+psycopg://"
+            )
         raise SearchError(
             f"cannot open the storage {mask_passwords(text)!r:.200}: {reason:.300}"
         ) from error
