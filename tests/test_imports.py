@@ -70,7 +70,7 @@ THIRD_PARTY = {  # everything else: numpy alone; kernels.blas asks whether threa
     "search.sampling": {"optuna", "scipy"},
     **{
         f"estimators.{name}": {"sklearn"}
-        for name in ("base", "classifier", "logistic", "mlp", "parameters", "rules", "samples")
+        for name in ("base", "classifier", "mlp", "parameters", "scikit")
     },
 }
 LAZY = (

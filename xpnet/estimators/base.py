@@ -1,8 +1,4 @@
-"""The base class of the estimators: training, prediction and learned attributes.
-
-The underscored names imported from scikit-learn are explained in
-:mod:`xpnet.estimators.parameters`.
-"""
+"""The base class of the estimators: training, prediction and learned attributes."""
 
 from __future__ import annotations
 
@@ -17,13 +13,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import is_classifier
-from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state, column_or_1d
-from sklearn.utils.optimize import _check_optimize_result
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from xpnet.device import Device
 from xpnet.device import device as make_device
@@ -33,6 +27,11 @@ from xpnet.estimators.callbacks import Task
 from xpnet.estimators.parameters import EstimatorParameters, resolved
 from xpnet.estimators.rules import EpochOrder, Held, Patience, Rate
 from xpnet.estimators.samples import Samples
+from xpnet.estimators.scikit import (
+    CallbackSupportMixin,
+    _check_optimize_result,
+    _check_sample_weight,
+)
 from xpnet.nn import Dropout, Network
 from xpnet.nn.losses import Loss
 from xpnet.nn.optimizers import Optimizer

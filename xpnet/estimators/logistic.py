@@ -7,12 +7,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import _fit_context
-from sklearn.callback import with_callbacks
-from sklearn.utils._param_validation import Interval, StrOptions
 
 from xpnet.estimators.base import NetworkEstimator
 from xpnet.estimators.classifier import NetworkClassifier
+from xpnet.estimators.scikit import Interval, StrOptions, _fit_context, with_callbacks
 
 __all__ = ["LogisticRegression"]
 

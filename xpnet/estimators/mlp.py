@@ -7,16 +7,21 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import RegressorMixin, _fit_context
-from sklearn.callback import with_callbacks
+from sklearn.base import RegressorMixin
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import _check_partial_fit_first_call, type_of_target
+from sklearn.utils.multiclass import type_of_target
 
 from xpnet.estimators.base import NetworkEstimator
 from xpnet.estimators.classifier import NetworkClassifier
 from xpnet.estimators.rules import HalfSquaredError
+from xpnet.estimators.scikit import (
+    Interval,
+    StrOptions,
+    _check_partial_fit_first_call,
+    _fit_context,
+    with_callbacks,
+)
 from xpnet.nn import PoissonDeviance
 from xpnet.nn.losses import Loss
 

@@ -1,9 +1,6 @@
 """The parameters of the estimators: their constraints, and which exclude each other.
 
-Some names imported from scikit-learn are underscored, or come from an underscored module. They are
-scikit-learn's tools for authors of estimators. With them our checks and messages are scikit-learn's
-own, which the tests verify. Parameters that ``MLPClassifier`` has in scikit-learn keep its
-constraints.
+Parameters that ``MLPClassifier`` has in scikit-learn keep its constraints.
 """
 
 from __future__ import annotations
@@ -14,11 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.metrics import get_scorer_names
-from sklearn.neural_network import MLPClassifier
-from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions
 
 from xpnet.device import Device
 from xpnet.estimators.rules import Known
+from xpnet.estimators.scikit import MLP_CONSTRAINTS, Interval, InvalidParameterError, StrOptions
 from xpnet.nn.interfaces import Activation, Initializer
 from xpnet.nn.optimizers import Optimizer
 from xpnet.nn.schedules import Schedule
@@ -35,7 +31,7 @@ class EstimatorParameters(BaseEstimator):
     """The parameters of all estimators, with the values for estimators that lack them."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **MLPClassifier._parameter_constraints,  # scikit-learn's
+        **MLP_CONSTRAINTS,
         "activation": [Known(Activation, "logistic"), Activation, dict, "array-like"],
         "device": [None, str, Device],
         "precision": [None, StrOptions({"float32", "float64", "tf32"})],

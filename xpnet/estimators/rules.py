@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.utils._param_validation import StrOptions
 
+from xpnet.estimators.scikit import StrOptions
 from xpnet.kernels.reference import Array, ReferenceOps
 from xpnet.nn.losses import MeanSquaredError
 from xpnet.nn.schedules import Schedule

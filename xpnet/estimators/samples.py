@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy.typing as npt
-from sklearn.utils import _safe_indexing
+
+from xpnet.estimators.scikit import _safe_indexing
 
 __all__ = ["Samples"]
 
