@@ -6,7 +6,6 @@ import threading
 
 import numpy as np
 import pytest
-from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -14,6 +13,8 @@ from sklearn.preprocessing import StandardScaler
 
 from xpnet.estimators import LogisticRegression, MLPClassifier, MLPRegressor
 
+callback = pytest.importorskip("sklearn.callback", reason="needs scikit-learn 1.9")
+ProgressBar, ScoringMonitor = callback.ProgressBar, callback.ScoringMonitor
 host = pytest.mark.host
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Stochastic Optimizer:Warning"),

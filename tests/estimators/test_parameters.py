@@ -13,6 +13,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 
 import xpnet
 from tests.estimators.comparison import Script, data, differences
+from tests.estimators.perceptrons import since
 from xpnet import estimators
 from xpnet.estimators import LogisticRegression, MLPClassifier, MLPRegressor
 from xpnet.kernels.cuda_check import cuda_problem
@@ -71,7 +72,13 @@ def message_of(estimator: Any, X: Any = None, y: Any = None) -> str:
     return kind + re.sub(r"\{(.*?)\}", in_order, str(caught.value))
 
 
-@pytest.mark.parametrize(("name", "value"), REFUSALS, ids=[f"{n}={v!r}" for n, v in REFUSALS])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param(n, v, id=f"{n}={v!r}", marks=since(1, 7) if n == "loss" else ())
+        for n, v in REFUSALS
+    ],
+)
 def test_scikit_learns_parameters_are_refused_in_its_words(name, value):
     for kind in ("MLPRegressor",) if name == "loss" else ("MLPClassifier", "MLPRegressor"):
         theirs, ours = (getattr(mlp, kind)(**{name: value}) for mlp in (neural_network, estimators))
