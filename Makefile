@@ -5,14 +5,16 @@ BIN = $(VENV)/bin
 PYTEST_FLAGS ?=
 BENCH_FLAGS ?=
 EXPERIMENTS ?=
+COMPAT ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all check lint fix docs bench bench-short experiments gpu
+.PHONY: help train test test-all compat check lint fix docs bench bench-short experiments gpu
 
 help:
 	@echo "make train   train the three classifiers on handwritten digits"
 	@echo "make test    run the tests, except the slow ones"
 	@echo "make test-all   run all tests"
+	@echo "make compat   run the tests with the oldest and newest packages, and each scikit-learn"
 	@echo "make check   formatting, lint, spelling, types and make test"
 	@echo "make fix     repair formatting and what lint can"
 	@echo "make docs    write the generated pages: keys of a recipe, modules"
@@ -37,6 +39,9 @@ test: $(VENV)/.test
 test-all: $(VENV)/.test
 	$(TESTS) --device cpu $(PYTEST_FLAGS)
 	$(TESTS) --device emulated $(PYTEST_FLAGS)
+
+compat: $(VENV)/.compat
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nox $(COMPAT)
 
 check: lint test
 
@@ -85,6 +90,11 @@ $(VENV)/.train: pyproject.toml $(KERNELS) | $(BIN)/python
 $(VENV)/.test: pyproject.toml $(KERNELS) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[data,plot,test]'
 	@touch $@ $(VENV)/.train
+
+# nox runs the cells; uv chooses the oldest packages, or those of a day.
+$(VENV)/.compat: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet 'nox[uv]>=2025.2'
+	@touch $@
 
 # A peer that cannot be had has a line in the tables that says so.
 $(VENV)/.bench: $(VENV)/.test

@@ -70,8 +70,9 @@ def style() -> Iterator[None]:
         matplotlib.rcdefaults()
         family = ["DejaVu Sans", *(name for name in FALLBACKS if name in installed)]
         matplotlib.rcParams["font.family"] = family
-        # Characters that no font has are drawn as boxes.
-        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+        # Characters that no font has are drawn as boxes; some scripts are drawn without ligatures.
+        ignored = r"Glyph .* missing from|Matplotlib currently does not support"
+        warnings.filterwarnings("ignore", ignored, UserWarning)
         yield
 
 
