@@ -7,7 +7,6 @@ import pytest
 
 from tests.report.pictures import assert_nothing_cut_off, size, words
 from xpnet.report import draw_predictions
-from xpnet.report.figures import DPI
 from xpnet.report.predictions import _predictions_figure
 
 pytestmark = pytest.mark.host
@@ -39,7 +38,7 @@ def test_predictions(n_targets):
     assert f"50 test samples{more}" in words(figure)
     assert_nothing_cut_off(figure)
     width, height = size(draw_predictions(true, predicted, title="surface"))
-    assert (width, height) == tuple(np.round(figure.get_size_inches() * DPI).astype(int))
+    assert (width, height) == figure.canvas.get_width_height()
 
 
 def test_predictions_that_cannot_be_drawn():
