@@ -1,12 +1,13 @@
-"""The versions that xpnet supports, and a run of the tests with each: ``make compat``.
+"""The versions and extras that xpnet supports, and a run of tests with each: ``make compat``.
 
 A cell is an interpreter and a set of packages: the oldest that pyproject.toml allows, the newest,
 and those of the time of each release of scikit-learn. Older releases warn under newer packages, and
-a warning fails a test.
+a warning fails a test. Each extra is installed by itself, and used.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import nox
@@ -59,3 +60,22 @@ def define(name: str, cell: Cell) -> None:
 
 for name, cell in CELLS.items():
     define(name, cell)
+
+EXTRAS = [
+    "",
+    *("data", "plot", "onnx", "search", "postgresql", "distributed", "cuda12", "cuda13"),
+]
+WHEELS: list[str] = []  # built once for all extras
+
+
+@nox.session(python="3.12")
+@nox.parametrize("extra", EXTRAS, ids=[extra or "none" for extra in EXTRAS])
+def extras(session: nox.Session, extra: str) -> None:
+    """Install one extra by itself, and check that it does what it is for."""
+    if not WHEELS:
+        folder = Path(session.create_tmp()).resolve() / "dist"
+        session.run("uv", "build", "--quiet", "--wheel", "--clear", f"--out-dir={folder}")
+        WHEELS.extend(wheel.as_uri() for wheel in folder.glob("*.whl"))
+    mpi = ["mpich"] if extra == "distributed" else []  # pyproject.toml says why it has no MPI
+    session.install(f"xpnet[{extra}] @ {WHEELS[0]}", *mpi)
+    session.run("python", "-P", "-W", "error", "tests/extras.py", extra)

@@ -1,7 +1,7 @@
-"""Checks that an extra, installed by itself, does what it is for: ``python tests/extras.py plot``.
+"""Checks that an extra does what it is for: ``python -P tests/extras.py plot``.
 
-It runs in a clean environment with xpnet and that extra alone, outside the checkout. An extra that
-needs something that a machine may lack, such as a GPU, is checked up to that point.
+It runs in a clean environment with xpnet and that extra alone (``noxfile.py``). An extra that needs
+something that a machine may lack, such as a GPU, is checked up to that point.
 """
 
 from __future__ import annotations
