@@ -68,7 +68,7 @@ EXTRAS = [
 WHEELS: list[str] = []  # built once for all extras
 
 
-@nox.session(python="3.12")
+@nox.session
 @nox.parametrize("extra", EXTRAS, ids=[extra or "none" for extra in EXTRAS])
 def extras(session: nox.Session, extra: str) -> None:
     """Install one extra by itself, and check that it does what it is for."""

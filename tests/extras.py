@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_iris
@@ -44,14 +45,18 @@ def run(*command: str, status: int = 0) -> str:
     return done.stdout
 
 
-def core() -> str:
-    """Train an estimator and a recipe."""
+def fitted() -> tuple[Any, float]:
+    """Fit an estimator to iris; return it and its accuracy."""
     X, y = load_iris(return_X_y=True)
     X = (X - X.mean(axis=0)) / X.std(axis=0)
-    score = (
-        xpnet.MLPClassifier((8,), solver="lbfgs", alpha=1.0, random_state=0).fit(X, y).score(X, y)
-    )
-    assert score > 0.95, score
+    model = xpnet.MLPClassifier((8,), solver="lbfgs", alpha=1.0, random_state=0).fit(X, y)
+    return model, model.score(X, y)
+
+
+def core() -> str:
+    """Train an estimator and a recipe."""
+    model, score = fitted()
+    assert score > 0.95, (model, score)
     run("-m", "xpnet", "train", "digits-logistic", "--quiet", "--out", "run")
     assert Path("run/model.safetensors").is_file()
     return f"accuracy on iris {score:.2f}; trained digits-logistic"
@@ -80,8 +85,7 @@ def plot() -> str:
 
 def onnx() -> str:
     """Export an estimator."""
-    model = xpnet.MLPClassifier((8,), max_iter=5).fit(*load_iris(return_X_y=True))
-    model.to_onnx("iris.onnx")
+    fitted()[0].to_onnx("iris.onnx")
     return f"wrote iris.onnx, {Path('iris.onnx').stat().st_size:,} bytes"
 
 
