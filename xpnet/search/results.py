@@ -51,7 +51,8 @@ def importances(study: Study) -> dict[str, float]:
     -------
     dict of str to float
         Importances, which sum to 1, the largest first: tune the first ones first. Empty if there
-        are fewer than eight finite results, or all results are equal.
+        are fewer than eight finite results, or all results are equal. Optuna 4 leaves out
+        hyper-parameters that do not exist in all trials; Optuna 5 includes them.
 
     References
     ----------
