@@ -93,7 +93,7 @@ $(VENV)/.test: pyproject.toml $(KERNELS) | $(BIN)/python
 
 # nox runs the cells; uv chooses the oldest packages, or those of a day.
 $(VENV)/.compat: | $(BIN)/python
-	$(BIN)/python -m pip install --quiet 'nox[uv]>=2025.2'
+	$(BIN)/python -m pip install --quiet 'nox>=2025.2' 'uv>=0.9'
 	@touch $@
 
 # A peer that cannot be had has a line in the tables that says so.
