@@ -10,6 +10,7 @@
 #include "host_numpy.h"  // Python's header comes before all others
 
 #include "host_arguments.h"
+#include "host_cpu.h"
 #include "host_gather.h"
 #include "host_loops.h"
 #include "host_matmul.h"
@@ -44,18 +45,14 @@ struct Variant {
 };
 
 int find_variants(Variant* found) {
+    const Processor processor = ask_processor();
+    (void)processor;  // not read if there is only the baseline
     int n = 0;
 #ifdef XPN_HAVE_avx512
-    __builtin_cpu_init();
-    found[n++] = {"avx512", xpn_loops_avx512, xpn_words_avx512,
-                  __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("fma")};
+    found[n++] = {"avx512", xpn_loops_avx512, xpn_words_avx512, processor.has_avx512};
 #endif
 #ifdef XPN_HAVE_avx2
-    __builtin_cpu_init();
-    found[n++] = {"avx2", xpn_loops_avx2, xpn_words_avx2,
-                  __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")};
+    found[n++] = {"avx2", xpn_loops_avx2, xpn_words_avx2, processor.has_avx2};
 #endif
     found[n++] = {"baseline", xpn_loops_baseline, xpn_words_baseline, true};
     return n;

@@ -35,14 +35,18 @@
 #endif
 #if defined(__x86_64__) || defined(__i386__) || defined(_M_X64)
 #include <immintrin.h>
-#define XPN_PAUSE() _mm_pause()
-#elif defined(__aarch64__) && defined(__GNUC__)
-#define XPN_PAUSE() __asm__ __volatile__("yield")
-#else
-#define XPN_PAUSE() ((void)0)
 #endif
 
 namespace {
+
+// Tells the processor that this thread is waiting.
+inline void pause_shortly() {
+#if defined(__x86_64__) || defined(__i386__) || defined(_M_X64)
+    _mm_pause();
+#elif defined(__aarch64__) && defined(__GNUC__)
+    __asm__ __volatile__("yield");
+#endif
+}
 
 const int MAX_THREADS = 64;
 const int MAX_PARTS = 64;
@@ -211,7 +215,7 @@ class Team {
         }
         for (int k = 0; k < n_parts; ++k) {
             for (int i = 0; slots_[k].done.load(std::memory_order_acquire) != generation; ++i) {
-                i < PAUSES ? XPN_PAUSE() : std::this_thread::yield();
+                i < PAUSES ? pause_shortly() : std::this_thread::yield();
             }
         }
         return std::chrono::duration<double>(end - start).count() / n_own;
@@ -265,7 +269,7 @@ class Team {
         const Clock::time_point called = Clock::now();
         calls_.store(number, std::memory_order_release);
         for (int k = 1; calls_.load(std::memory_order_acquire) != number + 1; ++k) {
-            XPN_PAUSE();
+            pause_shortly();
             if (k % 64 == 0 && Clock::now() - called > NO_ANSWER) {
                 calls_.store(-1, std::memory_order_release);
                 return false;
@@ -282,7 +286,7 @@ class Team {
                 calls_.compare_exchange_strong(found, found + 1, std::memory_order_acq_rel)) {
                 last = found + 1;
             }
-            XPN_PAUSE();
+            pause_shortly();
         }
         while (calls_.load(std::memory_order_relaxed) >= 0) compute();
     }
@@ -365,7 +369,7 @@ class Team {
         do {
             for (int i = 0; i < 8; ++i) {
                 if (slot.claimed.load(std::memory_order_relaxed) == generation) return;
-                XPN_PAUSE();
+                pause_shortly();
             }
         } while (Clock::now() - start < GRACE);
     }
@@ -408,7 +412,7 @@ class Team {
         for (int i = 0;; ++i) {
             const Count found = generation_.load(std::memory_order_acquire);
             if (found != seen && found % 2 == 0) return found;
-            XPN_PAUSE();
+            pause_shortly();
             if (i % 64 != 63) continue;
             if (i >= PAUSES) std::this_thread::yield();
             if (std::chrono::steady_clock::now() - start < PATIENCE) continue;

@@ -18,7 +18,7 @@ static void wait(const void* job, int, int) {
     if (is_elsewhere) ++*waiting.n_elsewhere;
     const auto end =
         std::chrono::steady_clock::now() + std::chrono::microseconds(is_elsewhere ? 400 : 40);
-    while (std::chrono::steady_clock::now() < end) XPN_PAUSE();
+    while (std::chrono::steady_clock::now() < end) pause_shortly();
 }
 
 // Gives in how many jobs, of the last thousand, another thread took a part.
@@ -41,7 +41,7 @@ struct Noting {
 static void note(const void* job, int, int) {
     const Noting& noting = *static_cast<const Noting*>(job);
     const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(100);
-    while (std::chrono::steady_clock::now() < end) XPN_PAUSE();
+    while (std::chrono::steady_clock::now() < end) pause_shortly();
     const std::lock_guard<std::mutex> lock(*noting.mutex);
     noting.threads->insert(std::this_thread::get_id());
 }
