@@ -2,7 +2,8 @@
 
 The loops are generated from the catalogue (kernels/host_source.py) and compiled once for each
 instruction set that the compiler knows. The module chooses the best one when it is loaded. Without
-a compiler, xpnet is installed without these kernels and uses the reference operations.
+a compiler, or if it fails, xpnet is installed without these kernels and uses the reference
+operations. The reason is kept in a file, since pip does not show it, for xpnet.show_config().
 
 XPNET_MULTIVERSION=0 compiles the loops only once, for the compiler's default target.
 """
@@ -10,6 +11,8 @@ XPNET_MULTIVERSION=0 compiles the loops only once, for the compiler's default ta
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,7 +22,7 @@ from typing import Any
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CompileError
+from setuptools.errors import BaseError, CCompilerError, CompileError, ExecError, PlatformError
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))  # a build front end may not have done it
@@ -37,6 +40,8 @@ VARIANTS = {
     ],
     "avx2": ["-mavx2", "-mfma"],
 }
+PROBES = {"avx512": "__AVX512VL__", "avx2": "__AVX2__"}  # what a compiler then defines
+NO_COMPILER = "no C++ compiler was found"
 
 
 class BuildHostKernels(build_ext):
@@ -44,10 +49,47 @@ class BuildHostKernels(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Compile the loops for each instruction set, then the module that contains them."""
+        self.reason = ""
+        built = Path(self.get_ext_fullpath(ext.name))
+        failure = built.with_name(host_source.FAILURE)
+        for old in (built, failure):  # of an earlier build
+            old.unlink(missing_ok=True)
+        self._watch_compiler()
         try:
             self._build(ext)
-        except OSError as error:  # e.g. a folder that is not writable; the module is optional
-            raise CompileError(str(error)) from error
+        except (BaseError, CCompilerError, OSError) as error:
+            if isinstance(error, PlatformError):  # Visual C++ is not installed
+                self.reason = NO_COMPILER
+            failure.parent.mkdir(parents=True, exist_ok=True)
+            failure.write_text(f"{self.reason or _one_line(str(error))}\n", encoding="utf-8")
+            if isinstance(error, OSError):  # setuptools does not expect it of an optional module
+                raise CompileError(str(error)) from error
+            raise
+
+    def copy_extensions_to_source(self) -> None:
+        """Copy the module into an editable checkout, or else the reason why there is none."""
+        super().copy_extensions_to_source()
+        for ext in self.extensions:
+            names = self._get_inplace_equivalent(self.get_finalized_command("build_py"), ext)
+            there, here = (Path(name).with_name(host_source.FAILURE) for name in names)
+            if here.exists():
+                shutil.copyfile(here, there)
+            else:
+                there.unlink(missing_ok=True)
+
+    def _watch_compiler(self) -> None:
+        """Keep the first error of a command that fails."""
+        name = "call" if hasattr(self.compiler, "call") else "spawn"  # before setuptools 84
+        run = getattr(self.compiler, name)
+
+        def watched(command: list[str], **options: Any) -> None:
+            try:
+                run(command, **options)
+            except (ExecError, OSError, subprocess.CalledProcessError):
+                self.reason = _explain(list(command))
+                raise
+
+        setattr(self.compiler, name, watched)
 
     def _build(self, ext: Extension) -> None:
         import numpy as np
@@ -92,13 +134,12 @@ class BuildHostKernels(build_ext):
         super().build_extension(ext)
 
     def _accepts(self, flags: list[str], variant: str) -> bool:
-        """Return whether the compiler can target an instruction set and test for it at run time."""
+        """Return whether the compiler can target an instruction set."""
         with tempfile.TemporaryDirectory() as folder:
             probe = Path(folder) / "probe.cpp"
-            feature = {"avx512": "avx512f"}.get(variant, variant)
+            # A compiler for several processors at once may accept flags that only one of them has.
             probe.write_text(
-                "int main() { __builtin_cpu_init(); "
-                f'return __builtin_cpu_supports("{feature}"); }}\n',
+                f"#if !defined({PROBES[variant]})\n#error\n#endif\nint main() {{ return 0; }}\n",
                 encoding="utf-8",
             )
             command = [*self._command(), *flags, "-c", str(probe), "-o", f"{probe}.o"]
@@ -115,11 +156,28 @@ class BuildHostKernels(build_ext):
     def _compiler_name(self) -> str:
         if self.compiler.compiler_type == "msvc":
             return "msvc"
-        done = subprocess.run(
-            [self._command()[0], "--version"], capture_output=True, text=True, check=False
-        )
+        command = [*self._command(), "--version"]  # all of it: CXX may be "ccache g++"
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         first = done.stdout.splitlines()[0] if done.stdout else self._command()[0]
         return first.replace('"', "").replace("\\", "")
+
+
+def _explain(command: list[str]) -> str:
+    """Run a command that failed once more, and return what it says about that in one line."""
+    if shutil.which(command[0]) is None:
+        return NO_COMPILER
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    lines = f"{done.stderr}\n{done.stdout}".splitlines()
+    said = [line for line in lines if re.search(r"\berror\b", line, re.IGNORECASE)]
+    said += [line for line in lines if line.strip()]
+    status = f"{Path(command[0]).name} exited with status {done.returncode}"
+    first = said[0] if done.returncode and said else status
+    first = re.sub(r"^.*[/\\](?=[^/\\]+[:(][0-9])", "", first)  # the folder is a temporary one
+    return f"the compiler failed ({_one_line(first)})"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:200]
 
 
 # The link xpnet/kernels is followed, where git makes links. Windows often gets a text file instead.

@@ -25,7 +25,7 @@ from xpnet.kernels.blas import (
     register,
 )
 from xpnet.kernels.catalogue import CATALOGUE, ColumnReduce, Elementwise, Resampled, Row, Rowwise
-from xpnet.kernels.host_source import digest
+from xpnet.kernels.host_source import FAILURE, FOLDER, digest
 from xpnet.kernels.reference import NumpyOps, ReferenceOps
 
 __all__ = [
@@ -59,12 +59,22 @@ def problem() -> str | None:
     try:
         module = _module()
     except ModuleNotFoundError:
-        return "not built: reinstall xpnet with a C++ compiler"
+        return _failure() or "not built: install xpnet with a C++ compiler"
     except (ImportError, RuntimeError) as error:  # NumPy's error for another ABI
         return f"cannot be loaded ({' '.join(str(error).split())}): reinstall xpnet"
     if module.digest != digest():
-        return "built from other sources: reinstall xpnet"
+        return _failure() or "built from other sources: reinstall xpnet"
     return None
+
+
+def _failure() -> str | None:
+    """Return why the last build failed, or None if it did not."""
+    kept = FOLDER / FAILURE
+    if not kept.exists():
+        return None
+    reason = kept.read_text(encoding="utf-8").strip()
+    # pip keeps what it built, and would install that again.
+    return f"not built, {reason}: reinstall xpnet when that is solved, with pip's --no-cache-dir"
 
 
 def variants() -> list[str]:

@@ -25,9 +25,11 @@ from xpnet.kernels.catalogue import (
     Rowwise,
 )
 
-__all__ = ["C_TYPES", "digest", "loops"]
+__all__ = ["C_TYPES", "FAILURE", "digest", "loops"]
 
 FOLDER = Path(__file__).resolve().parent
+# Beside the extension module, or in its place: why it could not be built, in one line.
+FAILURE = "_host_failure.txt"
 # Sources of the host kernels: this module, the catalogue, and all C++ files.
 SOURCES = tuple(
     sorted(

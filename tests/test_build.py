@@ -1,0 +1,104 @@
+"""Builds of the host kernels that fail: xpnet is installed without them, and says why."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.packages import copy_of_the_checkout
+
+pytestmark = [
+    pytest.mark.host,
+    pytest.mark.needs("setuptools"),
+    pytest.mark.skipif(os.name == "nt", reason="the compilers of these tests are shell scripts"),
+]
+
+AGAIN = "reinstall xpnet when that is solved, with pip's --no-cache-dir"
+FAILS = """\
+echo "In file included from x.h:1:" >&2
+echo "/tmp/some folder/kernels/host_module.cpp:3:10: fatal  error: Python.h: not here" >&2
+echo "another error" >&2
+exit 1
+"""
+PASSES = """\
+for argument; do
+    if [ "$last" = -o ]; then : > "$argument"; fi
+    last=$argument
+done
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    return copy_of_the_checkout(tmp_path)
+
+
+def build(checkout, compiler, **environment):
+    """Build the extension as an editable install does, with a compiler that is a shell script."""
+    path = checkout.parent / "compiler"
+    path.write_text(f"#!/bin/sh\n{compiler}")
+    path.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "setup.py", "build_ext", "--inplace"],
+        cwd=checkout,
+        env={**os.environ, "CC": str(path), "CXX": str(path), "LDSHARED": str(path), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def kernels_of(checkout):
+    """Give the line of show_config that tells what kernels are in use."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "import xpnet; xpnet.show_config()"],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout), "XPNET_DEVICE": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("kernels"))
+    return line.partition("the host kernels are ")[2]
+
+
+def test_the_compilers_first_error_is_told(checkout):
+    assert kernels_of(checkout) == "not built: install xpnet with a C++ compiler"
+    build(checkout, FAILS)
+    assert kernels_of(checkout) == (
+        "not built, the compiler failed (host_module.cpp:3:10: fatal error: Python.h: not here): "
+        + AGAIN
+    )
+
+
+@pytest.mark.parametrize("compiler", ["exit 3", "echo so long >&2; exit 3"])
+def test_a_compiler_that_says_no_error(checkout, compiler):
+    build(checkout, compiler)
+    said = "compiler exited with status 3" if compiler == "exit 3" else "so long"
+    assert kernels_of(checkout) == f"not built, the compiler failed ({said}): {AGAIN}"
+
+
+def test_no_compiler(checkout):
+    build(checkout, "", CC="c++-not-here", CXX="c++-not-here", PATH=str(checkout))
+    assert kernels_of(checkout) == f"not built, no C++ compiler was found: {AGAIN}"
+
+
+def test_a_build_forgets_the_failure_of_the_last_one(checkout):
+    build(checkout, FAILS)
+    assert (checkout / "kernels" / "_host_failure.txt").exists()
+    build(checkout, PASSES)
+    assert not (checkout / "kernels" / "_host_failure.txt").exists()
+    assert kernels_of(checkout).startswith("cannot be loaded (")  # an empty file
+
+
+def test_a_failure_after_a_build(checkout):
+    """What an older build left in the checkout is no longer what its sources say."""
+    build(checkout, PASSES)
+    assert list(checkout.glob("build/lib*/xpnet/kernels/_host.*"))
+    build(checkout, FAILS)
+    assert not list(checkout.glob("build/lib*/xpnet/kernels/_host.*"))
