@@ -8,7 +8,7 @@ EXPERIMENTS ?=
 COMPAT ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all compat check lint fix docs bench bench-short experiments gpu
+.PHONY: help train test test-all compat check lint fix docs bench bench-short experiments gpu wheels
 
 help:
 	@echo "make train   train the three classifiers on handwritten digits"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench   time training on the CPU, compared with scikit-learn, PyTorch and JAX"
 	@echo "make bench-short   time a training step and every operation"
 	@echo "make experiments   repeat the course's and the papers' results, and write a page"
+	@echo "make wheels  build sdist and wheels for Linux on x86-64 into dist/"
 	@echo "make gpu     check and measure on a GPU, with the interpreter that PYTHON names"
 
 train: $(VENV)/.train
@@ -72,6 +73,12 @@ bench-short: $(VENV)/.test
 experiments: $(VENV)/.test
 	$(BIN)/python -m bench.experiments $(EXPERIMENTS)
 
+# For these versions of Python.
+PYTHONS ?= 3.11 3.12 3.13
+
+wheels: $(VENV)/.wheels
+	.ci/wheels $(VENV) $(PYTHONS)
+
 # No virtual environment: CuPy and all else are those that the machine has.
 gpu:
 	@$(PYTHON) -m bench.gpu
@@ -99,4 +106,10 @@ $(VENV)/.compat: | $(BIN)/python
 # A peer that cannot be had has a line in the tables that says so.
 $(VENV)/.bench: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet --editable '.[bench]' || echo "without PyTorch and JAX" >&2
+	@touch $@
+
+# Not xpnet itself: it is built from its sdist.
+$(VENV)/.wheels: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $$($(BIN)/python -c "import tomllib; \
+		print(*tomllib.load(open('pyproject.toml', 'rb'))['dependency-groups']['wheels'])")
 	@touch $@
