@@ -546,7 +546,7 @@ CATALOGUE: tuple[Row, ...] = (
         writes="row T losses, T dlogits?",
         reductions=(("sum", "total", "xpn::poisson_deviance(logits, counts)"),),
         result="losses = total;",
-        body=_share_of("xpn::exponential(logits) - counts"),
+        body=_share_of("xpn::poisson_deviance_grad(logits, counts)"),
     ),
     # Optimizers.
     Elementwise(

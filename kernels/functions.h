@@ -302,6 +302,12 @@ template <class T> XPN_INLINE T poisson_deviance(T Z, T Y) {
     return (exponential(Z) - Y) + (Y > T(0) ? apart : T(0));
 }
 
+// exp(Z) - Y. Taking the positive part changes nothing, but keeps a compiler from fusing the last
+// product of the exponential with the subtraction: an infinite one less an infinite Y is nan.
+template <class T> XPN_INLINE T poisson_deviance_grad(T Z, T Y) {
+    return positive_part(exponential(Z)) - Y;
+}
+
 // ---------------------------------------------------------------------------------------------
 // Randomness.
 
