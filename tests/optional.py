@@ -20,7 +20,7 @@ import pytest
 PACKAGES = [
     *("build", "h5py", "hypothesis", "ipykernel", "jax", "matplotlib", "nbclient", "nbformat"),
     *("onnx", "onnxruntime", "optuna", "pooch", "rich", "safetensors", "scipy", "setuptools"),
-    *("sklearn", "threadpoolctl", "tomli_w", "torch"),
+    *("sklearn", "threadpoolctl", "tomli_w", "torch", "ziglang"),
 ]
 NOT_INSTALLED = " not installed"
 
