@@ -39,7 +39,7 @@ def test_what_is_in_the_archives(archives):
     }
     tracked = {name for name in files_of_the_checkout() if name.split("/")[0] in ("tests", "bench")}
     expected = {"README.md", "LICENSE", "pyproject.toml", "train.py", "Makefile", "CHANGELOG.md"}
-    expected |= {"setup.py", "conftest.py"}
+    expected |= {"setup.py", "conftest.py", "noxfile.py"}
     assert expected | tracked | {"kernels/reference.py"} <= in_sdist
 
 
