@@ -80,9 +80,9 @@ LAZY = (
 
 
 def sources():
-    package = ROOT / "xpnet"
-    for path in sorted([*package.rglob("*.py"), *(package / "kernels").glob("*.py")]):
-        yield ".".join(path.relative_to(package).with_suffix("").parts), path
+    for folder, root in ((ROOT / "xpnet", ROOT / "xpnet"), (ROOT / "kernels", ROOT)):
+        for path in sorted(folder.rglob("*.py")):
+            yield ".".join(path.relative_to(root).with_suffix("").parts), path
 
 
 def module_of(name):
