@@ -87,8 +87,7 @@ def variants() -> list[str]:
     """
     if problem() is not None:
         return []
-    found: list[str] = _module().supported_variants()
-    return found
+    return [name for name, is_supported in _module().compiled_variants().items() if is_supported]
 
 
 def description() -> str:

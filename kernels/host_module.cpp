@@ -296,17 +296,15 @@ PyObject* make_operation(PyObject*, PyObject* args) {
     return reinterpret_cast<PyObject*>(self);
 }
 
-PyObject* supported_variants(PyObject*, PyObject*) {
+PyObject* compiled_variants(PyObject*, PyObject*) {
     Variant variants[3];
     const int n = find_variants(variants);
-    PyObject* names = PyList_New(0);
-    for (int i = 0; names && i < n; ++i) {
-        if (!variants[i].is_supported) continue;
-        PyObject* name = PyUnicode_FromString(variants[i].name);
-        if (!name || PyList_Append(names, name) < 0) Py_CLEAR(names);
-        Py_XDECREF(name);
+    PyObject* found = PyDict_New();
+    for (int i = 0; found && i < n; ++i) {
+        PyObject* is_supported = variants[i].is_supported ? Py_True : Py_False;
+        if (PyDict_SetItemString(found, variants[i].name, is_supported) < 0) Py_CLEAR(found);
     }
-    return names;
+    return found;
 }
 
 PyObject* random_words(PyObject*, PyObject* args) {
@@ -348,8 +346,8 @@ PyMethodDef functions[] = {
     {"count_threads", count_threads, METH_NOARGS, "Return how many threads may share a product."},
     {"shares_core", shares_core, METH_NOARGS,
      "Return whether the team shares one core, or None if that cannot be measured."},
-    {"supported_variants", supported_variants, METH_NOARGS,
-     "Return the compiled variants that this processor can run, the best first."},
+    {"compiled_variants", compiled_variants, METH_NOARGS,
+     "Return the compiled variants, the best first, and whether this processor can run them."},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -136,6 +136,9 @@ def test_sources_compile(target, tmp_path):
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the program is run here")
 def test_zigs_build_knows_the_processor(tmp_path):
     """Its __builtin_cpu_supports says no to everything."""
+    compiled = host._module().compiled_variants()
+    if list(compiled) == ["baseline"]:
+        pytest.skip("the kernels were built with XPNET_MULTIVERSION=0")
     program = tmp_path / "ask.cpp"
     program.write_text(
         '#include <stdio.h>\n#include "host_cpu.h"\nint main() {\n'
@@ -145,4 +148,4 @@ def test_zigs_build_knows_the_processor(tmp_path):
     asks = tmp_path / "ask"
     zig("cc", "-target", "x86_64-linux-gnu.2.17", f"-I{KERNELS}", program, "-o", asks)
     answer = subprocess.run([asks], capture_output=True, text=True, check=True).stdout
-    assert answer == " ".join(str(int(name in host.variants())) for name in ("avx512", "avx2"))
+    assert answer == f"{compiled['avx512']:d} {compiled['avx2']:d}"

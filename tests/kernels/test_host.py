@@ -61,16 +61,18 @@ def test_there_are_host_kernels():
     not Path("/proc/cpuinfo").exists() or platform.machine() != "x86_64",
     reason="Linux on x86-64 says what its processor can",
 )
-@pytest.mark.skipif(os.environ.get("XPNET_MULTIVERSION") == "0", reason="baseline loops only")
 def test_the_processor_is_asked_what_it_can():
     """The answer is the system's, and NumPy's."""
     found = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
     needed = {"avx512": "f dq bw vl", "avx2": ""}
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     flags = next(line for line in lines if line.startswith("flags")).split()
+    compiled = host._module().compiled_variants()
+    if list(compiled) == ["baseline"]:
+        pytest.skip("the kernels were built with XPNET_MULTIVERSION=0")
     for name, parts in needed.items():
         wanted = ["avx2", *(f"avx512{part}" for part in parts.split())]
-        is_there = name in host.variants()
+        is_there = compiled[name]
         assert is_there == ({"fma", *wanted} <= set(flags))
         assert is_there == (found["FMA3"] and all(found[flag.upper()] for flag in wanted))
 
