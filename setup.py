@@ -10,6 +10,7 @@ XPNET_MULTIVERSION=0 compiles the loops only once, for the compiler's default ta
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ from typing import Any
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import BaseError, CCompilerError, CompileError, ExecError, PlatformError
+from setuptools.errors import BaseError, CCompilerError, CompileError, ExecError
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))  # a build front end may not have done it
@@ -42,6 +43,7 @@ VARIANTS = {
 }
 PROBES = {"avx512": "__AVX512VL__", "avx2": "__AVX2__"}  # what a compiler then defines
 NO_COMPILER = "no C++ compiler was found"
+ERROR = re.compile(r"\b(error|cannot|undefined)\b", re.IGNORECASE)  # in what a compiler says
 
 
 class BuildHostKernels(build_ext):
@@ -52,22 +54,21 @@ class BuildHostKernels(build_ext):
         self.reason = ""
         built = Path(self.get_ext_fullpath(ext.name))
         failure = built.with_name(host_source.FAILURE)
-        for old in (built, failure):  # of an earlier build
-            old.unlink(missing_ok=True)
         self._watch_compiler()
         try:
+            for old in (built, failure):  # of an earlier build
+                old.unlink(missing_ok=True)
             self._build(ext)
         except (BaseError, CCompilerError, OSError) as error:
-            if isinstance(error, PlatformError):  # Visual C++ is not installed
-                self.reason = NO_COMPILER
-            failure.parent.mkdir(parents=True, exist_ok=True)
-            failure.write_text(f"{self.reason or _one_line(str(error))}\n", encoding="utf-8")
+            with contextlib.suppress(OSError):  # it may be the reason for the error
+                failure.parent.mkdir(parents=True, exist_ok=True)
+                failure.write_text(f"{self.reason or _one_line(str(error))}\n", encoding="utf-8")
             if isinstance(error, OSError):  # setuptools does not expect it of an optional module
                 raise CompileError(str(error)) from error
             raise
 
     def copy_extensions_to_source(self) -> None:
-        """Copy the module into an editable checkout, or else the reason why there is none."""
+        """Copy the module into an editable checkout, or the reason for the failure."""
         super().copy_extensions_to_source()
         for ext in self.extensions:
             names = self._get_inplace_equivalent(self.get_finalized_command("build_py"), ext)
@@ -86,7 +87,7 @@ class BuildHostKernels(build_ext):
             try:
                 run(command, **options)
             except (ExecError, OSError, subprocess.CalledProcessError):
-                self.reason = _explain(list(command))
+                self.reason = self.reason or _explain(list(command))
                 raise
 
         setattr(self.compiler, name, watched)
@@ -163,16 +164,23 @@ class BuildHostKernels(build_ext):
 
 
 def _explain(command: list[str]) -> str:
-    """Run a command that failed once more, and return what it says about that in one line."""
+    """Run a command that failed once more, and return its error in one line."""
     if shutil.which(command[0]) is None:
         return NO_COMPILER
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    lines = f"{done.stderr}\n{done.stdout}".splitlines()
-    said = [line for line in lines if re.search(r"\berror\b", line, re.IGNORECASE)]
-    said += [line for line in lines if line.strip()]
-    status = f"{Path(command[0]).name} exited with status {done.returncode}"
-    first = said[0] if done.returncode and said else status
-    first = re.sub(r"^.*[/\\](?=[^/\\]+[:(][0-9])", "", first)  # the folder is a temporary one
+    english = {**os.environ, "LC_ALL": "C", "VSLANG": "1033"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=False, env=english
+    )
+    if done.returncode == 0:
+        name = Path(command[0]).name
+        return f"{name} failed, but not when it ran alone: perhaps there was not enough memory"
+    lines = [line for line in f"{done.stderr}\n{done.stdout}".splitlines() if line.strip()]
+    # The linker's own message comes before that of gcc, which calls it.
+    said = [line for line in lines if "collect2" not in line and re.search(ERROR, line)]
+    first = (said or lines or [f"{Path(command[0]).name} exited with status {done.returncode}"])[0]
+    first = re.sub(
+        r"^(?:[A-Za-z]:)?[^:(]*[/\\](?=[^/\\:(]+[:(]\s*\d)", "", first
+    )  # a temporary folder
     return f"the compiler failed ({_one_line(first)})"
 
 

@@ -45,6 +45,11 @@ _USES = ("in", "inout", "out")
 _CONSTANTS = {"T": 0, "double": 0, "fraction": 1, "uint32": 32, "int64": 63, "uint64": 64}
 _KINDS: dict[type[Row], int] = {Elementwise: 0, ColumnReduce: 1, Rowwise: 2, Resampled: 4}
 _GATHER = 3
+# pip keeps the wheels that it built, and would install the same one again.
+_BUILD = (
+    "with a working C++ compiler, type in a checkout: "
+    "pip install --force-reinstall --no-deps --no-cache-dir ."
+)
 
 
 @functools.cache
@@ -59,7 +64,7 @@ def problem() -> str | None:
     try:
         module = _module()
     except ModuleNotFoundError:
-        return _failure() or "not built: install xpnet with a C++ compiler"
+        return _failure() or f"not built: {_BUILD}"
     except (ImportError, RuntimeError) as error:  # NumPy's error for another ABI
         return f"cannot be loaded ({' '.join(str(error).split())}): reinstall xpnet"
     if module.digest != digest():
@@ -73,8 +78,7 @@ def _failure() -> str | None:
     if not kept.exists():
         return None
     reason = kept.read_text(encoding="utf-8").strip()
-    # pip keeps what it built, and would install that again.
-    return f"not built, {reason}: reinstall xpnet when that is solved, with pip's --no-cache-dir"
+    return f"not built, because {reason}: {_BUILD}"
 
 
 def variants() -> list[str]:

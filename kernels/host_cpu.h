@@ -61,8 +61,8 @@ inline bool has_all(unsigned int found, unsigned int wanted) { return (found & w
 
 // Intel's manual, volume 1, sections 14.3 and 15.2, and volume 2, CPUID.
 //
-// macOS saves masks and ZMM registers only from a program's first use of them on, and up to 12.1
-// lost masks in signal handlers. There the answer is AVX2.
+// macOS saves masks and ZMM registers only from a thread's first use of them on, so that the answer
+// might change, and up to 12.1 it lost masks in signal handlers. There the answer is AVX2.
 inline Processor ask_processor() {
     const unsigned int FMA = 1u << 12, OSXSAVE = 1u << 27, AVX = 1u << 28;  // leaf 1, ECX
     const unsigned int AVX2 = 1u << 5, F = 1u << 16, DQ = 1u << 17;         // leaf 7, EBX
@@ -72,8 +72,10 @@ inline Processor ask_processor() {
     if (!has_all(cpu_id(1).ecx, FMA | OSXSAVE | AVX)) return found;
     const unsigned int saved = saved_registers(), features = cpu_id(7).ebx;
     found.has_avx2 = has_all(saved, XMM | YMM) && has_all(features, AVX2);
+#if !defined(__APPLE__)
     found.has_avx512 = has_all(saved, XMM | YMM | MASKS_AND_ZMM) &&
                        has_all(features, AVX2 | F | DQ | BW | VL);
+#endif
     return found;
 }
 

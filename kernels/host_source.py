@@ -11,6 +11,7 @@ This module runs when xpnet is built, without NumPy and without the rest of xpne
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,8 +29,8 @@ from xpnet.kernels.catalogue import (
 __all__ = ["C_TYPES", "FAILURE", "digest", "loops"]
 
 FOLDER = Path(__file__).resolve().parent
-# Beside the extension module, or in its place: why it could not be built, in one line.
-FAILURE = "_host_failure.txt"
+# In place of this interpreter's extension module: why it could not be built, in one line.
+FAILURE = f"_host_failure.{sys.implementation.cache_tag}.txt"
 # Sources of the host kernels: this module, the catalogue, and all C++ files.
 SOURCES = tuple(
     sorted(

@@ -6,10 +6,10 @@ something that a machine may lack, such as a GPU, is checked up to that point.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from sklearn.datasets import load_iris
 
 import xpnet
+from xpnet.kernels import host
 
 MPI = """
 import numpy as np
@@ -40,6 +41,7 @@ def run(*command: str, status: int = 0) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         check=False,
+        env={**os.environ, "PYTHONWARNINGS": "error"},
     )
     assert done.returncode == status, f"{command}: status {done.returncode}\n{done.stdout}"
     return done.stdout
@@ -152,8 +154,8 @@ if __name__ == "__main__":
     extra = sys.argv[1] if len(sys.argv) > 1 else ""
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        found = importlib.metadata.version("xpnet")
-        assert xpnet.__version__ == found, (xpnet.__file__, found)
+        assert xpnet.__file__.startswith(sysconfig.get_path("purelib")), xpnet.__file__
+        assert host.problem() is None, host.problem()
         result = CHECKS[extra]()
         os.chdir(Path(folder).parent)
     sys.stdout.write(f"{extra or 'no extra'}: {result}\n")

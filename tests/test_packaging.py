@@ -70,6 +70,10 @@ def test_a_checkout_without_links(archives, tmp_path):
     link.write_text("../kernels", encoding="utf-8")
     environment = Environment(tmp_path / "environment")
     environment.add_installed_packages()
+    command = "import pkgutil, xpnet; print(*pkgutil.walk_packages(xpnet.__path__, 'xpnet.'))"
+    done = environment.run("-c", command, env={"PYTHONPATH": str(checkout)})
+    assert "xpnet.nn.network" in done.stdout
+    assert "tests" not in done.stdout, "only the kernels are found beside the package"
     done = environment.run(checkout / "train.py", "digits-logistic")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-9] == "digits-logistic"
@@ -114,6 +118,7 @@ def test_numpy_alone(archives, tmp_path):
     environment.pip("--no-deps", archives[1], env={"CC": "false", "CXX": "false"})
     environment.trains()
     assert environment.kernels() == (
-        "reference (numpy expressions): the host kernels are not built, the compiler failed (false "
-        "exited with status 1): reinstall xpnet when that is solved, with pip's --no-cache-dir"
+        "reference (numpy expressions): the host kernels are not built, because the compiler "
+        "failed (false exited with status 1): with a working C++ compiler, type in a checkout: pip "
+        "install --force-reinstall --no-deps --no-cache-dir ."
     )

@@ -6,13 +6,21 @@ Importing xpnet imports NumPy and nothing heavier. Other packages are imported w
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # In a checkout, xpnet/kernels is a link to kernels/. Where git makes no links, as often on Windows,
-# xpnet.kernels is found beside this folder.
-if not (Path(__path__[0]) / "kernels").is_dir():
-    __path__.append(str(Path(__path__[0]).parent))
+# the package is loaded from there.
+if (
+    not Path(__file__).with_name("kernels").is_dir()
+    and (_path := Path(__file__).parents[1] / "kernels" / "__init__.py").is_file()
+    and (_spec := importlib.util.spec_from_file_location("xpnet.kernels", _path)) is not None
+    and _spec.loader is not None
+):
+    sys.modules["xpnet.kernels"] = kernels = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(kernels)
 
 from xpnet.device import Device, DeviceUnavailableError, device
 from xpnet.version import __version__

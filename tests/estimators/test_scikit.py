@@ -1,4 +1,4 @@
-"""What is private of scikit-learn stays in one module; what a version lacks is named."""
+"""Only one module uses scikit-learn's private names; callbacks of an old version are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ def private_names(source):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             public |= {alias.asname or alias.name for alias in node.names}
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            names = [node.attr] if node.value.id in public | {"sklearn"} else []
+            is_callbacks = node.attr.startswith(("_skl", "_init_callback"))
+            names = [node.attr] if is_callbacks or node.value.id in public | {"sklearn"} else []
+        elif isinstance(node, ast.Constant) and str(node.value).startswith("_skl"):
+            names = [str(node.value)]
         for name in names:
             words = name.split(".")
             is_private = any(w.startswith("_") and not w.endswith("__") for w in words)
@@ -50,10 +53,13 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.callback import ProgressBar
 def f():
     from sklearn.utils._tags import Tags
+    self._init_callback_context(), getattr(self, "_skl_callbacks")
     return BaseEstimator._get_tags, sklearn.__version__, BaseEstimator.get_params
 """
     assert sorted(private_names(source)) == [
         "_get_tags",
+        "_init_callback_context",
+        "_skl_callbacks",
         "sklearn.base._fit_context",
         "sklearn.callback.ProgressBar",
         "sklearn.utils._mask",

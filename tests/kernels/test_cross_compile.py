@@ -1,5 +1,7 @@
 """The extension's sources compile for other systems and processors, by zig's C++ compiler.
 
+For Windows that is Clang with MinGW's headers: nothing here tries Visual C++.
+
 Of Python's and NumPy's headers only ``pyconfig.h`` and ``_numpyconfig.h`` differ between platforms.
 Here they are this platform's with the differences written out: those between NumPy's wheels, and
 for Windows, whose ``pyconfig.h`` Python does not generate, what its headers read.

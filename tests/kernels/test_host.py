@@ -59,9 +59,9 @@ def test_there_are_host_kernels():
 
 @pytest.mark.skipif(
     not Path("/proc/cpuinfo").exists() or platform.machine() != "x86_64",
-    reason="Linux on x86-64 says what its processor can",
+    reason="needs /proc/cpuinfo of an x86-64 processor",
 )
-def test_the_processor_is_asked_what_it_can():
+def test_instruction_sets_are_detected():
     """The answer is the system's, and NumPy's."""
     found = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
     needed = {"avx512": "f dq bw vl", "avx2": ""}

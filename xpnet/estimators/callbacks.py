@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xpnet.estimators.samples import Samples
+from xpnet.estimators.scikit import begin_fit, has_callbacks
 from xpnet.nn import Network
 
 __all__ = ["Task"]
@@ -27,10 +28,10 @@ class Task:
             "metadata": None if weights is None else {"sample_weight": weights},
             "reconstruction_attributes": lambda: {"network_": network.copy()},
         }
-        self._root = self._epoch = estimator._init_callback_context(max_subtasks=n_epochs)
+        self._root = self._epoch = begin_fit(estimator, n_epochs)
         self._root.call_on_fit_task_begin(**self._arguments)
         # Most fits have no callbacks, and calling a hook may take longer than an epoch.
-        self._has_callbacks = bool(getattr(estimator, "_skl_callbacks", ()))
+        self._has_callbacks = has_callbacks(estimator)
         if self._has_callbacks:
             self._begin_epoch()
 

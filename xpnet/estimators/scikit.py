@@ -1,4 +1,4 @@
-"""What xpnet uses of scikit-learn's private interface, for every version from 1.6 on.
+"""The private names of scikit-learn that xpnet uses, for version 1.6 and newer.
 
 Underscored names and underscored modules of scikit-learn may change in any release, so no other
 module of xpnet imports them. They are scikit-learn's tools for authors of estimators: with them our
@@ -38,6 +38,8 @@ __all__ = [
     "_check_sample_weight",
     "_fit_context",
     "_safe_indexing",
+    "begin_fit",
+    "has_callbacks",
     "with_callbacks",
 ]
 
@@ -75,3 +77,13 @@ else:
     def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
         """Return the method unchanged."""
         return method
+
+
+def begin_fit(estimator: Any, n_epochs: int) -> Any:
+    """Return the context in which a fit of at most ``n_epochs`` epochs calls its callbacks."""
+    return estimator._init_callback_context(max_subtasks=n_epochs)
+
+
+def has_callbacks(estimator: Any) -> bool:
+    """Return whether ``set_callbacks`` was called with a callback."""
+    return bool(getattr(estimator, "_skl_callbacks", ()))
