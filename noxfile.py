@@ -63,10 +63,8 @@ def define(name: str, cell: Cell) -> None:
 for name, cell in CELLS.items():
     define(name, cell)
 
-EXTRAS = [
-    "",
-    *("data", "plot", "onnx", "search", "postgresql", "distributed", "cuda12", "cuda13"),
-]
+DECLARED = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
+EXTRAS = ["", *(extra for extra in DECLARED if extra not in ("bench", "test"))]
 WHEELS: list[str] = []  # built once for all extras
 
 

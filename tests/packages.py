@@ -26,6 +26,12 @@ print("accuracy", training.evaluate(net, "softmax_cross_entropy", X, y)[1])
 """
 
 
+def kernels_in(shown: str) -> str:
+    """Give the line of show_config that tells what kernels are in use, without its name."""
+    (line,) = (line for line in shown.splitlines() if line.startswith("kernels"))
+    return line.split(maxsplit=1)[1]
+
+
 class Environment:
     """A clean virtual environment, used from a folder that is not the checkout."""
 
@@ -70,8 +76,7 @@ class Environment:
         """Give the line of show_config that tells what kernels are in use."""
         done = self.run("-c", "import xpnet; xpnet.show_config()")
         assert done.returncode == 0, done.stderr
-        (line,) = (line for line in done.stdout.splitlines() if line.startswith("kernels"))
-        return line.split(maxsplit=1)[1]
+        return kernels_in(done.stdout)
 
 
 def files_of_the_checkout() -> list[str]:

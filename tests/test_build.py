@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.packages import copy_of_the_checkout
+from tests.packages import copy_of_the_checkout, kernels_in
 from xpnet.kernels import host_source
 
 pytestmark = [
@@ -23,7 +23,7 @@ AGAIN = (
 )
 FAILS = """\
 echo "In file included from x.h:1:" >&2
-echo "/tmp/some folder/kernels/host_module.cpp:3:10: fatal  error: Python.h: not here" >&2
+echo "/a folder/kernels/host_module.cpp:3:10: fatal  error: Python.h: not here" >&2
 echo "another error" >&2
 exit 1
 """
@@ -57,7 +57,7 @@ def build(checkout, compiler, **environment):
 
 
 def kernels_of(checkout):
-    """Give the line of show_config that tells what kernels are in use."""
+    """Give what show_config says of the host kernels."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", "import xpnet; xpnet.show_config()"],
         cwd=checkout,
@@ -67,8 +67,7 @@ def kernels_of(checkout):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    (line,) = (line for line in done.stdout.splitlines() if line.startswith("kernels"))
-    return line.partition("the host kernels are ")[2]
+    return kernels_in(done.stdout).partition("the host kernels are ")[2]
 
 
 def test_the_compilers_first_error_is_told(checkout):

@@ -22,12 +22,6 @@ def test_every_extra_has_a_check():
     assert extras.CHECKS.keys() | extras.FOR_DEVELOPERS == {"", *declared()}
 
 
-def test_every_extra_is_checked_alone():
-    text = (ROOT / "noxfile.py").read_text(encoding="utf-8")
-    (listed,) = re.findall(r"^EXTRAS = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)
-    assert sorted(re.findall(r'"([^"]*)"', listed)) == sorted(extras.CHECKS)
-
-
 def test_every_extra_is_on_the_page():
     page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (?:`(\w+)`|none) \|", page.partition("## Extras")[2], re.MULTILINE)

@@ -398,7 +398,7 @@ def test_parallel():
     figure = _parallel_figure(made)
     (axes,) = figure.axes
     order = list(importances(made))
-    # Optuna 4 gives no importance to what does not always exist.
+    # Optuna 4 leaves out hyper-parameters that only some trials have.
     order += [n for n, s in USUAL.items() if n not in order and not isinstance(s, Fixed)]
     heads = [text.get_text().replace("\n", "") for text in axes.texts]
     heads = [head for head in heads if head in USUAL or head == "validation accuracy"]
