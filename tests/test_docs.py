@@ -82,16 +82,20 @@ def script(page: Path, data_dir: str) -> str:
 def differs(shown: str, printed: str) -> str | None:
     """Say how a printed text differs from the one shown, in which ``...`` stands for anything.
 
-    Spaces may differ. So may numbers with decimals, by 5 % plus 0.001 or, if that is more or the
-    number has an exponent, plus a unit of the last digit: results depend on how processors round.
+    Spaces and the lengths of rules (``---``) may differ. So may numbers with decimals, by 5 % plus
+    0.001 or, if that is more or the number has an exponent, plus a unit of the last digit: results
+    depend on how processors round.
     """
-    tokens = re.split(rf"( ?\.\.\. ?|{NUMBER})", " ".join(shown.split()))
+    shown_words, printed_words = (
+        " ".join(re.sub("-{3,}", "---", text).split()) for text in (shown, printed)
+    )
+    tokens = re.split(rf"( ?\.\.\. ?|{NUMBER})", shown_words)
     numbers = [token for token in tokens[1::2] if "..." not in token]
     pattern = "".join(
         ".*?" if "..." in token else f"({NUMBER})" if place % 2 else re.escape(token)
         for place, token in enumerate(tokens)
     )
-    match = re.fullmatch(pattern, " ".join(printed.split()), re.DOTALL)
+    match = re.fullmatch(pattern, printed_words, re.DOTALL)
     if match is None:
         return f"the page shows\n{shown}\nbut this is printed\n{printed}"
     for text, found in zip(numbers, match.groups(), strict=True):
@@ -126,6 +130,8 @@ def installed(archives, tmp_path_factory):
         ("[0 1 2]", "[0 2 1]", False),
         ("12,345 samples ... done", "12,345 samples in 3 s: done", True),
         ("20 trials", "21 trials", False),
+        ("-----  ---\n0.98 adam", "------- ---\n0.975 adam", True),
+        ("-----  ---\n0.98 adam", "-----\n0.975 adam", False),
         ("begins ... ends", "begins", False),
         ("begins\n...\nends", "begins\nends", True),
         ("", "unexpected", False),
