@@ -51,9 +51,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     folder = metafunc.definition.path.parent.name
     if "dev" not in metafunc.fixturenames or folder not in ("kernels", "nn", "parity"):
         return
-    kinds = dict.fromkeys([xpnet.device().kernels, "reference"])
-    if folder != "parity" and xpnet.device().index is not None:
-        kinds = dict.fromkeys([xpnet.device().kernels])
+    own = _device(None)
+    kinds = dict.fromkeys([own.kernels, "reference"])
+    if folder != "parity" and own.index is not None:
+        kinds = dict.fromkeys([own.kernels])
     devices = []
     for number, kind in enumerate(kinds):
         marks = [pytest.mark.slow] if number and folder == "nn" else []
@@ -62,7 +63,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @functools.cache
-def _device(kernels: str) -> xpnet.Device:
+def _device(kernels: str | None) -> xpnet.Device:
     """Give one device to all tests: each keeps a workspace for products on a GPU."""
     return xpnet.device(None, kernels)
 

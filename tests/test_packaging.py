@@ -14,6 +14,7 @@ from tests.packages import (
     build_archives,
     copy_of_the_checkout,
     files_of_the_checkout,
+    quick_build,
 )
 from xpnet.kernels import host, host_source
 
@@ -74,7 +75,7 @@ def test_a_checkout_without_links(archives, tmp_path):
     done = environment.run(checkout / "train.py", "digits-logistic")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-9] == "digits-logistic"
-    wheel, sdist = build_archives(checkout, tmp_path / "dist", env={"XPNET_MULTIVERSION": "0"})
+    wheel, sdist = build_archives(checkout, tmp_path / "dist", env=quick_build(tmp_path))
     assert contents(wheel) == contents(archives[0])
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}

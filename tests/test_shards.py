@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from tests import devices
 from tests.conftest import ROOT
 
 LATER = """
@@ -50,9 +49,9 @@ def test_shares_are_all_of_the_tests():
 
 
 @pytest.mark.slow
-def test_names_are_the_same_in_every_process(request):
-    device = request.config.stash[devices.chosen]
-    first, _ = collect("--device", device)
-    second, _ = collect("--device", device, seed="1", later=3600.0)
+@pytest.mark.host
+def test_names_are_the_same_in_every_process():
+    first, _ = collect()
+    second, _ = collect(seed="1", later=3600.0)
     assert len(first) > 1000
     assert first == second

@@ -41,7 +41,7 @@ class ndarray:  # noqa: N801  (its name in CuPy)
         dtype = check_dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
         pointer = memory.alloc(size) if memptr is None else memptr
-        start = pointer.ptr - pointer.mem._bytes.ctypes.data
+        start = pointer.ptr - pointer.mem._start
         self._allocation = pointer.mem
         self._view = pointer.mem._bytes[start : start + size].view(dtype).reshape(shape)
 
@@ -95,8 +95,7 @@ class ndarray:  # noqa: N801  (its name in CuPy)
 
     @property
     def data(self) -> memory.MemoryPointer:
-        start = self._view.ctypes.data - self._allocation._bytes.ctypes.data
-        return memory.MemoryPointer(self._allocation, start)
+        return memory.MemoryPointer(self._allocation, _address(self) - self._allocation._start)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
@@ -441,9 +440,15 @@ def check_overlap(
 
 
 def _is_same(a: ndarray, b: ndarray) -> bool:
+    if _address(a) != _address(b):
+        return False
     if a.flags.c_contiguous and b.flags.c_contiguous:  # of any shape: () becomes (1,) on the way
-        return (a.data.ptr, a.nbytes, a.dtype) == (b.data.ptr, b.nbytes, b.dtype)
-    return (a.data.ptr, a.shape, a.strides) == (b.data.ptr, b.shape, b.strides)
+        return (a.nbytes, a.dtype) == (b.nbytes, b.dtype)
+    return (a.shape, a.strides) == (b.shape, b.strides)
+
+
+def _address(array: ndarray) -> int:
+    return array._view.__array_interface__["data"][0]  # type: ignore[no-any-return]
 
 
 def shares_memory(a: ndarray, b: ndarray) -> bool:

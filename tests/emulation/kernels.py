@@ -23,7 +23,9 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import functools
 import hashlib
+import math
 import os
 import shlex
 import shutil
@@ -249,10 +251,14 @@ class _Parameter:
     is_output: bool
 
     def dtype(self, T: str) -> Any:
-        return np.dtype(T if self.type == "T" else self.type)
+        return _dtype(T if self.type == "T" else self.type)
 
     def c_type(self, T: str) -> str:
         return "const " * (not self.is_output) + _C_TYPES[self.dtype(T).name]
+
+
+_dtype = functools.cache(np.dtype)
+_name = functools.cache(lambda dtype: dtype.name)  # which NumPy composes anew each time
 
 
 def compiler() -> list[str] | None:
@@ -463,7 +469,7 @@ class ElementwiseKernel(metaclass=ExtensionType):
     def _bind(self, args: tuple[Any, ...]) -> str:
         """Return the one dtype of all arrays that are declared with ``T``."""
         found: set[str] = {
-            value.dtype.name
+            _name(value.dtype)
             for item, value in zip(self.parameters, args, strict=False)
             if item.type == "T" and isinstance(value, ndarray)
         }
@@ -484,7 +490,9 @@ class ElementwiseKernel(metaclass=ExtensionType):
             )
         if size is None and not shapes:
             raise ValueError(f"Loop size is undecided. ({self.name})")
-        return np.broadcast_shapes(*shapes) if size is None else (size,)
+        if size is not None:
+            return (size,)
+        return shapes[0] if len(set(shapes)) == 1 else np.broadcast_shapes(*shapes)
 
     def _allocated(self, shape: tuple[int, ...], T: str) -> tuple[Any, ...]:
         missing = self.parameters[self.n_inputs :]
@@ -515,18 +523,19 @@ class ElementwiseKernel(metaclass=ExtensionType):
                     f"Out shape is mismatched. {where} has shape {value.shape}, the loop {shape}"
                 )
             return value._view
-        return np.broadcast_to(value._view, shape)
+        return value._view if value.shape == shape else np.broadcast_to(value._view, shape)
 
     def _run(self, function: Any, shape: tuple[int, ...], views: Iterable[Any]) -> None:
         arrays = list(views)
         arguments = (_Argument * len(arrays))()
         for argument, array in zip(arguments, arrays, strict=True):
-            argument.data = array.ctypes.data
+            strides = array.strides
+            argument.data = array.__array_interface__["data"][0]
             argument.size = array.size
-            is_number = not any(array.strides)
+            is_number = not any(strides)
             argument.step = 0 if is_number else array.itemsize if array.flags.c_contiguous else -1
-            argument.strides = (ctypes.c_ssize_t * array.ndim)(*array.strides)
-        n_threads = int(np.prod(shape, dtype=np.int64))
+            argument.strides = (ctypes.c_ssize_t * len(strides))(*strides)
+        n_threads = math.prod(shape)
         c_shape = (ctypes.c_ssize_t * len(shape))(*shape)
         work = _Launch(n_threads, library.is_reversed, library.flushes, len(shape), c_shape)
         position = function(ctypes.byref(work), arguments)

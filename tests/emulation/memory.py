@@ -110,7 +110,7 @@ class MemoryPointer(metaclass=ExtensionType):
 
     def __init__(self, mem: Allocation, offset: int) -> None:
         self.mem = mem
-        self.ptr = mem._bytes.ctypes.data + offset
+        self.ptr = mem._start + offset
         self.device_id = mem.device
 
 
@@ -221,9 +221,7 @@ def memcpy_async(target: int, source: int, size: int, kind: int, stream: int) ->
     assert (kind, stream) == (1, get_current_stream().ptr)
     allocation, start = allocation_at(target)
     assert start + size <= allocation.size, "a copy past the end of an array"
-    copy_later(
-        lambda: ctypes.memmove(allocation._bytes.ctypes.data + start, source, size), allocation
-    )
+    copy_later(lambda: ctypes.memmove(allocation._start + start, source, size), allocation)
 
 
 class _Thread(threading.local):

@@ -11,7 +11,7 @@ import textwrap
 import pytest
 
 from tests.conftest import ROOT
-from tests.packages import copy_of_the_checkout
+from tests.packages import copy_of_the_checkout, quick_build
 from xpnet.kernels import host
 
 pytestmark = [pytest.mark.host, pytest.mark.needs("hypothesis", "setuptools")]
@@ -52,7 +52,7 @@ def test_an_operation_takes_three_things(tmp_path):
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, "XPNET_MULTIVERSION": "0", "PYTHONPATH": str(checkout)},
+            env={**os.environ, **quick_build(tmp_path), "PYTHONPATH": str(checkout)},
         )
 
     built = run("setup.py", "--quiet", "build_ext", "--inplace")
