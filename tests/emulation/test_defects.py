@@ -1,6 +1,6 @@
 """Mistakes put into a copy of the code on purpose: each is found without a GPU, and by what.
 
-That the same tests find nothing in the code as it is, a run of them with ``--device emulated`` tells.
+That the same tests find nothing in the code as it is, a run of them on the stand-in tells.
 """
 
 from __future__ import annotations
