@@ -39,7 +39,7 @@ test: $(VENV)/.test
 
 test-all: $(VENV)/.test
 	$(TESTS) --device cpu $(PYTEST_FLAGS)
-	$(TESTS) --device emulated $(PYTEST_FLAGS)
+	$(TESTS) --device emulated --hypothesis-profile quick $(PYTEST_FLAGS)
 
 compat: $(VENV)/.compat
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/nox $(COMPAT)

@@ -81,10 +81,10 @@ def test_ctrl_c_that_somebody_swallows_at_the_end(monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_real_ctrl_c_to_a_real_process(tmp_path, dev):
-    """At five random moments of a training: status 130, and a folder that is whole and loads."""
+    """At random moments of a training: status 130, and a folder that is whole and loads."""
     seed = random.randrange(2**32)
     moments = random.Random(seed)
-    for number in range(5):
+    for number in range(3):
         out = tmp_path / str(number)
         process = subprocess.Popen(
             [*TRAIN, "digits-deep", "--set", "training.epochs=1000000", "--out", str(out)],
@@ -108,7 +108,7 @@ def test_a_real_ctrl_c_to_a_real_process(tmp_path, dev):
         data = recipe.load_data()
         found = load_model(out / "model.safetensors", device=dev).predict(data.X_test)
         assert np.mean(found == data.y_test) == pytest.approx(history["test_accuracy"], abs=0.003)
-    assert {entry.name for entry in tmp_path.iterdir()} == set("01234")
+    assert {entry.name for entry in tmp_path.iterdir()} == set("012")
 
 
 @pytest.mark.slow
