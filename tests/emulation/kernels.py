@@ -258,7 +258,7 @@ class _Parameter:
 
 
 _dtype = functools.cache(np.dtype)
-_name = functools.cache(lambda dtype: dtype.name)  # which NumPy composes anew each time
+_name = functools.cache(lambda dtype: dtype.name)  # which NumPy composes every time
 
 
 def compiler() -> list[str] | None:
