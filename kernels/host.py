@@ -45,10 +45,10 @@ _USES = ("in", "inout", "out")
 _CONSTANTS = {"T": 0, "double": 0, "fraction": 1, "uint32": 32, "int64": 63, "uint64": 64}
 _KINDS: dict[type[Row], int] = {Elementwise: 0, ColumnReduce: 1, Rowwise: 2, Resampled: 4}
 _GATHER = 3
-# pip keeps the wheels that it built, and would install the same one again.
+# Editable: Python started in the checkout imports what lies there.
 _BUILD = (
     "with a working C++ compiler, type in a checkout: "
-    "pip install --force-reinstall --no-deps --no-cache-dir ."
+    "pip install --force-reinstall --no-deps --editable ."
 )
 
 
@@ -66,9 +66,9 @@ def problem() -> str | None:
     except ModuleNotFoundError:
         return _failure() or f"not built: {_BUILD}"
     except (ImportError, RuntimeError) as error:  # NumPy's error for another ABI
-        return f"cannot be loaded ({' '.join(str(error).split())}): reinstall xpnet"
+        return f"cannot be loaded ({' '.join(str(error).split())}): {_BUILD}"
     if module.digest != digest():
-        return _failure() or "built from other sources: reinstall xpnet"
+        return _failure() or f"built from other sources: {_BUILD}"
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -43,7 +44,7 @@ def quick_build(folder: Path) -> dict[str, str]:
         real = os.environ.get("CXX") or sysconfig.get_config_var("CXX")
         compiler.write_text(f'#!/bin/sh\nexec {real} "$@" -O0\n', encoding="utf-8")
         compiler.chmod(0o755)
-        chosen["CXX"] = str(compiler)
+        chosen["CXX"] = shlex.quote(str(compiler))
     return chosen
 
 

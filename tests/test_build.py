@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ pytestmark = [
 
 AGAIN = (
     "with a working C++ compiler, type in a checkout: "
-    "pip install --force-reinstall --no-deps --no-cache-dir ."
+    "pip install --force-reinstall --no-deps --editable ."
 )
 FAILS = """\
 echo "In file included from x.h:1:" >&2
@@ -45,10 +46,11 @@ def build(checkout, compiler, **environment):
     path = checkout.parent / "compiler"
     path.write_text(f"#!/bin/sh\n{compiler}")
     path.chmod(0o755)
+    quoted = shlex.quote(str(path))
     done = subprocess.run(
         [sys.executable, "setup.py", "build_ext", "--inplace"],
         cwd=checkout,
-        env={**os.environ, "CC": str(path), "CXX": str(path), "LDSHARED": str(path), **environment},
+        env={**os.environ, **dict.fromkeys(("CC", "CXX", "LDSHARED"), quoted), **environment},
         capture_output=True,
         text=True,
         check=False,

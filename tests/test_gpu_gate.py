@@ -91,7 +91,8 @@ def test_a_rehearsal_with_four_packages(tmp_path):
     """Besides CuPy, which is stood in for, three: numpy, pytest and pytest-benchmark."""
     environment = Environment(tmp_path / "venv")
     environment.pip("numpy", "pytest", "pytest-benchmark")
-    only = ("environment", "steps", "classifiers", "tests")  # which look for other packages
+    # A part of each kind: tests, checks, and what looks for other packages.
+    only = ("environment", "parity in float32", "steady step", "steps", "classifiers", "tests")
     arguments = ("--rehearse", "--quick", "--only", *only, "--out", tmp_path)
     done = environment.run("-m", "bench.gpu", *arguments, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -20,7 +20,11 @@ if (
     and _spec.loader is not None
 ):
     sys.modules["xpnet.kernels"] = kernels = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(kernels)
+    try:
+        _spec.loader.exec_module(kernels)
+    except BaseException:  # a second import says the same
+        del sys.modules["xpnet.kernels"]
+        raise
 
 from xpnet.device import Device, DeviceUnavailableError, device
 from xpnet.version import __version__

@@ -1,6 +1,6 @@
 """Mistakes put into a copy of the code on purpose: each is found without a GPU, and by what.
 
-That the same tests find nothing in the code as it is, a run of them on the stand-in tells.
+A run of the same tests on the stand-in shows that they pass on the unchanged code.
 """
 
 from __future__ import annotations
@@ -128,6 +128,7 @@ def run(checkout: Path, *tests: str, device: str = "cuda") -> subprocess.Complet
     )
 
 
+SHARED = (STEP, NETWORK, LOSSES, "tests/parity/test_training.py")
 SECOND = {
     "the first device for every other": (
         "        with self.activate():\n            if not on_gpu:",
@@ -144,7 +145,7 @@ def test_on_the_second_device(checkout, name):
     assert text in original
     file.write_text(original.replace(text, put), encoding="utf-8")
     try:
-        done = run(checkout, STEP, NETWORK, "tests/parity/test_training.py", device="cuda:1")
+        done = run(checkout, *SHARED, device="cuda:1")
     finally:
         file.write_text(original, encoding="utf-8")
     assert done.returncode == (0 if name == "as it is" else 1), done.stdout[-3000:]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.kernels import cuda_compiler
-from tests.kernels.cuda_compiler import ARCHITECTURES, UnsupportedCupyError
+from tests.kernels.cuda_compiler import ARCHITECTURES, DTYPES, UnsupportedCupyError
 from xpnet.kernels import cuda, cuda_launch, cuda_source
 from xpnet.kernels.catalogue import CATALOGUE
 from xpnet.kernels.reference import ReferenceOps
@@ -62,16 +62,12 @@ def assert_well_compiled(found, dtype):
             assert cuda_compiler.doubles(compiled.ptx) == [], variant
 
 
-# In float64, whose text is the same, for the oldest and the H100 alone.
-COMPILED = [("float32", architecture) for architecture in ARCHITECTURES]
-COMPILED += [("float64", ARCHITECTURES[0]), ("float64", "90")]
-
-
 @pytest.mark.usefixtures("cupy")
 @pytest.mark.parametrize(
-    ("dtype", "architecture"),
-    [(d, a) if a == "90" else pytest.param(d, a, marks=pytest.mark.slow) for d, a in COMPILED],
+    "architecture",
+    [a if a == "90" else pytest.param(a, marks=pytest.mark.slow) for a in ARCHITECTURES],
 )
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_kernels_compile(dtype, architecture):
     found = cuda_compiler.compile_for(list(KERNELS.values()), dtype, architecture)
     assert found.keys() == KERNELS.keys()

@@ -68,7 +68,7 @@ def test_instruction_sets_are_detected():
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     flags = next(line for line in lines if line.startswith("flags")).split()
     compiled = host._module().compiled_variants()
-    if list(compiled) == ["baseline"]:
+    if list(compiled) == ["baseline"] and os.environ.get("CI") != "true":
         pytest.skip("the kernels were built with XPNET_MULTIVERSION=0")
     for name, parts in needed.items():
         wanted = ["avx2", *(f"avx512{part}" for part in parts.split())]

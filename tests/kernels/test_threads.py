@@ -79,7 +79,7 @@ def fit():
     options = {"loss": "softmax_cross_entropy", "optimizer": "adam", "batch_size": 256}
     training.fit(network, X, y, epochs=1, **options)
 
-fit()  # a library that is loaded now, and not beside a new controller, cannot deadlock with it
+fit()  # loads all libraries: loading one while a ThreadpoolController is made deadlocks
 limiting = threading.Thread(target=cycle)
 limiting.start()
 while limiting.is_alive():
