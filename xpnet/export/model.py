@@ -233,7 +233,11 @@ def _preprocess(graph: Graph, X: str, preprocessing: Preprocessing | None) -> st
     is_cast = graph.dtype != np.float64
     X = graph.cast(X, np.float64) if is_cast else X
     if preprocessing.divide_by != 1:
-        X = graph.add("Div", X, graph.constant(preprocessing.divide_by, "divide_by", np.float64))
+        # In float64, once for each feature: onnxruntime 1.28 to 1.31 turns a single number into a
+        # factor of the product that follows, and rounds it to float32.
+        shape = () if is_cast else (n_features,)
+        divide_by = np.full(shape, preprocessing.divide_by)
+        X = graph.add("Div", X, graph.constant(divide_by, "divide_by", np.float64))
     if shift is not None and scale is not None:
         X = graph.add("Sub", X, graph.constant(shift, "shift", np.float64))
         X = graph.add("Div", X, graph.constant(scale, "scale", np.float64))
