@@ -48,7 +48,7 @@ _GATHER = 3
 # Editable: Python started in the checkout imports what lies there.
 _BUILD = (
     "with a working C++ compiler, type in a checkout: "
-    "pip install --force-reinstall --no-deps --editable ."
+    "pip install --force-reinstall --no-deps -e ."
 )
 
 

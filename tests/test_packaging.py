@@ -117,5 +117,5 @@ def test_numpy_alone(archives, tmp_path):
     assert environment.kernels() == (
         "reference (numpy expressions): the host kernels are not built, because the compiler "
         "failed (false exited with status 1): with a working C++ compiler, type in a checkout: pip "
-        "install --force-reinstall --no-deps --editable ."
+        "install --force-reinstall --no-deps -e ."
     )
