@@ -47,8 +47,7 @@ _KINDS: dict[type[Row], int] = {Elementwise: 0, ColumnReduce: 1, Rowwise: 2, Res
 _GATHER = 3
 # Editable: Python started in the checkout imports what lies there.
 _BUILD = (
-    "with a working C++ compiler, type in a checkout: "
-    "pip install --force-reinstall --no-deps -e ."
+    "with a working C++ compiler, type in a checkout: pip install --force-reinstall --no-deps -e ."
 )
 
 

@@ -19,8 +19,7 @@ pytestmark = [
 ]
 
 AGAIN = (
-    "with a working C++ compiler, type in a checkout: "
-    "pip install --force-reinstall --no-deps -e ."
+    "with a working C++ compiler, type in a checkout: pip install --force-reinstall --no-deps -e ."
 )
 FAILS = """\
 echo "In file included from x.h:1:" >&2

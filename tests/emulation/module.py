@@ -85,3 +85,8 @@ def install() -> None:
         {"cupy": cupy, "cupy.cuda": cuda, "cupy.cuda.runtime": runtime, "cupyx": cupyx}
     )
     calls.load = lambda: library
+
+
+def is_installed() -> bool:
+    """Return whether the stand-in is in the place of CuPy in this process."""
+    return sys.modules.get("cupy") is cupy
