@@ -128,7 +128,7 @@ def run(checkout: Path, *tests: str, device: str = "cuda") -> subprocess.Complet
     )
 
 
-SHARED = (STEP, NETWORK, LOSSES, "tests/parity/test_training.py")
+SHARED = (STEP, LOSSES, "tests/parity/test_training.py")
 SECOND = {
     "the first device for every other": (
         "        with self.activate():\n            if not on_gpu:",
