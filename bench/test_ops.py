@@ -41,7 +41,7 @@ def shapes_of(name: str) -> tuple[tuple[int, ...], ...]:
         return (LINES,)
     if name == "limit_norms":
         return (WEIGHTS,)
-    if name in ("shares", "variance_correction", "clip_factor"):
+    if name in ("shares", "add_sum", "inverse_sum", "variance_correction", "clip_factor"):
         return ((128,),)
     if name == "batch_norm_tick":
         return ((256,),)

@@ -265,6 +265,20 @@ CATALOGUE: tuple[Row, ...] = (
         result="out = has_weights ? total : total / T(n_columns);",
     ),
     Rowwise(
+        name="add_sum",
+        reads="T values, single T start",
+        writes="single T out",
+        reductions=(("sum", "total", "values"),),
+        result="out = start + total;",
+    ),
+    Rowwise(
+        name="inverse_sum",
+        reads="T weights",
+        writes="single T out",
+        reductions=(("sum", "total", "weights"),),
+        result="out = total > T(0) ? T(1) / total : T(0);",
+    ),
+    Rowwise(
         name="shares",
         reads="T weights",
         writes="T out",
@@ -427,11 +441,11 @@ CATALOGUE: tuple[Row, ...] = (
         reads="T mean, T variance, single T correction",
         updates="T running_mean, T running_variance",
         writes="T inverse_std",
-        constants="T momentum, T eps",
+        constants="T momentum, T eps, int64 unbiased",
         body="""
+            const T factor = unbiased ? correction : correction < T(0) ? T(-1) : T(1);
             running_mean += correction < T(0) ? T(0) : momentum * (mean - running_mean);
-            running_variance +=
-                xpn::variance_step(variance, running_variance, correction, momentum);
+            running_variance += xpn::variance_step(variance, running_variance, factor, momentum);
             inverse_std = T(1) / xpn::root(variance + eps);""",
     ),
     Elementwise(

@@ -35,6 +35,7 @@ __all__ = [
     "large_pages",
     "problem",
     "random_words",
+    "record",
     "shared",
     "shares_core",
     "variants",
@@ -185,6 +186,45 @@ def shares_core() -> bool | None:
     """
     found: bool | None = _module().shares_core() if shared() else None
     return found
+
+
+def record(
+    work: Callable[[], object],
+    loss: npt.NDArray[Any],
+    counter: npt.NDArray[np.int64],
+    indices: npt.NDArray[np.int64] | None,
+    rate: npt.NDArray[Any] | None,
+) -> Any:
+    """Record the operations that ``work`` calls as a program; see :class:`xpnet.nn.StepProgram`.
+
+    They do not run meanwhile. This sees only fused operations: whatever else ``work`` does is
+    not part of the program.
+
+    Parameters
+    ----------
+    work : callable
+        A training step.
+    loss : array (1,)
+        Where the step writes its loss.
+    counter : int64 array (1,)
+        Advanced by 1 before each step.
+    indices : int64 array (batch_size,) or None
+        Where ``work`` takes the indices of a minibatch from.
+    rate : array (1,) or None
+        Where the step reads a learning rate that changes from step to step.
+
+    Returns
+    -------
+    Program
+        It has ``jobs``, descriptions of its parts, and ``run(losses, indices, rates, seconds)``,
+        which takes up to ``len(losses)`` steps and returns how many.
+
+    Raises
+    ------
+    RuntimeError
+        If an operation cannot be recorded.
+    """
+    return _module().record(work, loss, counter, indices, rate)
 
 
 def random_words(

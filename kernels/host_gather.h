@@ -4,6 +4,7 @@
 
 #include "host_arguments.h"
 #include "host_product.h"
+#include "host_record.h"
 #include "host_team.h"
 
 namespace {
@@ -95,7 +96,10 @@ PyObject* run_gather(const Operation* self, PyObject** given, PyObject* const* a
                                                                   PyArray_DESCR(out));
     const bool from_bytes = is_ours && PyArray_TYPE(X) == NPY_UINT8 &&
                             (has_type(out, NPY_FLOAT) || has_type(out, NPY_DOUBLE));
-    if (!is_copy && !from_bytes) return PyObject_Vectorcall(self->reference, args, n_args, names);
+    if (!is_copy && !from_bytes) {
+        if (recording) return refuse_record(self->name, "has operands that only NumPy can gather");
+        return PyObject_Vectorcall(self->reference, args, n_args, names);
+    }
     View views[3];
     for (int k = 0; k < 3; ++k) views[k].array = reinterpret_cast<PyArrayObject*>(given[k]);
     if (check_overlap(self, views) < 0) return nullptr;
@@ -104,7 +108,7 @@ PyObject* run_gather(const Operation* self, PyObject** given, PyObject* const* a
     const npy_intp in_bytes = row_size * PyArray_ITEMSIZE(X);
     const npy_intp out_bytes = row_size * PyArray_ITEMSIZE(out);
     const npy_int64* index = static_cast<const npy_int64*>(PyArray_DATA(indices));
-    for (npy_intp i = 0; i < n; ++i) {
+    for (npy_intp i = 0; i < n && !recording; ++i) {
         const npy_int64 found = index[i];
         if (found < 0 || found >= n_samples) return refuse_index(self, n_samples, found);
     }
@@ -113,18 +117,21 @@ PyObject* run_gather(const Operation* self, PyObject** given, PyObject* const* a
     const Gathering gathering = {
         is_copy ? nullptr : self->loops[has_type(out, NPY_DOUBLE)],
         PyArray_BYTES(X), PyArray_BYTES(out), index, n, n_samples, row_size, in_bytes, out_bytes,
-        divide_by, &outside,
+        divide_by, recording ? &recording->outside : &outside,
     };
-    PyThreadState* state = n * row_size >= NOGIL_ELEMENTS ? PyEval_SaveThread() : nullptr;
+    PyThreadState* state = !recording && n * row_size >= NOGIL_ELEMENTS ? PyEval_SaveThread() : nullptr;
     const Division division(true, n, row_size);
     const double size = (double)n * (double)out_bytes;
     const int n_threads = size < 2 * GATHER_BYTES ? 1 : team_size();
     const int n_parts = division.parts(size, GATHER_BYTES, n_threads);
-    team().share(gather_part, gathering, n_parts,
-                 terms_of(n_threads, size < n_parts * FAR_GATHER_BYTES,
-                          kind_of(self, n, in_bytes, out_bytes)));
+    submit(gather_part, gathering, n_parts,
+           terms_of(n_threads, size < n_parts * FAR_GATHER_BYTES,
+                    kind_of(self, n, in_bytes, out_bytes)));
     if (state) PyEval_RestoreThread(state);
     if (outside != 0) return refuse_index(self, n_samples, outside);
+    if (recording) {
+        for (int k = 0; k < 3; ++k) recording->keep(given[k]);
+    }
     Py_INCREF(out);
     return out_;
 }

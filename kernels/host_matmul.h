@@ -60,6 +60,14 @@ bool read_product(PyObject* const* args, Product* p) {
            is_apart(arrays[2], arrays[1]);
 }
 
+// Notes whether a second Python thread exists.
+void look_for_threads() {
+    Threads& threads = blas().threads;
+    if (!threads.is_only_thread) return;
+    PyThreadState* first = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    threads.is_only_thread = !PyThreadState_Next(first);
+}
+
 PyObject* matmul(PyObject*, PyObject* const* args, Py_ssize_t n_args, PyObject* names) {
     PyObject* given[3] = {nullptr, nullptr, nullptr};
     const bool has_out = names && n_args == 2 && PyTuple_GET_SIZE(names) == 1 &&
@@ -67,13 +75,19 @@ PyObject* matmul(PyObject*, PyObject* const* args, Py_ssize_t n_args, PyObject* 
     for (int i = 0; i < 3 && (has_out || (n_args == 3 && !names)); ++i) given[i] = args[i];
     Product product;
     if (!read_product(given, &product)) {
+        if (recording) {
+            PyErr_SetString(PyExc_RuntimeError, "matmul has operands that its BLAS cannot take");
+            return nullptr;
+        }
         return PyObject_Vectorcall(numpy_matmul, args, (size_t)n_args, names);
     }
-    Threads& threads = blas().threads;
-    if (threads.is_only_thread) {
-        PyThreadState* first = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
-        threads.is_only_thread = !PyThreadState_Next(first);
+    if (recording) {
+        for (PyObject* array : given) recording->keep(array);
+        multiply(product);
+        Py_INCREF(given[2]);
+        return given[2];
     }
+    look_for_threads();
     if ((double)product.m * (double)product.n * (double)product.k >= NOGIL_ELEMENTS) {
         Py_BEGIN_ALLOW_THREADS
         multiply(product);

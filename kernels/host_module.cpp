@@ -16,6 +16,7 @@
 #include "host_matmul.h"
 #include "host_memory.h"
 #include "host_operation.h"
+#include "host_program.h"
 #include "host_run.h"
 #include "host_team.h"
 
@@ -346,6 +347,8 @@ PyMethodDef functions[] = {
     {"count_threads", count_threads, METH_NOARGS, "Return how many threads may share a product."},
     {"shares_core", shares_core, METH_NOARGS,
      "Return whether the team shares one core, or None if that cannot be measured."},
+    {"record", record_program, METH_VARARGS,
+     "record(work, loss, counter, indices, rate): a program of the operations that work() calls"},
     {"compiled_variants", compiled_variants, METH_NOARGS,
      "Return the compiled variants, the best first, and whether this processor can run them."},
     {nullptr, nullptr, 0, nullptr},
@@ -380,9 +383,11 @@ PyMODINIT_FUNC PyInit__host() {
     if (!numpy_matmul || !memory) return nullptr;
     prepare_for_forks();
     operation_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&operation_spec));
-    PyObject* module = operation_type ? PyModule_Create(&definition) : nullptr;
+    program_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&program_spec));
+    PyObject* module = operation_type && program_type ? PyModule_Create(&definition) : nullptr;
     if (!module) return nullptr;
     if (PyModule_AddObjectRef(module, "Operation", (PyObject*)operation_type) < 0 ||
+        PyModule_AddObjectRef(module, "Program", (PyObject*)program_type) < 0 ||
         PyModule_AddStringConstant(module, "digest", XPN_DIGEST) < 0 ||
         PyModule_AddStringConstant(module, "compiler", XPN_COMPILER) < 0) {
         Py_DECREF(module);

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host_record.h"
 #include "host_team.h"
 
 namespace {
@@ -295,6 +296,12 @@ char* own_memory(size_t size) {
 struct SharedProduct {
     Product product;
     Division division;
+
+    // Where the rows of a part end, of a product that is whole or divided by rows.
+    ptrdiff_t end_row(int part, int n_parts) const {
+        if (n_parts == 1) return part < 0 ? 0 : product.m;
+        return division.bound(part + 1, n_parts);
+    }
 };
 
 // Computes columns while other threads may compute the neighbouring ones. A processor prefetches
@@ -314,17 +321,36 @@ void multiply_columns(const Product& p, ptrdiff_t left, ptrdiff_t right, bool is
     }
 }
 
+// Computes the rows [top, bottom) of the result.
+template <class T> void multiply_rows(const Product& p, ptrdiff_t top, ptrdiff_t bottom) {
+    char* to = p.out.data + sizeof(T) * top * p.out.leading;
+    multiply_block<T>(p, top, bottom, 0, p.n, {to, false, p.out.leading});
+}
+
+// The rows of a gradient, dW = X^T dZ, that are computed at once. A program updates the weights of
+// each such tile while it is in the cache (host_program.h), and a tile's height may change bits, so
+// products are cut into tiles everywhere. With many terms the BLAS would rearrange too much for each
+// tile.
+ptrdiff_t tile_height(const Product& p) {
+    const ptrdiff_t few = 256, size = 1 << 16, grain = 16;
+    if (p.k > few || !p.A.is_transposed || p.B.is_transposed) return p.m;
+    const ptrdiff_t row = p.n * (ptrdiff_t)(p.is_double ? sizeof(double) : sizeof(float));
+    const ptrdiff_t fit = size / row / grain * grain;
+    return fit < 2 * grain ? 2 * grain : fit;
+}
+
 template <class T> void multiply_part(const void* job, int part, int n_parts) {
     const SharedProduct& shared = *static_cast<const SharedProduct*>(job);
     const Product& p = shared.product;
-    const ptrdiff_t begin = shared.division.bound(part, n_parts);
-    const ptrdiff_t end = shared.division.bound(part + 1, n_parts);
-    if (begin == end) return;
-    if (shared.division.by_rows) {
-        char* to = p.out.data + sizeof(T) * begin * p.out.leading;
-        multiply_block<T>(p, begin, end, 0, p.n, {to, false, p.out.leading});
-    } else {
-        multiply_columns<T>(p, begin, end, n_parts > 1 && team().is_apart());
+    if (n_parts > 1 && !shared.division.by_rows) {
+        const ptrdiff_t begin = shared.division.bound(part, n_parts);
+        const ptrdiff_t end = shared.division.bound(part + 1, n_parts);
+        if (begin < end) multiply_columns<T>(p, begin, end, team().is_apart());
+        return;
+    }
+    const ptrdiff_t end = shared.end_row(part, n_parts), height = tile_height(p);
+    for (ptrdiff_t top = shared.end_row(part - 1, n_parts); top < end; top += height) {
+        multiply_rows<T>(p, top, top + height < end ? top + height : end);
     }
 }
 
@@ -349,8 +375,10 @@ void multiply(const Product& p) {
     const Pace::Kind kind =
         kind_of(&blas().gemm[p.is_double], p.m, 2 * p.n + p.A.is_transposed, p.k);
     const int n_threads = n_parts == 1 ? 1 : team_size();
+    const Terms terms = terms_of(n_threads, is_short, kind);
+    if (recording) return recording->add(work, shared, n_parts, terms);
     const SingleThreaded guard;
-    team().share(work, shared, n_parts, terms_of(n_threads, is_short, kind));
+    team().share(work, shared, n_parts, terms);
 }
 
 }  // namespace

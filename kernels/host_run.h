@@ -7,6 +7,7 @@
 
 #include "host_arguments.h"
 #include "host_product.h"
+#include "host_record.h"
 #include "host_team.h"
 
 namespace {
@@ -271,16 +272,30 @@ template <class T> void add_up(const char* sums, int n, npy_intp n_columns, char
     }
 }
 
+// The sums of parts, to be added up.
+struct Sums {
+    const char* sums;
+    int n;
+    npy_intp n_columns;
+    char* total;
+    bool is_double;
+};
+
+void add_up_part(const void* job, int, int) {
+    const Sums& s = *static_cast<const Sums*>(job);
+    (s.is_double ? add_up<double> : add_up<float>)(s.sums, s.n, s.n_columns, s.total);
+}
+
 // Runs over rows whose columns are summed: each part has its own sums, added up in order.
 void share_sums(Task* task, int n_parts, const Terms& terms) {
-    alignas(64) char sums[SUMS];
+    alignas(64) char own[SUMS];
     const int total = task->self->total;
     const XpnBlock& block = task->block;
-    task->sums = sums;
-    team().share(run_part, *task, n_parts, terms);
-    const Flushing flushing;
-    (task->itemsize[total] == sizeof(float) ? add_up<float> : add_up<double>)(
-        sums, n_parts, block.n_columns, block.data[total]);
+    task->sums = recording ? static_cast<char*>(recording->allocate(SUMS)) : own;
+    submit(run_part, *task, n_parts, terms);
+    const Sums sums = {task->sums, n_parts, block.n_columns, block.data[total],
+                       task->itemsize[total] == sizeof(double)};
+    submit(add_up_part, sums, 1, terms_of(1, false, 0));
 }
 
 // Runs by the team if that is worth it. A rowwise loop must see all elements of a row, and an image
@@ -296,7 +311,7 @@ void run_shared(Task* task) {
     const double size = (double)block.n_rows * (double)block.n_columns;
     const bool is_whole = self->kind == ROWWISE || (self->kind == RESAMPLED && block.n_rows == 1) ||
                           size < 2 * TEAM_ELEMENTS;
-    if (is_whole) return team().share(run_part, *task, 1, terms_of(1, false, 0));
+    if (is_whole) return submit(run_part, *task, 1, terms_of(1, false, 0));
     const int n_threads = team_size();
     const Pace::Kind kind = kind_of(self, block.n_rows, block.n_columns, by_columns);
     if (sums_up && !by_columns) {
@@ -309,11 +324,11 @@ void run_shared(Task* task) {
     const int n_parts = task->division.parts(size, TEAM_ELEMENTS, n_threads);
     // The parameters are one long row, and short products that use them are not shared.
     const bool is_short = block.n_rows == 1 && size < (double)n_parts * FAR_ELEMENTS;
-    team().share(run_part, *task, n_parts, terms_of(n_threads, is_short, kind));
+    submit(run_part, *task, n_parts, terms_of(n_threads, is_short, kind));
 }
 
-// Runs over all matrices of the operands.
-void run(const Plan* plan) {
+// Runs over all matrices of the operands. Returns false if that cannot be recorded.
+bool run(const Plan* plan) {
     const Operation* self = plan->self;
     const int n = plan->n;
     Task task;
@@ -329,7 +344,7 @@ void run(const Plan* plan) {
     bool is_contiguous = true;
     npy_intp n_outer = 1;
     for (int i = 0; i < n - 2; ++i) n_outer *= plan->shape[i];
-    if (n_outer == 0) return;
+    if (n_outer == 0) return true;
     for (int k = 0; k < self->n_operands; ++k) {
         const View& view = plan->views[k];
         inner[k] = n > 0 ? view.strides[n - 1] : 0;
@@ -349,13 +364,16 @@ void run(const Plan* plan) {
             block.data[k] = at;
         }
         block.first = (unsigned long long)(outer * block.n_rows * block.n_columns);
-        if (!is_contiguous) {
-            run_in_tiles(plan, block, inner);
-        } else {
+        if (is_contiguous) {
             run_shared(&task);
+        } else if (recording) {
+            return false;
+        } else {
+            run_in_tiles(plan, block, inner);
         }
         for (int i = n - 3; i >= 0 && ++index[i] == plan->shape[i]; --i) index[i] = 0;
     }
+    return true;
 }
 
 // Rowwise and column-reduce loops need contiguous rows: other operands are copied as a whole.
@@ -492,6 +510,18 @@ PyObject* run_operation(const Operation* self, PyObject** given, const XpnConsta
     plan.views = views;
     plan.constants = constants;
     if (elementwise && n > 1) merge_axes(&plan);
+    if (recording) {
+        const char* why = call.n_owned > 0 ? "allocates memory"
+                          : !run(&plan)    ? "has an operand whose rows are not contiguous"
+                                           : nullptr;
+        for (int k = 0; k < self->n_operands; ++k) {
+            if (views[k].array) recording->keep(reinterpret_cast<PyObject*>(views[k].array));
+        }
+        recording->keep(reinterpret_cast<PyObject*>(const_cast<Operation*>(self)));
+        if (!why) return result;
+        Py_DECREF(result);
+        return refuse_record(self->name, why);
+    }
     if (size >= NOGIL_ELEMENTS) {
         Py_BEGIN_ALLOW_THREADS
         run(&plan);

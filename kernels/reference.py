@@ -155,6 +155,23 @@ class ReferenceOps:
             return self.xp.sum(weights * values, axis=-1, keepdims=True, out=out)
         return self.xp.mean(values, axis=-1, keepdims=True, out=out)
 
+    def add_sum(self, values: Array, start: Array, out: Array | None = None) -> Array:
+        """Sum over the last axis added to a number, ``start + sum_i values_i``.
+
+        ``start`` and the result have shape (..., 1).
+        """
+        xp = self.xp
+        return _store(start + xp.sum(values, axis=-1, keepdims=True), out)
+
+    def inverse_sum(self, weights: Array, out: Array | None = None) -> Array:
+        """``1 / sum_i weights_i`` over the last axis, which is kept with length 1.
+
+        0 if the sum is not positive.
+        """
+        xp = self.xp
+        total = xp.sum(weights, axis=-1, keepdims=True)
+        return _store(xp.where(total > 0, 1 / total, weights.dtype.type(0)), out)
+
     def shares(self, weights: Array, out: Array | None = None) -> Array:
         """Weights divided by their sum over the last axis; 0 if the sum is not positive."""
         xp = self.xp
@@ -722,12 +739,14 @@ class ReferenceOps:
         inverse_std: Array,
         momentum: float,
         eps: float,
+        unbiased: bool,
     ) -> None:
         """Update the running statistics by those of a batch, and compute ``1 / sqrt(var + eps)``.
 
         ``running += momentum (statistic - running)``. The running variance follows the variance
         times ``correction``, which makes it unbiased: ``n / (n - 1)`` for n samples. A correction
-        of 0 leaves the running variance unchanged, a negative one both statistics.
+        of 0 leaves the running variance unchanged, a negative one both statistics. If not
+        ``unbiased``, corrections of at least 0 count as 1.
 
         Parameters
         ----------
@@ -736,9 +755,13 @@ class ReferenceOps:
         running_mean, running_variance, inverse_std : arrays (..., n_features)
             Overwritten.
         momentum, eps : float
+        unbiased : bool
         """
         xp = self.xp
         is_sampled = correction >= 0
+        if not unbiased:
+            one = correction.dtype.type(1)
+            correction = xp.where(is_sampled, one, -one)
         running_mean += xp.where(is_sampled, momentum * (mean - running_mean), 0)
         follow = momentum * (correction * variance - running_variance)
         running_variance += xp.where(correction > 0, follow, running_variance.dtype.type(0))

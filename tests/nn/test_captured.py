@@ -1,4 +1,4 @@
-"""Steps captured as a graph do what the step does, to the bit."""
+"""Steps captured as a CUDA graph or a CPU program do what the step does, to the bit."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from tests.registered import one_of_each
 from xpnet import nn
 from xpnet.graph import CaptureError, Recorder
 
-pytestmark = pytest.mark.accelerator
 N_STEPS = 50
+OF_GRAPHS = pytest.mark.accelerator
+OF_PROGRAMS = pytest.mark.host
 
 
 @pytest.fixture
@@ -35,6 +36,28 @@ def taken_one_by_one(device, make, batch_size):
         for start in range(0, len(order), batch_size)
     ]
     return network, step, np.concatenate(losses)
+
+
+def taken_captured(device, make, batch_size, n_at_once):
+    """As a program in calls of several steps, or as graphs."""
+    if device.index is None:
+        return taken_as_program(device, make, batch_size, n_at_once)
+    return taken_as_graphs(device, make, batch_size, n_at_once)
+
+
+def taken_as_program(device, make, batch_size, n_at_once, **options):
+    """All steps in calls of so many at most; the first as it is, as fit does."""
+    network, step = make(device, batch_size)
+    order = batches_of(device, batch_size)
+    losses = np.empty(N_STEPS, network.dtype)
+    losses[0] = step(order[:batch_size])[0]
+    program = nn.StepProgram(step, **options)
+    number = 1
+    while number < N_STEPS:
+        n = min(n_at_once, N_STEPS - number)
+        chosen = order[number * batch_size : (number + n) * batch_size]
+        number += program(losses[number : number + n], chosen)
+    return network, step, losses
 
 
 def taken_as_graphs(device, make, batch_size, n_in_graph):
@@ -70,10 +93,10 @@ def assert_same_bits(device, first, second):
 
 @pytest.mark.parametrize("n_in_graph", [7, 49])
 @pytest.mark.parametrize("make", [make_step, make_improved_step])
-def test_graphs_have_the_bits_of_steps(device, make, n_in_graph):
+def test_captured_steps_have_the_bits_of_steps(device, make, n_in_graph):
     with device.activate():
         expected = taken_one_by_one(device, make, 32)
-        found = taken_as_graphs(device, make, 32, n_in_graph)
+        found = taken_captured(device, make, 32, n_in_graph)
         assert_same_bits(device, expected, found)
 
 
@@ -88,7 +111,7 @@ def test_every_optimizer(device, optimizer):
 
     with device.activate():
         expected = taken_one_by_one(device, make, 17)
-        assert_same_bits(device, expected, taken_as_graphs(device, make, 17, 7))
+        assert_same_bits(device, expected, taken_captured(device, make, 17, 7))
 
 
 @pytest.mark.parametrize("part", PARTS, ids=repr)
@@ -97,9 +120,10 @@ def test_every_part(device, part):
     make = functools.partial(make_step_with, part)
     with device.activate():
         expected = taken_one_by_one(device, make, 17)
-        assert_same_bits(device, expected, taken_as_graphs(device, make, 17, 7))
+        assert_same_bits(device, expected, taken_captured(device, make, 17, 7))
 
 
+@OF_GRAPHS
 def test_what_changes_outside_is_seen(device):
     """The learning rate is where the optimizer reads it, not in the graph."""
     with device.activate():
@@ -117,6 +141,7 @@ def test_what_changes_outside_is_seen(device):
         assert np.any(device.to_host(network.parameters) != before)
 
 
+@OF_GRAPHS
 def test_a_rate_for_each_step(device):
     rates = [0.5, 0.0, 0.125, 1.0]
     with device.activate():
@@ -138,6 +163,7 @@ def test_a_rate_for_each_step(device):
         np.testing.assert_array_equal(found[1], found[0])
 
 
+@OF_GRAPHS
 def test_a_step_on_the_whole_data_set(device):
     with device.activate():
         found = []
@@ -153,6 +179,7 @@ def test_a_step_on_the_whole_data_set(device):
         assert len(np.unique(found[0][0])) == 6
 
 
+@OF_GRAPHS
 def test_two_sizes_share_the_network(device):
     """As in an epoch, whose last minibatch holds what is left."""
     with device.activate():
@@ -175,6 +202,7 @@ def test_two_sizes_share_the_network(device):
         np.testing.assert_array_equal(found[1], found[0])
 
 
+@OF_GRAPHS
 def test_the_step_is_left_as_it_was(device):
     with device.activate():
         _, step = make_step(device, 32)
@@ -191,6 +219,7 @@ def test_the_step_is_left_as_it_was(device):
         assert step.loss_value is own
 
 
+@OF_GRAPHS
 def test_arguments_are_asked_for(device):
     with device.activate():
         _, step = make_step(device, 32)
@@ -255,6 +284,7 @@ def step_with(device, layers, optimizer):
     )
 
 
+@OF_GRAPHS
 def test_a_layer_that_asks_for_memory_is_found(device):
     with device.activate():
         _, step = step_with(device, [Allocating()], nn.GradientDescent())
@@ -265,6 +295,7 @@ def test_a_layer_that_asks_for_memory_is_found(device):
             nn.CapturedSteps(step, 2, recorder)
 
 
+@OF_GRAPHS
 def test_products_of_cupys_are_found(device):
     with device.activate():
         _, step = make_step(device, 32)
@@ -276,6 +307,7 @@ def test_products_of_cupys_are_found(device):
             nn.CapturedSteps(step, 2, recorder)
 
 
+@OF_GRAPHS
 def test_a_number_that_changes_on_the_host_is_found(device):
     """The graph has it as it was: the comparison of bits is what tells."""
 

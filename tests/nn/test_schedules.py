@@ -155,6 +155,7 @@ def test_every_step_has_its_rate(dev, schedule, optimizer, monkeypatch):
         batch_size=10,
         validation=(X, y),
         train_accuracy=True,
+        capture=False,  # a captured step does not call update again
     )
     schedule, expected = schedule.clone(), []
     for epoch, report in enumerate(history.reports):

@@ -52,6 +52,7 @@ from xpnet.nn.losses import (
 from xpnet.nn.network import Network
 from xpnet.nn.normalization import BatchNorm, LayerNorm
 from xpnet.nn.optimizers import Adam, AdamW, GradientDescent, Momentum, Nesterov, Optimizer, RMSprop
+from xpnet.nn.program import StepProgram
 from xpnet.nn.regularization import MovingAverage, Regularizer
 from xpnet.nn.schedules import (
     CosineDecay,
@@ -126,6 +127,7 @@ __all__ = [
     "Softsign",
     "SparseSamples",
     "StepDecay",
+    "StepProgram",
     "Tanh",
     "TrainingStep",
     "Uniform",

@@ -99,8 +99,6 @@ class BatchNorm(Layer):
         feature_shape = (*shape[:-2], shape[-1])
         for name in ("mean", "variance", "inverse_std"):
             setattr(cache, name, xp.empty(feature_shape, dtype=dtype))
-        if not self.unbiased:
-            cache.correction = xp.empty(1, dtype=dtype)
 
     def forward(self, X: Array, cache: Cache) -> Array:
         """Compute ``A``; in training, also update the running statistics."""
@@ -108,20 +106,18 @@ class BatchNorm(Layer):
         mean, inverse_std = cache.mean, cache.inverse_std
         if cache.training:
             batch = cache.batch
-            correction = batch.correction
-            if not self.unbiased:  # 1, and -1 where no sample counts
-                correction = self.xp.copysign(1, correction, out=cache.correction)
             ops.column_mean(X, batch.weights, out=mean)
             ops.column_variance(X, batch.weights, mean, out=cache.variance)
             ops.batch_norm_tick(
                 mean,
                 cache.variance,
-                correction,
+                batch.correction,
                 self.running_mean,
                 self.running_variance,
                 inverse_std,
                 self.momentum,
                 self.eps,
+                self.unbiased,
             )
         else:
             mean = self.running_mean

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-
 from xpnet.kernels.reference import Array, ReferenceOps
 from xpnet.nn.checks import check_fraction, check_positive
 from xpnet.nn.interfaces import Cache
@@ -90,18 +88,15 @@ class Regularizer:
         xp, dtype = network.device.xp, network.dtype
         cache = Cache(
             sums=xp.empty(LINE, dtype=dtype),
-            ones=xp.ones(LINE, dtype=dtype),
-            penalty=xp.zeros(1, dtype=dtype),
             factor=xp.empty(1, dtype=dtype),
         )
-        if self.per_batch:
-            cache.sample_ones = xp.ones(batch_size, dtype=dtype)
-            cache.total = xp.empty(1, dtype=dtype)
-            cache.share = xp.empty(1, dtype=dtype)
         cache.weights = _rows(network.parameters[: network.n_decayed])
         # One number for each row: broadcasting a single one would allocate memory in every step.
         factor = 1 / batch_size if self.per_batch else 1.0
         cache.penalty_factor = xp.full((len(cache.weights), 1), factor, dtype=dtype)
+        if self.per_batch:
+            cache.ones = xp.ones_like(cache.penalty_factor)
+            cache.inverse_sum = xp.empty(1, dtype=dtype)
         cache.dW = _rows(network.gradients[: network.n_decayed])
         cache.gradient = _rows(network.gradients)
         return cache
@@ -113,7 +108,6 @@ class Regularizer:
         cost: Array,
         cache: Cache,
         weights: Array | None = None,
-        shares: Array | None = None,
     ) -> None:
         """Regularize the network's gradients and add the penalty to the cost, in place.
 
@@ -127,37 +121,25 @@ class Regularizer:
             Cost of the batch; changed.
         cache : Cache
             Result of :meth:`allocate`.
-        weights, shares : arrays (n_samples,), optional
-            Weights of the samples as given, and normalised so that they sum to 1. By default all
-            samples have equal weights.
+        weights : array (n_samples,), optional
+            Weights of the samples as given. By default all samples have equal weights.
         """
         if self.has_penalty and network.n_decayed:
             if self.per_batch and weights is not None:
-                self._divide(ops, cache, weights, shares)
+                ops.inverse_sum(weights, out=cache.inverse_sum)
+                ops.scale(cache.ones, cache.inverse_sum, out=cache.penalty_factor)
             ops.penalty_grad(
                 *(cache.dW, cache.weights, cache.penalty_factor, self.l1, self.l2),
                 out=cache.dW,
                 penalty=cache.sums,
             )
-            ops.mean(cache.sums, cache.ones, out=cache.penalty)  # with weights 1: the sum
-            ops.xp.add(cost, cache.penalty, out=cost)
+            ops.add_sum(cache.sums, cost, out=cost)
         if self.clip_value is not None:
             ops.clip(network.gradients, self.clip_value, out=network.gradients)
         if self.clip_norm is not None:
             ops.square_sum(cache.gradient, out=cache.sums)
             ops.clip_factor(cache.sums, self.clip_norm, out=cache.factor)
             ops.scale(network.gradients, cache.factor, out=network.gradients)
-
-    def _divide(
-        self, ops: ReferenceOps, cache: Cache, weights: Array, shares: Array | None
-    ) -> None:
-        """Set the factor of the penalties to 1 / sum of weights, or to 0 if the sum is 0."""
-        xp, smallest = ops.xp, np.finfo(weights.dtype).tiny
-        ops.mean(weights, cache.sample_ones, out=cache.total)  # with weights 1: the sum
-        xp.maximum(cache.total, smallest, out=cache.total)
-        ops.mean(shares, cache.sample_ones, out=cache.share)  # 1, or 0 if all weights are 0
-        xp.divide(cache.share, cache.total, out=cache.share)
-        cache.penalty_factor[...] = cache.share
 
 
 def _rows(flat: Array) -> Array:

@@ -76,6 +76,8 @@ class TrainingStep:
     from_host : bool
         Whether the host gathers the samples, because they are sparse. A CUDA graph cannot record
         such a step.
+    counter : int64 device array (1,)
+        Number of steps taken.
     loss_value : device array (1,)
         Mean loss of the last batch plus the penalties, before the update.
 
@@ -139,6 +141,7 @@ class TrainingStep:
             seed=network.seed if seed is None else seed,
             step=counter,
         )
+        self.counter = self._batch.step
         self._weights, self._batch_weights = weights, weights
         if weights is not None and self.gathers:
             self._batch_weights = xp.empty(self.batch_size, dtype=network.dtype)
@@ -153,6 +156,13 @@ class TrainingStep:
         self._losses = xp.empty(self.batch_size, dtype=network.dtype)
         self._dlogits = xp.empty((self.batch_size, network.n_outputs), dtype=network.dtype)
         self.loss_value = xp.empty(1, dtype=network.dtype)
+
+    @property
+    def parts(self) -> list[Any]:
+        """The network, its layers, and everything else that takes part in the step."""
+        augmentations = [augmentation for augmentation, _, _ in self._augmentations]
+        network = self._network
+        return [network, *network.layers, self._loss, self._optimizer, *augmentations]
 
     @property
     def device(self) -> Device:
@@ -190,8 +200,9 @@ class TrainingStep:
         )
         network.backward(self._dlogits, self._caches)
         if self._regularizer is not None:
-            batch_weights = () if self._batch_weights is None else (self._batch_weights, *weighted)
-            self._regularizer.apply(ops, network, self.loss_value, self._buffers, *batch_weights)
+            self._regularizer.apply(
+                ops, network, self.loss_value, self._buffers, self._batch_weights
+            )
         self._optimizer.update(
             ops, network.parameters, network.gradients, self._state, *self._n_decay
         )

@@ -296,8 +296,7 @@ class _Run:
         self.recorder.history.score_name = options.loss.score_name
         self.order, self.visited = device.asarray(np.arange(n), name="order"), np.arange(n)
         self.scored = scored_samples(device, n, options.seed) if options.train_accuracy else None
-        parts = [network, *network.layers, options.loss, optimizer, *options.augmentations]
-        self.execution = make_execution(self.steps, self.rates, options.capture, parts)
+        self.execution = make_execution(self.steps, self.rates, options.capture)
 
     def train(self, callers_errstate: Any) -> History:
         """Run the epochs and leave the network with the right parameters however the run ends."""
