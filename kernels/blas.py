@@ -1,7 +1,8 @@
-"""The functions and the number of threads of NumPy's own BLAS.
+"""The functions and the number of threads of NumPy's own BLAS, or else of SciPy's.
 
 NumPy does not expose them. They are looked up by name in the libraries that NumPy's extension
-module has loaded, so that no other BLAS in the process is used by mistake.
+module has loaded, so that no other BLAS in the process is used by mistake. Where that fails, as on
+Windows and with Apple's Accelerate, SciPy's functions for Cython serve.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = [
     "count_blas_threads",
     "numpy_blas",
     "register",
+    "scipy_blas",
 ]
 
 # OpenBLAS's names in NumPy's wheels, in distributions with 64-bit integers, and elsewhere: prefix
@@ -38,16 +40,20 @@ _MOST_THREADS = 64  # as in host_team.h
 
 @dataclass(frozen=True)
 class Blas:
-    """Addresses of functions of an OpenBLAS that runs its own threads.
+    """Addresses of functions of a BLAS.
 
     Attributes
     ----------
     sgemm, dgemm, sgemv, dgemv : int
-        ``cblas_sgemm`` and so on.
+        ``cblas_sgemm`` and so on, or those of Fortran's interface.
     get_threads, set_threads : int
-        ``openblas_get_num_threads`` and ``openblas_set_num_threads``.
+        ``openblas_get_num_threads`` and ``openblas_set_num_threads`` of an OpenBLAS that runs its
+        own threads; 0 if they are unknown.
     is_64_bit : bool
         Whether its integers have 64 bits.
+    is_fortran : bool
+        Whether the functions have Fortran's interface: all arguments are addresses, and matrices
+        are stored by columns.
     """
 
     sgemm: int
@@ -57,6 +63,7 @@ class Blas:
     get_threads: int
     set_threads: int
     is_64_bit: bool
+    is_fortran: bool = False
 
 
 @functools.cache
@@ -90,6 +97,27 @@ def numpy_blas() -> Blas | None:
             continue
         return found if threading_layer == _PTHREADS else None
     return None
+
+
+@functools.cache
+def scipy_blas() -> Blas | None:
+    """Find the BLAS that SciPy offers to Cython; None without SciPy.
+
+    Its number of threads is its own affair.
+    """
+    try:
+        capsules = importlib.import_module("scipy.linalg.cython_blas").__pyx_capi__
+    except ImportError:
+        return None
+    api = ctypes.pythonapi
+    get_name = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", api))
+    get_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+        ("PyCapsule_GetPointer", api)
+    )
+    names = ("sgemm", "dgemm", "sgemv", "dgemv")
+    found = [get_pointer(capsules[name], get_name(capsules[name])) for name in names]
+    is_64_bit = b"int64" in get_name(capsules["sgemm"])  # SciPy's type for 64-bit integers
+    return Blas(*found, get_threads=0, set_threads=0, is_64_bit=is_64_bit, is_fortran=True)
 
 
 def _address(library: ctypes.CDLL, name: str) -> int:

@@ -123,7 +123,8 @@ bool run_as_few_rows(const Task& task, const XpnBlock& block) {
         return false;
     }
     alignas(64) char tiles[XPN_MAX_OPERANDS][TILE * sizeof(double)];
-    const npy_intp rows_at_once = TILE / block.n_columns;
+    const npy_intp fit = TILE / block.n_columns;
+    const npy_intp rows_at_once = block.n_rows < fit ? block.n_rows : fit;
     XpnBlock piece = block;
     for (int k = 0; k < self->n_operands; ++k) {
         const npy_intp itemsize = task.itemsize[k];
@@ -135,9 +136,11 @@ bool run_as_few_rows(const Task& task, const XpnBlock& block) {
             return false;
         }
         if (!is_repeated) continue;
-        for (npy_intp r = 0; r < rows_at_once; ++r) {
-            memcpy(tiles[k] + r * block.n_columns * itemsize, block.data[k],
-                   (size_t)(block.n_columns * itemsize));
+        const npy_intp row = block.n_columns * itemsize, whole = rows_at_once * row;
+        memcpy(tiles[k], block.data[k], (size_t)row);
+        for (npy_intp filled = row; filled < whole; filled *= 2) {  // by what is already there
+            const npy_intp rest = whole - filled;
+            memcpy(tiles[k] + filled, tiles[k], (size_t)(filled < rest ? filled : rest));
         }
         piece.data[k] = tiles[k];
     }

@@ -172,7 +172,7 @@ def _column_reduce(row: ColumnReduce) -> str:
 
 
 def _rowwise(row: Rowwise) -> str:
-    """Loop along each row or, if rows are short, across LANES rows at a time."""
+    """Loop along each row or, if there are several short ones, across LANES rows at a time."""
     flags = _flags(row)
     return f"""
 {_template_of(flags)}void {row.name}_narrow(const XpnBlock& block) {{
@@ -180,7 +180,9 @@ def _rowwise(row: Rowwise) -> str:
 }}
 
 {_template_of(flags)}void {row.name}_all(const XpnBlock& block) {{
-    if (block.n_columns <= NARROW) return {row.name}_narrow<{", ".join(["T", *flags])}>(block);
+    if (block.n_columns <= NARROW && block.n_rows > 1) {{
+        return {row.name}_narrow<{", ".join(["T", *flags])}>(block);
+    }}
 {_rowwise_wide(row)}
 }}
 {_dispatch(row)}"""

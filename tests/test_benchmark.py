@@ -318,9 +318,8 @@ def test_a_profile_adds_up():
     assert head.startswith("784-128-10, batch 32, float32")
     assert sum("matmul" in line for line in lines) == 5
     whole = float(head.split(":")[1].split()[0])
-    parts_us = [float(line.rsplit(" us", 1)[0].split()[-1].replace(",", "")) for line in lines]
-    assert lines[-1].split()[0] == "Python"
-    assert parts_us[-1] < 25 + whole / 4  # of a whole step of two layers, on a busy machine
+    parts_us = [float(line.rsplit(" us", 1)[0].split()[-1].replace(",", "")) for line in lines[:-1]]
+    assert lines[-1].endswith("us if Python calls each operation")
     assert 0.5 < sum(parts_us) / whole < 3
 
 

@@ -56,16 +56,16 @@ class EagerExecution:
         """
         self._rates.begin_step(number)
         step = self._steps[number]
-        return 1, step(*self._indices(number, 1, order))
+        return 1, step(self._indices(number, 1, order))
 
     def close(self) -> None:
         """Release everything except the steps."""
 
-    def _indices(self, number: int, n: int, order: Array) -> tuple[Array, ...]:
-        """Return the indices of the samples of n steps, or nothing if they train on all."""
+    def _indices(self, number: int, n: int, order: Array) -> Array | None:
+        """Return the indices of the samples of n steps, or None if they train on all."""
         if not self._steps[number].gathers:
-            return ()
-        return (order[self._starts[number] : self._starts[number + n]],)
+            return None
+        return order[self._starts[number] : self._starts[number + n]]
 
 
 class _CapturedExecution(EagerExecution):
@@ -154,7 +154,7 @@ class GraphExecution(_CapturedExecution):
         if key not in self._graphs:
             self._graphs[key] = CapturedSteps(step, n, self._recorder, self._rate())
         indices = self._indices(number, n, order)
-        return n, self._graphs[key](*(indices or (None,)), self._rates_of(number, n))
+        return n, self._graphs[key](indices, self._rates_of(number, n))
 
 
 class ProgramExecution(_CapturedExecution):
@@ -181,7 +181,7 @@ class ProgramExecution(_CapturedExecution):
         losses = self._losses[:n]
         program = self._programs[step.batch_size]
         indices = self._indices(number, n, order)
-        n_taken = program(losses, *(indices or (None,)), self._rates_of(number, n))
+        n_taken = program(losses, indices, self._rates_of(number, n))
         return n_taken, losses[:n_taken]
 
 
