@@ -114,10 +114,20 @@ def scipy_blas() -> Blas | None:
     get_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
         ("PyCapsule_GetPointer", api)
     )
-    names = ("sgemm", "dgemm", "sgemv", "dgemv")
-    found = [get_pointer(capsules[name], get_name(capsules[name])) for name in names]
-    is_64_bit = b"int64" in get_name(capsules["sgemm"])  # SciPy's type for 64-bit integers
-    return Blas(*found, get_threads=0, set_threads=0, is_64_bit=is_64_bit, is_fortran=True)
+
+    def address(name: str) -> int:
+        return int(get_pointer(capsules[name], get_name(capsules[name])))
+
+    return Blas(
+        sgemm=address("sgemm"),
+        dgemm=address("dgemm"),
+        sgemv=address("sgemv"),
+        dgemv=address("dgemv"),
+        get_threads=0,
+        set_threads=0,
+        is_64_bit=b"int64" in get_name(capsules["sgemm"]),  # SciPy's type for 64-bit integers
+        is_fortran=True,
+    )
 
 
 def _address(library: ctypes.CDLL, name: str) -> int:

@@ -266,10 +266,10 @@ CATALOGUE: tuple[Row, ...] = (
     ),
     Rowwise(
         name="add_sum",
-        reads="T values, single T start",
+        reads="T values, single T addend",
         writes="single T out",
         reductions=(("sum", "total", "values"),),
-        result="out = start + total;",
+        result="out = addend + total;",
     ),
     Rowwise(
         name="inverse_sum",

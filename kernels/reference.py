@@ -155,13 +155,13 @@ class ReferenceOps:
             return self.xp.sum(weights * values, axis=-1, keepdims=True, out=out)
         return self.xp.mean(values, axis=-1, keepdims=True, out=out)
 
-    def add_sum(self, values: Array, start: Array, out: Array | None = None) -> Array:
-        """Sum over the last axis added to a number, ``start + sum_i values_i``.
+    def add_sum(self, values: Array, addend: Array, out: Array | None = None) -> Array:
+        """Sum over the last axis added to a number, ``addend + sum_i values_i``.
 
-        ``start`` and the result have shape (..., 1).
+        ``addend`` and the result have shape (..., 1).
         """
         xp = self.xp
-        return _store(start + xp.sum(values, axis=-1, keepdims=True), out)
+        return _store(addend + xp.sum(values, axis=-1, keepdims=True), out)
 
     def inverse_sum(self, weights: Array, out: Array | None = None) -> Array:
         """``1 / sum_i weights_i`` over the last axis, which is kept with length 1.

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import signal
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -191,8 +195,8 @@ def test_what_a_user_has_written_is_not_captured_unasked(name, caplog):
 
 @pytest.mark.parametrize("at", [0, 1, 2, 5, 11])
 def test_an_interruption_leaves_whole_steps(monkeypatch, at):
-    """It is seen behind each graph, and what was reached is what single steps reach by then."""
-    from xpnet.training import loop
+    """It is seen after each call, and what was reached is what single steps reach by then."""
+    from xpnet.training import execution, loop
 
     class Interrupted(Interruption):
         def __init__(self):
@@ -210,14 +214,63 @@ def test_an_interruption_leaves_whole_steps(monkeypatch, at):
     monkeypatch.undo()
 
     n_left = [history.n_steps]
+    take = execution.EagerExecution.take
+
+    def count(self, number, order):
+        n_left[0] -= 1
+        return take(self, number, order)
 
     class Counted(Interruption):
         def is_requested(self):
-            n_left[0] -= 1
             return n_left[0] <= 0
 
+    monkeypatch.setattr(execution.EagerExecution, "take", count)
     monkeypatch.setattr(loop, "Interruption", Counted)
     assert_same_run(train(epochs=4, capture=False), (network, history))
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("n_signals", [20, slow(300)])
+def test_ctrl_c_at_any_moment_keeps_what_was_reached(monkeypatch, n_signals):
+    """The parameters are those of single steps, after as many of them."""
+    from xpnet.training import execution
+
+    def start():
+        return nn.Network([nn.Dense(16, "relu"), nn.Dropout(0.2), nn.Dense(K)], D, seed=0)
+
+    def run(network, **arguments):
+        arguments = {"loss": "softmax_cross_entropy", "optimizer": "adam", **arguments}
+        return fit(network, X, Y, epochs=40, batch_size=3, **arguments)
+
+    expected = []
+    take = execution.EagerExecution.take
+
+    def watch(self, number, order):
+        found = take(self, number, order)
+        expected.append(network.parameters.tobytes())
+        return found
+
+    network = start()
+    with monkeypatch.context() as patched:
+        patched.setattr(execution.EagerExecution, "take", watch)
+        run(network, capture=False)
+    run(start())
+    rng = np.random.default_rng(0)
+    begin = time.perf_counter()
+    assert run(start()).n_steps == len(expected) == 40 * 110
+    whole = time.perf_counter() - begin
+    n_interrupted = 0
+    for delay in rng.uniform(0, whole, n_signals):
+        network = start()
+        with Interruption() as interruption:
+            timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
+            timer.start()
+            history = run(network)
+            timer.join()
+            assert interruption.is_requested()
+        assert network.parameters.tobytes() == expected[history.n_steps - 1]
+        n_interrupted += history.interrupted
+    assert n_interrupted > n_signals / 4
 
 
 @pytest.mark.accelerator

@@ -74,7 +74,7 @@ class History:
     device, precision : str
         Device of the run and precision of products of float32 matrices.
     captured : bool
-        Whether steps were run as CUDA graphs, except the first of each batch size.
+        Whether steps were run as CUDA graphs or CPU programs, except the first of each batch size.
     score_name : str
         Name of the reports' accuracies: ``"accuracy"``, or ``"R2"`` for a regression loss.
     """

@@ -143,13 +143,15 @@ def fit(
         Whether every report includes the accuracy on the training data, or on a sample of them; see
         :class:`Report`.
     capture : bool or None
-        Whether to run several steps at a time as a CUDA graph. The results are identical, and small
-        networks train in a fraction of the time. None uses graphs on a GPU with fused kernels if
-        the layers, the loss, the optimizer and the augmentations belong to xpnet. True uses graphs
-        with your own classes, too: their steps must not allocate memory, and Python numbers in them
-        must not change from step to step, since a graph repeats the recorded ones; see
-        :class:`xpnet.nn.CapturedSteps`. A graph cannot record minibatches of sparse samples, which
-        come from the host: for them None takes single steps, and True is an error.
+        Whether to record a step and run several at a time: as a CUDA graph on a GPU, as a program
+        on the CPU. The results are identical, and small networks train in a fraction of the time.
+        None does so with fused kernels if the layers, the loss, the optimizer and the augmentations
+        belong to xpnet. True does so on a GPU with your own classes, too: their steps must not
+        allocate memory, and Python numbers in them must not change from step to step, since a graph
+        repeats the recorded ones; see :class:`xpnet.nn.CapturedSteps`. On the CPU only xpnet's own
+        classes can be recorded; see :class:`xpnet.nn.StepProgram`. Minibatches of sparse samples
+        come from the host and cannot be recorded: for them None takes single steps, and True is an
+        error.
     report_every : int
         Number of epochs between reports. The first and the last epoch are always reported.
     on_report : callable, optional
@@ -170,9 +172,10 @@ def fit(
 
     Notes
     -----
-    Ctrl-C ends the run after the current step, or the current graph of up to sixteen steps. ``fit``
-    then returns with ``history.interrupted`` set and the weights of the last complete step. A
-    second Ctrl-C raises ``KeyboardInterrupt`` immediately. See :class:`Interruption`.
+    Ctrl-C ends the run after the current step, the current graph of up to sixteen steps, or the
+    current call of a program, which takes at most 50 ms or one step. ``fit`` then returns with
+    ``history.interrupted`` set and the weights of the last complete step. A second Ctrl-C raises
+    ``KeyboardInterrupt`` immediately. See :class:`Interruption`.
 
     However the run ends, also with an error, the network is left with the averaged parameters if
     ``average`` is given, and with those of the best epoch if early stopping restores them.
