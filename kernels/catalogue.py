@@ -551,8 +551,11 @@ CATALOGUE: tuple[Row, ...] = (
         reads="T predictions, T targets, row T weights?",
         writes="row T losses, T dlogits?",
         reductions=(("sum", "total", "xpn::square(predictions - targets)"),),
-        result="losses = total / T(n_columns);",
-        body=_share_of("T(2) * (predictions - targets) / T(n_columns)"),
+        constants="int64 halved",
+        result="losses = (halved ? T(0.5) : T(1)) * total / T(n_columns);",
+        body=_share_of(
+            "halved ? predictions - targets : T(2) * (predictions - targets) / T(n_columns)"
+        ),
     ),
     Rowwise(
         name="poisson_deviance",

@@ -158,7 +158,7 @@ class ReferenceOps:
     def add_sum(self, values: Array, addend: Array, out: Array | None = None) -> Array:
         """Sum over the last axis added to a number, ``addend + sum_i values_i``.
 
-        ``addend`` and the result have shape (..., 1).
+        ``addend`` has shape (1,), and the result (..., 1).
         """
         xp = self.xp
         return _store(addend + xp.sum(values, axis=-1, keepdims=True), out)
@@ -1015,10 +1015,13 @@ class ReferenceOps:
         losses: Array,
         dlogits: Array | None = None,
         weights: Array | None = None,
+        halved: bool = False,
     ) -> None:
         """Squared error of each sample, the mean over its outputs.
 
-        ``l_i = 1/m sum_j (Z_ij - Y_ij)^2`` for m outputs; its derivative is ``2/m (Z - Y)``.
+        ``l_i = 1/m sum_j (Z_ij - Y_ij)^2`` for m outputs; its derivative is ``2/m (Z - Y)``. With
+        ``halved`` the losses are half of that, and the gradient is ``Z - Y``, that of half the sum
+        over the outputs.
 
         Parameters
         ----------
@@ -1029,12 +1032,16 @@ class ReferenceOps:
             Overwritten with the gradient of the mean of ``l``, or of its weighted mean.
         weights : array (..., n_samples), optional
             The samples' shares in the mean; see :meth:`shares`.
+        halved : bool
         """
         xp = self.xp
         xp.mean(xp.square(predictions - targets), axis=-1, out=losses)
+        if halved:
+            xp.multiply(losses, 0.5, out=losses)
         if dlogits is not None:
             xp.subtract(predictions, targets, out=dlogits)
-            xp.multiply(dlogits, 2 / predictions.shape[-1], out=dlogits)
+            if not halved:
+                xp.multiply(dlogits, 2 / predictions.shape[-1], out=dlogits)
             self._average(dlogits, weights)
 
     def poisson_deviance(

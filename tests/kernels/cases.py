@@ -238,7 +238,7 @@ def case(
             "row": shape[:-1],
             "single": (*shape[:-1], 1),
         }[operand.layout]
-        if operand.layout == "single" and (shared or operand.name == "step"):
+        if operand.layout == "single" and (shared or operand.name in ("step", "addend")):
             own = (1,)  # one value for all rows
         if operand.use == "out":
             arguments[operand.name] = np.full(own, np.nan, dtype)
@@ -265,6 +265,8 @@ def case(
             arguments["clip"] = 0.0 if optional else 0.1
             # A long sum of equal terms, the clipped ones, loses a little the same way every time.
             arguments["smoothing"] = 0.1 if optional or shape[-1] <= 100 else 0.0
+        elif constant.name == "halved":
+            arguments["halved"] = not optional
         elif constant.formula is None:
             arguments[constant.name] = _CONSTANTS.get(constant.name, 0.5)
     if "height" in arguments:

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from xpnet.estimators.scikit import StrOptions
-from xpnet.kernels.reference import Array, ReferenceOps
 from xpnet.nn.losses import MeanSquaredError
 from xpnet.nn.schedules import Schedule
 
@@ -46,22 +45,8 @@ class HalfSquaredError(MeanSquaredError, abstract=True):
     scikit-learn.
     """
 
-    def forward(
-        self,
-        ops: ReferenceOps,
-        logits: Array,
-        labels: Array,
-        losses: Array,
-        mean: Array,
-        dlogits: Array | None = None,
-        weights: Array | None = None,
-    ) -> None:
-        """Compute the losses, their mean and the gradient."""
-        super().forward(ops, logits, labels, losses, mean, dlogits, weights)
-        ops.xp.multiply(mean, 0.5, out=mean)
-        ops.xp.multiply(losses, 0.5, out=losses)
-        if dlogits is not None:
-            ops.xp.multiply(dlogits, 0.5 * logits.shape[-1], out=dlogits)
+    constants = ("halved",)
+    halved = True
 
 
 class EpochOrder:
