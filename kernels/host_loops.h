@@ -35,3 +35,17 @@ struct XpnEntry {
 typedef void (*XpnWords)(unsigned int* words, unsigned long long first, ptrdiff_t n,
                          unsigned long long seed, unsigned int layer, unsigned int step,
                          unsigned int purpose);
+
+// A product out = A B, of shapes (m, k) and (k, n). Of a transposed matrix the columns are
+// contiguous, of the others the rows; `leading` counts the elements from one to the next.
+struct XpnProduct {
+    ptrdiff_t m, n, k;
+    const void *A, *B;
+    void* out;
+    bool A_is_transposed, B_is_transposed;
+    ptrdiff_t A_leading, B_leading, out_leading;
+};
+
+// Computes a product if that is expected to take less time than by the BLAS, or if it is forced;
+// returns whether it did. Without vectors (host_small.h) it never does.
+typedef int (*XpnMultiply)(const XpnProduct*, int is_double, int is_forced);

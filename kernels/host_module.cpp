@@ -24,15 +24,18 @@ extern "C" {
 extern const XpnEntry xpn_loops_baseline[];
 void xpn_words_baseline(unsigned int*, unsigned long long, ptrdiff_t, unsigned long long, unsigned int,
                     unsigned int, unsigned int);
+int xpn_multiply_baseline(const XpnProduct*, int, int);
 #ifdef XPN_HAVE_avx2
 extern const XpnEntry xpn_loops_avx2[];
 void xpn_words_avx2(unsigned int*, unsigned long long, ptrdiff_t, unsigned long long, unsigned int,
                     unsigned int, unsigned int);
+int xpn_multiply_avx2(const XpnProduct*, int, int);
 #endif
 #ifdef XPN_HAVE_avx512
 extern const XpnEntry xpn_loops_avx512[];
 void xpn_words_avx512(unsigned int*, unsigned long long, ptrdiff_t, unsigned long long, unsigned int,
                     unsigned int, unsigned int);
+int xpn_multiply_avx512(const XpnProduct*, int, int);
 #endif
 }
 
@@ -42,6 +45,7 @@ struct Variant {
     const char* name;
     const XpnEntry* entries;
     XpnWords words;
+    XpnMultiply multiply;
     bool is_supported;
 };
 
@@ -50,12 +54,13 @@ int find_variants(Variant* found) {
     (void)processor;  // not read if there is only the baseline
     int n = 0;
 #ifdef XPN_HAVE_avx512
-    found[n++] = {"avx512", xpn_loops_avx512, xpn_words_avx512, processor.has_avx512};
+    found[n++] = {"avx512", xpn_loops_avx512, xpn_words_avx512, xpn_multiply_avx512,
+                  processor.has_avx512};
 #endif
 #ifdef XPN_HAVE_avx2
-    found[n++] = {"avx2", xpn_loops_avx2, xpn_words_avx2, processor.has_avx2};
+    found[n++] = {"avx2", xpn_loops_avx2, xpn_words_avx2, xpn_multiply_avx2, processor.has_avx2};
 #endif
-    found[n++] = {"baseline", xpn_loops_baseline, xpn_words_baseline, true};
+    found[n++] = {"baseline", xpn_loops_baseline, xpn_words_baseline, xpn_multiply_baseline, true};
     return n;
 }
 
@@ -250,11 +255,13 @@ int read_parameters(Operation* self, PyObject* parameters) {
     return 0;
 }
 
+// The variant of that name, or the best one for null; null if this processor does not support it.
 const Variant* find_variant(const char* name) {
     static Variant variants[3];
     static const int n = find_variants(variants);
     for (int i = 0; i < n; ++i) {
-        if (variants[i].is_supported && strcmp(variants[i].name, name) == 0) return &variants[i];
+        if (!variants[i].is_supported) continue;
+        if (!name || strcmp(variants[i].name, name) == 0) return &variants[i];
     }
     return nullptr;
 }
@@ -329,6 +336,20 @@ PyObject* random_words(PyObject*, PyObject* args) {
     return words;
 }
 
+PyObject* multiply_small(PyObject*, PyObject* args) {
+    const char* name;
+    PyObject* arrays[3];
+    if (!PyArg_ParseTuple(args, "sOOO", &name, &arrays[0], &arrays[1], &arrays[2])) return nullptr;
+    const Variant* variant = find_variant(name);
+    Product p;
+    if (!variant || !read_product(arrays, &p)) {
+        return PyErr_Format(PyExc_ValueError, "no such product with the instruction set %s", name);
+    }
+    const XpnProduct product = p.is_double ? block_of<double>(p, 0, p.m, 0, p.n, p.out)
+                                           : block_of<float>(p, 0, p.m, 0, p.n, p.out);
+    return PyBool_FromLong(variant->multiply(&product, p.is_double, true));
+}
+
 PyMethodDef functions[] = {
     {"make_operation", make_operation, METH_VARARGS,
      "make_operation(variant, name, kind, parameters, operands, constants, reference)"},
@@ -336,6 +357,8 @@ PyMethodDef functions[] = {
      "random_words(variant, first, n, seed, layer, step, purpose): words of the Philox stream"},
     {"matmul", reinterpret_cast<PyCFunction>(reinterpret_cast<AnyFunction>(matmul)),
      METH_FASTCALL | METH_KEYWORDS, "matmul(A, B, out): the product of two matrices"},
+    {"multiply_small", multiply_small, METH_VARARGS,
+     "multiply_small(variant, A, B, out): for tests, a product without the BLAS if it fits"},
     {"use_blas", use_blas, METH_VARARGS,
      "use_blas(sgemm, dgemm, sgemv, dgemv, get_threads, set_threads, is_64_bit): addresses"},
     {"use_threads", use_threads, METH_VARARGS,
@@ -381,6 +404,7 @@ PyMODINIT_FUNC PyInit__host() {
     Py_XDECREF(numpy);
     memory = make_memory();
     if (!numpy_matmul || !memory) return nullptr;
+    blas().small = find_variant(nullptr)->multiply;
     prepare_for_forks();
     operation_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&operation_spec));
     program_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&program_spec));

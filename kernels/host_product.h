@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host_loops.h"
 #include "host_record.h"
 #include "host_team.h"
 
@@ -35,6 +36,7 @@ struct Blas {
     AnyFunction gemm[2];  // cblas_sgemm and cblas_dgemm; null if NumPy's BLAS is unknown
     AnyFunction gemv[2];
     bool is_64_bit;       // whether its integers have 64 bits
+    XpnMultiply small;    // computes small products instead of the BLAS
     int (*get_threads)();
     void (*set_threads)(int);
     Threads threads;
@@ -175,9 +177,9 @@ struct Product {
     Matrix A, B, out;
 };
 
-// Computes a block of the product into `out`, which has the size of the block.
+// Computes a block by the BLAS.
 template <class T, class Int>
-void multiply_block(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t left,
+void multiply_by_blas(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t left,
                     ptrdiff_t right, const Matrix& out) {
     typedef void (*Gemm)(int, int, int, Int, Int, Int, T, const T*, Int, const T*, Int, T, T*, Int);
     typedef void (*Gemv)(int, int, Int, Int, T, const T*, Int, const T*, Int, T, T*, Int);
@@ -202,11 +204,33 @@ void multiply_block(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t
     }
 }
 
+// Describes a block of the product and its result for the loops over small matrices.
+template <class T>
+XpnProduct block_of(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t left,
+                    ptrdiff_t right, const Matrix& out) {
+    XpnProduct block;
+    block.m = bottom - top;
+    block.n = right - left;
+    block.k = p.k;
+    block.A = p.A.data + (ptrdiff_t)sizeof(T) * top * (p.A.is_transposed ? 1 : p.A.leading);
+    block.B = p.B.data + (ptrdiff_t)sizeof(T) * left * (p.B.is_transposed ? p.B.leading : 1);
+    block.out = out.data;
+    block.A_is_transposed = p.A.is_transposed;
+    block.B_is_transposed = p.B.is_transposed;
+    block.A_leading = p.A.leading;
+    block.B_leading = p.B.leading;
+    block.out_leading = out.leading;
+    return block;
+}
+
+// Computes a block of the product into `out`, which has the size of the block.
 template <class T>
 void multiply_block(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t left,
                     ptrdiff_t right, const Matrix& out) {
-    (blas().is_64_bit ? multiply_block<T, long long> : multiply_block<T, int>)(p, top, bottom, left,
-                                                                               right, out);
+    const XpnProduct block = block_of<T>(p, top, bottom, left, right, out);
+    if (blas().small(&block, p.is_double, false)) return;
+    (blas().is_64_bit ? multiply_by_blas<T, long long> : multiply_by_blas<T, int>)(
+        p, top, bottom, left, right, out);
 }
 
 const ptrdiff_t ROWS = 4;      // rows that a BLAS processes at once

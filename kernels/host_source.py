@@ -54,6 +54,7 @@ _HEAD = """\
 // Written from the catalogue by host_source.py.
 
 #include "host_parts.h"
+#include "host_small.h"
 
 namespace {
 """

@@ -57,6 +57,10 @@ def assert_product(out, A, B):
         (700, 1, 900),
         (1, 5000, 1),
         (50, 900, 63),  # of columns that are too few for four parts
+        (200, 4, 100),  # without the BLAS, at least with AVX2
+        (100, 200, 3),
+        (12000, 4, 40),  # in parts that need no BLAS
+        (9, 5, 20000),
     ],
 )
 def test_product(dtype, m, k, n):
@@ -77,6 +81,76 @@ def test_product(dtype, m, k, n):
                 assert_product(out, A, B)
                 expected = out
             np.testing.assert_array_equal(out, expected, f"{n_threads=}, {far=}, {forced=}")
+
+
+def small_product(A, B, *, variant):
+    """Multiply without the BLAS; what surrounds the result must stay."""
+    m, n = A.shape[0], B.shape[1]
+    whole = np.full((m + 2, n + 3), 7, A.dtype)
+    out = whole[1 : m + 1, 1 : n + 1]
+    if not host._module().multiply_small(variant, A, B, out):
+        return None
+    kept = out.copy()
+    out.fill(7)
+    assert (whole == 7).all()
+    return kept
+
+
+@given(
+    *(st.integers(1, 70) for _ in range(3)),
+    *(st.booleans() for _ in range(2)),
+    st.integers(0, 2),
+    st.sampled_from([np.float32, np.float64]),
+)
+def test_small_products(m, k, n, A_transposed, B_transposed, apart, dtype):
+    """They are right on every instruction set, whether or not the BLAS would be faster."""
+    rng = np.random.default_rng(0)
+    A = matrix(rng, (m, k), dtype, transposed=A_transposed, apart=apart)
+    B = matrix(rng, (k, n), dtype, transposed=B_transposed, apart=apart)
+    for variant in host.variants():
+        assert_product(small_product(A, B, variant=variant), A, B)
+
+
+@given(
+    *(st.integers(1, most) for most in (20, 40, 20)),
+    *(st.booleans() for _ in range(2)),
+    st.sampled_from([np.float32, np.float64]),
+    st.integers(0, 1000),
+)
+def test_small_products_propagate_nan_and_infinity(
+    m, k, n, A_transposed, B_transposed, dtype, seed
+):
+    rng = np.random.default_rng(seed)
+    special = [0, 1, -2, 3, np.inf, -np.inf, np.nan]
+    chances = [0.4, 0.2, 0.2, 0.1, 0.04, 0.03, 0.03]
+    A, B = (rng.choice(special, p=chances, size=size).astype(dtype) for size in ((m, k), (k, n)))
+    with np.errstate(invalid="ignore"):
+        expected = (A[:, :, np.newaxis] * B).sum(axis=1)
+    A = A.T.copy().T if A_transposed else A
+    B = B.T.copy().T if B_transposed else B
+    for variant in host.variants():
+        np.testing.assert_array_equal(small_product(A, B, variant=variant), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(17, 300, 41), (30, 129, 13), (1, 700, 2), (300, 65, 3)])
+def test_small_products_of_many_terms(shape, dtype):
+    m, k, n = shape
+    rng = np.random.default_rng(0)
+    for A_transposed, B_transposed in [(0, 0), (1, 0), (0, 1), (1, 1)]:
+        A = matrix(rng, (m, k), dtype, transposed=A_transposed)
+        B = matrix(rng, (k, n), dtype, transposed=B_transposed)
+        for variant in host.variants():
+            found = small_product(A, B, variant=variant)
+            if found is not None:  # with AVX-512, a copy may need too much memory
+                assert_product(found, A, B)
+
+
+def test_a_copy_that_does_not_fit_is_left_to_the_blas():
+    rng = np.random.default_rng(0)
+    A, B = rng.standard_normal((20, 5000)), rng.standard_normal((5000, 1))
+    for variant in host.variants():
+        assert small_product(A, B, variant=variant) is None
 
 
 @given(
