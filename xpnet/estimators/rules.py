@@ -50,16 +50,16 @@ class HalfSquaredError(MeanSquaredError, abstract=True):
 
 
 class EpochOrder:
-    """The order of the samples in each epoch: the previous order, shuffled."""
+    """The order of the samples in each epoch: the previous order, shuffled in place."""
 
     def __init__(self, n_samples: int, random_state: np.random.RandomState) -> None:
         self._order = np.arange(n_samples)
         self._random_state = random_state
 
     def __call__(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Return the order of the next epoch."""
+        """Return the order of the next epoch, in the array of the last one."""
         del epoch
-        self._order = self._random_state.permutation(self._order)
+        self._random_state.shuffle(self._order)
         return self._order
 
 

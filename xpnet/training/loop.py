@@ -284,6 +284,7 @@ class _Run:
         n, batch_size = len(data), options.batch_size
         self.has_batches = batch_size is not None and batch_size < n
         self.steps = _bind_steps(bind, n, batch_size if self.has_batches else None)
+        self.sizes = [step.batch_size for step in self.steps]
         self.rates = Rates(
             options.schedule,
             optimizer.learning_rate,
@@ -334,8 +335,6 @@ class _Run:
         """Take the steps of an epoch; return whether an interruption has cut it short."""
         self.shuffle(epoch)
         self.rates.begin_epoch(epoch)
-        weights = None if self.options.penalty == "batch" else self.data.weights
-        counts = _counts(self.steps, weights, self.visited)
         number, n_steps = 0, len(self.steps)
         while number < n_steps:
             n_taken, losses = self.execution.take(number, self.order)
@@ -343,9 +342,15 @@ class _Run:
             number += n_taken
             if self.interruption.is_requested():
                 break
-        sizes = [step.batch_size for step in self.steps[:number]]
-        self.recorder.end_epoch(sizes, counts[:number])
+        self.recorder.end_epoch(sum(self.sizes[:number]), self.weights_of_steps()[:number])
         return number < n_steps
+
+    def weights_of_steps(self) -> npt.NDArray[np.float64]:
+        """Return the total weight of the samples in each of the epoch's steps."""
+        weights = None if self.options.penalty == "batch" else self.data.weights
+        if weights is None:
+            return np.array(self.sizes, dtype=np.float64)
+        return np.add.reduceat(weights[self.visited], np.cumsum([0, *self.sizes[:-1]]))
 
     def shuffle(self, epoch: int) -> None:
         """Choose the order of the samples in an epoch and move it to the device."""
@@ -385,19 +390,6 @@ class _Run:
         return validation, train_score
 
 
-def _counts(
-    steps: list[TrainingStep],
-    weights: npt.NDArray[np.float64] | None,
-    visited: npt.NDArray[np.int64],
-) -> list[float]:
-    """Return the total weight of the samples in each step."""
-    sizes = [step.batch_size for step in steps]
-    if weights is None:
-        return [float(size) for size in sizes]
-    counts: list[float] = np.add.reduceat(weights[visited], np.cumsum([0, *sizes[:-1]])).tolist()
-    return counts
-
-
 def _bind_steps(
     bind: Callable[..., TrainingStep], n: int, batch_size: int | None
 ) -> list[TrainingStep]:
@@ -414,10 +406,11 @@ def _bind_steps(
 def _check_order(order: Any, n: int) -> npt.NDArray[np.int64]:
     """Return ``order`` as int64 if it is a permutation of the samples, else raise a ValueError."""
     found = np.asarray(order)
-    is_order = found.shape == (n,) and found.dtype.kind in "iu"
-    is_order = is_order and found.min() >= 0 and found.max() < n
-    if not is_order or not (np.bincount(found, minlength=n) == 1).all():
-        raise ValueError(
-            f"shuffle must return each index from 0 to {n - 1} exactly once, got {order!r}"
-        )
-    return found.astype(np.int64, copy=False)
+    if found.shape == (n,) and found.dtype.kind in "iu":
+        found = found.astype(np.int64, copy=False)
+        # As unsigned numbers, negative ones are large. If n indices miss none, none occurs twice.
+        if found.view(np.uint64).max() < n and np.bincount(found, minlength=n).min():
+            return found
+    raise ValueError(
+        f"shuffle must return each index from 0 to {n - 1} exactly once, got {order!r}"
+    )

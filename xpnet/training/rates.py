@@ -39,7 +39,7 @@ class Rates:
         n_steps: int,
         network: Network,
     ) -> None:
-        self._schedule = schedule
+        self._schedule, self._what = schedule, f"a factor of schedule {schedule!r}"
         self._learning_rate = learning_rate
         self.rate = state["learning_rate"]
         self._n_epochs, self._n_steps = n_epochs, n_steps
@@ -67,6 +67,6 @@ class Rates:
 
     def _send(self, factors: list[float]) -> Array:
         for factor in factors:
-            check_positive(f"a factor of schedule {self._schedule!r}", factor, zero=True)
+            check_positive(self._what, factor, zero=True)
         rates = self._learning_rate * np.array(factors)
         return self._device.asarray(rates, self._dtype, name="learning rates")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -61,9 +62,8 @@ class LossRecorder:
 
     def resume(self) -> None:
         """Start an interval between reports and its clock."""
-        self._losses: list[npt.NDArray[np.float64]] = []
-        self._sizes: list[int] = []
-        self._weights: list[float] = []
+        self._losses: list[float] = []
+        self._n_samples = 0
         self._resumed = time.perf_counter()
 
     def record(self, losses: Array, n_steps: int) -> None:
@@ -75,33 +75,30 @@ class LossRecorder:
         self._on_device[self._filled : filled] = losses
         self._filled = filled
 
-    def end_epoch(self, batch_sizes: list[int], weights: list[float]) -> None:
-        """Record the sizes of an epoch's steps and the total weights of their samples."""
-        self._epoch_start = len(self._sizes)
-        self._sizes += batch_sizes
-        self._weights += weights
+    def end_epoch(self, n_samples: int, weights: npt.NDArray[np.float64]) -> None:
+        """Record the number of an epoch's samples and their total weight in each of its steps."""
+        self._n_samples += n_samples
+        self._weights = weights
 
     def _fetch(self) -> None:
-        filled = self._device.to_host(self._on_device[: self._filled])
-        self._losses.append(filled.astype(np.float64))
+        self._losses += self._device.to_host(self._on_device[: self._filled]).tolist()
         self._filled = 0
 
     def read(self) -> float:
         """Read the costs back and return the mean over the epoch's samples."""
         history = self.history
         self._fetch()
-        losses = np.concatenate(self._losses)
+        losses, weights = self._losses, self._weights
         self._elapsed = time.perf_counter() - self._resumed
-        finite = np.isfinite(losses)
-        if not finite.all():
-            raise DivergenceError(history.n_steps + int(np.argmin(finite)), self._learning_rate())
+        if not all(map(math.isfinite, losses)):
+            first = [math.isfinite(loss) for loss in losses].index(False)
+            raise DivergenceError(history.n_steps + first, self._learning_rate())
         history.seconds += self._elapsed
         history.n_steps += len(losses)
-        history.n_samples += sum(self._sizes)
-        of_epoch = slice(self._epoch_start, None)
-        self._last = float(losses[-1])
-        weights = np.array(self._weights[of_epoch])
-        return float(np.average(losses[of_epoch], weights=weights if weights.any() else None))
+        history.n_samples += self._n_samples
+        of_epoch, total = np.array(losses[-len(weights) :]), weights.sum()
+        # The formula of np.average, which takes longer to check its arguments than to compute.
+        return float((of_epoch * weights).sum() / total if total else of_epoch.mean())
 
     def report(
         self,
@@ -116,15 +113,15 @@ class LossRecorder:
         history.reports.append(
             Report(
                 epoch=epoch,
-                iteration=history.n_steps - (len(self._sizes) - self._epoch_start),
+                iteration=history.n_steps - len(self._weights),
                 cost=cost,
                 learning_rate=self._learning_rate(),
                 seconds=history.seconds,
-                samples_per_second=sum(self._sizes) / max(self._elapsed, 1e-9),
+                samples_per_second=self._n_samples / max(self._elapsed, 1e-9),
                 validation_cost=validation_cost,
                 validation_accuracy=validation_accuracy,
                 train_accuracy=train_accuracy,
-                last_cost=self._last,
+                last_cost=self._losses[-1],
             )
         )
         return history.reports[-1]
