@@ -28,6 +28,18 @@ def _balanced(y: npt.NDArray[Any], weights: npt.NDArray[Any]) -> npt.NDArray[Any
     return balanced / np.where(totals > 0, totals, 1.0)[labels]
 
 
+def _columns(y: Any, classes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return what a binarizer fitted to ``y`` makes of it, without checking ``y`` once more."""
+    columns: npt.NDArray[np.bool_]
+    if y.ndim == 2:
+        columns = (y.toarray() if hasattr(y, "toarray") else y) != 0
+    elif len(classes) == 1:
+        columns = np.zeros((len(y), 1), dtype=bool)
+    else:
+        columns = y[:, None] == (classes[1:] if len(classes) == 2 else classes)
+    return columns
+
+
 class NetworkClassifier(ClassifierMixin, NetworkEstimator):
     """An estimator whose labels are classes."""
 
@@ -35,18 +47,18 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         if not hasattr(self, "classes_") or not (self.warm_start or incremental):
             self._label_binarizer = LabelBinarizer().fit(y)
             self.classes_ = self._label_binarizer.classes_
-        else:
-            classes = unique_labels(y)
-            if self.warm_start and not incremental and set(classes) != set(self.classes_):
-                raise ValueError(
-                    "warm_start can only be used where `y` has the same classes as in the previous "
-                    f"call to fit. Previously got {self.classes_}, `y` has {classes}"
-                )
-            if len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
-                raise ValueError(
-                    "`y` has classes not in `self.classes_`. "
-                    f"`self.classes_` has {self.classes_}. 'y' has {classes}."
-                )
+            return _columns(y, self.classes_)
+        classes = unique_labels(y)
+        if self.warm_start and not incremental and set(classes) != set(self.classes_):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the previous "
+                f"call to fit. Previously got {self.classes_}, `y` has {classes}"
+            )
+        if len(np.setdiff1d(classes, self.classes_, assume_unique=True)):
+            raise ValueError(
+                "`y` has classes not in `self.classes_`. "
+                f"`self.classes_` has {self.classes_}. 'y' has {classes}."
+            )
         targets = self._label_binarizer.transform(y)
         targets = targets.toarray() if hasattr(targets, "toarray") else targets
         columns: npt.NDArray[Any] = targets.astype(bool)
