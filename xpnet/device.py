@@ -524,7 +524,6 @@ def host_array(
     TypeError
         If it cannot be converted: strings, complex numbers, masked or sparse arrays, ragged lists.
     """
-    wanted = "numbers" if dtype is None else f"an array of {np.dtype(dtype)}"
     try:
         raw = np.asarray(array)
         if isinstance(array, np.ma.MaskedArray):
@@ -541,4 +540,5 @@ def host_array(
             reason = f"its dtype is {raw.dtype}"
     except (OverflowError, RuntimeError, TypeError, ValueError) as error:
         reason = one_line(error)
+    wanted = "numbers" if dtype is None else f"an array of {np.dtype(dtype)}"
     raise TypeError(f"{name} does not convert to {wanted}: {reason}")

@@ -77,10 +77,9 @@ class Configurable:
                 f"got {spec!r}"
             )
         arguments = {key: value for key, value in spec.items() if key != "type"}
-        known = cls.known()
-        found = known.get(spec["type"])
-        if found is None:
-            raise ValueError(_unknown(kind, spec["type"], list(known)))
+        found = cls._registry.get(spec["type"])
+        if found is None or not issubclass(found, cls):
+            raise ValueError(_unknown(kind, spec["type"], list(cls.known())))
         try:
             found._signature().bind(**arguments)
         except TypeError as error:
