@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from xpnet.kernels import philox
-from xpnet.random import Purpose, check_seed, epoch_order, shuffle, subset, weight_stream
+from xpnet.random import (
+    EpochOrder,
+    Purpose,
+    check_seed,
+    epoch_order,
+    shuffle,
+    subset,
+    weight_stream,
+)
 
 
 def test_every_epoch_has_an_order_of_its_own():
@@ -64,3 +74,13 @@ def test_the_courses_order():
     np.testing.assert_array_equal(epoch_order(20, 11, 2), shuffle(20, 11, 2))
     with pytest.raises(ValueError, match=r"seed must lie in \[0, 2\*\*32\)"):
         epoch_order(20, 2**32, 0, "numpy-legacy")
+
+
+def test_scikit_learns_order():
+    order, state = EpochOrder(20, np.random.RandomState(3)), np.random.RandomState(3)
+    expected: Any = 20
+    for epoch in range(3):
+        expected = state.permutation(expected)  # of the last epoch's order
+        found = order(epoch)
+        assert found.dtype == np.int64
+        np.testing.assert_array_equal(found, expected)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from xpnet.kernels import philox
 
 __all__ = [
+    "EpochOrder",
     "Purpose",
     "RandomStateStream",
     "WeightStream",
@@ -147,6 +148,28 @@ def epoch_order(n: int, seed: int, epoch: int, rng: str = "numpy") -> npt.NDArra
         return shuffle(n, seed, epoch)
     legacy = np.random.RandomState((check_seed(seed, bits=32) + epoch) % 2**32)
     return legacy.permutation(n).astype(np.int64, copy=False)
+
+
+class EpochOrder:
+    """The order of the samples in each epoch as scikit-learn draws it: the last one, shuffled.
+
+    Parameters
+    ----------
+    n : int
+        Number of samples.
+    random_state : numpy.random.RandomState
+        Generator to draw from.
+    """
+
+    def __init__(self, n: int, random_state: np.random.RandomState) -> None:
+        self._order = np.arange(n, dtype=np.int64)
+        self._random_state = random_state
+
+    def __call__(self, epoch: int) -> npt.NDArray[np.int64]:
+        """Return the order of the next epoch, in the array of the last one."""
+        del epoch
+        self._random_state.shuffle(self._order)
+        return self._order
 
 
 def subset(n: int, size: int, seed: int) -> npt.NDArray[np.int64]:

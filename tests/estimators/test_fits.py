@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 from sklearn import neural_network
+from sklearn.preprocessing import LabelBinarizer
 
 from tests.estimators.comparison import Script, alike, data, differences
 from tests.estimators.perceptrons import (
@@ -19,6 +21,7 @@ from tests.estimators.perceptrons import (
     unconverged,
 )
 from xpnet import estimators
+from xpnet.estimators.classifier import _columns
 
 host = pytest.mark.host
 
@@ -192,3 +195,30 @@ def test_weights_stay_in_the_dtype_that_they_began_in(go_on, way):
         assert b.dtype == a.dtype == before
         np.testing.assert_allclose(b, a, atol=1e-5)
     assert ours.predict_proba(X).dtype == theirs.predict_proba(X).dtype
+
+
+_INDICATORS = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0]])
+LABELS: dict[str, Any] = {
+    "one class": np.array(["a", "a"], dtype=object),
+    "two numbers": np.array([2.0, -1.0, 2.0]),
+    "two names": np.array(["no", "yes", "no"]),
+    "booleans": np.array([True, False]),
+    "three names": np.array(["a", "ccc", "bb", "a"]),
+    "three objects": np.array(["a", "ccc", "bb", "a"], dtype=object),
+    "large numbers": np.array([2**53 + 1, 2**53, 5]),
+    "several labels": _INDICATORS,
+    "several labels, sparse": csr_array(_INDICATORS),
+    "several labels, of -1 and 1": 2 * _INDICATORS - 1,
+}
+
+
+@host
+@pytest.mark.parametrize("name", LABELS)
+def test_labels_become_the_columns_of_scikit_learns_binarizer(name):
+    y = LABELS[name]
+    binarizer = LabelBinarizer().fit(y)
+    expected = binarizer.transform(y)
+    expected = expected.toarray() if hasattr(expected, "toarray") else expected
+    columns = _columns(y, binarizer.classes_)
+    assert columns.dtype == bool
+    np.testing.assert_array_equal(columns, expected.astype(bool))

@@ -25,7 +25,7 @@ from xpnet.estimators.arrays import Arrays, affine, put
 from xpnet.estimators.building import hidden_units, make_network, make_optimizer
 from xpnet.estimators.callbacks import Task
 from xpnet.estimators.parameters import EstimatorParameters, resolved
-from xpnet.estimators.rules import EpochOrder, Held, Patience, Rate
+from xpnet.estimators.rules import Held, Patience, Rate
 from xpnet.estimators.samples import Samples
 from xpnet.estimators.scikit import (
     CallbackSupportMixin,
@@ -36,6 +36,7 @@ from xpnet.nn import Dropout, Network
 from xpnet.nn.losses import Loss
 from xpnet.nn.optimizers import Optimizer
 from xpnet.nn.schedules import Schedule
+from xpnet.random import EpochOrder
 from xpnet.training import DivergenceError, Report, TrainingState, fit, minimize
 
 __all__ = ["NetworkEstimator"]

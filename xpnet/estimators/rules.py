@@ -1,8 +1,9 @@
-"""scikit-learn's own rules: order of samples, convergence, falling rates, squared error.
+"""scikit-learn's own rules: initial weights, convergence, falling rates, squared error.
 
 Here are the rules of scikit-learn's multi-layer perceptrons that differ from xpnet's: the
-distribution of the initial weights and biases, the order of the samples, when a run has converged,
-how ``solver="sgd"`` lowers its learning rate, and how the squared error is defined.
+distribution of the initial weights and biases, when a run has converged, how ``solver="sgd"``
+lowers its learning rate, and how the squared error is defined. The order of the samples is
+:class:`xpnet.random.EpochOrder`.
 """
 
 from __future__ import annotations
@@ -11,14 +12,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from xpnet.estimators.scikit import StrOptions
 from xpnet.nn.losses import MeanSquaredError
 from xpnet.nn.schedules import Schedule
 
-__all__ = ["EpochOrder", "HalfSquaredError", "Held", "Known", "Patience", "Rate", "glorot_bound"]
+__all__ = ["HalfSquaredError", "Held", "Known", "Patience", "Rate", "glorot_bound"]
 
 _LOWEST_RATE = 1e-6  # an adaptive rate stops falling here, and so does training
 
@@ -47,20 +45,6 @@ class HalfSquaredError(MeanSquaredError, abstract=True):
 
     constants = ("halved",)
     halved = True
-
-
-class EpochOrder:
-    """The order of the samples in each epoch: the previous order, shuffled in place."""
-
-    def __init__(self, n_samples: int, random_state: np.random.RandomState) -> None:
-        self._order = np.arange(n_samples)
-        self._random_state = random_state
-
-    def __call__(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Return the order of the next epoch, in the array of the last one."""
-        del epoch
-        self._random_state.shuffle(self._order)
-        return self._order
 
 
 @dataclass

@@ -18,7 +18,7 @@ from xpnet.nn.optimizers import Optimizer
 from xpnet.nn.regularization import MovingAverage, Regularizer
 from xpnet.nn.schedules import Schedule
 from xpnet.nn.step import TrainingStep
-from xpnet.random import epoch_order
+from xpnet.random import EpochOrder, epoch_order
 from xpnet.training.arguments import OnReport, Options, Order, check_options, is_true
 from xpnet.training.data import TrainingData, load_training_data
 from xpnet.training.evaluation import evaluate_on_device, scored_samples
@@ -285,6 +285,7 @@ class _Run:
         self.has_batches = batch_size is not None and batch_size < n
         self.steps = _bind_steps(bind, n, batch_size if self.has_batches else None)
         self.sizes = [step.batch_size for step in self.steps]
+        self.sizes_as_weights = np.array(self.sizes, dtype=np.float64)
         self.rates = Rates(
             options.schedule,
             optimizer.learning_rate,
@@ -349,13 +350,15 @@ class _Run:
         """Return the total weight of the samples in each of the epoch's steps."""
         weights = None if self.options.penalty == "batch" else self.data.weights
         if weights is None:
-            return np.array(self.sizes, dtype=np.float64)
+            return self.sizes_as_weights
         return np.add.reduceat(weights[self.visited], np.cumsum([0, *self.sizes[:-1]]))
 
     def shuffle(self, epoch: int) -> None:
         """Choose the order of the samples in an epoch and move it to the device."""
         shuffle, n = self.options.shuffle, len(self.data)
-        if callable(shuffle):
+        if isinstance(shuffle, EpochOrder):  # which need not be checked
+            self.visited = shuffle(epoch)
+        elif callable(shuffle):
             self.visited = _check_order(shuffle(epoch), n)
         elif shuffle and self.has_batches:
             self.visited = epoch_order(n, self.options.seed, epoch, self.network.rng)
