@@ -534,6 +534,8 @@ def host_array(
             reason = "it is sparse; only the samples of fit, evaluate and predict may be sparse"
         elif raw.dtype.kind in "biuf" or (raw.dtype.kind == "O" and dtype is not None):
             target = raw.dtype.newbyteorder("=") if dtype is None else dtype
+            if raw.dtype == target and raw.flags.c_contiguous:
+                return raw
             with np.errstate(all="ignore"):  # overflow gives inf, which fit refuses
                 return np.asarray(raw, dtype=target, order="C")
         else:
