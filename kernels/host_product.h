@@ -356,7 +356,7 @@ template <class T> void multiply_rows(const Product& p, ptrdiff_t top, ptrdiff_t
 // products are cut into tiles everywhere. With many terms the BLAS would rearrange too much for each
 // tile.
 ptrdiff_t tile_height(const Product& p) {
-    const ptrdiff_t few = 256, size = 1 << 16, grain = 16;
+    const ptrdiff_t few = 64, size = 1 << 16, grain = 16;
     if (p.k > few || !p.A.is_transposed || p.B.is_transposed) return p.m;
     const ptrdiff_t row = p.n * (ptrdiff_t)(p.is_double ? sizeof(double) : sizeof(float));
     const ptrdiff_t fit = size / row / grain * grain;

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from xpnet.kernels import philox
+from xpnet.kernels import host, philox
 
 __all__ = [
     "EpochOrder",
@@ -123,10 +123,7 @@ def shuffle(n: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     int64 array of shape (n,)
         A permutation of ``0 .. n - 1``.
     """
-    order: npt.NDArray[np.int64] = philox.permutation(
-        np, n, check_seed(seed), step=epoch, purpose=Purpose.SHUFFLE
-    )
-    return order
+    return _permutation(n, check_seed(seed), step=epoch, purpose=Purpose.SHUFFLE)
 
 
 def epoch_order(n: int, seed: int, epoch: int, rng: str = "numpy") -> npt.NDArray[np.int64]:
@@ -189,10 +186,14 @@ def subset(n: int, size: int, seed: int) -> npt.NDArray[np.int64]:
     int64 array of shape (size,)
         Distinct indices from ``0 .. n - 1``, ascending.
     """
-    order: npt.NDArray[np.int64] = philox.permutation(
-        np, n, check_seed(seed), purpose=Purpose.SUBSET
-    )
-    return np.sort(order[:size])
+    return np.sort(_permutation(n, check_seed(seed), purpose=Purpose.SUBSET)[:size])
+
+
+def _permutation(n: int, seed: int, **draw: int) -> npt.NDArray[np.int64]:
+    """Draw a permutation, with the host kernels' random words if there are any."""
+    draw_words = host.random_words if host.problem() is None else None
+    order: npt.NDArray[np.int64] = philox.permutation(np, n, seed, **draw, draw=draw_words)
+    return order
 
 
 def check_seed(seed: Any, *, bits: int = 64) -> int:
