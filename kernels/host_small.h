@@ -86,8 +86,13 @@ const index_t PACKED_BYTES = 24 << 10;  // of a copied matrix, which leaves room
 constexpr index_t most_terms(bool A_T) { return A_T ? 64 : 128; }
 
 // The largest number of rows of a tile with V vectors in each. Two units that take four cycles need
-// eight sums at once. The sums, a row of B and an element of A fit into 16 registers.
+// eight sums at once. The sums, a row of B and an element of A fit into 16 registers. If they need
+// all of them, Clang copies one to another in each step, and takes twice the time.
+#if defined(__clang__)
+template <int V> constexpr int most_rows() { return V == 3 ? 3 : V == 2 ? 5 : 8; }
+#else
 template <int V> constexpr int most_rows() { return V == 3 ? 4 : V == 2 ? 6 : 8; }
+#endif
 
 // Some columns of a product: at most MOST_VECTORS vectors, of which the last may overlap the one
 // before it, or less than one vector.
