@@ -82,11 +82,11 @@ NETWORKS = (
         learning_rate=0.0075,
     ),
     # Of a size common among scikit-learn's users.
-    Problem((4, 100, 3), 150, 900, epochs=100, dtype="float64"),
-    Problem((4, 100, 3), 200, 1000, epochs=100, dtype="float64"),
-    Problem((20, 100, 1), 150, 900, epochs=100, dtype="float64"),
-    Problem((20, 100, 1), 200, 1000, epochs=100, dtype="float64"),
-    Problem((8, 16, 3), 32, 32 * 100, epochs=100),
+    Problem((4, 100, 3), 150, 900, epochs=400, dtype="float64"),
+    Problem((4, 100, 3), 200, 1000, epochs=400, dtype="float64"),
+    Problem((20, 100, 1), 150, 900, epochs=400, dtype="float64"),
+    Problem((20, 100, 1), 200, 1000, epochs=400, dtype="float64"),
+    Problem((8, 16, 3), 32, 32 * 100, epochs=400),
 )
 
 
