@@ -21,6 +21,7 @@ __all__ = [
     "Blas",
     "available_cores",
     "available_cpus",
+    "chosen_blas",
     "chosen_threads",
     "count_blas_threads",
     "numpy_blas",
@@ -128,6 +129,11 @@ def scipy_blas() -> Blas | None:
         is_64_bit=b"int64" in get_name(capsules["sgemm"]),  # SciPy's type for 64-bit integers
         is_fortran=True,
     )
+
+
+def chosen_blas() -> Blas | None:
+    """Return NumPy's BLAS if its functions can be called, else SciPy's, or None."""
+    return numpy_blas() or scipy_blas()
 
 
 def _address(library: ctypes.CDLL, name: str) -> int:

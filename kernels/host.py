@@ -20,8 +20,8 @@ import numpy.typing as npt
 from xpnet.kernels.blas import (
     available_cores,
     available_cpus,
+    chosen_blas,
     chosen_threads,
-    numpy_blas,
     register,
 )
 from xpnet.kernels.catalogue import CATALOGUE, ColumnReduce, Elementwise, Resampled, Row, Rowwise
@@ -127,13 +127,13 @@ def shared() -> dict[str, Callable[..., Any]]:
 
     Each thread of the team calls NumPy's own BLAS for a part of the result. As many threads take
     part as make a job faster, or ``XPNET_THREADS`` if set; never more than that BLAS may use at the
-    time of the call (``OPENBLAS_NUM_THREADS``, threadpoolctl).
+    time of the call (``OPENBLAS_NUM_THREADS``, threadpoolctl). If SciPy's BLAS serves instead, it
+    shares out each product itself, and there is no team.
 
     Returns
     -------
     dict of str to callable
-        ``"matmul"``; empty without host kernels, or if :func:`numpy_blas` does not know NumPy's
-        BLAS.
+        ``"matmul"``; empty without host kernels, or if :func:`chosen_blas` finds no BLAS.
 
     Raises
     ------
@@ -141,13 +141,16 @@ def shared() -> dict[str, Callable[..., Any]]:
         If ``XPNET_THREADS`` is not a whole number from 1 to 64.
     """
     chosen = chosen_threads()
-    blas = None if problem() is not None else numpy_blas()
+    blas = None if problem() is not None else chosen_blas()
     if blas is None:
         return {}
     _module().use_blas(
         *(blas.sgemm, blas.dgemm, blas.sgemv, blas.dgemv),
-        *(blas.get_threads, blas.set_threads, blas.is_64_bit),
+        *(blas.get_threads, blas.set_threads, blas.is_64_bit, blas.is_fortran),
     )
+    if not blas.get_threads:
+        _module().use_threads(1, 1, 0)
+        return {"matmul": _module().matmul}
     n_cores = available_cores()
     most = n_cores if n_cores > 1 else available_cpus()
     _module().use_threads(os.cpu_count() or 1, most, chosen or 0)

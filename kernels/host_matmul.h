@@ -99,13 +99,13 @@ PyObject* matmul(PyObject*, PyObject* const* args, Py_ssize_t n_args, PyObject* 
     return given[2];
 }
 
-// use_blas(sgemm, dgemm, sgemv, dgemv, get_threads, set_threads, is_64_bit): addresses of the
-// functions.
+// use_blas(sgemm, dgemm, sgemv, dgemv, get_threads, set_threads, is_64_bit, is_fortran): addresses
+// of the functions.
 PyObject* use_blas(PyObject*, PyObject* args) {
     unsigned long long addresses[6];
-    int is_64_bit;
-    if (!PyArg_ParseTuple(args, "KKKKKKp", &addresses[0], &addresses[1], &addresses[2],
-                          &addresses[3], &addresses[4], &addresses[5], &is_64_bit)) {
+    int is_64_bit, is_fortran;
+    if (!PyArg_ParseTuple(args, "KKKKKKpp", &addresses[0], &addresses[1], &addresses[2],
+                          &addresses[3], &addresses[4], &addresses[5], &is_64_bit, &is_fortran)) {
         return nullptr;
     }
     Blas& b = blas();
@@ -116,6 +116,7 @@ PyObject* use_blas(PyObject*, PyObject* args) {
     b.get_threads = reinterpret_cast<int (*)()>((uintptr_t)addresses[4]);
     b.set_threads = reinterpret_cast<void (*)(int)>((uintptr_t)addresses[5]);
     b.is_64_bit = is_64_bit != 0;
+    b.is_fortran = is_fortran != 0;
     Py_RETURN_NONE;
 }
 

@@ -360,7 +360,7 @@ PyMethodDef functions[] = {
     {"multiply_small", multiply_small, METH_VARARGS,
      "multiply_small(variant, A, B, out): for tests, a product without the BLAS if it fits"},
     {"use_blas", use_blas, METH_VARARGS,
-     "use_blas(sgemm, dgemm, sgemv, dgemv, get_threads, set_threads, is_64_bit): addresses"},
+     "use_blas(sgemm, dgemm, sgemv, dgemv, get_threads, set_threads, is_64_bit, is_fortran)"},
     {"use_threads", use_threads, METH_VARARGS,
      "use_threads(processors, most, forced): limits of the parts and threads of a job"},
     {"use_memory", use_memory, METH_O,

@@ -36,8 +36,9 @@ struct Blas {
     AnyFunction gemm[2];  // cblas_sgemm and cblas_dgemm; null if NumPy's BLAS is unknown
     AnyFunction gemv[2];
     bool is_64_bit;       // whether its integers have 64 bits
+    bool is_fortran;      // whether gemm is Fortran's, and there is no gemv
     XpnMultiply small;    // computes small products instead of the BLAS
-    int (*get_threads)();
+    int (*get_threads)();  // null if the BLAS minds its own threads
     void (*set_threads)(int);
     Threads threads;
     std::mutex mutex;
@@ -111,7 +112,7 @@ struct SingleThreaded {
         Blas& b = blas();
         std::unique_lock<std::mutex> lock(b.mutex);
         b.changed.wait(lock, [&b] { return !b.is_forking; });
-        if (b.n_users == 0) {
+        if (b.n_users == 0 && b.get_threads) {
             b.own = meant_threads(b);
             b.limit_before = b.threads.limit;
             if (b.own != 1) b.set_threads(1);
@@ -123,7 +124,9 @@ struct SingleThreaded {
         std::lock_guard<std::mutex> lock(b.mutex);
         if (--b.n_users > 0) return;
         const bool is_limited = b.threads.limit == 1 && b.limit_before != 1;  // meanwhile
-        if (b.own != 1 && b.get_threads() == 1 && !is_limited) b.set_threads(b.own);
+        if (b.get_threads && b.own != 1 && b.get_threads() == 1 && !is_limited) {
+            b.set_threads(b.own);
+        }
         if (b.is_forking) b.changed.notify_all();
     }
 };
@@ -223,12 +226,31 @@ XpnProduct block_of(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t
     return block;
 }
 
+// Computes a product by a BLAS with Fortran's interface, whose matrices are stored by columns: the
+// transpose of the result is B^T A^T.
+template <class T, class Int> void multiply_by_fortran(const XpnProduct& p) {
+    typedef void (*Gemm)(const char*, const char*, const Int*, const Int*, const Int*, const T*,
+                         const T*, const Int*, const T*, const Int*, const T*, T*, const Int*);
+    const Int m = (Int)p.m, n = (Int)p.n, k = (Int)p.k;
+    const Int A_leading = (Int)p.A_leading, B_leading = (Int)p.B_leading;
+    const Int out_leading = (Int)p.out_leading;
+    const char A_T = p.A_is_transposed ? 'T' : 'N', B_T = p.B_is_transposed ? 'T' : 'N';
+    const T one = 1, zero = 0;
+    reinterpret_cast<Gemm>(blas().gemm[sizeof(T) == sizeof(double)])(
+        &B_T, &A_T, &n, &m, &k, &one, static_cast<const T*>(p.B), &B_leading,
+        static_cast<const T*>(p.A), &A_leading, &zero, static_cast<T*>(p.out), &out_leading);
+}
+
 // Computes a block of the product into `out`, which has the size of the block.
 template <class T>
 void multiply_block(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t left,
                     ptrdiff_t right, const Matrix& out) {
     const XpnProduct block = block_of<T>(p, top, bottom, left, right, out);
     if (blas().small(&block, p.is_double, false)) return;
+    if (blas().is_fortran) {
+        return (blas().is_64_bit ? multiply_by_fortran<T, long long>
+                                 : multiply_by_fortran<T, int>)(block);
+    }
     (blas().is_64_bit ? multiply_by_blas<T, long long> : multiply_by_blas<T, int>)(
         p, top, bottom, left, right, out);
 }
@@ -353,8 +375,8 @@ template <class T> void multiply_rows(const Product& p, ptrdiff_t top, ptrdiff_t
 
 // The rows of a gradient, dW = X^T dZ, that are computed at once. A program updates the weights of
 // each such tile while it is in the cache (host_program.h), and a tile's height may change bits, so
-// products are cut into tiles everywhere. With many terms the BLAS would rearrange too much for each
-// tile.
+// products are cut into tiles everywhere. With many terms the BLAS would rearrange too much for
+// each tile.
 ptrdiff_t tile_height(const Product& p) {
     const ptrdiff_t few = 64, size = 1 << 16, grain = 16;
     if (p.k > few || !p.A.is_transposed || p.B.is_transposed) return p.m;

@@ -2,8 +2,8 @@
 //
 // A step that runs while a thread records (host_record.h) leaves its jobs with their operands. A
 // program runs them in order, for several minibatches in one call, without Python's lock. What
-// changes from step to step is in arrays that the jobs themselves change, except three things that a
-// call brings: the indices of each minibatch, a place for each loss, and the learning rates.
+// changes from step to step is in arrays that the jobs themselves change, except three things that
+// a call brings: the indices of each minibatch, a place for each loss, and the learning rates.
 //
 // The record is rearranged where only the whole step allows it: the update of a weight matrix
 // follows its gradient, tile by tile, while the tile is in the cache (`Rearrangement`). The jobs
@@ -70,7 +70,8 @@ void add_ranges(Ranges* ranges, const Task& task) {
     for (int k = 0; k < task.self->n_operands; ++k) {
         if (!block.data[k]) continue;
         const OperandSpec& spec = task.self->operands[k];
-        const ptrdiff_t size = task.itemsize[k] * (has_rows_of_elements(spec) ? block.n_columns : 1);
+        const ptrdiff_t n = has_rows_of_elements(spec) ? block.n_columns : 1;
+        const ptrdiff_t size = n * task.itemsize[k];
         add_range(ranges, block.data[k], block.n_rows, block.stride[k], size, spec.use != IN);
     }
     if (task.sums) add_range(ranges, task.sums, 1, 0, SUMS, true);
@@ -374,7 +375,8 @@ char* read_array(const char* name, PyObject* object, int type, npy_intp length, 
     PyArrayObject* array = reinterpret_cast<PyArrayObject*>(object);
     const bool fits = PyArray_Check(object) && PyArray_ISCARRAY_RO(array) &&
                       has_type(array, type) && PyArray_NDIM(array) == 1 &&
-                      PyArray_DIM(array, 0) == length && (!is_written || PyArray_ISWRITEABLE(array));
+                      PyArray_DIM(array, 0) == length &&
+                      (!is_written || PyArray_ISWRITEABLE(array));
     if (fits) return PyArray_BYTES(array);
     PyErr_Format(PyExc_ValueError, "%s must be a contiguous array of %s with shape (%zd,), got %R",
                  name, type_name(type), length, object);
@@ -407,7 +409,8 @@ std::string description(const Recorded& job) {
 }
 
 PyObject* program_jobs(PyObject* self, void*) {
-    const std::vector<Recorded>& jobs = reinterpret_cast<ProgramObject*>(self)->program->record.jobs;
+    const Program& program = *reinterpret_cast<ProgramObject*>(self)->program;
+    const std::vector<Recorded>& jobs = program.record.jobs;
     PyObject* found = PyTuple_New((Py_ssize_t)jobs.size());
     for (size_t i = 0; found && i < jobs.size(); ++i) {
         PyObject* text = PyUnicode_FromString(description(jobs[i]).c_str());
@@ -417,13 +420,27 @@ PyObject* program_jobs(PyObject* self, void*) {
     return found;
 }
 
+// Checks all indices before the first step: a step with a wrong one would be half taken.
+bool check_indices(const Program& p, const Batches& batches) {
+    for (const Gathering* g : p.gathers) {
+        for (npy_intp i = 0; i < batches.n * p.batch_size; ++i) {
+            if ((npy_uint64)batches.indices[i] >= (npy_uint64)g->n_samples) {
+                PyErr_Format(PyExc_IndexError, "indices must lie in [0, %zd), got %lld",
+                             g->n_samples, (long long)batches.indices[i]);
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 // run(losses, indices, rates, seconds): takes up to len(losses) steps; returns how many.
 PyObject* program_run(PyObject* self, PyObject* args) {
     PyObject *losses, *indices, *rates, *seconds;
     if (!PyArg_ParseTuple(args, "OOOO", &losses, &indices, &rates, &seconds)) return nullptr;
     Program& p = *reinterpret_cast<ProgramObject*>(self)->program;
-    Batches batches = {PyArray_Check(losses) ? PyArray_SIZE(reinterpret_cast<PyArrayObject*>(losses)) : 0,
-                       nullptr, nullptr, nullptr, nullptr};
+    Batches batches = {0, nullptr, nullptr, nullptr, nullptr};
+    if (PyArray_Check(losses)) batches.n = PyArray_SIZE(reinterpret_cast<PyArrayObject*>(losses));
     const auto type = [](npy_intp size) { return size == sizeof(float) ? NPY_FLOAT : NPY_DOUBLE; };
     batches.losses = read_array("losses", losses, type(p.loss_size), batches.n, true);
     if (!batches.losses) return nullptr;
@@ -436,13 +453,15 @@ PyObject* program_run(PyObject* self, PyObject* args) {
             read_array("indices", indices, NPY_INT64, batches.n * p.batch_size, false);
         if (!data) return nullptr;
         batches.indices = reinterpret_cast<const npy_int64*>(data);
+        if (!check_indices(p, batches)) return nullptr;
     }
     if (rates != Py_None) {
         batches.rates = read_array("rates", rates, type(p.rate_size), batches.n, false);
         if (!batches.rates) return nullptr;
     }
     if (seconds != Py_None) {
-        char* data = read_array("seconds", seconds, NPY_DOUBLE, (npy_intp)p.record.jobs.size(), true);
+        const npy_intp n_jobs = (npy_intp)p.record.jobs.size();
+        char* data = read_array("seconds", seconds, NPY_DOUBLE, n_jobs, true);
         if (!data) return nullptr;
         batches.seconds = reinterpret_cast<double*>(data);
     }
@@ -457,9 +476,9 @@ PyObject* program_run(PyObject* self, PyObject* args) {
     Py_END_ALLOW_THREADS
     const npy_int64 outside = p.record.outside.exchange(0);
     p.is_running.store(false);
-    if (outside != 0) {
-        return PyErr_Format(PyExc_IndexError, "indices must lie in [0, %zd), got %lld",
-                            p.gathers[0]->n_samples, (long long)outside);
+    if (outside != 0) {  // another thread has changed it since
+        return PyErr_Format(PyExc_IndexError, "indices must be in range, got %lld",
+                            (long long)outside);
     }
     return PyLong_FromSsize_t(n_taken);
 }
@@ -478,9 +497,9 @@ bool read_scalar(PyObject* object, char** data, npy_intp* size) {
     return true;
 }
 
-// record(work, loss, counter, indices, rate): a program of the operations that work() calls, which do
-// not run meanwhile. Gathers by `indices` (int64, or None) take those of each step instead; `loss` is
-// read after a step; `counter` (int64) is advanced and `rate` (or None) written before it.
+// record(work, loss, counter, indices, rate): a program of the operations that work() calls, which
+// do not run meanwhile. Gathers by `indices` (int64, or None) take those of each step instead;
+// `loss` is read after a step; `counter` (int64) is advanced and `rate` (or None) written before it.
 PyObject* record_program(PyObject*, PyObject* args) {
     PyObject *work, *loss, *counter, *indices, *rate;
     if (!PyArg_ParseTuple(args, "OO!OOO", &work, &PyArray_Type, &loss, &counter, &indices, &rate)) {
@@ -495,8 +514,9 @@ PyObject* record_program(PyObject*, PyObject* args) {
         !read_scalar(rate, &program->rate, &program->rate_size)) {
         return nullptr;
     }
-    program->counter = reinterpret_cast<npy_int64*>(read_array("counter", counter, NPY_INT64, 1, true));
-    if (!program->counter) return nullptr;
+    char* counted = read_array("counter", counter, NPY_INT64, 1, true);
+    if (!counted) return nullptr;
+    program->counter = reinterpret_cast<npy_int64*>(counted);
     program->record.keep(loss);
     program->record.keep(counter);
     if (rate != Py_None) program->record.keep(rate);

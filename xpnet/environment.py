@@ -14,7 +14,7 @@ import numpy as np
 from xpnet.device import Device, DeviceUnavailableError
 from xpnet.device import device as make_device
 from xpnet.kernels import host
-from xpnet.kernels.blas import chosen_threads
+from xpnet.kernels.blas import chosen_threads, numpy_blas
 from xpnet.kernels.cuda_check import cuda_problem, format_cuda_version
 from xpnet.version import __version__
 
@@ -113,6 +113,8 @@ def _threads(device: Device) -> str:
     """Return the number of threads of a training step, and the reason for it."""
     if device.kernels != "fused" or not host.shared():
         return "chosen by NumPy's BLAS"
+    if numpy_blas() is None:
+        return "chosen by SciPy's BLAS"
     n_threads = host.count_threads()
     if chosen_threads() is not None:
         return f"{n_threads}: set by XPNET_THREADS, limited by NumPy's BLAS"

@@ -54,8 +54,9 @@ class StepProgram:
             )
         foreign = foreign_part(step)
         if step.from_host or foreign is not None:
+            got = "sparse samples" if step.from_host else repr(foreign)
             raise CaptureError(
-                f"a program cannot record {'sparse samples' if step.from_host else repr(foreign)}"
+                f"a program records dense samples and xpnet's own parts only, got {got}"
             )
         self._step = step
         indices = np.zeros(step.batch_size, np.int64) if step.gathers else None
