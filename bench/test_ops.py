@@ -43,7 +43,7 @@ def shapes_of(name: str) -> tuple[tuple[int, ...], ...]:
         return (WEIGHTS,)
     if name in ("shares", "add_sum", "inverse_sum", "variance_correction", "clip_factor"):
         return ((128,),)
-    if name == "batch_norm_tick":
+    if name in ("batch_norm_tick", "inverse_std"):
         return ((256,),)
     if name == "adam_tick":
         return ((1,),)

@@ -449,6 +449,13 @@ CATALOGUE: tuple[Row, ...] = (
             inverse_std = T(1) / xpn::root(variance + eps);""",
     ),
     Elementwise(
+        name="inverse_std",
+        reads="T variance",
+        writes="T out",
+        constants="T eps",
+        body="out = T(1) / xpn::root(variance + eps);",
+    ),
+    Elementwise(
         name="batch_norm",
         reads="T X, column T mean, column T inverse_std, column T gamma, column T beta",
         writes="T normalized, T out",

@@ -767,6 +767,11 @@ class ReferenceOps:
         running_variance += xp.where(correction > 0, follow, running_variance.dtype.type(0))
         inverse_std[...] = 1 / xp.sqrt(variance + eps)
 
+    def inverse_std(self, variance: Array, eps: float, out: Array | None = None) -> Array:
+        """``1 / sqrt(variance + eps)``."""
+        xp = self.xp
+        return xp.divide(1, xp.sqrt(variance + eps), out=out)
+
     def batch_norm(
         self,
         X: Array,

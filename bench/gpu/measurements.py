@@ -127,7 +127,7 @@ def operations(settings: Settings) -> list[Row]:
 def _shapes_of(name: str, settings: Settings) -> list[tuple[int, ...]]:
     if settings.is_rehearsal:
         vectors = [*("mean", "add_sum", "inverse_sum", "shares", "variance_correction")]
-        vectors += ["clip_factor", "batch_norm_tick"]
+        vectors += ["clip_factor", "batch_norm_tick", "inverse_std"]
         return [(1,) if name == "adam_tick" else (64,) if name in vectors else (24, 16)]
     if name.endswith("_update"):
         return [(235_146,), (1_863_690,)]

@@ -83,6 +83,7 @@ TOLERANCE: dict[str, tuple[float, str]] = {
     "column_mean": (10, "a sum, as bias_grad"),
     "column_variance": (10, "a sum, as bias_grad"),
     "batch_norm_tick": (1.5, "a root and a quotient; a few products and sums"),
+    "inverse_std": (1.5, "a root and a quotient"),
     "batch_norm": (1, "two products and two sums"),
     "scale_grad": (10, "a sum, as bias_grad"),
     "batch_norm_grad": (1.5, "five products and two sums"),

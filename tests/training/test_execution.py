@@ -350,3 +350,24 @@ def test_memory_is_not_freed_under_a_graph():
 
     with pytest.raises(RuntimeError, match="while a captured training step uses it"):
         train(device=device, on_report=free)
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("n", [50, 1024, 2500])
+@pytest.mark.parametrize("kind", ["floats", "bytes", "weights"])
+def test_evaluation_as_a_program_is_the_same_to_the_bit(n, kind):
+    """In one batch or several; the training accuracy is that of some of many samples."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, K, n)
+    if kind == "bytes":
+        samples: Any = rng.integers(0, 256, (n, D), dtype=np.uint8)
+        more: dict[str, Any] = {"divide_by": 255, "X": np.tile(samples[:50], (250, 1))}
+    else:
+        samples = rng.standard_normal((n, D)).astype("f")
+        more = {"X": np.tile(X[:50], (250, 1))}
+    held_out = (samples, labels, 1 + labels) if kind == "weights" else (samples, labels)
+    more |= {"y": np.tile(Y[:50], 250), "validation": held_out, "train_accuracy": True}
+    more |= {"batch_size": 5000, "epochs": 4, "average": 0.9}
+    runs = [train(capture=capture, **more) for capture in (False, None)]
+    assert_same_run(*runs)
+    assert len({report.validation_cost for report in runs[0][1].reports}) == 4

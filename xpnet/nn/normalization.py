@@ -121,7 +121,7 @@ class BatchNorm(Layer):
             )
         else:
             mean = self.running_mean
-            inverse_std[...] = 1 / self.xp.sqrt(self.running_variance + self.eps)
+            ops.inverse_std(self.running_variance, self.eps, out=inverse_std)
         return ops.batch_norm(
             X, mean, inverse_std, self.gamma, self.beta, cache.normalized, out=cache.A
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from xpnet.nn.interfaces import Layer
 from xpnet.nn.registry import is_own
 from xpnet.nn.step import TrainingStep
 
-__all__ = ["StepProgram", "foreign_part", "runs_programs"]
+__all__ = ["StepProgram", "foreign_part", "record", "runs_programs"]
 
 
 class StepProgram:
@@ -52,7 +53,7 @@ class StepProgram:
                 f"a program needs the CPU with fused kernels, but the device is "
                 f"{step.device.name!r} with {step.device.kernels} kernels"
             )
-        foreign = foreign_part(step)
+        foreign = foreign_part(step.parts)
         if step.from_host or foreign is not None:
             got = "sparse samples" if step.from_host else repr(foreign)
             raise CaptureError(
@@ -63,11 +64,9 @@ class StepProgram:
         given = () if indices is None else (indices,)
         counted = step.counter.copy()
         try:
-            self._program = host.record(
+            self._program = record(
                 lambda: step(*given), step.loss_value, step.counter, indices, learning_rate
             )
-        except RuntimeError as error:
-            raise CaptureError(f"it cannot be recorded as a program: {error}") from error
         finally:
             step.counter[...] = counted  # the step advances it itself, which is not an operation
         self.jobs: tuple[str, ...] = self._program.jobs
@@ -114,12 +113,33 @@ def runs_programs(device: Device) -> bool:
     return device.index is None and "matmul" in device.ops.fused and device.kernels == "fused"
 
 
-def foreign_part(step: TrainingStep) -> Any:
-    """Return a part of the step, or of its layers, that is not xpnet's own; None if all are."""
-    parts = list(step.parts)
-    while parts:
-        part = parts.pop()
+def foreign_part(parts: Iterable[Any]) -> Any:
+    """Return a part, or a layer inside of one, that is not xpnet's own; None if all are."""
+    left = list(parts)
+    while left:
+        part = left.pop()
         if not is_own(type(part)):
             return part
-        parts += [value for value in vars(part).values() if isinstance(value, Layer)]
+        left += [value for value in vars(part).values() if isinstance(value, Layer)]
     return None
+
+
+def record(
+    work: Callable[[], object],
+    result: npt.NDArray[Any],
+    counter: npt.NDArray[np.int64] | None = None,
+    indices: npt.NDArray[np.int64] | None = None,
+    rate: npt.NDArray[Any] | None = None,
+) -> Any:
+    """Record a program; see :func:`xpnet.kernels.host.record`.
+
+    Raises
+    ------
+    CaptureError
+        If ``work`` calls an operation in a way that cannot be recorded.
+    """
+    counter = np.zeros(1, np.int64) if counter is None else counter
+    try:
+        return host.record(work, result, counter, indices, rate)
+    except RuntimeError as error:
+        raise CaptureError(f"it cannot be recorded as a program: {error}") from error

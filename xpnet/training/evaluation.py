@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from xpnet.device import Device
+from xpnet.graph import CaptureError
 from xpnet.kernels.reference import Array
 from xpnet.nn.losses import Loss
 from xpnet.nn.network import Network
+from xpnet.nn.program import foreign_part, record, runs_programs
 from xpnet.nn.sparse import SparseSamples
 from xpnet.random import subset
 from xpnet.training.data import samples, shares
 
-__all__ = ["evaluate", "evaluate_on_device", "scored_samples"]
+__all__ = ["Evaluation", "evaluate", "scored_samples"]
+
+logger = logging.getLogger("xpnet")
 
 _SCORED = 10_000  # training samples used for the training accuracy of a report
 
@@ -59,10 +64,10 @@ def evaluate(
     loss = Loss.resolve(loss)
     X_data, y_data = samples(network, loss, X, y, "")
     parts = shares(network, loss, y_data, sample_weight)
-    return evaluate_on_device(network, loss, X_data, y_data, parts, divide_by)
+    return _evaluate(network, loss, X_data, y_data, parts, divide_by)
 
 
-def evaluate_on_device(
+def _evaluate(
     network: Network,
     loss: Loss,
     X: Array | SparseSamples,
@@ -92,6 +97,89 @@ def evaluate_on_device(
         loss.forward(device.ops, logits, y, losses, mean, None, *weighted)
         score = loss.score(device.ops, logits, y, *weighted)
         return float(device.to_host(mean)[0]), float(device.to_host(score))
+
+
+class Evaluation:
+    """The mean loss and the score of a network on one data set, computed again and again.
+
+    On the CPU, if all parts belong to xpnet and the samples are dense, it is recorded as a program
+    with buffers of its own; see :class:`xpnet.nn.StepProgram`. The results are the same. The device
+    must be active.
+
+    Parameters
+    ----------
+    network : Network
+    loss : Loss
+    X, y : device arrays, or SparseSamples and device array
+        Samples and labels.
+    parts : device array (n_samples,) or None
+        Sample weights, which sum to 1; None if all are equal.
+    divide_by : float or None
+        Divisor of uint8 data.
+    chosen : int64 device array or None
+        Indices of the samples to evaluate; None for all.
+    is_recorded : bool
+        Whether to record a program if possible.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        loss: Loss,
+        X: Array | SparseSamples,
+        y: Array,
+        parts: Array | None,
+        divide_by: float | None,
+        chosen: Array | None = None,
+        *,
+        is_recorded: bool,
+    ) -> None:
+        self._arguments = network, loss, X, y, parts, divide_by, chosen
+        self._loss, self._ops, self._program = loss, network.device.ops, None
+        is_own = foreign_part([network, *network.layers, loss]) is None
+        is_able = is_own and runs_programs(network.device) and not isinstance(X, SparseSamples)
+        if is_recorded and is_able:
+            try:
+                self._program = self._record()
+            except CaptureError as error:
+                logger.warning("evaluation is not recorded: %s", error)
+
+    def __call__(self) -> tuple[float, float]:
+        """Return the mean loss and the score."""
+        if self._program is None:
+            return _evaluate(*self._arguments)
+        self._program.run(self._result, None, None, None)
+        score = self._loss.score(self._ops, self._logits, self._labels, *self._weighted)
+        return float(self._result[0]), float(score)
+
+    def _record(self) -> Any:
+        network, loss, X, y, parts, divide_by, chosen = self._arguments
+        xp, ops, dtype = network.device.xp, self._ops, network.dtype
+        n, size = len(X) if chosen is None else len(chosen), network.default_batch_size
+        self._weighted = () if parts is None else (parts,)
+        self._labels = y if chosen is None else y[chosen]
+        self._logits = xp.empty((n, network.n_outputs), dtype=dtype)
+        self._result = xp.empty(1, dtype=dtype)
+        losses, mean = xp.empty(n, dtype=dtype), xp.empty(1, dtype=dtype)
+        rows = xp.arange(n) if chosen is None else chosen
+        gathers = chosen is not None or X.dtype != dtype
+
+        def work() -> None:
+            for start in range(0, n, size):
+                batch = slice(start, min(start + size, n))
+                length = batch.stop - start
+                if start == 0 or length < size:
+                    caches = network.allocate(length, training=False)
+                    gathered = xp.empty((length, network.n_features), dtype=dtype)
+                    all_rows = xp.arange(length)
+                samples = X[batch]
+                if gathers:
+                    samples = ops.gather(X, rows[batch], out=gathered, divide_by=divide_by)
+                logits = network.forward(samples, caches)
+                ops.gather(logits, all_rows, out=self._logits[batch])
+            loss.forward(ops, self._logits, self._labels, losses, mean, None, *self._weighted)
+
+        return record(work, mean)
 
 
 def scored_samples(device: Device, n: int, seed: int) -> Array | None:

@@ -195,7 +195,7 @@ def make_execution(steps: list[TrainingStep], rates: Rates, capture: bool | None
     step = steps[0]
     device = step.device
     on_gpu = device.index is not None
-    foreign = foreign_part(step)
+    foreign = foreign_part(step.parts)
     if capture and step.from_host:
         raise ValueError(
             "capture=True needs dense samples, but X is sparse: minibatches that come from the "

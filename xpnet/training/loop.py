@@ -21,7 +21,7 @@ from xpnet.nn.step import TrainingStep
 from xpnet.random import EpochOrder, epoch_order
 from xpnet.training.arguments import OnReport, Options, Order, check_options, is_true
 from xpnet.training.data import TrainingData, load_training_data
-from xpnet.training.evaluation import evaluate_on_device, scored_samples
+from xpnet.training.evaluation import Evaluation, scored_samples
 from xpnet.training.execution import make_execution
 from xpnet.training.history import History
 from xpnet.training.interruption import Interruption
@@ -300,7 +300,15 @@ class _Run:
         self.recorder = LossRecorder(network, state.optimizer, n_steps)
         self.recorder.history.score_name = options.loss.score_name
         self.order, self.visited = device.asarray(np.arange(n), name="order"), np.arange(n)
-        self.scored = scored_samples(device, n, options.seed) if options.train_accuracy else None
+        evaluation = functools.partial(
+            Evaluation, network, options.loss, is_recorded=options.capture is not False
+        )
+        self.validation = self.on_training_data = None
+        if data.held_out is not None:
+            self.validation = evaluation(*data.held_out, data.divide_by)
+        if options.train_accuracy:
+            scored = scored_samples(device, n, options.seed)
+            self.on_training_data = evaluation(data.X, data.y, None, data.divide_by, scored)
         self.execution = make_execution(self.steps, self.rates, options.capture)
 
     def train(self, callers_errstate: Any) -> History:
@@ -382,14 +390,8 @@ class _Run:
 
     def evaluate(self) -> tuple[tuple[float, float] | None, float | None]:
         """Return the cost and score on the validation data and the score on training samples."""
-        network, loss, data = self.network, self.options.loss, self.data
-        validation = train_score = None
-        if data.held_out is not None:
-            validation = evaluate_on_device(network, loss, *data.held_out, data.divide_by)
-        if self.options.train_accuracy:
-            all_samples = data.X, data.y, None
-            found = evaluate_on_device(network, loss, *all_samples, data.divide_by, self.scored)
-            train_score = found[1]
+        validation = None if self.validation is None else self.validation()
+        train_score = None if self.on_training_data is None else self.on_training_data()[1]
         return validation, train_score
 
 
