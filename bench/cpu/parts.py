@@ -206,7 +206,8 @@ def _spread(us: list[float], other: dict[str, Any]) -> Spread | None:
 def one_thread(settings: Settings) -> list[Row]:
     """Time training steps with one thread each."""
     rows: list[Row] = []
-    for problem in NETWORKS[:1] if settings.is_quick else NETWORKS[:2]:
+    small = [problem for problem in NETWORKS if problem.n_parameters < 10**6]
+    for problem in NETWORKS[:1] if settings.is_quick else small:
         settings.say(problem.name)
         names = [name for name in CONTESTANTS if name not in (FLOORS[1], "plain NumPy")]
         found = take_turns(problem, names, 1, min(settings.rounds, 5))
