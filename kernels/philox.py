@@ -141,9 +141,6 @@ def permutation(
     int64 array of shape (n,)
     """
     draw = draw or functools.partial(random_words, xp)
-    keys = draw(n, seed, step=step, purpose=purpose).astype(xp.uint64)
-    keys <<= 32
-    keys |= xp.arange(n, dtype=xp.uint64)
-    keys.sort()
-    keys &= _WORD
-    return keys.view(xp.int64)
+    words = draw(n, seed, step=step, purpose=purpose).astype(xp.uint64)
+    keys = xp.sort((words << 32) | xp.arange(n, dtype=xp.uint64))
+    return (keys & _WORD).astype(xp.int64)

@@ -302,7 +302,7 @@ def test_a_step_that_cannot_be_captured_is_taken_as_it_is(monkeypatch, caplog):
         found = train()
     (record,) = caplog.records
     assert record.message.startswith(
-        "training continues without CUDA graphs: it cannot be captured"
+        "training continues step by step: it cannot be captured"
     )
     assert not found[1].captured
     assert_same_run(expected, found)
