@@ -104,7 +104,7 @@ def numpy_blas() -> Blas | None:
 def scipy_blas() -> Blas | None:
     """Find the BLAS that SciPy offers to Cython; None without SciPy.
 
-    Its number of threads is its own affair.
+    SciPy's BLAS chooses its number of threads itself.
     """
     try:
         capsules = importlib.import_module("scipy.linalg.cython_blas").__pyx_capi__

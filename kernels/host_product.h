@@ -38,7 +38,7 @@ struct Blas {
     bool is_64_bit;       // whether its integers have 64 bits
     bool is_fortran;      // whether gemm is Fortran's, and there is no gemv
     XpnMultiply small;    // computes small products instead of the BLAS
-    int (*get_threads)();  // null if the BLAS minds its own threads
+    int (*get_threads)();  // null if the BLAS manages its threads itself
     void (*set_threads)(int);
     Threads threads;
     std::mutex mutex;

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <chrono>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "host_gather.h"
@@ -45,7 +46,8 @@ void update_part(const void* job_, int part, int n_parts) {
 }
 
 // ---------------------------------------------------------------------------------------------
-// What a job reads and writes.
+// What a job reads and writes. The sums of parts have memory of their own, so that its first byte
+// stands for all of it.
 
 struct Range {
     const char *low, *high;
@@ -74,18 +76,24 @@ void add_ranges(Ranges* ranges, const Task& task) {
         const ptrdiff_t size = n * task.itemsize[k];
         add_range(ranges, block.data[k], block.n_rows, block.stride[k], size, spec.use != IN);
     }
-    if (task.sums) add_range(ranges, task.sums, 1, 0, SUMS, true);
+    if (task.sums) add_range(ranges, task.sums, 1, 0, 1, true);
+}
+
+void add_range(Ranges* ranges, const Product& p, const Matrix& matrix, ptrdiff_t rows,
+               ptrdiff_t columns, bool is_written) {
+    const ptrdiff_t itemsize = p.is_double ? sizeof(double) : sizeof(float);
+    if (matrix.is_transposed) std::swap(rows, columns);
+    add_range(ranges, matrix.data, rows, matrix.leading * itemsize, columns * itemsize, is_written);
+}
+
+void add_factors(Ranges* ranges, const Product& p) {
+    add_range(ranges, p, p.A, p.m, p.k, false);
+    add_range(ranges, p, p.B, p.k, p.n, false);
 }
 
 void add_ranges(Ranges* ranges, const Product& p) {
-    const ptrdiff_t itemsize = p.is_double ? sizeof(double) : sizeof(float);
-    const struct { const Matrix& matrix; ptrdiff_t rows, columns; bool is_written; } operands[] = {
-        {p.A, p.m, p.k, false}, {p.B, p.k, p.n, false}, {p.out, p.m, p.n, true}};
-    for (const auto& o : operands) {
-        const bool is_T = o.matrix.is_transposed;
-        add_range(ranges, o.matrix.data, is_T ? o.columns : o.rows, o.matrix.leading * itemsize,
-                  (is_T ? o.rows : o.columns) * itemsize, o.is_written);
-    }
+    add_factors(ranges, p);
+    add_range(ranges, p, p.out, p.m, p.n, true);
 }
 
 bool is_product(const Recorded& job) {
@@ -106,10 +114,13 @@ Ranges ranges_of(const Recorded& job) {
         const Gathering& g = *static_cast<const Gathering*>(job.data);
         add_range(&ranges, g.X, g.n_samples, g.in_bytes, g.in_bytes, false);
         add_range(&ranges, g.out, g.n, g.out_bytes, g.out_bytes, true);
-    } else {  // add_up_part
+    } else if (job.work == add_up_part) {
         const Sums& s = *static_cast<const Sums*>(job.data);
-        add_range(&ranges, s.sums, 1, 0, SUMS, false);
-        add_range(&ranges, s.total, 1, 0, s.n_columns * (ptrdiff_t)sizeof(double), true);
+        const ptrdiff_t itemsize = s.is_double ? sizeof(double) : sizeof(float);
+        add_range(&ranges, s.sums, 1, 0, 1, false);
+        add_range(&ranges, s.total, 1, 0, s.n_columns * itemsize, true);
+    } else {  // anything
+        ranges.push_back({nullptr, reinterpret_cast<const char*>(UINTPTR_MAX), true});
     }
     return ranges;
 }
@@ -129,10 +140,11 @@ bool conflict(const Ranges& a, const Ranges& b) {
 // Moves updates of parameters behind the products that write their gradients.
 //
 // An update is an elementwise job over one long row, such as Adam's over all parameters. Its part
-// for one matrix may move forward to the product if no job in between reads or writes what it
-// writes, or writes what it reads. Jobs in between that do, such as the gradient with respect to
-// the layer's input, which reads the weights, first move in front of the product if they can. A
-// penalty or a clipping of the gradient cannot: then the update stays where it is.
+// for one matrix may move forward to the product if the product does not read what it writes, and
+// no job in between reads or writes what it writes, or writes what it reads. Jobs in between that
+// do, such as the gradient with respect to the layer's input, which reads the weights, first move in
+// front of the product if they can. A penalty or a clipping of the gradient cannot: then the update
+// stays where it is.
 class Rearrangement {
   public:
     explicit Rearrangement(std::vector<Recorded>* jobs) : jobs_(*jobs) {}
@@ -180,12 +192,11 @@ class Rearrangement {
         moved.push_back({task.block.n_columns, task.block.n_columns});
         for (const Span& span : moved) {
             if (span.begin > begin) {
-                Record left;
                 const Task piece = piece_of(task, {begin, span.begin});
                 const int n_parts = piece.division.parts((double)piece.block.n_columns,
                                                          TEAM_ELEMENTS, whole.n_parts);
-                left.add(run_part, piece, n_parts, whole.terms);
-                jobs_.insert(jobs_.begin() + (ptrdiff_t)u++, std::move(left.jobs[0]));
+                jobs_.insert(jobs_.begin() + (ptrdiff_t)u++,
+                             Record::make(run_part, piece, n_parts, whole.terms));
             }
             begin = span.end;
         }
@@ -204,6 +215,7 @@ class Rearrangement {
                 continue;
             }
             const npy_intp itemsize = task.itemsize[k];
+            if (itemsize != (npy_intp)(p.is_double ? sizeof(double) : sizeof(float))) continue;
             const ptrdiff_t offset = p.out.data - task.block.data[k];
             span->begin = offset / itemsize;
             span->end = span->begin + p.m * p.n;
@@ -229,6 +241,11 @@ class Rearrangement {
         const Task& task = *static_cast<const Task*>(jobs_[u].data);
         Ranges update;
         add_ranges(&update, piece_of(task, span));
+        // Later tiles read what an earlier one might update.
+        const Product& p = static_cast<const SharedProduct*>(jobs_[product].data)->product;
+        Ranges factors;
+        add_factors(&factors, p);
+        if (conflict(factors, update)) return NOT;
         std::vector<size_t> obstacles;
         for (size_t j = product + 1; j < u; ++j) {
             const Ranges found = ranges_of(jobs_[j]);
@@ -254,11 +271,9 @@ class Rearrangement {
         UpdatedProduct both;
         both.shared = *static_cast<const SharedProduct*>(job.data);
         both.update = piece_of(*static_cast<const Task*>(jobs_[u].data), span);
-        Record made;
         Terms terms = job.terms;
-        ++terms.kind;
-        made.add(update_part, both, job.n_parts, terms);
-        jobs_[product] = std::move(made.jobs[0]);
+        ++terms.kind;  // it takes longer than the product alone
+        jobs_[product] = Record::make(update_part, both, job.n_parts, terms);
     }
 };
 
@@ -308,6 +323,27 @@ void run_recorded(const Recorded& job, int n_threads) {
     team().share(run_indirect, Indirect{job.work, job.data}, job.n_parts, terms);
 }
 
+// How many steps a call has taken, and an index that ended it, out of the range of so many samples.
+struct Taken {
+    npy_intp n = 0;
+    npy_int64 outside = 0;
+    npy_intp n_samples = -1;  // -1 if no index ended it
+};
+
+// Whether all indices of minibatch k are in range. A step with a wrong index would be half taken.
+bool check_indices(const Program& program, const Batches& batches, npy_intp k, Taken* taken) {
+    const npy_int64* indices = batches.indices + k * program.batch_size;
+    for (const Gathering* g : program.gathers) {
+        for (npy_intp i = 0; i < program.batch_size; ++i) {
+            if ((npy_uint64)indices[i] < (npy_uint64)g->n_samples) continue;
+            taken->outside = indices[i];
+            taken->n_samples = g->n_samples;
+            return false;
+        }
+    }
+    return true;
+}
+
 void take_step(Program& program, const Batches& batches, npy_intp k, int n_threads) {
     typedef std::chrono::steady_clock Clock;
     for (Gathering* g : program.gathers) g->index = batches.indices + k * program.batch_size;
@@ -329,8 +365,8 @@ void take_step(Program& program, const Batches& batches, npy_intp k, int n_threa
     memcpy(batches.losses + k * program.loss_size, program.loss, (size_t)program.loss_size);
 }
 
-// Takes up to n steps, as many as fit into LONGEST_CALL, and at least one; returns how many.
-npy_intp take_steps(Program& program, const Batches& batches) {
+// Takes up to n steps, as many as fit into LONGEST_CALL, and at least one.
+Taken take_steps(Program& program, const Batches& batches) {
     typedef std::chrono::steady_clock Clock;
     // Programs side by side share the processors.
     const int n_others = n_running.fetch_add(1);
@@ -340,17 +376,17 @@ npy_intp take_steps(Program& program, const Batches& batches) {
     const Clock::time_point start = Clock::now();
     Clock::time_point last = start;
     double longest = 0;
-    npy_intp k = 0;
-    while (k < batches.n) {
-        take_step(program, batches, k++, n_threads < 1 ? 1 : n_threads);
-        if (program.record.outside.load(std::memory_order_relaxed) != 0) break;
+    Taken taken;
+    while (taken.n < batches.n && check_indices(program, batches, taken.n, &taken)) {
+        take_step(program, batches, taken.n++, n_threads < 1 ? 1 : n_threads);
         const Clock::time_point now = Clock::now();
         longest = std::max(longest, std::chrono::duration<double>(now - last).count());
         last = now;
         if (std::chrono::duration<double>(now - start).count() + longest > LONGEST_CALL) break;
     }
     n_running.fetch_sub(1);
-    return k;
+    program.is_running.store(false);  // before a fork, which waits for the guard
+    return taken;
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -378,8 +414,18 @@ char* read_array(const char* name, PyObject* object, int type, npy_intp length, 
                       PyArray_DIM(array, 0) == length &&
                       (!is_written || PyArray_ISWRITEABLE(array));
     if (fits) return PyArray_BYTES(array);
-    PyErr_Format(PyExc_ValueError, "%s must be a contiguous array of %s with shape (%zd,), got %R",
-                 name, type_name(type), length, object);
+    if (!PyArray_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "%s must be a NumPy array, got %s", name,
+                     Py_TYPE(object)->tp_name);
+        return nullptr;
+    }
+    PyObject* shape = shape_of(array);
+    if (shape) {
+        PyErr_Format(PyExc_ValueError,
+                     "%s must be a contiguous %s array of shape (%zd,), got %S of shape %S", name,
+                     type_name(type), length, (PyObject*)PyArray_DESCR(array), shape);
+    }
+    Py_XDECREF(shape);
     return nullptr;
 }
 
@@ -412,26 +458,20 @@ PyObject* program_jobs(PyObject* self, void*) {
     const Program& program = *reinterpret_cast<ProgramObject*>(self)->program;
     const std::vector<Recorded>& jobs = program.record.jobs;
     PyObject* found = PyTuple_New((Py_ssize_t)jobs.size());
-    for (size_t i = 0; found && i < jobs.size(); ++i) {
-        PyObject* text = PyUnicode_FromString(description(jobs[i]).c_str());
-        if (!text) Py_CLEAR(found);
-        else PyTuple_SET_ITEM(found, (Py_ssize_t)i, text);
-    }
-    return found;
-}
-
-// Checks all indices before the first step: a step with a wrong one would be half taken.
-bool check_indices(const Program& p, const Batches& batches) {
-    for (const Gathering* g : p.gathers) {
-        for (npy_intp i = 0; i < batches.n * p.batch_size; ++i) {
-            if ((npy_uint64)batches.indices[i] >= (npy_uint64)g->n_samples) {
-                PyErr_Format(PyExc_IndexError, "indices must lie in [0, %zd), got %lld",
-                             g->n_samples, (long long)batches.indices[i]);
-                return false;
+    try {
+        for (size_t i = 0; found && i < jobs.size(); ++i) {
+            PyObject* text = PyUnicode_FromString(description(jobs[i]).c_str());
+            if (!text) {
+                Py_CLEAR(found);
+            } else {
+                PyTuple_SET_ITEM(found, (Py_ssize_t)i, text);
             }
         }
+    } catch (const std::bad_alloc&) {
+        Py_CLEAR(found);
+        PyErr_NoMemory();
     }
-    return true;
+    return found;
 }
 
 // run(losses, indices, rates, seconds): takes up to len(losses) steps; returns how many.
@@ -444,16 +484,20 @@ PyObject* program_run(PyObject* self, PyObject* args) {
     const auto type = [](npy_intp size) { return size == sizeof(float) ? NPY_FLOAT : NPY_DOUBLE; };
     batches.losses = read_array("losses", losses, type(p.loss_size), batches.n, true);
     if (!batches.losses) return nullptr;
-    if ((indices == Py_None) != (p.batch_size == 0) || (rates == Py_None) != (p.rate == nullptr)) {
-        PyErr_SetString(PyExc_TypeError, "indices and rates must be given if they were recorded");
-        return nullptr;
+    const struct { const char* name; PyObject* given; bool is_recorded; } some[] = {
+        {"indices", indices, p.batch_size != 0}, {"rates", rates, p.rate != nullptr}};
+    for (const auto& one : some) {
+        if ((one.given != Py_None) == one.is_recorded) continue;
+        return PyErr_Format(PyExc_TypeError, "%s must be %s, as the steps were recorded, got %s",
+                            one.name, one.is_recorded ? "an array" : "None",
+                            Py_TYPE(one.given)->tp_name);
     }
+    if (batches.n == 0) return PyErr_Format(PyExc_ValueError, "losses must not be empty");
     if (indices != Py_None) {
         const char* data =
             read_array("indices", indices, NPY_INT64, batches.n * p.batch_size, false);
         if (!data) return nullptr;
         batches.indices = reinterpret_cast<const npy_int64*>(data);
-        if (!check_indices(p, batches)) return nullptr;
     }
     if (rates != Py_None) {
         batches.rates = read_array("rates", rates, type(p.rate_size), batches.n, false);
@@ -470,17 +514,15 @@ PyObject* program_run(PyObject* self, PyObject* args) {
         return nullptr;
     }
     look_for_threads();
-    npy_intp n_taken;
+    Taken taken;
     Py_BEGIN_ALLOW_THREADS
-    n_taken = take_steps(p, batches);
+    taken = take_steps(p, batches);
     Py_END_ALLOW_THREADS
-    const npy_int64 outside = p.record.outside.exchange(0);
-    p.is_running.store(false);
-    if (outside != 0) {  // another thread has changed it since
-        return PyErr_Format(PyExc_IndexError, "indices must be in range, got %lld",
-                            (long long)outside);
+    if (taken.n == 0) {
+        return PyErr_Format(PyExc_IndexError, "indices must lie in [0, %zd), got %lld",
+                            taken.n_samples, (long long)taken.outside);
     }
-    return PyLong_FromSsize_t(n_taken);
+    return PyLong_FromSsize_t(taken.n);
 }
 
 // Reads an array of one element, of float32 or float64, that a step writes or reads.
@@ -509,7 +551,8 @@ PyObject* record_program(PyObject*, PyObject* args) {
         PyErr_SetString(PyExc_RuntimeError, "this thread is already recording");
         return nullptr;
     }
-    std::unique_ptr<Program> program(new Program);
+    std::unique_ptr<Program> program(new (std::nothrow) Program);
+    if (!program) return PyErr_NoMemory();
     if (!read_scalar(loss, &program->loss, &program->loss_size) ||
         !read_scalar(rate, &program->rate, &program->rate_size)) {
         return nullptr;
@@ -520,9 +563,11 @@ PyObject* record_program(PyObject*, PyObject* args) {
     program->record.keep(loss);
     program->record.keep(counter);
     if (rate != Py_None) program->record.keep(rate);
+    const int collects = PyGC_Disable();  // a finalizer's operations are no part of the work
     recording = &program->record;
     PyObject* result = PyObject_CallNoArgs(work);
     recording = nullptr;
+    if (collects) PyGC_Enable();
     if (!result) return nullptr;
     Py_DECREF(result);
     if (indices != Py_None) {
@@ -533,11 +578,16 @@ PyObject* record_program(PyObject*, PyObject* args) {
             if (job.work != gather_part) continue;
             Gathering* g = static_cast<Gathering*>(job.data);
             if (reinterpret_cast<const char*>(g->index) == PyArray_BYTES(array)) {
-                program->gathers.push_back(g);
+                program->gathers.push_back(g);  // at most three, of samples, labels and weights
             }
         }
     }
-    Rearrangement(&program->record.jobs).move_updates();
+    try {
+        Rearrangement(&program->record.jobs).move_updates();
+    } catch (const std::bad_alloc&) {
+        program->record.is_incomplete = true;
+    }
+    if (program->record.is_incomplete) return PyErr_NoMemory();
     ProgramObject* self = PyObject_New(ProgramObject, program_type);
     if (!self) return nullptr;
     self->program = program.release();

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <memory>
+#include <new>
 #include <string.h>
 #include <type_traits>
 #include <vector>
@@ -28,6 +29,7 @@ struct Record {
     std::vector<PyObject*> arrays;  // owned; their memory is read and written
     std::vector<std::unique_ptr<unsigned char[]>> memory;
     std::atomic<npy_int64> outside{0};  // an index that a gather found out of range, or 0
+    bool is_incomplete = false;         // for want of memory
 
     Record() = default;
     Record(const Record&) = delete;
@@ -36,24 +38,42 @@ struct Record {
         for (PyObject* array : arrays) Py_DECREF(array);
     }
 
-    // Memory on a cache line's boundary, which lives as long as the record.
-    void* allocate(size_t size) {
-        memory.emplace_back(new unsigned char[size + LINE]);
-        return aligned(memory.back().get());
+    // Memory on a cache line's boundary, which lives as long as the record; null if there is none.
+    void* allocate(size_t size) noexcept {
+        try {
+            memory.emplace_back(new unsigned char[size + LINE]);
+            return aligned(memory.back().get());
+        } catch (const std::bad_alloc&) {
+            is_incomplete = true;
+            return nullptr;
+        }
     }
 
     template <class Job>
-    void add(Work work, const Job& job, int n_parts, const Terms& terms) {
+    void add(Work work, const Job& job, int n_parts, const Terms& terms) noexcept {
+        try {
+            jobs.push_back(make(work, job, n_parts, terms));
+        } catch (const std::bad_alloc&) {
+            is_incomplete = true;
+        }
+    }
+
+    template <class Job>
+    static Recorded make(Work work, const Job& job, int n_parts, const Terms& terms) {
         static_assert(std::is_trivially_copyable<Job>::value, "a job is copied byte by byte");
         std::unique_ptr<unsigned char[]> own(new unsigned char[sizeof job + LINE]);
         void* data = aligned(own.get());
         memcpy(data, &job, sizeof job);
-        jobs.push_back({work, std::move(own), data, n_parts, terms});
+        return {work, std::move(own), data, n_parts, terms};
     }
 
-    void keep(PyObject* array) {
-        Py_INCREF(array);
-        arrays.push_back(array);
+    void keep(PyObject* array) noexcept {
+        try {
+            arrays.push_back(array);
+            Py_INCREF(array);
+        } catch (const std::bad_alloc&) {
+            is_incomplete = true;
+        }
     }
 
   private:

@@ -294,7 +294,9 @@ void share_sums(Task* task, int n_parts, const Terms& terms) {
     alignas(64) char own[SUMS];
     const int total = task->self->total;
     const XpnBlock& block = task->block;
-    task->sums = recording ? static_cast<char*>(recording->allocate(SUMS)) : own;
+    const size_t size = (size_t)(n_parts * block.n_columns * task->itemsize[total]);
+    task->sums = recording ? static_cast<char*>(recording->allocate(size)) : own;
+    if (!task->sums) return;
     submit(run_part, *task, n_parts, terms);
     const Sums sums = {task->sums, n_parts, block.n_columns, block.data[total],
                        task->itemsize[total] == sizeof(double)};

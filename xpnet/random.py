@@ -159,6 +159,7 @@ class EpochOrder:
     """
 
     def __init__(self, n: int, random_state: np.random.RandomState) -> None:
+        self.n = n
         self._order = np.arange(n, dtype=np.int64)
         self._random_state = random_state
 

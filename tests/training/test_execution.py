@@ -18,6 +18,7 @@ from tests.conftest import slow
 from tests.nn.test_captured import Allocating
 from xpnet import nn
 from xpnet.graph import CaptureError
+from xpnet.random import EpochOrder
 from xpnet.training import EarlyStopping, Interruption, fit
 from xpnet.training.execution import STEPS_PER_GRAPH
 
@@ -189,7 +190,7 @@ def test_what_a_user_has_written_is_not_captured_unasked(name, caplog):
     assert not history.captured
     assert not caplog.records
     if xpnet.device().index is None:
-        with pytest.raises(ValueError, match="capture=True on the CPU needs parts of xpnet's own"):
+        with pytest.raises(ValueError, match="capture=True on the CPU needs xpnet's own layers"):
             train([layer.clone() for layer in layers], epochs=1, capture=True, **arguments)
 
 
@@ -301,9 +302,7 @@ def test_a_step_that_cannot_be_captured_is_taken_as_it_is(monkeypatch, caplog):
     with caplog.at_level(logging.WARNING, "xpnet"):
         found = train()
     (record,) = caplog.records
-    assert record.message.startswith(
-        "training continues step by step: it cannot be captured"
-    )
+    assert record.message.startswith("training continues step by step: it cannot be captured")
     assert not found[1].captured
     assert_same_run(expected, found)
 
@@ -371,3 +370,32 @@ def test_evaluation_as_a_program_is_the_same_to_the_bit(n, kind):
     runs = [train(capture=capture, **more) for capture in (False, None)]
     assert_same_run(*runs)
     assert len({report.validation_cost for report in runs[0][1].reports}) == 4
+
+
+@pytest.mark.host
+def test_a_second_ctrl_c_ends_an_evaluation():
+    """It comes between two batches."""
+    rng = np.random.default_rng(0)
+    held_out = rng.standard_normal((100_000, D)).astype("f"), rng.integers(0, K, 100_000)
+    layers = [nn.Dense(512, "relu"), nn.Dense(512, "relu"), nn.Dense(K)]
+    timers = [threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)) for delay in (0.2, 0.3)]
+    for timer in timers:
+        timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(layers, validation=held_out, epochs=1000)
+    finally:
+        for timer in timers:
+            timer.cancel()
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("n", [N, 10])
+def test_an_order_of_a_subclass_or_of_another_length_is_checked(n):
+    class Own(EpochOrder):
+        def __call__(self, epoch):
+            return super().__call__(epoch) * 0
+
+    order = (Own if n == N else EpochOrder)(n, np.random.RandomState(0))
+    with pytest.raises(ValueError, match="shuffle must return each index"):
+        train(shuffle=order)

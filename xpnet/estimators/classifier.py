@@ -29,7 +29,7 @@ def _balanced(y: npt.NDArray[Any], weights: npt.NDArray[Any]) -> npt.NDArray[Any
 
 
 def _columns(y: Any, classes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return what a binarizer fitted to ``y`` makes of it, without checking ``y`` once more."""
+    """Return ``y`` as a fitted LabelBinarizer transforms it, without checking it again."""
     columns: npt.NDArray[np.bool_]
     if y.ndim == 2:
         columns = (y.toarray() if hasattr(y, "toarray") else y) != 0

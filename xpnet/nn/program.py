@@ -50,16 +50,16 @@ class StepProgram:
     def __init__(self, step: TrainingStep, learning_rate: npt.NDArray[Any] | None = None) -> None:
         if not runs_programs(step.device):
             raise CaptureError(
-                f"a program needs the CPU with fused kernels, but the device is "
-                f"{step.device.name!r} with {step.device.kernels} kernels"
+                "a program needs the CPU with fused kernels, but the device is "
+                f"{step.device.name!r} with {step.device.kernels} kernels: call the step itself"
             )
         foreign = foreign_part(step.parts)
         if step.from_host or foreign is not None:
             got = "sparse samples" if step.from_host else repr(foreign)
             raise CaptureError(
-                f"a program records dense samples and xpnet's own parts only, got {got}"
+                "a program needs dense samples and xpnet's own layers, loss, optimizer and so on, "
+                f"got {got}: call the step itself"
             )
-        self._step = step
         indices = np.zeros(step.batch_size, np.int64) if step.gathers else None
         given = () if indices is None else (indices,)
         counted = step.counter.copy()
@@ -95,14 +95,17 @@ class StepProgram:
         Returns
         -------
         int
-            Number of steps taken.
+            Number of steps taken. The steps end before a minibatch with an index that is out of
+            range.
 
         Raises
         ------
         TypeError, ValueError
             If an argument is missing or not used, or has the wrong shape or dtype.
         IndexError
-            If an index is out of range.
+            If an index of the first minibatch is out of range.
+        RuntimeError
+            If the program is already running in another thread.
         """
         taken: int = self._program.run(losses, indices, rates, seconds)
         return taken
@@ -114,13 +117,18 @@ def runs_programs(device: Device) -> bool:
 
 
 def foreign_part(parts: Iterable[Any]) -> Any:
-    """Return a part, or a layer inside of one, that is not xpnet's own; None if all are."""
+    """Return a part, or a layer inside of one, that is not xpnet's own; None if all are.
+
+    A part with a method of its own, replaced on the object, is not xpnet's either.
+    """
     left = list(parts)
     while left:
         part = left.pop()
-        if not is_own(type(part)):
+        values = vars(part)
+        is_changed = any(callable(v) and hasattr(type(part), name) for name, v in values.items())
+        if is_changed or not is_own(type(part)):
             return part
-        left += [value for value in vars(part).values() if isinstance(value, Layer)]
+        left += [value for value in values.values() if isinstance(value, Layer)]
     return None
 
 
@@ -132,6 +140,19 @@ def record(
     rate: npt.NDArray[Any] | None = None,
 ) -> Any:
     """Record a program; see :func:`xpnet.kernels.host.record`.
+
+    Parameters
+    ----------
+    work : callable
+        What to record.
+    result : array (1,)
+        The number that each run returns.
+    counter, indices, rate : arrays, optional
+        What changes from step to step.
+
+    Returns
+    -------
+    Program
 
     Raises
     ------

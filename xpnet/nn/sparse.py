@@ -116,7 +116,7 @@ class SparseSamples:
         """Write a dense batch, ``out[i] = X[indices[i]]``.
 
         On CUDA this waits once for the device, to copy the indices to the host, and then copies the
-        entries of the batch, not its zeros, to the device. A CUDA graph cannot record it. It
+        entries of the batch, not its zeros, to the device. It cannot be recorded. It
         allocates memory for the entries on the host and on the device.
 
         Parameters

@@ -74,8 +74,8 @@ class TrainingStep:
     gathers : bool
         Whether a step takes the indices of its samples.
     from_host : bool
-        Whether the host gathers the samples, because they are sparse. A CUDA graph cannot record
-        such a step.
+        Whether the host gathers the samples, because they are sparse. Such a step cannot be
+        recorded.
     counter : int64 device array (1,)
         Number of steps taken.
     loss_value : device array (1,)
@@ -160,9 +160,10 @@ class TrainingStep:
     @property
     def parts(self) -> list[Any]:
         """The network, its layers, and everything else that takes part in the step."""
-        augmentations = [augmentation for augmentation, _, _ in self._augmentations]
         network = self._network
-        return [network, *network.layers, self._loss, self._optimizer, *augmentations]
+        parts = [network, *network.layers, self._loss, self._optimizer]
+        parts += [augmentation for augmentation, _, _ in self._augmentations]
+        return parts + [part for part in (self._regularizer, self._average) if part is not None]
 
     @property
     def device(self) -> Device:

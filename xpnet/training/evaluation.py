@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from xpnet.device import Device
 from xpnet.graph import CaptureError
 from xpnet.kernels.reference import Array
+from xpnet.nn.interfaces import Cache
 from xpnet.nn.losses import Loss
 from xpnet.nn.network import Network
 from xpnet.nn.program import foreign_part, record, runs_programs
@@ -135,24 +138,27 @@ class Evaluation:
         is_recorded: bool,
     ) -> None:
         self._arguments = network, loss, X, y, parts, divide_by, chosen
-        self._loss, self._ops, self._program = loss, network.device.ops, None
+        self._loss, self._ops = loss, network.device.ops
+        self._programs: list[Any] = []
         is_own = foreign_part([network, *network.layers, loss]) is None
         is_able = is_own and runs_programs(network.device) and not isinstance(X, SparseSamples)
         if is_recorded and is_able:
             try:
-                self._program = self._record()
+                self._programs = list(self._record())
             except CaptureError as error:
                 logger.warning("evaluation is not recorded: %s", error)
 
     def __call__(self) -> tuple[float, float]:
         """Return the mean loss and the score."""
-        if self._program is None:
+        if not self._programs:
             return _evaluate(*self._arguments)
-        self._program.run(self._result, None, None, None)
+        for program in self._programs:
+            program.run(self._result, None, None, None)
         score = self._loss.score(self._ops, self._logits, self._labels, *self._weighted)
         return float(self._result[0]), float(score)
 
-    def _record(self) -> Any:
+    def _record(self) -> Iterator[Any]:
+        """Record a program for each batch, so that Ctrl-C ends between two of them."""
         network, loss, X, y, parts, divide_by, chosen = self._arguments
         xp, ops, dtype = network.device.xp, self._ops, network.dtype
         n, size = len(X) if chosen is None else len(chosen), network.default_batch_size
@@ -164,22 +170,25 @@ class Evaluation:
         rows = xp.arange(n) if chosen is None else chosen
         gathers = chosen is not None or X.dtype != dtype
 
-        def work() -> None:
-            for start in range(0, n, size):
-                batch = slice(start, min(start + size, n))
-                length = batch.stop - start
-                if start == 0 or length < size:
-                    caches = network.allocate(length, training=False)
-                    gathered = xp.empty((length, network.n_features), dtype=dtype)
-                    all_rows = xp.arange(length)
-                samples = X[batch]
-                if gathers:
-                    samples = ops.gather(X, rows[batch], out=gathered, divide_by=divide_by)
-                logits = network.forward(samples, caches)
-                ops.gather(logits, all_rows, out=self._logits[batch])
+        def predict(batch: slice, caches: list[Cache], gathered: Array, all_rows: Array) -> None:
+            samples = X[batch]
+            if gathers:
+                samples = ops.gather(X, rows[batch], out=gathered, divide_by=divide_by)
+            logits = network.forward(samples, caches)
+            ops.gather(logits, all_rows, out=self._logits[batch])
+
+        def compute_loss() -> None:
             loss.forward(ops, self._logits, self._labels, losses, mean, None, *self._weighted)
 
-        return record(work, mean)
+        for start in range(0, n, size):
+            length = min(size, n - start)
+            if start == 0 or length < size:
+                caches = network.allocate(length, training=False)
+                gathered = xp.empty((length, network.n_features), dtype=dtype)
+                all_rows = xp.arange(length)
+            batch = slice(start, start + length)
+            yield record(functools.partial(predict, batch, caches, gathered, all_rows), mean)
+        yield record(compute_loss, mean)
 
 
 def scored_samples(device: Device, n: int, seed: int) -> Array | None:

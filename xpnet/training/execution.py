@@ -204,13 +204,13 @@ def make_execution(steps: list[TrainingStep], rates: Rates, capture: bool | None
     is_able = device.kernels == "fused" if on_gpu else runs_programs(device)
     if capture and not is_able:
         raise ValueError(
-            "capture=True needs fused kernels, and on the CPU an OpenBLAS as in NumPy's wheels, "
-            f"but the device is {device.name!r} with {device.kernels} kernels"
+            f"capture=True needs fused kernels, but the device is {device.name!r} with "
+            f"{device.kernels} kernels: leave capture out"
         )
     if capture and foreign is not None and not on_gpu:
         raise ValueError(
-            f"capture=True on the CPU needs parts of xpnet's own, but got {foreign!r}: plain array "
-            "expressions cannot be recorded there; leave capture out"
+            "capture=True on the CPU needs xpnet's own layers, loss, optimizer and augmentations, "
+            f"got {foreign!r}: leave capture out"
         )
     # User code may compute with Python numbers that change from step to step, which a recorded
     # step would not see.

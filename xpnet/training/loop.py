@@ -156,7 +156,8 @@ def fit(
         Number of epochs between reports. The first and the last epoch are always reported.
     on_report : callable, optional
         Function called with each :class:`Report` while the device is active. If it returns True,
-        the run ends.
+        the run ends. If it changes numbers of layers or of the optimizer, such as a dropout rate,
+        pass ``capture=False``: recorded steps keep the numbers they were recorded with.
 
     Returns
     -------
@@ -364,7 +365,7 @@ class _Run:
     def shuffle(self, epoch: int) -> None:
         """Choose the order of the samples in an epoch and move it to the device."""
         shuffle, n = self.options.shuffle, len(self.data)
-        if isinstance(shuffle, EpochOrder):  # which need not be checked
+        if type(shuffle) is EpochOrder and shuffle.n == n:  # which need not be checked
             self.visited = shuffle(epoch)
         elif callable(shuffle):
             self.visited = _check_order(shuffle(epoch), n)
