@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -263,6 +264,7 @@ def test_errors(device):
         rate = step._state["learning_rate"]
         program = nn.StepProgram(step)
         losses, order = np.empty(2), np.arange(40)
+        not_arrays: Any = [1, 2]
         with pytest.raises(TypeError, match="indices must be an array, as the steps were recorded"):
             program(losses)
         with pytest.raises(
@@ -270,7 +272,7 @@ def test_errors(device):
         ):
             program(losses, order, np.ones(2))
         with pytest.raises(TypeError, match="indices must be a NumPy array, got list"):
-            program(losses, [1, 2])
+            program(losses, not_arrays)
         with pytest.raises(ValueError, match="losses must not be empty"):
             program(losses[:0], order[:0])
         for name, wrong, expected, got in (
@@ -279,19 +281,19 @@ def test_errors(device):
             ("indices", order[:39], r"int64 array of shape \(40,\)", r"int64 of shape \(39,\)"),
             ("seconds", np.zeros(3), r"float64 array of shape \(14,\)", r"float64 of shape \(3,\)"),
         ):
-            given = {"losses": losses, "indices": order, name: wrong}
+            given: dict[str, Any] = {"losses": losses, "indices": order, name: wrong}
             with pytest.raises(
                 ValueError, match=f"{name} must be a contiguous {expected}, got {got}"
             ):
                 program(**given)
         with pytest.raises(ValueError, match=r"rates must be .* got float64 of shape \(3,\)"):
             nn.StepProgram(step, rate)(losses, order, np.ones(3))
-        for wrong in (-1, N):
+        for index in (-1, N):
             indices = order.copy()
-            indices[33] = wrong
+            indices[33] = index
             steps = int(step.counter[0])
             assert program(losses, indices) == 1  # the step before it
-            with pytest.raises(IndexError, match=rf"must lie in \[0, {N}\), got {wrong}"):
+            with pytest.raises(IndexError, match=rf"must lie in \[0, {N}\), got {index}"):
                 program(losses[:1], indices[20:])
             assert step.counter[0] == steps + 1
         assert program(losses, order) == 2
