@@ -29,7 +29,7 @@ def main() -> int:
     if problem is not None:
         sys.stderr.write(problem)
         return 2
-    settings = Settings(arguments.threads, arguments.quick, _say)
+    settings = Settings(arguments.threads, arguments.quick, _say, tuple(arguments.networks or ()))
     when = datetime.datetime.now(datetime.UTC)
     file = folder / f"{when:%Y-%m-%d-%H%M%S}-cpu"
     began = time.time()
@@ -122,13 +122,22 @@ def _parse() -> argparse.Namespace:
         "--out", default=str(RESULTS), help="folder for the results (default: bench/results)"
     )
     listed = "; ".join(f"{i}: {problem.name}" for i, problem in enumerate(NETWORKS, 1))
+    numbers: dict[str, Any] = {
+        "type": int,
+        "choices": range(1, len(NETWORKS) + 1),
+        "metavar": "N",
+    }
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        help=f"networks for the parts steps, one-thread and threads ({listed})",
+        **numbers,
+    )
     parser.add_argument(
         "--profile",
         nargs="*",
-        type=int,
-        choices=range(1, len(NETWORKS) + 1),
-        metavar="N",
-        help=f"instead show the parts of a step, for all networks or these ({listed})",
+        help="instead show the parts of a step, for all networks or these",
+        **numbers,
     )
     return parser.parse_args()
 

@@ -54,6 +54,12 @@ class Settings:
     n_threads: int  # of every contestant
     is_quick: bool  # only two rounds and small networks
     say: Callable[[str], None]  # called with progress messages
+    numbers: tuple[int, ...] = ()  # networks to train, from 1; all of them by default
+
+    def networks(self) -> list[Problem]:
+        """Return the networks to train; only the first one if the run is quick."""
+        chosen = [NETWORKS[number - 1] for number in self.numbers] or list(NETWORKS)
+        return chosen[:1] if self.is_quick else chosen
 
     @property
     def rounds(self) -> int:
@@ -168,7 +174,7 @@ def _run(code: str, contestant: str, n_threads: int) -> tuple[float, str]:
 def steps(settings: Settings) -> list[Row]:
     """Time training steps of every contestant on every network."""
     rows: list[Row] = []
-    for problem in NETWORKS[:1] if settings.is_quick else NETWORKS:
+    for problem in settings.networks():
         settings.say(problem.name)
         rounds = min(settings.rounds, 3) if _is_slow(problem) else settings.rounds
         found = take_turns(problem, list(CONTESTANTS), settings.n_threads, rounds)
@@ -206,8 +212,9 @@ def _spread(us: list[float], other: dict[str, Any]) -> Spread | None:
 def one_thread(settings: Settings) -> list[Row]:
     """Time training steps with one thread each."""
     rows: list[Row] = []
-    small = [problem for problem in NETWORKS if problem.n_parameters < 10**6]
-    for problem in NETWORKS[:1] if settings.is_quick else small:
+    for problem in settings.networks():
+        if problem.n_parameters > 10**6:
+            continue
         settings.say(problem.name)
         names = [name for name in CONTESTANTS if name not in (FLOORS[1], "plain NumPy")]
         found = take_turns(problem, names, 1, min(settings.rounds, 5))
@@ -270,7 +277,7 @@ def threads(settings: Settings) -> list[Row]:
         "one busy": functools.partial(busy_processor, n_threads),
     }
     rows: list[Row] = []
-    for network in NETWORKS[:1] if settings.is_quick else NETWORKS:
+    for network in settings.networks():
         problem = _short_turn(network, 0.1 if settings.is_quick else 0.5)
         rounds = 2 if settings.is_quick else 3 if _is_slow(problem) else 10
         for load, beside in loads.items():
