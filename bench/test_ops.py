@@ -79,7 +79,9 @@ NUMBERS: dict[str, Any] = {
     "degrees": 30.0,
     "divide_by": 255.0,
     "epsilon_hat": True,
+    "halved": False,
     "pixels": 2,
+    "unbiased": True,
 }
 SCALES = {"learning_rate": 0.01, "bias1": 0.19, "bias2": 0.002, "eps": 1e-8, "correction": 1.1}
 POSITIVE = ("v", "s", "squares", "variance", "running_variance", "weights", "counts")

@@ -107,7 +107,7 @@ if __name__ == "__main__":
     from tests.search.studies import recipe, study
     from xpnet.search.running import run_trials
 
-    slow = recipe("training.epochs=40", "training.batch_size=8")
+    slow = recipe("training.epochs=200", "training.batch_size=8")
     run_trials(study(Path(sys.argv[1]), of=slow, lease=2.0), n_trials=4, n_workers=1)
 """
 

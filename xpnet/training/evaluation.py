@@ -123,6 +123,9 @@ class Evaluation:
         Indices of the samples to evaluate; None for all.
     is_recorded : bool
         Whether to record a program if possible.
+    buffers : dict
+        Buffers of the network by batch size. Evaluations that do not run at the same time may
+        share them.
     """
 
     def __init__(
@@ -136,9 +139,10 @@ class Evaluation:
         chosen: Array | None = None,
         *,
         is_recorded: bool,
+        buffers: dict[int, tuple[list[Cache], Array, Array]],
     ) -> None:
         self._arguments = network, loss, X, y, parts, divide_by, chosen
-        self._loss, self._ops = loss, network.device.ops
+        self._loss, self._ops, self._buffers = loss, network.device.ops, buffers
         self._programs: list[Any] = []
         is_own = foreign_part([network, *network.layers, loss]) is None
         is_able = is_own and runs_programs(network.device) and not isinstance(X, SparseSamples)
@@ -182,12 +186,14 @@ class Evaluation:
 
         for start in range(0, n, size):
             length = min(size, n - start)
-            if start == 0 or length < size:
-                caches = network.allocate(length, training=False)
-                gathered = xp.empty((length, network.n_features), dtype=dtype)
-                all_rows = xp.arange(length)
+            if length not in self._buffers:
+                self._buffers[length] = (
+                    network.allocate(length, training=False),
+                    xp.empty((length, network.n_features), dtype=dtype),
+                    xp.arange(length),
+                )
             batch = slice(start, start + length)
-            yield record(functools.partial(predict, batch, caches, gathered, all_rows), mean)
+            yield record(functools.partial(predict, batch, *self._buffers[length]), mean)
         yield record(compute_loss, mean)
 
 

@@ -302,7 +302,7 @@ class _Run:
         self.recorder.history.score_name = options.loss.score_name
         self.order, self.visited = device.asarray(np.arange(n), name="order"), np.arange(n)
         evaluation = functools.partial(
-            Evaluation, network, options.loss, is_recorded=options.capture is not False
+            Evaluation, network, options.loss, is_recorded=options.capture is not False, buffers={}
         )
         self.validation = self.on_training_data = None
         if data.held_out is not None:
