@@ -86,7 +86,7 @@ NETWORKS = (
     Problem((4, 100, 3), 200, 1000, epochs=400, dtype="float64"),
     Problem((20, 100, 1), 150, 900, epochs=400, dtype="float64"),
     Problem((20, 100, 1), 200, 1000, epochs=400, dtype="float64"),
-    Problem((8, 16, 3), 32, 32 * 100, epochs=400),
+    Problem((8, 16, 3), 32, 32 * 100, epochs=100),
 )
 
 
