@@ -28,7 +28,8 @@ struct Record {
     std::vector<Recorded> jobs;
     std::vector<PyObject*> arrays;  // owned; their memory is read and written
     std::vector<std::unique_ptr<unsigned char[]>> memory;
-    std::atomic<npy_int64> outside{0};  // an index that a gather found out of range, or 0
+    // Where gathers note a wrong index. A program checks them first, so it is not read.
+    std::atomic<npy_int64> outside{0};
     bool is_incomplete = false;         // for want of memory
 
     Record() = default;

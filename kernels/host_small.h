@@ -390,8 +390,8 @@ template <class T> bool fits(const XpnProduct& p) {
 // some take longer. A result with long rows is written page by page, and
 // a copy of B pays off if many rows use it. OpenBLAS's products by vectors are as good as these.
 //
-// With AVX-512 OpenBLAS has kernels of its own for small products. They have not been compared yet,
-// so only thin products are computed here. The baseline may compete with an OpenBLAS that uses
+// With AVX-512, OpenBLAS computes small products without rearranging them. That was not measured, so
+// only thin products are computed here. The baseline may compete with an OpenBLAS that uses
 // AVX2, since not every compiler builds the other variants: it saves no more than the call's time.
 template <class T> bool is_faster(const XpnProduct& p) {
     if (p.m < 2 || p.n < 2 || p.n > 512) return false;

@@ -15,7 +15,12 @@ import pytest
 
 import xpnet
 from tests.kernels.teams import run, team_of
-from tests.nn.test_captured import N_STEPS, assert_same_bits, batches_of, taken_as_program
+from tests.nn.test_captured import (
+    Allocating,
+    assert_same_bits,
+    taken_as_program,
+    taken_one_by_one,
+)
 from tests.nn.test_step import N, make_step
 from xpnet import nn
 from xpnet.graph import CaptureError
@@ -55,13 +60,6 @@ def maker(dtype, optimizer="adam", **options):
         )
 
     return make
-
-
-def taken_one_by_one(device, make, batch_size):
-    network, step = make(device, batch_size)
-    order = batches_of(device, batch_size)
-    losses = [step(batch)[0] for batch in order.reshape(N_STEPS, batch_size)]
-    return network, step, np.array(losses)
 
 
 TEAMS = [(n, far, forced) for n in (1, 2, 3) for far in (False, True) for forced in (False, True)]
@@ -314,21 +312,6 @@ def test_a_rate_for_each_step(device):
     np.testing.assert_array_equal(other.parameters, network.parameters)
 
 
-class Doubling(nn.Layer):
-    """A user's, in plain array expressions, which a program would not see."""
-
-    def build(self, n_in):
-        return n_in
-
-    def forward(self, X, cache):
-        del cache
-        return X * 2
-
-    def backward(self, dA, cache):
-        del cache
-        return dA * 2
-
-
 def test_what_cannot_be_recorded(device):
     rng = np.random.default_rng(0)
     loss, rule = nn.SoftmaxCrossEntropy(), nn.Adam()
@@ -345,8 +328,8 @@ def test_what_cannot_be_recorded(device):
         )
 
     with device.activate():
-        network = nn.Network([Doubling(), nn.Dense(3)], 5, device=device, dtype="float64")
-        with pytest.raises(CaptureError, match=r"xpnet's own layers.* got Doubling\(\)"):
+        network = nn.Network([Allocating(), nn.Dense(3)], 5, device=device, dtype="float64")
+        with pytest.raises(CaptureError, match=r"xpnet's own layers.* got Allocating\(\)"):
             nn.StepProgram(bind(network))
         reference = xpnet.device("cpu", "reference")
         network = nn.Network([nn.Dense(3)], 5, device=reference, dtype="float64")

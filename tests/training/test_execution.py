@@ -84,19 +84,25 @@ def test_the_run_is_the_same_to_the_bit(name):
     assert_same_run((network, history), (captured, captured_history))
 
 
-@pytest.mark.accelerator
-def test_most_steps_are_taken_many_at_a_time(monkeypatch):
-    from xpnet.training import execution
-
+def watch_takes(monkeypatch, kind):
+    """Return a list that gets the number of steps of each call of an execution of this kind."""
     taken = []
-    take = execution.GraphExecution.take
+    take = kind.take
 
     def watch(self, number, order):
         found = take(self, number, order)
         taken.append(found[0])
         return found
 
-    monkeypatch.setattr(execution.GraphExecution, "take", watch)
+    monkeypatch.setattr(kind, "take", watch)
+    return taken
+
+
+@pytest.mark.accelerator
+def test_most_steps_are_taken_many_at_a_time(monkeypatch):
+    from xpnet.training import execution
+
+    taken = watch_takes(monkeypatch, execution.GraphExecution)
     _, history = train(epochs=2)
     assert history.n_steps == sum(taken) == 2 * 42
     # 41 steps of 8 samples and one of 2; the first of each size as it is.
@@ -108,15 +114,7 @@ def test_most_steps_are_taken_many_at_a_time(monkeypatch):
 def test_a_program_takes_what_is_left_of_a_batch_size(monkeypatch):
     from xpnet.training import execution
 
-    taken = []
-    take = execution.ProgramExecution.take
-
-    def watch(self, number, order):
-        found = take(self, number, order)
-        taken.append(found[0])
-        return found
-
-    monkeypatch.setattr(execution.ProgramExecution, "take", watch)
+    taken = watch_takes(monkeypatch, execution.ProgramExecution)
     _, history = train(epochs=2)
     assert history.n_steps == sum(taken) == 2 * 42
     # 41 steps of 8 samples and one of 2; the first of each size as it is.

@@ -67,39 +67,9 @@ def evaluate(
     loss = Loss.resolve(loss)
     X_data, y_data = samples(network, loss, X, y, "")
     parts = shares(network, loss, y_data, sample_weight)
-    return _evaluate(network, loss, X_data, y_data, parts, divide_by)
-
-
-def _evaluate(
-    network: Network,
-    loss: Loss,
-    X: Array | SparseSamples,
-    y: Array,
-    parts: Array | None,
-    divide_by: float | None,
-    chosen: Array | None = None,
-) -> tuple[float, float]:
-    """Compute the mean loss and the accuracy on all samples, or on the chosen ones.
-
-    ``parts`` are the sample weights, which sum to 1.
-    """
-    device = network.device
-    with device.activate():
-        if chosen is None:
-            logits = device.asarray(network.predict(X, divide_by=divide_by))
-        else:  # there may be many: batch by batch
-            n = network.default_batch_size
-            rows = [chosen[start : start + n] for start in range(0, len(chosen), n)]
-            logits = device.xp.concatenate(
-                [device.asarray(network.predict(X[some], divide_by=divide_by)) for some in rows]
-            )
-            y = y[chosen]
-        losses = device.xp.empty(len(logits), dtype=network.dtype)
-        mean = device.xp.empty(1, dtype=network.dtype)
-        weighted = () if parts is None else (parts,)
-        loss.forward(device.ops, logits, y, losses, mean, None, *weighted)
-        score = loss.score(device.ops, logits, y, *weighted)
-        return float(device.to_host(mean)[0]), float(device.to_host(score))
+    data = X_data, y_data, parts, divide_by
+    with network.device.activate():
+        return Evaluation(network, loss, *data, is_recorded=False, buffers={})()
 
 
 class Evaluation:
@@ -155,11 +125,30 @@ class Evaluation:
     def __call__(self) -> tuple[float, float]:
         """Return the mean loss and the score."""
         if not self._programs:
-            return _evaluate(*self._arguments)
+            return self._compute()
         for program in self._programs:
             program.run(self._result, None, None, None)
         score = self._loss.score(self._ops, self._logits, self._labels, *self._weighted)
         return float(self._result[0]), float(score)
+
+    def _compute(self) -> tuple[float, float]:
+        network, loss, X, y, parts, divide_by, chosen = self._arguments
+        device = network.device
+        if chosen is None:
+            logits = device.asarray(network.predict(X, divide_by=divide_by))
+        else:  # there may be many: batch by batch
+            n = network.default_batch_size
+            rows = [chosen[start : start + n] for start in range(0, len(chosen), n)]
+            logits = device.xp.concatenate(
+                [device.asarray(network.predict(X[some], divide_by=divide_by)) for some in rows]
+            )
+            y = y[chosen]
+        losses = device.xp.empty(len(logits), dtype=network.dtype)
+        mean = device.xp.empty(1, dtype=network.dtype)
+        weighted = () if parts is None else (parts,)
+        loss.forward(device.ops, logits, y, losses, mean, None, *weighted)
+        score = loss.score(device.ops, logits, y, *weighted)
+        return float(device.to_host(mean)[0]), float(device.to_host(score))
 
     def _record(self) -> Iterator[Any]:
         """Record a program for each batch, so that Ctrl-C ends between two of them."""
