@@ -16,6 +16,7 @@
 #include "host_matmul.h"
 #include "host_memory.h"
 #include "host_operation.h"
+#include "host_order.h"
 #include "host_program.h"
 #include "host_run.h"
 #include "host_team.h"
@@ -49,19 +50,32 @@ struct Variant {
     bool is_supported;
 };
 
-int find_variants(Variant* found) {
+struct Variants {
+    Variant all[3];  // the best first
+    int n = 0;
+};
+
+Variants find_variants() {
     const Processor processor = ask_processor();
     (void)processor;  // not read if there is only the baseline
-    int n = 0;
+    Variants found;
 #ifdef XPN_HAVE_avx512
-    found[n++] = {"avx512", xpn_loops_avx512, xpn_words_avx512, xpn_multiply_avx512,
+    found.all[found.n++] = {"avx512", xpn_loops_avx512, xpn_words_avx512, xpn_multiply_avx512,
                   processor.has_avx512};
 #endif
 #ifdef XPN_HAVE_avx2
-    found[n++] = {"avx2", xpn_loops_avx2, xpn_words_avx2, xpn_multiply_avx2, processor.has_avx2};
+    found.all[found.n++] = {"avx2", xpn_loops_avx2, xpn_words_avx2, xpn_multiply_avx2,
+                            processor.has_avx2};
 #endif
-    found[n++] = {"baseline", xpn_loops_baseline, xpn_words_baseline, xpn_multiply_baseline, true};
-    return n;
+    found.all[found.n++] = {"baseline", xpn_loops_baseline, xpn_words_baseline,
+                            xpn_multiply_baseline, true};
+    return found;
+}
+
+// A virtual machine takes ten microseconds or more to ask its processor.
+const Variants& variants() {
+    static const Variants found = find_variants();
+    return found;
 }
 
 // use_threads(processors, most, forced): the largest number of parts, the largest number of
@@ -257,11 +271,10 @@ int read_parameters(Operation* self, PyObject* parameters) {
 
 // The variant of that name, or the best one for null; null if this processor does not support it.
 const Variant* find_variant(const char* name) {
-    static Variant variants[3];
-    static const int n = find_variants(variants);
-    for (int i = 0; i < n; ++i) {
-        if (!variants[i].is_supported) continue;
-        if (!name || strcmp(variants[i].name, name) == 0) return &variants[i];
+    for (int i = 0; i < variants().n; ++i) {
+        const Variant& variant = variants().all[i];
+        if (!variant.is_supported) continue;
+        if (!name || strcmp(variant.name, name) == 0) return &variant;
     }
     return nullptr;
 }
@@ -305,12 +318,11 @@ PyObject* make_operation(PyObject*, PyObject* args) {
 }
 
 PyObject* compiled_variants(PyObject*, PyObject*) {
-    Variant variants[3];
-    const int n = find_variants(variants);
     PyObject* found = PyDict_New();
-    for (int i = 0; found && i < n; ++i) {
-        PyObject* is_supported = variants[i].is_supported ? Py_True : Py_False;
-        if (PyDict_SetItemString(found, variants[i].name, is_supported) < 0) Py_CLEAR(found);
+    for (int i = 0; found && i < variants().n; ++i) {
+        const Variant& variant = variants().all[i];
+        PyObject* is_supported = variant.is_supported ? Py_True : Py_False;
+        if (PyDict_SetItemString(found, variant.name, is_supported) < 0) Py_CLEAR(found);
     }
     return found;
 }
@@ -336,6 +348,33 @@ PyObject* random_words(PyObject*, PyObject* args) {
     return words;
 }
 
+PyObject* permutation(PyObject*, PyObject* args) {
+    npy_intp n;
+    unsigned long long seed;
+    unsigned int step, purpose;
+    if (!PyArg_ParseTuple(args, "nKII", &n, &seed, &step, &purpose)) return nullptr;
+    if (n < 0 || n > UINT32_MAX) {
+        return PyErr_Format(PyExc_ValueError, "n must lie in [0, 2**32), got %zd", n);
+    }
+    PyObject* order = PyArray_SimpleNew(1, &n, NPY_INT64);
+    if (!order) return nullptr;
+    npy_int64* out =
+        static_cast<npy_int64*>(PyArray_DATA(reinterpret_cast<PyArrayObject*>(order)));
+    bool has_memory = true;
+    Py_BEGIN_ALLOW_THREADS
+    try {
+        std::vector<unsigned int> words((size_t)n);
+        find_variant(nullptr)->words(words.data(), 0, n, seed, 0, step, purpose);
+        order_by_words(words.data(), n, out);
+    } catch (const std::bad_alloc&) {
+        has_memory = false;
+    }
+    Py_END_ALLOW_THREADS
+    if (has_memory) return order;
+    Py_DECREF(order);
+    return PyErr_NoMemory();
+}
+
 PyObject* multiply_small(PyObject*, PyObject* args) {
     const char* name;
     PyObject* arrays[3];
@@ -355,6 +394,8 @@ PyMethodDef functions[] = {
      "make_operation(variant, name, kind, parameters, operands, constants, reference)"},
     {"random_words", random_words, METH_VARARGS,
      "random_words(variant, first, n, seed, layer, step, purpose): words of the Philox stream"},
+    {"permutation", permutation, METH_VARARGS,
+     "permutation(n, seed, step, purpose): the numbers below n, ordered by words of that stream"},
     {"matmul", reinterpret_cast<PyCFunction>(reinterpret_cast<AnyFunction>(matmul)),
      METH_FASTCALL | METH_KEYWORDS, "matmul(A, B, out): the product of two matrices"},
     {"multiply_small", multiply_small, METH_VARARGS,

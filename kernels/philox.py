@@ -12,8 +12,6 @@ the known-answer vectors are those of the authors' Random123 library.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -110,15 +108,7 @@ def random_words(
     return xp.stack(lanes, axis=-1).reshape(-1)[:n]
 
 
-def permutation(
-    xp: ModuleType,
-    n: int,
-    seed: int,
-    *,
-    step: int = 0,
-    purpose: int,
-    draw: Callable[..., Any] | None = None,
-) -> Any:
+def permutation(xp: ModuleType, n: int, seed: int, *, step: int = 0, purpose: int) -> Any:
     """Draw a random permutation of ``0 .. n - 1``.
 
     Sorts the unique 64-bit keys ``(word_i << 32) | i`` and reads the indices off their low
@@ -133,14 +123,11 @@ def permutation(
         Number of elements, below 2**32.
     seed, step, purpose : int
         As for :func:`random_words`; ``step`` counts the epochs.
-    draw : callable, optional
-        A faster :func:`random_words`, without its first argument.
 
     Returns
     -------
     int64 array of shape (n,)
     """
-    draw = draw or functools.partial(random_words, xp)
-    words = draw(n, seed, step=step, purpose=purpose).astype(xp.uint64)
+    words = random_words(xp, n, seed, step=step, purpose=purpose).astype(xp.uint64)
     keys = xp.sort((words << 32) | xp.arange(n, dtype=xp.uint64))
     return (keys & _WORD).astype(xp.int64)

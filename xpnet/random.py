@@ -191,9 +191,10 @@ def subset(n: int, size: int, seed: int) -> npt.NDArray[np.int64]:
 
 
 def _permutation(n: int, seed: int, **draw: int) -> npt.NDArray[np.int64]:
-    """Draw a permutation, with the host kernels' random words if there are any."""
-    draw_words = host.random_words if host.problem() is None else None
-    order: npt.NDArray[np.int64] = philox.permutation(np, n, seed, **draw, draw=draw_words)
+    """Draw a permutation, by the host kernels if there are any."""
+    if host.problem() is None:
+        return host.permutation(n, seed, **draw)
+    order: npt.NDArray[np.int64] = philox.permutation(np, n, seed, **draw)
     return order
 
 
