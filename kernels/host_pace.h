@@ -86,6 +86,7 @@ class Pace {
     // The next try waits 100 times the time that the last one lost, so that tries cost 1 % of the
     // time. If tries keep failing, it waits up to 16 times longer, but at most about a second.
     static constexpr double PUT_OFF = 100;
+    static constexpr double LEAST_LOSS = 0.1;  // of the time of the try
     static constexpr double PATIENCE = 16;
     static constexpr double LONGEST = 1;
     static constexpr double SHORTEST = 2e-3;
@@ -131,14 +132,16 @@ class Pace {
         // The loss includes the time to wake threads. For new kinds it is half of the time.
         const double expected = sum_of_other_ * (SETTLING + WINDOW) / WINDOW;
         double loss = expected > 0 ? elapsed_ - expected : elapsed_ / 2;
-        if (loss < 0.1 * elapsed_) loss = 0.1 * elapsed_;
+        if (loss < LEAST_LOSS * elapsed_) loss = LEAST_LOSS * elapsed_;
         const double least = PUT_OFF * loss, patient = patience_ * least;
         put_off(now, patient < LONGEST ? patient : least > LONGEST ? least : LONGEST);
     }
 
     // After some jobs: decides whether it is time to try the other way.
     void consider(Clock::time_point now) {
-        if (next_try_ == Clock::time_point{}) return put_off(now, PUT_OFF * elapsed_);
+        if (next_try_ == Clock::time_point{}) {
+            return put_off(now, PUT_OFF * (is_shared_ ? elapsed_ : LEAST_LOSS * elapsed_));
+        }
         is_trying_ = now >= next_try_ || loses(now);
         restart();
     }

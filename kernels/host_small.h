@@ -398,7 +398,7 @@ template <class T> bool is_faster(const XpnProduct& p) {
     if (copies<T>(p) && p.m < 16) return false;
     const double amount = (double)p.m * (double)p.n * (double)p.k;
 #if defined(__AVX512F__)
-    return smaller(smaller(p.m, p.n), p.k) <= 4 && amount <= 1 << 17;
+    return amount <= 1 << 21 && (p.k <= 64 || smaller(p.m, p.n) >= 8);
 #elif defined(__AVX2__)
     return amount <= 3 << 19;
 #else

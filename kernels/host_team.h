@@ -126,10 +126,13 @@ class Team {
     static const int N_CALLS = 32;   // round trips to measure how far a helper is
     static constexpr std::chrono::milliseconds INTERVAL{200};  // between measurements,
     static constexpr std::chrono::milliseconds AGAIN{2};       // or less if it did not answer
-    static constexpr std::chrono::nanoseconds FAR{200};        // a round trip
+    static constexpr std::chrono::nanoseconds FAR{300};        // a round trip
     // Two threads share a core if a computation beside another one takes longer by this factor.
     static constexpr double ONE_CORE = 1.4;
-    static const int SURE = 3;  // consecutive measurements with the same result
+    // Consecutive measurements with the same result. A virtual machine's processors may run on one
+    // core for a few milliseconds.
+    static const int SURE = 3;
+    static constexpr std::chrono::milliseconds SPACING{20};  // between these
     static constexpr std::chrono::microseconds NO_ANSWER{100};
     static constexpr std::chrono::microseconds GRACE{3};       // for a helper to begin a part
     static constexpr std::chrono::microseconds PATIENCE{300};  // until a helper sleeps
@@ -176,7 +179,7 @@ class Team {
     void share_out(Work work, const void* job, size_t size, int n_parts, int n_threads,
                    const Terms& terms) {
         recruit(n_threads - 1);
-        if (terms.is_forced || pace_.shares()) measure();
+        measure();
         const bool is_far = is_far_.load(std::memory_order_relaxed);
         const bool is_kept = terms.is_short && is_far;
         const bool is_shared = !is_kept && (terms.is_forced || pace_.shares());
@@ -256,7 +259,7 @@ class Team {
         n_times_found_ = found == found_ ? n_times_found_ + 1 : 1;
         found_ = found;
         if (n_times_found_ < SURE) {
-            next_measurement_ = now + AGAIN;
+            next_measurement_ = now + SPACING;
             return;
         }
         if (is_one_core() == found) return;
