@@ -180,6 +180,8 @@ struct Product {
     Matrix A, B, out;
 };
 
+size_t itemsize_of(const Product& p) { return p.is_double ? sizeof(double) : sizeof(float); }
+
 // Computes a block by the BLAS.
 template <class T, class Int>
 void multiply_by_blas(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t left,
@@ -320,16 +322,18 @@ int parts_of(const Product& p, const Division& division) {
     return are_few ? 2 * n : n;
 }
 
-// Memory that a thread keeps for a part of a result; null if the part is too large.
+const size_t MOST_OWN = 1 << 22;  // bytes
+
+// Memory that a thread keeps for parts of a result; null if they are too large.
 char* own_memory(size_t size) {
-    const size_t most = 1 << 22, cache_line = 64;
+    const size_t cache_line = 64;
     struct Memory {
         char* data = nullptr;
         size_t size = 0;
         ~Memory() { free(data); }
     };
     static thread_local Memory memory;
-    if (size > most) return nullptr;
+    if (size > MOST_OWN) return nullptr;
     if (memory.size < size) {
         free(memory.data);
         memory.data = static_cast<char*>(malloc(size + cache_line));
@@ -341,7 +345,8 @@ char* own_memory(size_t size) {
 
 struct SharedProduct {
     Product product;
-    Division division;
+    Division division;  // of rows, of columns, or of terms
+    char* sums;         // if terms are divided, a result for each part but the first; or null
 
     // Where the rows of a part end, of a product that is whole or divided by rows.
     ptrdiff_t end_row(int part, int n_parts) const {
@@ -380,14 +385,30 @@ template <class T> void multiply_rows(const Product& p, ptrdiff_t top, ptrdiff_t
 ptrdiff_t tile_height(const Product& p) {
     const ptrdiff_t few = 64, size = 1 << 16, grain = 16;
     if (p.k > few || !p.A.is_transposed || p.B.is_transposed) return p.m;
-    const ptrdiff_t row = p.n * (ptrdiff_t)(p.is_double ? sizeof(double) : sizeof(float));
+    const ptrdiff_t row = p.n * (ptrdiff_t)itemsize_of(p);
     const ptrdiff_t fit = size / row / grain * grain;
     return fit < 2 * grain ? 2 * grain : fit;
+}
+
+// Computes the sum over the terms [begin, end) only.
+template <class T>
+void multiply_terms(const Product& p, ptrdiff_t begin, ptrdiff_t end, const Matrix& out) {
+    Product piece = p;
+    piece.k = end - begin;
+    piece.A.data += (ptrdiff_t)sizeof(T) * begin * (p.A.is_transposed ? p.A.leading : 1);
+    piece.B.data += (ptrdiff_t)sizeof(T) * begin * (p.B.is_transposed ? 1 : p.B.leading);
+    multiply_block<T>(piece, 0, p.m, 0, p.n, out);
 }
 
 template <class T> void multiply_part(const void* job, int part, int n_parts) {
     const SharedProduct& shared = *static_cast<const SharedProduct*>(job);
     const Product& p = shared.product;
+    if (shared.sums) {
+        char* own = shared.sums + (ptrdiff_t)sizeof(T) * (part - 1) * p.m * p.n;
+        return multiply_terms<T>(p, shared.division.bound(part, n_parts),
+                                 shared.division.bound(part + 1, n_parts),
+                                 part == 0 ? p.out : Matrix{own, false, p.n});
+    }
     if (n_parts > 1 && !shared.division.by_rows) {
         const ptrdiff_t begin = shared.division.bound(part, n_parts);
         const ptrdiff_t end = shared.division.bound(part + 1, n_parts);
@@ -411,20 +432,61 @@ Terms terms_of(int n_threads, bool is_short, Pace::Kind kind) {
     return {n_threads, blas().threads.forced > 0, is_short, kind};
 }
 
+// Sums of parts, to be added to that of the first part.
+struct Sums {
+    const char* sums;
+    int n;
+    ptrdiff_t n_columns;
+    char* total;
+    bool is_double;
+};
+
+template <class T> void add_up(const Sums& s) {
+    T* __restrict to = reinterpret_cast<T*>(s.total);
+    for (int k = 0; k < s.n; ++k) {
+        const T* __restrict from = reinterpret_cast<const T*>(s.sums) + k * s.n_columns;
+        for (ptrdiff_t i = 0; i < s.n_columns; ++i) to[i] += from[i];
+    }
+}
+
+void add_up_part(const void* job, int, int) {
+    const Sums& s = *static_cast<const Sums*>(job);
+    s.is_double ? add_up<double>(s) : add_up<float>(s);
+}
+
+// Whether the terms of a product are divided. In X W, a thread then needs only some rows of W, those
+// that it computes the gradient of and updates. Otherwise it needs rows that another processor has
+// just written, and reads them from its cache. The sums of the parts must be small beside W.
+bool divides_terms(const Product& p, int n_parts) {
+    return n_parts > 1 && !p.A.is_transposed && !p.B.is_transposed && p.k >= p.n &&
+           p.k >= 2 * n_parts * p.m && p.out.leading == p.n &&
+           (size_t)(n_parts * p.m * p.n) * itemsize_of(p) <= MOST_OWN;
+}
+
 void multiply(const Product& p) {
     const Division division(divides_rows(p), p.m, p.n);
     const int n_parts = parts_of(p, division);
     const double amount = (double)p.m * (double)p.n * (double)p.k;
     const bool is_short = n_parts == 1 || amount < n_parts * FAR_MULTIPLICATIONS;
-    const SharedProduct shared = {p, division};
     const Work work = p.is_double ? multiply_part<double> : multiply_part<float>;
     const Pace::Kind kind =
         kind_of(&blas().gemm[p.is_double], p.m, 2 * p.n + p.A.is_transposed, p.k);
-    const int n_threads = n_parts == 1 ? 1 : team_size();
-    const Terms terms = terms_of(n_threads, is_short, kind);
-    if (recording) return recording->add(work, shared, n_parts, terms);
+    const Terms terms = terms_of(n_parts == 1 ? 1 : team_size(), is_short, kind);
+    Sums sums = {nullptr, n_parts - 1, p.m * p.n, p.out.data, p.is_double};
+    SharedProduct shared = {p, division, nullptr};
+    if (divides_terms(p, n_parts)) {
+        const size_t size = (size_t)(sums.n * sums.n_columns) * itemsize_of(p);
+        shared.sums = recording ? static_cast<char*>(recording->allocate(size)) : own_memory(size);
+        if (shared.sums) shared.division = Division(false, 1, p.k);
+        sums.sums = shared.sums;
+    }
+    const auto submit_all = [&] {
+        submit(work, shared, n_parts, terms);
+        if (shared.sums) submit(add_up_part, sums, 1, terms_of(1, false, 0));
+    };
+    if (recording) return submit_all();
     const SingleThreaded guard;
-    team().share(work, shared, n_parts, terms);
+    submit_all();
 }
 
 }  // namespace

@@ -81,7 +81,7 @@ void add_ranges(Ranges* ranges, const Task& task) {
 
 void add_range(Ranges* ranges, const Product& p, const Matrix& matrix, ptrdiff_t rows,
                ptrdiff_t columns, bool is_written) {
-    const ptrdiff_t itemsize = p.is_double ? sizeof(double) : sizeof(float);
+    const ptrdiff_t itemsize = (ptrdiff_t)itemsize_of(p);
     if (matrix.is_transposed) std::swap(rows, columns);
     add_range(ranges, matrix.data, rows, matrix.leading * itemsize, columns * itemsize, is_written);
 }
@@ -105,7 +105,9 @@ Ranges ranges_of(const Recorded& job) {
     if (job.work == run_part) {
         add_ranges(&ranges, *static_cast<const Task*>(job.data));
     } else if (is_product(job)) {
-        add_ranges(&ranges, static_cast<const SharedProduct*>(job.data)->product);
+        const SharedProduct& shared = *static_cast<const SharedProduct*>(job.data);
+        add_ranges(&ranges, shared.product);
+        if (shared.sums) add_range(&ranges, shared.sums, 1, 0, 1, true);
     } else if (job.work == update_part) {
         const UpdatedProduct& both = *static_cast<const UpdatedProduct*>(job.data);
         add_ranges(&ranges, both.shared.product);
@@ -209,13 +211,13 @@ class Rearrangement {
         const SharedProduct& shared = *static_cast<const SharedProduct*>(job.data);
         const Product& p = shared.product;
         const bool in_rows = job.n_parts == 1 || shared.division.by_rows;
-        if (!in_rows || p.out.leading != p.n) return false;
+        if (!in_rows || shared.sums || p.out.leading != p.n) return false;
         for (int k = 0; k < task.self->n_operands; ++k) {
             if (task.self->operands[k].use != IN || !has_rows_of_elements(task.self->operands[k])) {
                 continue;
             }
             const npy_intp itemsize = task.itemsize[k];
-            if (itemsize != (npy_intp)(p.is_double ? sizeof(double) : sizeof(float))) continue;
+            if (itemsize != (npy_intp)itemsize_of(p)) continue;
             const ptrdiff_t offset = p.out.data - task.block.data[k];
             span->begin = offset / itemsize;
             span->end = span->begin + p.m * p.n;

@@ -108,7 +108,7 @@ struct Task {
     const Operation* self;
     XpnLoop loop;
     Division division;
-    char* sums;  // if summed rows are divided, a row of sums for each part; otherwise null
+    char* sums;  // if summed rows are divided, a row of sums for each part but the first; or null
     XpnBlock block;
     unsigned char itemsize[XPN_MAX_OPERANDS];
     XpnConstant constants[XPN_MAX_CONSTANTS];
@@ -242,9 +242,9 @@ void run_part(const void* job, int part, int n_parts) {
     if (task.division.by_rows) {
         piece.n_rows = end - begin;
         piece.first += (unsigned long long)(begin * piece.n_columns);
-        if (task.sums) {
+        if (task.sums && part > 0) {
             piece.data[self->total] =
-                task.sums + part * piece.n_columns * task.itemsize[self->total];
+                task.sums + (part - 1) * piece.n_columns * task.itemsize[self->total];
         }
     } else {
         piece.n_columns = end - begin;
@@ -266,39 +266,16 @@ void run_part(const void* job, int part, int n_parts) {
     }
 }
 
-template <class T> void add_up(const char* sums, int n, npy_intp n_columns, char* total) {
-    const T* from = reinterpret_cast<const T*>(sums);
-    T* to = reinterpret_cast<T*>(total);
-    for (npy_intp i = 0; i < n_columns; ++i) to[i] = from[i];
-    for (int k = 1; k < n; ++k) {
-        for (npy_intp i = 0; i < n_columns; ++i) to[i] += from[k * n_columns + i];
-    }
-}
-
-// The sums of parts, to be added up.
-struct Sums {
-    const char* sums;
-    int n;
-    npy_intp n_columns;
-    char* total;
-    bool is_double;
-};
-
-void add_up_part(const void* job, int, int) {
-    const Sums& s = *static_cast<const Sums*>(job);
-    (s.is_double ? add_up<double> : add_up<float>)(s.sums, s.n, s.n_columns, s.total);
-}
-
 // Runs over rows whose columns are summed: each part has its own sums, added up in order.
 void share_sums(Task* task, int n_parts, const Terms& terms) {
     alignas(64) char own[SUMS];
     const int total = task->self->total;
     const XpnBlock& block = task->block;
-    const size_t size = (size_t)(n_parts * block.n_columns * task->itemsize[total]);
+    const size_t size = (size_t)((n_parts - 1) * block.n_columns * task->itemsize[total]);
     task->sums = recording ? static_cast<char*>(recording->allocate(size)) : own;
     if (!task->sums) return;
     submit(run_part, *task, n_parts, terms);
-    const Sums sums = {task->sums, n_parts, block.n_columns, block.data[total],
+    const Sums sums = {task->sums, n_parts - 1, block.n_columns, block.data[total],
                        task->itemsize[total] == sizeof(double)};
     submit(add_up_part, sums, 1, terms_of(1, false, 0));
 }
