@@ -78,7 +78,11 @@ XPN_INLINE void transpose(const double* from, index_t leading, double* to, index
 }
 #endif
 
+#if defined(__AVX512F__)
+const index_t MOST_VECTORS = 6;         // in a row of a tile
+#else
 const index_t MOST_VECTORS = 3;         // in a row of a tile
+#endif
 const index_t PACKED_BYTES = 24 << 10;  // of a copied matrix, which leaves room in the L1 cache
 
 // How many terms are added at once. A transposed A is read from many cache lines, which should
@@ -88,7 +92,9 @@ constexpr index_t most_terms(bool A_T) { return A_T ? 64 : 128; }
 // The largest number of rows of a tile with V vectors in each. Two units that take four cycles need
 // eight sums at once. The sums, a row of B and an element of A fit into 16 registers. If they need
 // all of them, Clang copies one to another in each step, and takes twice the time.
-#if defined(__clang__)
+#if defined(__AVX512F__)
+template <int V> constexpr int most_rows() { return V > 3 ? 4 : 8; }
+#elif defined(__clang__)
 template <int V> constexpr int most_rows() { return V == 3 ? 3 : V == 2 ? 5 : 8; }
 #else
 template <int V> constexpr int most_rows() { return V == 3 ? 4 : V == 2 ? 6 : 8; }
@@ -255,6 +261,11 @@ template <class T> void multiply_panel(const Panel<T>& p, index_t m, bool A_T, i
     switch (n_vectors) {
         case 1: return A_T ? multiply_rows<T, 1, true>(p, m) : multiply_rows<T, 1, false>(p, m);
         case 2: return A_T ? multiply_rows<T, 2, true>(p, m) : multiply_rows<T, 2, false>(p, m);
+#if defined(__AVX512F__)
+        case 4: return A_T ? multiply_rows<T, 4, true>(p, m) : multiply_rows<T, 4, false>(p, m);
+        case 5: return A_T ? multiply_rows<T, 5, true>(p, m) : multiply_rows<T, 5, false>(p, m);
+        case 6: return A_T ? multiply_rows<T, 6, true>(p, m) : multiply_rows<T, 6, false>(p, m);
+#endif
         default: return A_T ? multiply_rows<T, 3, true>(p, m) : multiply_rows<T, 3, false>(p, m);
     }
 }
@@ -319,7 +330,9 @@ template <class T> void multiply_along_rows(const XpnProduct& p) {
         const index_t right = smaller(left + n_vectors * L, p.n);
         panel.last = right - L - left;
         panel.out = static_cast<T*>(p.out) + left;
-        const index_t deep = most_terms(p.A_is_transposed);
+        const index_t width = p.B_is_transposed ? right - left : 1;
+        const index_t fit = PACKED_BYTES / ((index_t)sizeof(T) * width);
+        const index_t deep = smaller(most_terms(p.A_is_transposed), fit);
         for (index_t l = 0; l < p.k; l += deep) {
             panel.k = smaller(deep, p.k - l);
             panel.is_begun = l > 0;
