@@ -298,6 +298,7 @@ bool divides_rows(ptrdiff_t n_rows, ptrdiff_t n_columns) {
 bool divides_rows(const Product& p) {
     const ptrdiff_t few = 64;
     if (p.k < few) return divides_rows(p.m, p.n);
+    if (p.A.is_transposed && 2 * p.m >= p.n) return true;  // then the update can follow the gradient
     return p.m >= p.n || (p.n < COLUMNS * most_parts() && COLUMNS * p.m > ROWS * p.n);
 }
 

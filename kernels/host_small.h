@@ -6,7 +6,7 @@
 // whose rows cannot be read as vectors is copied first.
 //
 // Every element is one sum, from the first term to the last, whichever tile computes it. Only
-// narrow results in float32 may be two sums, of the even and of the odd terms.
+// narrow results may be two sums, of the even and of the odd terms.
 //
 // It is compiled once for each instruction set, as host_parts.h is.
 
@@ -19,8 +19,10 @@
 #if defined(__GNUC__)
 
 #if defined(__AVX512F__)
+#include <immintrin.h>
 #define XPN_VECTOR_BYTES 64
 #elif defined(__AVX__)
+#include <immintrin.h>
 #define XPN_VECTOR_BYTES 32
 #else
 #define XPN_VECTOR_BYTES 16
@@ -127,35 +129,46 @@ XPN_INLINE void store_alone(const typename Vector<T>::Register (&sums)[R][V], in
     }
 }
 
-// Computes R rows of at most half a vector in float32, with the even terms in one lane and the odd
-// ones in the next. A is not transposed.
-template <int R>
-XPN_INLINE void multiply_pairs(const Panel<float>& p, const float* A, float* out) {
-    typedef typename Vector<float>::Register Register;
-    typedef typename Vector<float>::Memory Memory;
+// Two neighbouring elements, repeated.
+XPN_INLINE Vector<float>::Register repeat(const float* at) {
     typedef long long Pairs __attribute__((vector_size(XPN_VECTOR_BYTES)));
+    long long pair;
+    memcpy(&pair, at, sizeof pair);
+    return (Vector<float>::Register)(Pairs{} + pair);
+}
+
+XPN_INLINE Vector<double>::Register repeat(const double* at) {
+#if defined(__AVX512F__)
+    return (Vector<double>::Register)_mm512_broadcast_f64x2(_mm_loadu_pd(at));
+#elif defined(__AVX__)
+    return (Vector<double>::Register)_mm256_broadcast_pd((const __m128d*)at);
+#else  // a vector
+    return *(const Vector<double>::Memory*)at;
+#endif
+}
+
+// Computes R rows of at most half a vector, with the even terms in one lane and the odd ones in the
+// next. A is not transposed.
+template <class T, int R> XPN_INLINE void multiply_pairs(const Panel<T>& p, const T* A, T* out) {
+    typedef typename Vector<T>::Register Register;
+    typedef typename Vector<T>::Memory Memory;
     Register sums[R];
     XPN_UNROLL for (int r = 0; r < R; ++r) sums[r] = Register{};
-    const float* B = p.B;
+    const T* B = p.B;
     index_t l = 0;
     for (; l + 2 <= p.k; l += 2) {
         const Register b = *reinterpret_cast<const Memory*>(B);
-        XPN_UNROLL for (int r = 0; r < R; ++r) {
-            long long pair;
-            memcpy(&pair, A + r * p.A_leading + l, sizeof pair);
-            sums[r] += b * (Register)(Pairs{} + pair);
-        }
-        B += lanes<float>();
+        XPN_UNROLL for (int r = 0; r < R; ++r) sums[r] += b * repeat(A + r * p.A_leading + l);
+        B += lanes<T>();
     }
     if (l < p.k) {  // B has zeros beside the last term, and so must A: 0 * inf is nan
         const Register b = *reinterpret_cast<const Memory*>(B);
         XPN_UNROLL for (int r = 0; r < R; ++r) {
-            long long pair = 0;
-            memcpy(&pair, A + r * p.A_leading + l, sizeof(float));
-            sums[r] += b * (Register)(Pairs{} + pair);
+            const T last[2] = {A[r * p.A_leading + l], 0};
+            sums[r] += b * repeat(last);
         }
     }
-    float rows[R][lanes<float>()];
+    T rows[R][lanes<T>()];
     memcpy(rows, sums, sizeof rows);
     for (int r = 0; r < R; ++r) {
         for (index_t j = 0; j < p.n_alone; ++j) {
@@ -163,8 +176,6 @@ XPN_INLINE void multiply_pairs(const Panel<float>& p, const float* A, float* out
         }
     }
 }
-
-template <int R> XPN_INLINE void multiply_pairs(const Panel<double>&, const double*, double*) {}
 
 // Computes R rows of V vectors. A is transposed or not; B is not.
 template <class T, int R, int V, bool A_T>
@@ -226,7 +237,7 @@ void multiply_tiles(const Panel<T>& p, index_t top, index_t count) {
         const T* A = p.A + i * step;
         T* out = p.out + i * p.out_leading;
         if (V == 1 && !A_T && p.in_pairs) {
-            multiply_pairs<R>(p, A, out);
+            multiply_pairs<T, R>(p, A, out);
         } else {
             multiply_tile<T, R, V, A_T>(p, A, out);
         }
@@ -311,8 +322,7 @@ template <class T> void multiply_along_rows(const XpnProduct& p) {
     Panel<T> panel = {p.k, static_cast<const T*>(p.A), p.A_leading, static_cast<const T*>(p.B),
                       p.B_leading, 0, 0, false, false, static_cast<T*>(p.out), p.out_leading};
     if (p.n < L) {
-        const bool is_float = sizeof(T) == sizeof(float);
-        panel.in_pairs = is_float && !p.A_is_transposed && 2 * p.n <= L && p.k >= 16;
+        panel.in_pairs = !p.A_is_transposed && 2 * p.n <= L && p.k >= 16;
         const index_t along_k = p.B_is_transposed ? 1 : p.B_leading;
         const index_t along_n = p.B_is_transposed ? p.B_leading : 1;
         pack_alone(panel.B, along_k, along_n, p.k, p.n, panel.in_pairs, copy);
