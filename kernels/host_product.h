@@ -433,20 +433,22 @@ Terms terms_of(int n_threads, bool is_short, Pace::Kind kind) {
     return {n_threads, blas().threads.forced > 0, is_short, kind};
 }
 
-// Sums of parts, to be added to that of the first part.
+// Sums of parts, matrices, to be added to that of the first part.
 struct Sums {
     const char* sums;
     int n;
-    ptrdiff_t n_columns;
+    ptrdiff_t n_rows, n_columns;
     char* total;
+    ptrdiff_t leading;  // of the total
     bool is_double;
 };
 
 template <class T> void add_up(const Sums& s) {
-    T* __restrict to = reinterpret_cast<T*>(s.total);
-    for (int k = 0; k < s.n; ++k) {
-        const T* __restrict from = reinterpret_cast<const T*>(s.sums) + k * s.n_columns;
-        for (ptrdiff_t i = 0; i < s.n_columns; ++i) to[i] += from[i];
+    const T* from = reinterpret_cast<const T*>(s.sums);
+    for (ptrdiff_t i = 0; i < s.n * s.n_rows; ++i) {
+        T* to = reinterpret_cast<T*>(s.total) + i % s.n_rows * s.leading;
+        for (ptrdiff_t j = 0; j < s.n_columns; ++j) to[j] += from[j];
+        from += s.n_columns;
     }
 }
 
@@ -460,7 +462,7 @@ void add_up_part(const void* job, int, int) {
 // just written, and reads them from its cache. The sums of the parts must be small beside W.
 bool divides_terms(const Product& p, int n_parts) {
     return n_parts > 1 && !p.A.is_transposed && !p.B.is_transposed && p.k >= p.n &&
-           p.k >= 2 * n_parts * p.m && p.out.leading == p.n &&
+           p.k >= 2 * n_parts * p.m &&
            (size_t)(n_parts * p.m * p.n) * itemsize_of(p) <= MOST_OWN;
 }
 
@@ -473,10 +475,10 @@ void multiply(const Product& p) {
     const Pace::Kind kind =
         kind_of(&blas().gemm[p.is_double], p.m, 2 * p.n + p.A.is_transposed, p.k);
     const Terms terms = terms_of(n_parts == 1 ? 1 : team_size(), is_short, kind);
-    Sums sums = {nullptr, n_parts - 1, p.m * p.n, p.out.data, p.is_double};
+    Sums sums = {nullptr, n_parts - 1, p.m, p.n, p.out.data, p.out.leading, p.is_double};
     SharedProduct shared = {p, division, nullptr};
     if (divides_terms(p, n_parts)) {
-        const size_t size = (size_t)(sums.n * sums.n_columns) * itemsize_of(p);
+        const size_t size = (size_t)(sums.n * p.m * p.n) * itemsize_of(p);
         shared.sums = recording ? static_cast<char*>(recording->allocate(size)) : own_memory(size);
         if (shared.sums) shared.division = Division(false, 1, p.k);
         sums.sums = shared.sums;

@@ -275,8 +275,8 @@ void share_sums(Task* task, int n_parts, const Terms& terms) {
     task->sums = recording ? static_cast<char*>(recording->allocate(size)) : own;
     if (!task->sums) return;
     submit(run_part, *task, n_parts, terms);
-    const Sums sums = {task->sums, n_parts - 1, block.n_columns, block.data[total],
-                       task->itemsize[total] == sizeof(double)};
+    const Sums sums = {task->sums, n_parts - 1, 1, block.n_columns, block.data[total],
+                       block.n_columns, task->itemsize[total] == sizeof(double)};
     submit(add_up_part, sums, 1, terms_of(1, false, 0));
 }
 

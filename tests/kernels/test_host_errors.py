@@ -228,6 +228,14 @@ def test_words_out_of_range(draw_wrong):
         draw_wrong(host.random_words)
 
 
+@pytest.mark.parametrize(
+    ("n", "seed", "purpose"), [(-1, 0, 0), (2**32, 0, 0), (4, 2**64, 0), (4, 0, -1)]
+)
+def test_permutations_out_of_range(n, seed, purpose):
+    with pytest.raises(ValueError, match="must lie in"):
+        host.permutation(n, seed, purpose=purpose)
+
+
 def test_read_only(ops):
     out = np.zeros((4, 5), np.float32)
     out.flags.writeable = False

@@ -6,6 +6,8 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from tests.kernels.cases import SHAPES
 from tests.kernels.conftest import VARIANTS
@@ -44,6 +46,27 @@ def test_words_are_those_of_the_reference(variant, first):
     expected = philox.random_words(np, first + 1600, 9, layer=1, step=2, purpose=3)[first:]
     found = host.random_words(1600, 9, layer=1, step=2, purpose=3, first=first, variant=variant)
     np.testing.assert_array_equal(found, expected)
+
+
+@given(
+    st.integers(0, 5000),
+    *(st.integers(0, 2**bits - 1) for bits in (64, 32, 32)),
+)
+@example(70_000, 3, 0, 1)  # several words in each bucket
+def test_permutations_are_those_of_the_reference(n, seed, step, purpose):
+    expected = philox.permutation(np, n, seed, step=step, purpose=purpose)
+    found = host.permutation(n, seed, step=step, purpose=purpose)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_equal_words_are_ordered_by_their_numbers():
+    """Among so many words of 32 bits, some are equal."""
+    n = 400_000
+    words = host.random_words(n, 5, purpose=1)
+    assert len(np.unique(words)) < n
+    expected = np.argsort(words, kind="stable")
+    np.testing.assert_array_equal(host.permutation(n, 5, purpose=1), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
