@@ -47,7 +47,7 @@ _USES = ("in", "inout", "out")
 _CONSTANTS = {"T": 0, "double": 0, "fraction": 1, "uint32": 32, "int64": 63, "uint64": 64}
 _KINDS: dict[type[Row], int] = {Elementwise: 0, ColumnReduce: 1, Rowwise: 2, Resampled: 4}
 _GATHER = 3
-_BITS = {"seed": 64, "first": 34}  # of the numbers that identify random words; the others have 32
+_BITS = {"seed": 64, "first": 34}  # of the numbers that choose random words; the others have 32
 # Editable: Python started in the checkout imports what lies there.
 _BUILD = (
     "with a working C++ compiler, type in a checkout: pip install --force-reinstall --no-deps -e ."
@@ -287,7 +287,7 @@ def permutation(n: int, seed: int, *, step: int = 0, purpose: int) -> npt.NDArra
     ValueError
         If a number is out of its range.
     """
-    _check_draw(seed=seed, step=step, purpose=purpose)
+    _check_draw(n=n, seed=seed, step=step, purpose=purpose)
     order: npt.NDArray[np.int64] = _module().permutation(n, seed, step, purpose)
     return order
 

@@ -61,7 +61,7 @@ Variants find_variants() {
     Variants found;
 #ifdef XPN_HAVE_avx512
     found.all[found.n++] = {"avx512", xpn_loops_avx512, xpn_words_avx512, xpn_multiply_avx512,
-                  processor.has_avx512};
+                            processor.has_avx512};
 #endif
 #ifdef XPN_HAVE_avx2
     found.all[found.n++] = {"avx2", xpn_loops_avx2, xpn_words_avx2, xpn_multiply_avx2,
@@ -353,13 +353,9 @@ PyObject* permutation(PyObject*, PyObject* args) {
     unsigned long long seed;
     unsigned int step, purpose;
     if (!PyArg_ParseTuple(args, "nKII", &n, &seed, &step, &purpose)) return nullptr;
-    if (n < 0 || n > UINT32_MAX) {
-        return PyErr_Format(PyExc_ValueError, "n must lie in [0, 2**32), got %zd", n);
-    }
     PyObject* order = PyArray_SimpleNew(1, &n, NPY_INT64);
     if (!order) return nullptr;
-    npy_int64* out =
-        static_cast<npy_int64*>(PyArray_DATA(reinterpret_cast<PyArrayObject*>(order)));
+    int64_t* out = static_cast<int64_t*>(PyArray_DATA(reinterpret_cast<PyArrayObject*>(order)));
     bool has_memory = true;
     Py_BEGIN_ALLOW_THREADS
     try {

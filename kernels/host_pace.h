@@ -139,7 +139,7 @@ class Pace {
 
     // After some jobs: decides whether it is time to try the other way.
     void consider(Clock::time_point now) {
-        if (next_try_ == Clock::time_point{}) {
+        if (next_try_ == Clock::time_point{}) {  // alone, the wait for a first try would be long
             return put_off(now, PUT_OFF * (is_shared_ ? elapsed_ : LEAST_LOSS * elapsed_));
         }
         is_trying_ = now >= next_try_ || loses(now);

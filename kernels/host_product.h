@@ -260,7 +260,7 @@ void multiply_block(const Product& p, ptrdiff_t top, ptrdiff_t bottom, ptrdiff_t
 const ptrdiff_t ROWS = 4;      // rows that a BLAS processes at once
 const ptrdiff_t COLUMNS = 16;  // columns that share a cache line in float32 stay together
 
-// A division of rows or of columns into parts.
+// A division of rows, of columns or of terms into parts.
 struct Division {
     bool by_rows;
     ptrdiff_t length, grain;
@@ -302,6 +302,7 @@ bool divides_rows(const Product& p) {
     return p.m >= p.n || (p.n < COLUMNS * most_parts() && COLUMNS * p.m > ROWS * p.n);
 }
 
+const ptrdiff_t TEAM_ELEMENTS = 8192;        // a part of a loop that is worth a thread
 const double MULTIPLICATIONS = 1 << 18;      // a part of a product that is worth a thread,
 const double FAR_MULTIPLICATIONS = 1 << 21;  // or a far thread
 const double FEW_MULTIPLICATIONS = 1e6;      // up to this, OpenBLAS does not rearrange (AVX-512)
@@ -391,13 +392,13 @@ ptrdiff_t tile_height(const Product& p) {
     return fit < 2 * grain ? 2 * grain : fit;
 }
 
-// Computes the sum over the terms [begin, end) only.
+// Computes the sum over the terms [begin, end) only; neither matrix is transposed.
 template <class T>
 void multiply_terms(const Product& p, ptrdiff_t begin, ptrdiff_t end, const Matrix& out) {
     Product piece = p;
     piece.k = end - begin;
-    piece.A.data += (ptrdiff_t)sizeof(T) * begin * (p.A.is_transposed ? p.A.leading : 1);
-    piece.B.data += (ptrdiff_t)sizeof(T) * begin * (p.B.is_transposed ? 1 : p.B.leading);
+    piece.A.data += (ptrdiff_t)sizeof(T) * begin;
+    piece.B.data += (ptrdiff_t)sizeof(T) * begin * p.B.leading;
     multiply_block<T>(piece, 0, p.m, 0, p.n, out);
 }
 
@@ -433,33 +434,50 @@ Terms terms_of(int n_threads, bool is_short, Pace::Kind kind) {
     return {n_threads, blas().threads.forced > 0, is_short, kind};
 }
 
-// Sums of parts, matrices, to be added to that of the first part.
+// Sums of parts, matrices, to be added up.
 struct Sums {
     const char* sums;
     int n;
+    bool has_first;  // whether the total has the sum of another part, to which these are added
     ptrdiff_t n_rows, n_columns;
     char* total;
     ptrdiff_t leading;  // of the total
     bool is_double;
 };
 
-template <class T> void add_up(const Sums& s) {
-    const T* from = reinterpret_cast<const T*>(s.sums);
-    for (ptrdiff_t i = 0; i < s.n * s.n_rows; ++i) {
-        T* to = reinterpret_cast<T*>(s.total) + i % s.n_rows * s.leading;
-        for (ptrdiff_t j = 0; j < s.n_columns; ++j) to[j] += from[j];
-        from += s.n_columns;
+template <class T> void add_up(const Sums& s, ptrdiff_t top, ptrdiff_t bottom) {
+    for (ptrdiff_t i = top; i < bottom; ++i) {
+        T* to = reinterpret_cast<T*>(s.total) + i * s.leading;
+        for (int k = 0; k < s.n; ++k) {
+            const T* from = reinterpret_cast<const T*>(s.sums) + (k * s.n_rows + i) * s.n_columns;
+            if (k == 0 && !s.has_first) {
+                for (ptrdiff_t j = 0; j < s.n_columns; ++j) to[j] = from[j];
+            } else {
+                for (ptrdiff_t j = 0; j < s.n_columns; ++j) to[j] += from[j];
+            }
+        }
     }
 }
 
-void add_up_part(const void* job, int, int) {
+void add_up_part(const void* job, int part, int n_parts) {
     const Sums& s = *static_cast<const Sums*>(job);
-    s.is_double ? add_up<double>(s) : add_up<float>(s);
+    const Division division(true, s.n_rows, s.n_columns);
+    const ptrdiff_t top = division.bound(part, n_parts), bottom = division.bound(part + 1, n_parts);
+    s.is_double ? add_up<double>(s, top, bottom) : add_up<float>(s, top, bottom);
 }
 
-// Whether the terms of a product are divided. In X W, a thread then needs only some rows of W, those
-// that it computes the gradient of and updates. Otherwise it needs rows that another processor has
-// just written, and reads them from its cache. The sums of the parts must be small beside W.
+void submit_sums(const Sums& s) {
+    const double size = (double)s.n * (double)s.n_rows * (double)s.n_columns;
+    const int n_threads = size < 2 * TEAM_ELEMENTS ? 1 : team_size();
+    const Division division(true, s.n_rows, s.n_columns);
+    const void* work = reinterpret_cast<const void*>(add_up_part);
+    submit(add_up_part, s, division.parts(size, TEAM_ELEMENTS, n_threads),
+           terms_of(n_threads, false, kind_of(work, s.n_rows, s.n_columns, s.n)));
+}
+
+// Whether the terms of a product are divided. Of W in X W, each thread then reads mostly the rows
+// that it has updated in the last step. Divided by columns, it would also read rows that other
+// processors have just written. The sums of the parts must be small beside W.
 bool divides_terms(const Product& p, int n_parts) {
     return n_parts > 1 && !p.A.is_transposed && !p.B.is_transposed && p.k >= p.n &&
            p.k >= 2 * n_parts * p.m &&
@@ -473,19 +491,20 @@ void multiply(const Product& p) {
     const bool is_short = n_parts == 1 || amount < n_parts * FAR_MULTIPLICATIONS;
     const Work work = p.is_double ? multiply_part<double> : multiply_part<float>;
     const Pace::Kind kind =
-        kind_of(&blas().gemm[p.is_double], p.m, 2 * p.n + p.A.is_transposed, p.k);
+        kind_of(&blas().gemm[p.is_double], p.m,
+                4 * p.n + 2 * p.B.is_transposed + p.A.is_transposed, p.k);
     const Terms terms = terms_of(n_parts == 1 ? 1 : team_size(), is_short, kind);
-    Sums sums = {nullptr, n_parts - 1, p.m, p.n, p.out.data, p.out.leading, p.is_double};
     SharedProduct shared = {p, division, nullptr};
     if (divides_terms(p, n_parts)) {
-        const size_t size = (size_t)(sums.n * p.m * p.n) * itemsize_of(p);
+        const size_t size = (size_t)((n_parts - 1) * p.m * p.n) * itemsize_of(p);
         shared.sums = recording ? static_cast<char*>(recording->allocate(size)) : own_memory(size);
         if (shared.sums) shared.division = Division(false, 1, p.k);
-        sums.sums = shared.sums;
     }
     const auto submit_all = [&] {
         submit(work, shared, n_parts, terms);
-        if (shared.sums) submit(add_up_part, sums, 1, terms_of(1, false, 0));
+        if (!shared.sums) return;
+        submit_sums({shared.sums, n_parts - 1, true, p.m, p.n, p.out.data, p.out.leading,
+                     p.is_double});
     };
     if (recording) return submit_all();
     const SingleThreaded guard;

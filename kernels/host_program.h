@@ -120,7 +120,7 @@ Ranges ranges_of(const Recorded& job) {
         const Sums& s = *static_cast<const Sums*>(job.data);
         const ptrdiff_t itemsize = s.is_double ? sizeof(double) : sizeof(float);
         add_range(&ranges, s.sums, 1, 0, 1, false);
-        add_range(&ranges, s.total, 1, 0, s.n_columns * itemsize, true);
+        add_range(&ranges, s.total, s.n_rows, s.leading * itemsize, s.n_columns * itemsize, true);
     } else {  // anything
         ranges.push_back({nullptr, reinterpret_cast<const char*>(UINTPTR_MAX), true});
     }
@@ -453,7 +453,9 @@ std::string description(const Recorded& job) {
         const Gathering& g = *static_cast<const Gathering*>(job.data);
         return "gather (" + std::to_string(g.n) + ", " + std::to_string(g.row_size) + ")";
     }
-    return "sum of parts (" + std::to_string(static_cast<const Sums*>(job.data)->n_columns) + ",)";
+    const Sums& s = *static_cast<const Sums*>(job.data);
+    return "sum of parts (" + (s.n_rows > 1 ? std::to_string(s.n_rows) + ", " : "") +
+           std::to_string(s.n_columns) + (s.n_rows > 1 ? ")" : ",)");
 }
 
 PyObject* program_jobs(PyObject* self, void*) {

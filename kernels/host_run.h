@@ -14,8 +14,7 @@ namespace {
 
 const npy_intp TILE = 512;             // elements of an operand that are copied at a time
 const npy_intp MANY_COLUMNS = 1024;    // from this length on a row is worth aligning
-const npy_intp TEAM_ELEMENTS = 8192;   // a part of a loop that is worth a thread,
-const npy_intp FAR_ELEMENTS = 65536;   // or, of a single row, a far thread
+const npy_intp FAR_ELEMENTS = 65536;   // of a part of a single row that is worth a far thread
 const npy_intp STRETCH = 1024;         // elements of a row to prefetch at a time
 const npy_intp SUMS = 65536;           // bytes on the stack for the sums of parts of a matrix
 
@@ -108,7 +107,7 @@ struct Task {
     const Operation* self;
     XpnLoop loop;
     Division division;
-    char* sums;  // if summed rows are divided, a row of sums for each part but the first; or null
+    char* sums;  // if summed rows are divided, a row of sums for each part; otherwise null
     XpnBlock block;
     unsigned char itemsize[XPN_MAX_OPERANDS];
     XpnConstant constants[XPN_MAX_CONSTANTS];
@@ -242,9 +241,9 @@ void run_part(const void* job, int part, int n_parts) {
     if (task.division.by_rows) {
         piece.n_rows = end - begin;
         piece.first += (unsigned long long)(begin * piece.n_columns);
-        if (task.sums && part > 0) {
+        if (task.sums) {
             piece.data[self->total] =
-                task.sums + (part - 1) * piece.n_columns * task.itemsize[self->total];
+                task.sums + part * piece.n_columns * task.itemsize[self->total];
         }
     } else {
         piece.n_columns = end - begin;
@@ -271,13 +270,14 @@ void share_sums(Task* task, int n_parts, const Terms& terms) {
     alignas(64) char own[SUMS];
     const int total = task->self->total;
     const XpnBlock& block = task->block;
-    const size_t size = (size_t)((n_parts - 1) * block.n_columns * task->itemsize[total]);
+    const size_t size = (size_t)(n_parts * block.n_columns * task->itemsize[total]);
     task->sums = recording ? static_cast<char*>(recording->allocate(size)) : own;
     if (!task->sums) return;
     submit(run_part, *task, n_parts, terms);
-    const Sums sums = {task->sums, n_parts - 1, 1, block.n_columns, block.data[total],
-                       block.n_columns, task->itemsize[total] == sizeof(double)};
-    submit(add_up_part, sums, 1, terms_of(1, false, 0));
+    // The total may be one of the inputs, so that no part may write it.
+    const bool is_double = task->itemsize[total] == sizeof(double);
+    submit_sums({task->sums, n_parts, false, 1, block.n_columns, block.data[total],
+                 block.n_columns, is_double});
 }
 
 // Runs by the team if that is worth it. A rowwise loop must see all elements of a row, and an image

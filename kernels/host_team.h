@@ -101,8 +101,10 @@ class Team {
         recruit(1);
         for (int i = 1; n_helpers_ > 0 && i <= 200 && is_one_core() < 0; ++i) {
             next_measurement_ = Clock::time_point{};
+            const int found = found_, n_times = n_times_found_;
             measure();  // the helper may be waking up, or have no processor yet
-            if (i % 10 == 0) std::this_thread::sleep_for(AGAIN);
+            const bool has_found = found_ != found || n_times_found_ != n_times;
+            if (has_found || i % 10 == 0) std::this_thread::sleep_for(has_found ? SPACING : AGAIN);
         }
         is_busy_.store(false);
     }
@@ -125,6 +127,7 @@ class Team {
     static const int N_WORDS = 64;   // size of a job
     static const int N_CALLS = 32;   // round trips to measure how far a helper is
     static constexpr std::chrono::milliseconds INTERVAL{200};  // between measurements,
+    static constexpr std::chrono::milliseconds RARELY{1000};   // or more while jobs run alone,
     static constexpr std::chrono::milliseconds AGAIN{2};       // or less if it did not answer
     static constexpr std::chrono::nanoseconds FAR{300};        // a round trip
     // Two threads share a core if a computation beside another one takes longer by this factor.
@@ -132,7 +135,7 @@ class Team {
     // Consecutive measurements with the same result. A virtual machine's processors may run on one
     // core for a few milliseconds.
     static const int SURE = 3;
-    static constexpr std::chrono::milliseconds SPACING{20};  // between these
+    static constexpr std::chrono::milliseconds SPACING{20};  // between such measurements
     static constexpr std::chrono::microseconds NO_ANSWER{100};
     static constexpr std::chrono::microseconds GRACE{3};       // for a helper to begin a part
     static constexpr std::chrono::microseconds PATIENCE{300};  // until a helper sleeps
@@ -224,12 +227,14 @@ class Team {
         return std::chrono::duration<double>(end - start).count() / n_own;
     }
 
+    std::chrono::milliseconds interval() const { return pace_.shares() ? INTERVAL : RARELY; }
+
     // Measures now and then how far the first helper is, and whether it shares the caller's core.
     void measure() {
         const Clock::time_point now = Clock::now();
         if (n_helpers_ == 0 || now < next_measurement_) return;
         next_measurement_ = now + again_;
-        again_ = 2 * again_ < INTERVAL ? 2 * again_ : INTERVAL;
+        again_ = 2 * again_ < interval() ? 2 * again_ : interval();
         calls_.store(0, std::memory_order_relaxed);
         Team* const self = this;
         hand_out(call_and_answer, &self, sizeof self, 2, 2);
@@ -249,7 +254,7 @@ class Team {
         const Clock::time_point now = Clock::now();
         const bool is_far = now - start > FAR * (N_CALLS / 2);
         is_far_.store(assumed_ < 0 ? is_far : assumed_ > 0, std::memory_order_relaxed);
-        next_measurement_ = now + INTERVAL;
+        next_measurement_ = now + interval();
         again_ = AGAIN;
         const double alone = shortest_computation();
         if (!is_answered(2 * N_CALLS + 1)) return;  // from now on the helper computes too

@@ -28,6 +28,7 @@ from tests.kernels.cases import (
     has_out,
     sweep,
 )
+from tests.kernels.teams import team_of
 from xpnet.kernels import host
 from xpnet.kernels.catalogue import ColumnReduce, Elementwise
 from xpnet.kernels.reference import NumpyOps, ReferenceOps
@@ -177,6 +178,18 @@ def test_out_may_be_an_input(ops, name):
             own = copies(arguments)
             assert ops[name](**own, out=own[key]) is own[key]
             np.testing.assert_array_equal(own[key], expected["out"])
+
+
+@pytest.mark.skipif(not host.shared(), reason="there are no threads to share work")
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_a_sum_may_replace_an_input_of_all_its_parts(ops, n_threads):
+    """It is written when all threads have read the means."""
+    arguments = case("column_variance", (701, 97))
+    with team_of(n_threads):
+        expected = call(ops["column_variance"], ROWS["column_variance"], arguments)["out"]
+        own = copies(arguments)
+        assert ops["column_variance"](**own, out=own["mean"]) is own["mean"]
+    np.testing.assert_array_equal(own["mean"], expected)
 
 
 def test_dlogits_may_be_the_logits(ops):

@@ -54,6 +54,7 @@ def assert_product(out, A, B):
         (32, 784, 128),  # parts that are small enough for the BLAS to rearrange nothing
         (20, 3000, 100),  # by terms
         (3, 9000, 50),
+        (1, 20000, 40),
         (3000, 200, 1),  # by vectors
         (1, 200, 3000),
         (700, 1, 900),
@@ -135,7 +136,10 @@ def test_small_products_propagate_nan_and_infinity(
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(17, 300, 41), (30, 129, 13), (1, 700, 2), (300, 65, 3)])
+@pytest.mark.parametrize(
+    "shape",
+    [(17, 300, 41), (30, 129, 13), (1, 700, 2), (300, 65, 3), (17, 150, 95), (9, 300, 96)],
+)
 def test_small_products_of_many_terms(shape, dtype):
     m, k, n = shape
     rng = np.random.default_rng(0)

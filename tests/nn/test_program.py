@@ -109,6 +109,35 @@ def test_updates_wait_for_what_needs_the_whole_gradient(device, options):
     assert [job for job in jobs if "adam_update" in job] == ["adam_update (77568,)"]
 
 
+def test_an_update_waits_for_all_rows_of_a_sum(device):
+    """The sum of a product's parts writes some of the parameters that the update changes."""
+    rng = np.random.default_rng(0)
+    X, W = rng.standard_normal((32, 784)), rng.standard_normal((784, 128))
+    A, B = rng.standard_normal((40, 48)), rng.standard_normal((40, 128))
+    start, rate = rng.standard_normal((80, 128)), np.array([0.5])
+
+    def run(recorded):
+        values, gradient, velocity = start.copy(), np.ones_like(start), np.ones(start.size)
+        loss = np.zeros(1)
+
+        def work():
+            device.ops.matmul(A.T, B, out=gradient[32:])
+            device.ops.matmul(X, W, out=values[16:48])
+            device.ops.momentum_update(values.ravel(), gradient.ravel(), velocity, rate, 0.9, 1.0)
+
+        if recorded:
+            program = record(work, loss)
+            assert any(job.startswith("sum of parts (32, 128)") for job in program.jobs)
+            program.run(np.zeros(1), None, None, None)
+        else:
+            work()
+        return values, velocity
+
+    with device.activate(), team_of(2):
+        for expected, found in zip(run(False), run(True), strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
 def test_a_first_layer_that_needs_its_input_keeps_the_order(device):
     """Batch norm in front of a layer has parameters, so that layer computes dX."""
 
