@@ -298,6 +298,7 @@ void run_shared(Task* task) {
     const Pace::Kind kind = kind_of(self, block.n_rows, block.n_columns, by_columns);
     if (sums_up && !by_columns) {
         const int n_parts = task->division.parts(size, TEAM_ELEMENTS, most_parts());
+        if (n_parts == 1) return submit(run_part, *task, 1, terms_of(1, false, 0));
         if (n_parts * block.n_columns * task->itemsize[self->total] <= SUMS) {
             return share_sums(task, n_parts, terms_of(n_threads, false, kind));
         }

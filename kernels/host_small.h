@@ -18,7 +18,7 @@
 
 #if defined(__GNUC__)
 
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
 #define XPN_VECTOR_BYTES 64
 #elif defined(__AVX__)
 #define XPN_VECTOR_BYTES 32

@@ -99,10 +99,12 @@ class Team {
     void measure_now() {
         while (is_busy_.exchange(true)) std::this_thread::yield();
         recruit(1);
-        for (int i = 1; n_helpers_ > 0 && i <= 200 && is_one_core() < 0; ++i) {
+        const Clock::time_point end = Clock::now() + std::chrono::milliseconds(500);
+        for (int i = 1; n_helpers_ > 0 && i <= 200 && Clock::now() < end; ++i) {
             next_measurement_ = Clock::time_point{};
             const int found = found_, n_times = n_times_found_;
             measure();  // the helper may be waking up, or have no processor yet
+            if (is_one_core() >= 0) break;
             const bool has_found = found_ != found || n_times_found_ != n_times;
             if (has_found || i % 10 == 0) std::this_thread::sleep_for(has_found ? SPACING : AGAIN);
         }
@@ -126,9 +128,9 @@ class Team {
     static const int PAUSES = 2000;  // before yielding the processor
     static const int N_WORDS = 64;   // size of a job
     static const int N_CALLS = 32;   // round trips to measure how far a helper is
-    static constexpr std::chrono::milliseconds INTERVAL{200};  // between measurements,
-    static constexpr std::chrono::milliseconds RARELY{1000};   // or more while jobs run alone,
-    static constexpr std::chrono::milliseconds AGAIN{2};       // or less if it did not answer
+    static constexpr std::chrono::milliseconds INTERVAL{200};  // between measurements
+    static constexpr std::chrono::milliseconds RARELY{1000};   // while the pace is not to share
+    static constexpr std::chrono::milliseconds AGAIN{2};       // after one without an answer
     static constexpr std::chrono::nanoseconds FAR{300};        // a round trip
     // Two threads share a core if a computation beside another one takes longer by this factor.
     static constexpr double ONE_CORE = 1.4;
