@@ -271,7 +271,7 @@ def random_words(
 
 
 def permutation(n: int, seed: int, *, step: int = 0, purpose: int) -> npt.NDArray[np.int64]:
-    """Draw the permutation of :func:`xpnet.kernels.philox.permutation`, in a tenth of its time.
+    """Draw the permutation of :func:`xpnet.kernels.philox.permutation` by compiled code.
 
     Parameters
     ----------

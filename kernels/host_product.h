@@ -406,10 +406,11 @@ template <class T> void multiply_part(const void* job, int part, int n_parts) {
     const SharedProduct& shared = *static_cast<const SharedProduct*>(job);
     const Product& p = shared.product;
     if (shared.sums) {
-        char* own = shared.sums + (ptrdiff_t)sizeof(T) * (part - 1) * p.m * p.n;
+        const ptrdiff_t size = (ptrdiff_t)sizeof(T) * p.m * p.n;
+        const Matrix out =
+            part == 0 ? p.out : Matrix{shared.sums + (part - 1) * size, false, p.n};
         return multiply_terms<T>(p, shared.division.bound(part, n_parts),
-                                 shared.division.bound(part + 1, n_parts),
-                                 part == 0 ? p.out : Matrix{own, false, p.n});
+                                 shared.division.bound(part + 1, n_parts), out);
     }
     if (n_parts > 1 && !shared.division.by_rows) {
         const ptrdiff_t begin = shared.division.bound(part, n_parts);

@@ -30,7 +30,7 @@ struct Record {
     std::vector<std::unique_ptr<unsigned char[]>> memory;
     // Where gathers note a wrong index. A program checks them first, so it is not read.
     std::atomic<npy_int64> outside{0};
-    bool is_incomplete = false;         // for want of memory
+    bool is_incomplete = false;  // for want of memory
 
     Record() = default;
     Record(const Record&) = delete;
